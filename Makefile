@@ -1,0 +1,33 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo check test bench lock clean
+
+$(BIN)/fer-stream: pyproject.toml constraints.txt scripts/preflight.py
+	$(PYTHON) scripts/preflight.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable . --group dev
+	$(BIN)/python -m pip check
+	@touch $@
+
+demo: $(BIN)/fer-stream
+	$(BIN)/python scripts/demo.py
+
+check: $(BIN)/fer-stream
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(BIN)/fer-stream
+	$(BIN)/python -m pytest
+
+bench: $(BIN)/fer-stream
+	$(BIN)/python -m benchmarks.file_job
+
+lock:
+	uv pip compile --universal --python-version 3.11 --group dev pyproject.toml --no-annotate --no-header -o constraints.txt
+
+clean:
+	rm -rf $(VENV) dist build demo-output

@@ -1,0 +1,50 @@
+"""Faces in, emotions over time out.
+
+    from fer_stream import analyze
+    analysis = analyze("talk.mp4")
+    analysis.to_dataframe()
+
+Importing this package loads nothing heavy: the names below are resolved when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fer_stream.api import Analysis, analyze
+    from fer_stream.config import FileSettings
+    from fer_stream.errors import FerStreamError
+    from fer_stream.records import LABELS, UNKNOWN, EmotionSegment, EmotionTimeline
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Analysis": "fer_stream.api",
+    "analyze": "fer_stream.api",
+    "FileSettings": "fer_stream.config",
+    "FerStreamError": "fer_stream.errors",
+    "LABELS": "fer_stream.records",
+    "UNKNOWN": "fer_stream.records",
+    "EmotionSegment": "fer_stream.records",
+    "EmotionTimeline": "fer_stream.records",
+}
+
+__all__ = [
+    "LABELS",
+    "UNKNOWN",
+    "Analysis",
+    "EmotionSegment",
+    "EmotionTimeline",
+    "FerStreamError",
+    "FileSettings",
+    "__version__",
+    "analyze",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fer_stream' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""Frames in, face crops out."""

@@ -1,0 +1,21 @@
+"""What a face detector is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from fer_stream.records import U8, Detections
+
+
+class FaceDetector(Protocol):
+    """Finds the faces of a picture."""
+
+    name: str
+    """For metadata: the detector and its weights, as in `yunet-2023mar`."""
+
+    def detect(self, image: U8) -> Detections:
+        """The faces of `image`, uint8 (H, W, 3) BGR of any size from 1×1, most confident first.
+
+        Boxes are px of `image` and may reach over its edge where a face does.
+        """
+        ...

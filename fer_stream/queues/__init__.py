@@ -1,0 +1,1 @@
+"""Face crops to the workers, predictions to the timeline."""

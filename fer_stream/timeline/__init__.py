@@ -1,0 +1,1 @@
+"""Probabilities in, one emotion timeline per person out."""

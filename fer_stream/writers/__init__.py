@@ -1,0 +1,1 @@
+"""Timelines out: tables, pictures, video, report."""
