@@ -20,9 +20,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.frames = Counter("fer_frames", "Frames decoded.", ["source"], registry=registry)
-        self.faces = Counter(
-            "fer_faces", "Faces followed, one per face and frame.", ["source"], registry=registry
-        )
+        self.faces = Counter("fer_faces", "Faces followed, one per face and frame.", ["source"], registry=registry)
         self.predictions = Counter(
             "fer_predictions", "Faces classified, by the emotion with the highest probability.",
             ["model", "emotion"], registry=registry,
@@ -65,8 +63,5 @@ _STAGES: dict[Stage, str] = {
 
 def _total(histogram: Histogram) -> float:
     return sum(
-        sample.value
-        for metric in histogram.collect()
-        for sample in metric.samples
-        if sample.name.endswith("_sum")
+        sample.value for metric in histogram.collect() for sample in metric.samples if sample.name.endswith("_sum")
     )

@@ -20,14 +20,10 @@ def missing_packages() -> list[str]:
 def main() -> int:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         found = ".".join(map(str, sys.version_info[:3]))
-        print(
-            f"fer-stream needs Python 3.11, 3.12 or 3.13; this is {found}. Try: make PYTHON=python3.12 demo"
-        )
+        print(f"fer-stream needs Python 3.11, 3.12 or 3.13; this is {found}. Try: make PYTHON=python3.12 demo")
         return 1
     if sys.platform.startswith("linux") and (packages := missing_packages()):
-        print(
-            f"opencv-python needs system libraries. Install them first: sudo apt-get install {' '.join(packages)}"
-        )
+        print(f"opencv-python needs system libraries. Install them first: sudo apt-get install {' '.join(packages)}")
         return 1
     return 0
 

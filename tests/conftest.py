@@ -16,9 +16,7 @@ def _material() -> Path:
 
 def _need(path: Path) -> Path:
     if not path.exists():
-        pytest.skip(
-            f"needs {path.name}, which is not redistributable; name its folder in FER_STREAM_TEST_DATA"
-        )
+        pytest.skip(f"needs {path.name}, which is not redistributable; name its folder in FER_STREAM_TEST_DATA")
     return path
 
 
