@@ -6,10 +6,15 @@ default beside it.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fer_stream.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -31,13 +36,15 @@ class DetectorSettings(Settings):
     """A local weights file; by default the cache that `fer-stream models pull` fills."""
     long_side_px: Annotated[int, Field(ge=64, le=4096)] = 320
     """The picture is shrunk to this long side before YuNet looks (320 px finds 800 of 819 reference faces)."""
-    min_confidence: Fraction = 0.6
+    min_confidence: Fraction = 0.5
     """Detections below this are not faces."""
 
 
 class TrackerSettings(Settings):
     """How faces are followed."""
 
+    new_track_confidence: Fraction = 0.6
+    """Detections below this prolong a track but do not begin one."""
     lost_s: NotNegative = 1.0
     """For so long a face that is not found keeps its place."""
     relink_s: NotNegative = 4.0
@@ -102,6 +109,29 @@ class OutputSettings(Settings):
     """The persons to redact; by default all, found or not sure."""
 
 
+class LiveSettings(Settings):
+    """How a camera is read, and how patiently it is waited for."""
+
+    transport: Literal["tcp", "udp"] = "tcp"
+    """How RTSP carries the pictures: over TCP none is lost on the way."""
+    fps: Positive | None = None
+    """Pictures a second to look at; by default every one."""
+    long_side_px: Annotated[int, Field(ge=64)] | None = None
+    """Pictures are shrunk to this long side; by default they keep their size."""
+    open_timeout_s: Positive = 5.0
+    """Connecting has two steps, a first answer and a first look at the stream; each may take so long."""
+    stall_s: Positive = 5.0
+    """A camera that sends nothing for so long is stalled. Set it above the segment length of HLS."""
+    no_picture_s: Positive = 30.0
+    """So long may data come without a picture: above the time between two key frames."""
+    retry_first_s: Positive = 0.5
+    """The wait before a lost camera is tried again; doubles with every failure."""
+    retry_max_s: Positive = 30.0
+    """The longest of these waits."""
+    retry_refused_s: Positive = 60.0
+    """The wait after a wrong password or an unknown path: trying again faster locks accounts."""
+
+
 class FileSettings(Settings):
     """Everything `fer-stream run` and `analyze` can be told."""
 
@@ -113,3 +143,74 @@ class FileSettings(Settings):
     model: ModelSettings = ModelSettings()
     timeline: TimelineSettings = TimelineSettings()
     outputs: OutputSettings = OutputSettings()
+
+
+def load_settings(path: Path) -> FileSettings:
+    """Read settings from a YAML file.
+
+    Raises `ConfigError` with file, line and key, what was expected there and, for an unknown key, the nearest name.
+    """
+    return parse_settings(_read(path), name=str(path))
+
+
+def parse_settings(text: str, *, name: str) -> FileSettings:
+    """Settings from the text of a YAML file that is called `name` in errors."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name} is not YAML: {_one_line(error)}") from error
+    if values is None:
+        return FileSettings()
+    try:
+        return FileSettings.model_validate(values)
+    except ValidationError as error:
+        faults = [_fault(name, node, fault) for fault in error.errors(include_url=False)]
+        raise ConfigError("\n".join(faults)) from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist: check the path given to --config.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as UTF-8 text: {_one_line(error)}.") from error
+
+
+def _fault(name: str, root: yaml.Node, fault: Mapping[str, Any]) -> str:
+    """One fault that pydantic found, as a sentence with file and line."""
+    key = ".".join(map(str, fault["loc"])) or "the file"
+    where = f"{name}:{_line(root, fault['loc'])}: {key}"
+    if fault["type"] == "extra_forbidden":
+        known = _keys_beside(fault["loc"])
+        nearest = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"known here are {', '.join(known)}."
+        return f"{where} is no setting; {hint}"
+    message = fault["msg"][0].lower() + fault["msg"][1:]
+    return f"{where}: {message}, received {fault['input']!r}."
+
+
+def _line(root: yaml.Node, loc: Sequence[int | str]) -> int:
+    """The line, from 1, of the deepest node on the way to `loc`."""
+    node = root
+    for step in loc:
+        if isinstance(node, yaml.MappingNode):
+            node = next((value for key, value in node.value if key.value == str(step)), node)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+    return int(node.start_mark.line) + 1
+
+
+def _keys_beside(loc: Sequence[int | str]) -> list[str]:
+    """The valid keys of the group in which the last step of `loc` stands."""
+    group: type[BaseModel] = FileSettings
+    for step in loc[:-1]:
+        inner = group.model_fields[str(step)].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            group = inner
+    return list(group.model_fields)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

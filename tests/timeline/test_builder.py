@@ -1,0 +1,145 @@
+"""One stream of messages → final frames and segments, however the messages are cut and shuffled."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fer_stream.config import TimelineSettings
+from fer_stream.records import (
+    LABELS,
+    UNKNOWN,
+    EndOfStream,
+    FaceKey,
+    FrameMark,
+    LabelledFrame,
+    PersonSummary,
+    Prediction,
+    Quality,
+)
+from fer_stream.timeline.builder import Message, TimelineBuilder
+
+SETTINGS = TimelineSettings()
+FPS = 25.0
+STREAM = "test@1"
+Face = tuple[int, str]
+"""A person and the emotion they show; `small` stands for a face that cannot be judged."""
+
+
+def prediction(index: int, face: Face) -> Prediction:
+    track_id, emotion = face
+    shown = LABELS.index(emotion) if emotion in LABELS else 0
+    probs = np.full(7, 0.02, np.float32)
+    probs[shown] = 0.88
+    quality = Quality(0.1, "small") if emotion == "small" else Quality(0.9, "ok")
+    box = np.array([0, 0, 50, 50], np.float32)
+    return Prediction(FaceKey(STREAM, track_id, index), index / FPS, 0.0, box, 0.9, quality, probs, "test")
+
+
+def messages(film: list[list[Face]]) -> list[Message]:
+    told: list[Message] = []
+    for index, faces in enumerate(film):
+        told += [prediction(index, face) for face in faces]
+        told.append(FrameMark(STREAM, index, index / FPS, len(faces)))
+    return [*told, EndOfStream(STREAM, len(film) / FPS, len(film), sum(map(len, film)))]
+
+
+def build(told: list[Message], chunk: int = 16) -> tuple[list[LabelledFrame], tuple[PersonSummary, ...]]:
+    builder = TimelineBuilder(SETTINGS)
+    frames: list[LabelledFrame] = []
+    for start in range(0, len(told), chunk):
+        frames += builder.add(told[start : start + chunk])
+    return frames, builder.people()
+
+
+def comparable(frames: list[LabelledFrame]) -> list[tuple[int, list[tuple[int, str]]]]:
+    return [(frame.index, [(face.track_id, face.label) for face in frame.faces]) for frame in frames]
+
+
+def test_frames_without_a_face_keep_their_place() -> None:
+    frames, people = build(messages([[], [(1, "happy")], [], [(1, "happy")], []]))
+    assert [(frame.index, len(frame.faces)) for frame in frames] == [(0, 0), (1, 1), (2, 0), (3, 1), (4, 0)]
+    assert [person.frames for person in people] == [2]
+
+
+def test_segments_and_frame_labels_say_the_same() -> None:
+    film: list[list[Face]] = [[(1, "neutral")]] * 50 + [[(1, "happy"), (2, "sad")]] * 50
+    frames, (one, two) = build(messages(film))
+    assert [segment.label for segment in one.segments] == ["neutral", "happy"]
+    assert one.segments[1].start_s == pytest.approx(2.0, abs=0.09)
+    assert [segment.label for segment in two.segments] == ["sad"]
+    for frame in frames:
+        for face in frame.faces:
+            person = one if face.track_id == 1 else two
+            covering = [s.label for s in person.segments if s.start_s <= frame.time_s < s.end_s]
+            assert covering == [face.label]
+    assert sum(one.shares.values()) == pytest.approx(1)
+
+
+def test_a_face_that_cannot_be_judged_is_unknown() -> None:
+    _, (person,) = build(messages([[(1, "small")]] * 40))
+    assert person.shares == {UNKNOWN: 1.0}
+
+
+def test_a_short_time_that_cannot_be_judged_is_bridged() -> None:
+    film: list[list[Face]] = [[(1, "happy")]] * 40 + [[(1, "small")]] * 5 + [[(1, "happy")]] * 40
+    _, (person,) = build(messages(film))
+    assert person.shares == {"happy": 1.0}
+
+
+def test_an_absence_is_in_no_segment() -> None:
+    film: list[list[Face]] = [[(1, "happy")]] * 50 + [[]] * 50 + [[(1, "happy")]] * 50
+    _, (person,) = build(messages(film))
+    assert [s.label for s in person.segments] == ["happy", "happy"]
+    assert [s.start_s for s in person.segments] == [0.0, 4.0]
+    assert [s.end_s for s in person.segments] == pytest.approx([2.0, 6.0])
+
+
+def test_labels_come_out_within_the_promised_delay() -> None:
+    builder = TimelineBuilder(SETTINGS)
+    delay_s = 3 * SETTINGS.smoothing_s + 2 * SETTINGS.min_segment_s + SETTINGS.max_gap_s
+    rng = random.Random(0)
+    film: list[list[Face]] = [[(p, rng.choice(LABELS)) for p in (1, 2) if rng.random() < 0.7] for _ in range(500)]
+    out = 0
+    for index, faces in enumerate(film):
+        mark = FrameMark(STREAM, index, index / FPS, len(faces))
+        out += len(builder.add([*(prediction(index, face) for face in faces), mark]))
+        assert (index - out) / FPS <= delay_s + 2 / FPS
+
+
+def test_a_frame_waits_for_all_its_faces() -> None:
+    builder = TimelineBuilder(SETTINGS)
+    told = messages([[(1, "happy"), (2, "sad")]] * 100)
+    late = told.pop(0)
+    assert builder.add(told[:-1]) == []
+    assert len(builder.add([late, told[-1]])) == 100
+
+
+face = st.tuples(st.integers(1, 3), st.sampled_from([*LABELS, "small"]))
+films = st.lists(st.lists(face, max_size=3, unique_by=lambda face: face[0]), min_size=1, max_size=120)
+
+
+@given(film=films, chunk=st.integers(1, 64), rng=st.randoms(use_true_random=False))
+def test_the_order_and_the_cut_of_the_messages_change_nothing(
+    film: list[list[Face]], chunk: int, rng: random.Random
+) -> None:
+    told = messages(film)
+    straight, people = build(told, chunk=len(told))
+    *told, end = told
+    # Marks keep their order, as one capture sends them; predictions come up to eight frames late.
+    due = {id(message): arrival(message, rng) for message in told}
+    other, others = build([*sorted(told, key=lambda message: due[id(message)]), end], chunk=chunk)
+    assert comparable(other) == comparable(straight)
+    assert others == people
+    assert [frame.index for frame in straight] == list(range(len(film)))
+
+
+def arrival(message: Message, rng: random.Random) -> float:
+    if isinstance(message, Prediction):
+        return message.key.frame_index + rng.random() * 8
+    assert isinstance(message, FrameMark)
+    return message.index

@@ -1,0 +1,89 @@
+"""The smoothing kernel: no delay, any frame rate, bad faces do not speak."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fer_stream.records import F32, LABELS
+from fer_stream.timeline.smoothing import KernelSmoother, Sample
+
+TAU_S = 0.2
+
+
+def one_hot(label: str) -> F32:
+    return np.array([float(label == other) for other in LABELS], np.float32)
+
+
+def step(fps: float, at_s: float = 2.0, end_s: float = 4.0) -> list[Sample]:
+    """Neutral until `at_s`, happy from then on."""
+    times = np.arange(0, end_s, 1 / fps)
+    return [Sample(float(t), one_hot("neutral" if t < at_s else "happy"), True) for t in times]
+
+
+def smoothed(samples: list[Sample]) -> list[Sample]:
+    smoother = KernelSmoother(TAU_S)
+    done = []
+    for sample in samples:
+        smoother.push(sample)
+        done += smoother.pop(sample.time_s)
+    return done + smoother.flush()
+
+
+def happy(sample: Sample) -> float:
+    assert sample.smoothed is not None
+    return float(sample.smoothed[LABELS.index("happy")])
+
+
+@pytest.mark.parametrize("fps", [10.0, 25.0, 60.0])
+def test_a_step_is_smoothed_around_where_it_is(fps: float) -> None:
+    crossing = next(sample.time_s for sample in smoothed(step(fps)) if happy(sample) >= 0.5)
+    assert crossing == pytest.approx(2.0, abs=1 / fps)
+
+
+@pytest.mark.parametrize("fps", [12.0, 30.0, 120.0])
+def test_the_time_constant_holds_at_any_frame_rate(fps: float) -> None:
+    # One time constant after a step the symmetric kernel has 1 - exp(-1)/2 of the new value.
+    after = min(smoothed(step(fps)), key=lambda sample: abs(sample.time_s - 2.0 - TAU_S))
+    exact = 1 - np.exp(-(after.time_s - 2.0) / TAU_S) / 2
+    assert happy(after) == pytest.approx(exact, abs=0.05 + 0.5 / fps)
+
+
+def test_faces_that_cannot_be_judged_do_not_speak() -> None:
+    samples = [Sample(i / 25, one_hot("happy" if i % 2 else "angry"), ok=bool(i % 2)) for i in range(50)]
+    for sample in smoothed(samples):
+        assert happy(sample) == pytest.approx(1.0)
+        assert 0.3 < sample.evidence < 0.7
+
+
+def test_with_no_good_face_at_all_there_is_no_evidence() -> None:
+    for sample in smoothed([Sample(i / 25, one_hot("fear"), ok=False) for i in range(30)]):
+        assert sample.evidence == 0
+
+
+probs = st.lists(st.floats(0.01, 1), min_size=7, max_size=7).map(
+    lambda values: np.array(values, np.float32) / np.float32(sum(values))
+)
+samples = st.lists(st.tuples(st.floats(0, 1), probs, st.booleans()), min_size=1, max_size=40)
+
+
+@given(samples)
+def test_popping_early_and_late_gives_the_same(steps: list[tuple[float, F32, bool]]) -> None:
+    def make() -> list[Sample]:
+        times = np.cumsum([gap for gap, _, _ in steps])
+        return [Sample(float(t), p, ok) for t, (_, p, ok) in zip(times, steps, strict=True)]
+
+    one_by_one, all_at_once = smoothed(make()), make()
+    late = KernelSmoother(TAU_S)
+    for sample in all_at_once:
+        late.push(sample)
+    late.flush()
+    for a, b in zip(one_by_one, all_at_once, strict=True):
+        assert a.smoothed is not None
+        assert b.smoothed is not None
+        np.testing.assert_allclose(a.smoothed, b.smoothed, atol=1e-5)
+        assert a.smoothed.sum() == pytest.approx(1, abs=1e-4)
+        assert a.evidence == pytest.approx(b.evidence)
+        assert 0 <= a.evidence <= 1 + 1e-9
