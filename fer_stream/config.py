@@ -7,7 +7,7 @@ default beside it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,7 +35,8 @@ class DetectorSettings(Settings):
     weights: Path | None = None
     """A local weights file; by default the cache that `fer-stream models pull` fills."""
     long_side_px: Annotated[int, Field(ge=64, le=4096)] = 320
-    """The picture is shrunk to this long side before YuNet looks (320 px finds 800 of 819 reference faces)."""
+    """The picture is scaled to this long side before YuNet looks, a small one up to four times its size (320 px finds
+    800 of 819 reference faces)."""
     min_confidence: Fraction = 0.5
     """Detections below this are not faces."""
 
@@ -43,8 +44,8 @@ class DetectorSettings(Settings):
 class TrackerSettings(Settings):
     """How faces are followed."""
 
-    new_track_confidence: Fraction = 0.6
-    """Detections below this prolong a track but do not begin one."""
+    new_track_confidence: Fraction = 0.7
+    """Detections below this prolong a track but do not begin one (BlazeFace gives lettering up to 0.66)."""
     lost_s: NotNegative = 1.0
     """For so long a face that is not found keeps its place."""
     relink_s: NotNegative = 4.0
@@ -54,12 +55,12 @@ class TrackerSettings(Settings):
 class QualitySettings(Settings):
     """Which faces are worth a label. A face that fails gets `unknown`."""
 
-    min_face_px: NotNegative = 24.0
-    """Smaller faces (shorter side of the box) are `small`."""
-    min_sharpness: NotNegative = 0.02
-    """Blurrier crops are `blurred`; see `fer_stream.faces.quality.sharpness`."""
-    max_turn: Fraction = 0.6
-    """Faces turned further are `turned`: 0 looks into the camera, 1 is a profile."""
+    min_face_px: NotNegative = 20.0
+    """Smaller faces (shorter side of the box) are `small`: at 20 px the model is right in about 60 % of FER-2013."""
+    min_sharpness: NotNegative = 0.05
+    """Blurrier crops are `blurred`, see `fer_stream.faces.quality.sharpness`: just below, 55 % are right."""
+    max_turn: Fraction = 0.45
+    """Faces turned further are `turned`: 0 looks into the camera, 1 is a profile. From 0.4 on 56 % are right."""
     min_visible: Fraction = 0.75
     """Faces of which less lies inside the picture are `cut_off`."""
 
@@ -144,6 +145,24 @@ class FileSettings(Settings):
     timeline: TimelineSettings = TimelineSettings()
     outputs: OutputSettings = OutputSettings()
 
+    def with_values(self, values: Mapping[str, object]) -> FileSettings:
+        """These settings with others for the dotted keys of `values`, as in `detector.kind`; None changes nothing.
+
+        Raises `ConfigError` where a value does not fit.
+        """
+        document = self.model_dump()
+        for key, value in values.items():
+            *groups, name = key.split(".")
+            target = document
+            for group in groups:
+                target = target[group]
+            target[name] = target[name] if value is None else value
+        try:
+            return FileSettings.model_validate(document)
+        except ValidationError as error:
+            faults = (f"{_key(fault)}: {_complaint(fault)}" for fault in error.errors(include_url=False))
+            raise ConfigError("\n".join(faults)) from error
+
 
 def load_settings(path: Path) -> FileSettings:
     """Read settings from a YAML file.
@@ -158,10 +177,12 @@ def parse_settings(text: str, *, name: str) -> FileSettings:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{name} is not YAML: {_one_line(error)}") from error
-    if values is None:
+    if node is None:
         return FileSettings()
+    if repeated := list(_repeated_keys(node)):
+        raise ConfigError("\n".join(f"{name}:{fault}" for fault in repeated))
     try:
         return FileSettings.model_validate(values)
     except ValidationError as error:
@@ -180,15 +201,34 @@ def _read(path: Path) -> str:
 
 def _fault(name: str, root: yaml.Node, fault: Mapping[str, Any]) -> str:
     """One fault that pydantic found, as a sentence with file and line."""
-    key = ".".join(map(str, fault["loc"])) or "the file"
-    where = f"{name}:{_line(root, fault['loc'])}: {key}"
+    where = f"{name}:{_line(root, fault['loc'])}: {_key(fault) or 'the file'}"
     if fault["type"] == "extra_forbidden":
         known = _keys_beside(fault["loc"])
         nearest = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else f"known here are {', '.join(known)}."
         return f"{where} is no setting; {hint}"
+    return f"{where}: {_complaint(fault)}"
+
+
+def _key(fault: Mapping[str, Any]) -> str:
+    return ".".join(map(str, fault["loc"]))
+
+
+def _complaint(fault: Mapping[str, Any]) -> str:
     message = fault["msg"][0].lower() + fault["msg"][1:]
-    return f"{where}: {message}, received {fault['input']!r}."
+    return f"{message}, received {fault['input']!r}."
+
+
+def _repeated_keys(node: yaml.Node) -> Iterator[str]:
+    """YAML itself would take the last one without a word."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    first: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if first.setdefault(key.value, line) != line:
+            yield f"{line}: {key.value} stands here twice, first in line {first[key.value]}."
+        yield from _repeated_keys(value)
 
 
 def _line(root: yaml.Node, loc: Sequence[int | str]) -> int:

@@ -57,9 +57,10 @@ def run_file(
     max_batch: int,
     metrics: Metrics,
     stop: Flag,
-    progress: Callable[[FileRun], None],
+    progress: Callable[[FileRun], object],
+    look: Callable[[Sequence[FaceCrop]], object],
 ) -> FileRun:
-    """Take every frame of `source` through all stages; `sink` gets the final frames, in order.
+    """Take every frame of `source` through all stages; `sink` gets the final frames, in order, `look` the crops.
 
     Ends when the source does, or soon after `stop` is set; either way all that was read is labelled and given out.
     """
@@ -70,12 +71,14 @@ def run_file(
         metrics.frames.labels(source.info.name).inc()
         batch.extend(follower.follow(frame))
         if batch.full:
+            look(batch.crops)
             _deliver(batch.classify(), builder, sink, metrics)
             progress(run)
         if stop.is_set():
             run.stopped = True
             break
     batch.extend(follower.finish())
+    look(batch.crops)
     end = EndOfStream(source.stream_id, run.last_s, run.frames, batch.faces)
     _deliver([*batch.classify(), end], builder, sink, metrics)
     run.faces = batch.faces
@@ -91,30 +94,30 @@ class _Batch:
         self._classifier = classifier
         self._max_crops = max_crops
         self._metrics = metrics
-        self._crops: list[FaceCrop] = []
+        self.crops: list[FaceCrop] = []
         self._marks: list[FrameMark] = []
         self.faces = 0
 
     def extend(self, messages: Sequence[FaceCrop | FrameMark]) -> None:
         for message in messages:
             if isinstance(message, FaceCrop):
-                self._crops.append(message)
+                self.crops.append(message)
                 self.faces += 1
             else:
                 self._marks.append(message)
 
     @property
     def full(self) -> bool:
-        return len(self._crops) >= self._max_crops or len(self._marks) >= _MAX_FRAMES_PER_BATCH
+        return len(self.crops) >= self._max_crops or len(self._marks) >= _MAX_FRAMES_PER_BATCH
 
     def classify(self) -> list[Message]:
         predictions = [
             prediction
-            for start in range(0, len(self._crops), self._max_crops)
-            for prediction in classify(self._crops[start : start + self._max_crops], self._classifier, self._metrics)
+            for start in range(0, len(self.crops), self._max_crops)
+            for prediction in classify(self.crops[start : start + self._max_crops], self._classifier, self._metrics)
         ]
         messages: list[Message] = [*predictions, *self._marks]
-        self._crops, self._marks = [], []
+        self.crops, self._marks = [], []
         return messages
 
 

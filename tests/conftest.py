@@ -36,3 +36,13 @@ def yunet_weights() -> Path:
 def fer2013() -> Path:
     """FER-2013 as one npz."""
     return _need(_material() / "data" / "fer2013.npz")
+
+
+@pytest.fixture(scope="session")
+def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A smiling astronaut (NASA, public domain), as a PNG of 512×512."""
+    from skimage import data, io
+
+    path = tmp_path_factory.mktemp("portrait") / "portrait.png"
+    io.imsave(path, data.astronaut())
+    return path

@@ -24,7 +24,6 @@ class ByteTrack:
             lost_track_buffer=round(settings.lost_s * _BUFFER_FPS),
             frame_rate=fps,
             track_activation_threshold=settings.new_track_confidence,
-            high_conf_det_threshold=settings.new_track_confidence,
             minimum_consecutive_frames=2,
         )
 

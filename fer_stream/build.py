@@ -1,0 +1,114 @@
+"""Settings → objects. The only place that imports adapters, and only when they are asked for."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_stream import weights
+from fer_stream.capture.find import is_image
+from fer_stream.capture.source import FrameSource, Sampler
+from fer_stream.config import DetectorSettings, FileSettings, ModelSettings
+from fer_stream.errors import WeightsError
+from fer_stream.faces.crop import geometry_of
+from fer_stream.faces.follow import FaceFollower
+from fer_stream.faces.tracker import EverybodyNew, FaceTracker, Identifier, Identities
+from fer_stream.metrics import Metrics
+
+if TYPE_CHECKING:
+    from fer_stream.faces.detector import FaceDetector
+    from fer_stream.recognize.classifier import EmotionClassifier
+
+# What a tracker assumes of a file that does not tell its frame rate.
+_USUAL_FPS = 25.0
+
+_VOICES = ("fer-stream", "ai-edge-litert", "av", "numpy", "onnxruntime", "opencv-python", "tensorflow", "trackers")
+
+_YUNET = ("yunet-2023mar", "yunet-2026may")
+
+
+def open_file(path: Path, *, name: str, epoch_ms: int, fps: float | None, threads: int) -> FrameSource:
+    """A video file or a still image. Raises a `SourceError` where it cannot be read."""
+    if is_image(path):
+        from fer_stream.capture.images import ImageSource
+
+        return ImageSource(path, name=name, epoch_ms=epoch_ms)
+    from fer_stream.capture.file import VideoFileSource
+
+    return VideoFileSource(path, name=name, epoch_ms=epoch_ms, sampler=Sampler(fps), threads=threads)
+
+
+def make_detector(settings: DetectorSettings, *, threads: int = 1) -> FaceDetector:
+    """The detector that the settings name. `auto` is YuNet where its weights are at hand, else BlazeFace."""
+    if settings.kind == "blazeface":
+        return _blazeface(settings, threads)
+    found = settings.weights or next(filter(None, map(weights.find, _YUNET)), None)
+    if found:
+        from fer_stream.faces.yunet import YuNetDetector
+
+        return YuNetDetector(
+            found,
+            long_side_px=settings.long_side_px,
+            min_confidence=settings.min_confidence,
+            threads=threads,
+        )
+    if settings.kind == "yunet":
+        raise WeightsError(
+            "The weights of YuNet are not here: fetch them with `fer-stream models pull`, name a local file with "
+            "--weights (detector.weights), or let BlazeFace look (--detector auto)."
+        )
+    return _blazeface(settings, threads)
+
+
+def make_classifier(settings: ModelSettings, *, threads: int = 1) -> EmotionClassifier:
+    """The classifier that the settings name. `auto` is Keras where there is a GPU, else LiteRT on the CPU."""
+    model_dir = settings.path or weights.shipped_model_dir()
+    if settings.backend == "keras" or (settings.backend == "auto" and _has_gpu()):
+        from fer_stream.recognize.keras import KerasClassifier
+
+        return KerasClassifier(model_dir, max_batch=settings.max_batch)
+    from fer_stream.recognize.litert import LiteRTClassifier
+
+    return LiteRTClassifier(model_dir, threads=threads)
+
+
+def make_follower(
+    source: FrameSource, detector: FaceDetector, settings: FileSettings, metrics: Metrics
+) -> FaceFollower:
+    """What turns the frames of `source` into crops of known persons."""
+    geometry = geometry_of(detector.name)
+    return FaceFollower(detector, _identifier(source, settings), geometry, settings.quality, metrics)
+
+
+def versions() -> dict[str, str]:
+    """The versions of everything that has a say in a result."""
+    return {package: metadata.version(package) for package in _VOICES}
+
+
+def _blazeface(settings: DetectorSettings, threads: int) -> FaceDetector:
+    from fer_stream.faces.blazeface import BlazeFaceDetector
+
+    return BlazeFaceDetector(settings.weights, min_confidence=settings.min_confidence, threads=threads)
+
+
+def _identifier(source: FrameSource, settings: FileSettings) -> Identifier:
+    if source.info.kind == "image":
+        return EverybodyNew()
+    rate = min(filter(None, (source.info.fps, settings.fps)), default=_USUAL_FPS)
+
+    def make_tracker() -> FaceTracker:
+        from fer_stream.faces.bytetrack import ByteTrack
+
+        return ByteTrack(settings.tracker, rate)
+
+    return Identities(make_tracker, settings.tracker)
+
+
+def _has_gpu() -> bool:
+    """Does TensorFlow see a GPU? It is loaded (4 s, 400 MB) only where the machine has one at all."""
+    if not Path("/dev/nvidia0").exists():
+        return False
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))

@@ -1,0 +1,222 @@
+"""The command line. Only what `--help` needs is imported at the top."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fer_stream import __version__
+from fer_stream.errors import FerStreamError
+
+if TYPE_CHECKING:
+    from fer_stream.config import FileSettings
+
+app = typer.Typer(
+    name="fer-stream",
+    help="Who showed which emotion, when: emotion timelines from videos, still images and cameras.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+models = typer.Typer(help="Fetch and check the weights of the face detector.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
+
+class Detector(StrEnum):
+    """Which detector looks for faces."""
+
+    auto = "auto"
+    yunet = "yunet"
+    blazeface = "blazeface"
+
+
+class Backend(StrEnum):
+    """Which runtime classifies."""
+
+    auto = "auto"
+    litert = "litert"
+    keras = "keras"
+
+
+class Redact(StrEnum):
+    """How faces are covered in the annotated video."""
+
+    none = "none"
+    blur = "blur"
+    black = "black"
+
+
+_RUN_EPILOG = """\b
+Examples:
+  fer-stream run talk.mp4                        results into ./fer-stream-out
+  fer-stream run talks/ 'more/*.mkv' --out res   a folder and a glob, side by side
+  fer-stream run photo.jpg                       a still image
+  fer-stream run talk.mp4 --fps 5 --no-video     five frames a second, no picture
+  fer-stream run talk.mp4 --redact blur          nobody to be recognised in the video
+
+\b
+Exit codes:
+  0  all done                             1  a fault that nobody foresaw
+  2  command line or settings are wrong   3  a source could not be read
+  4  models are missing or wrong          5  a result could not be written
+  130 after Ctrl-C and 143 after SIGTERM: results are whole up to there.
+Where several sources fail, the code is that of the first; the others go on.
+"""
+
+
+def main() -> None:
+    """Run the command line; an error that fer-stream foresees becomes one sentence and its exit code."""
+    try:
+        app()
+    except FerStreamError as error:
+        typer.echo(f"fer-stream: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fer-stream {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Who showed which emotion, when."""
+
+
+@app.command(epilog=_RUN_EPILOG)
+def run(
+    sources: Annotated[
+        list[str], typer.Argument(help="Video files, still images, folders, globs.", metavar="SOURCE...")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("fer-stream-out"),
+    config: Annotated[Path | None, typer.Option(help="Settings in YAML; options given here go before.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second to look at; by default every one.")] = None,
+    detector: Annotated[Detector | None, typer.Option(help="Which detector looks for faces.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A local weights file for the detector.")] = None,
+    backend: Annotated[Backend | None, typer.Option(help="Which runtime classifies.")] = None,
+    redact: Annotated[Redact | None, typer.Option(help="Cover the faces in the annotated video.")] = None,
+    redact_person: Annotated[list[int] | None, typer.Option(help="Cover only this person; may be repeated.")] = None,
+    thumbnails: Annotated[
+        bool | None, typer.Option("--thumbnails", help="Show one face per person in the report.")
+    ] = None,
+    no_table: Annotated[bool, typer.Option("--no-table", help="Leave out NAME.frames.csv.")] = False,
+    no_video: Annotated[bool, typer.Option("--no-video", help="Leave out the annotated video or picture.")] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Leave out NAME.report.html.")] = False,
+    no_picture: Annotated[bool, typer.Option("--no-picture", help="Leave out NAME.timeline.png.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace results that are there already.")] = False,
+    processes: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Files at a time; by default one per core.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Turn recorded videos and still images into emotion timelines."""
+    from fer_stream.config import FileSettings, load_settings
+
+    settings = (load_settings(config) if config else FileSettings()).with_values(
+        {
+            "fps": fps,
+            "detector.kind": detector,
+            "detector.weights": weights,
+            "model.backend": backend,
+            "outputs.redact": redact,
+            "outputs.redact_people": tuple(redact_person) if redact_person else None,
+            "outputs.thumbnails": thumbnails,
+            "outputs.table": False if no_table else None,
+            "outputs.video": False if no_video else None,
+            "outputs.report": False if no_report else None,
+            "outputs.picture": False if no_picture else None,
+        }
+    )
+    raise SystemExit(_run_files(sources, settings, out, force, processes, quiet))
+
+
+def _run_files(
+    sources: list[str], settings: FileSettings, out: Path, force: bool, processes: int | None, quiet: bool
+) -> int:
+    from fer_stream.batch import cores, run_jobs
+    from fer_stream.capture.find import find_sources, output_names
+    from fer_stream.console import Console
+    from fer_stream.filejob import FileJob, make_folder
+
+    paths = find_sources(sources)
+    make_folder(out)
+    jobs = [FileJob(path, name, out, force) for path, name in zip(paths, output_names(paths), strict=True)]
+    with stop_on_signals() as stop, Console(quiet=quiet) as console:
+        outcomes = run_jobs(jobs, settings, processes=processes or cores(), stop=stop, progress=console.progress)
+        codes = [console.show(outcome) for outcome in outcomes]
+    return stop.exit_code or next(filter(None, codes), 0)
+
+
+@models.command("list")
+def list_models() -> None:
+    """Show what can be fetched, and what is here."""
+    from fer_stream import weights
+
+    for status in weights.listing():
+        known = status.weights
+        typer.echo(
+            f"{known.name:15} {status.state:8} {known.size_bytes / 1000:6.0f} kB  {known.licence:5} {status.path}"
+        )
+
+
+@models.command()
+def pull(
+    name: Annotated[
+        str, typer.Argument(help="Which weights; `fer-stream models list` names them.")
+    ] = "yunet-2023mar",
+    base_url: Annotated[str | None, typer.Option(help="Fetch from this folder of a mirror.")] = None,
+) -> None:
+    """Fetch weights, check them, and keep them in the cache."""
+    from fer_stream import weights
+    from fer_stream.console import download_bar
+
+    with download_bar(name) as progress:
+        path = weights.pull(name, base_url=base_url, progress=progress)
+    typer.echo(f"{name} is at {path}")
+
+
+@models.command()
+def verify() -> None:
+    """Check the weights in the cache against their SHA-256."""
+    from fer_stream import weights
+
+    for status in weights.verify():
+        typer.echo(f"{status.weights.name}: {status.state}")
+
+
+class Stop(Event):
+    """Set by Ctrl-C or SIGTERM; `exit_code` tells by which."""
+
+    exit_code = 0
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Within the body the first Ctrl-C or SIGTERM asks the work to end; the second ends it at once."""
+    stop = Stop()
+
+    def ask(number: int, _: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.exit_code = 128 + number
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,119 @@
+"""What the command line shows a person: progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Self
+
+import typer
+from rich.console import Console as Terminal
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from fer_stream.batch import Outcome
+from fer_stream.filejob import FileJob, FileResult
+from fer_stream.pipeline import FileRun
+from fer_stream.records import Damage, PersonSummary, SourceInfo
+from fer_stream.writers.words import clock, count
+
+
+class _Fps(ProgressColumn):
+    """Frames a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.0f} fps" if task.speed else "")
+
+
+class Console:
+    """Shows how far each file is, where stderr is a terminal, and says what came of it."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._tasks: dict[str, TaskID] = {}
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            _Fps(),
+            TimeRemainingColumn(),
+            console=Terminal(stderr=True),
+            disable=quiet or not sys.stderr.isatty(),
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def progress(self, job: FileJob, info: SourceInfo, run: FileRun) -> None:
+        """Move the bar of `job`; by time rather than by frames, which containers often do not count."""
+        if job.name not in self._tasks:
+            self._tasks[job.name] = self._bars.add_task(job.path.name, total=_expected_frames(info))
+        self._bars.update(self._tasks[job.name], completed=run.frames)
+
+    def show(self, outcome: Outcome) -> int:
+        """Say how a job ended; return its exit code."""
+        if outcome.job.name in self._tasks:
+            self._bars.remove_task(self._tasks.pop(outcome.job.name))
+        if outcome.result is None:
+            typer.echo(f"fer-stream: {outcome.error}", err=True)
+            if outcome.trace:
+                typer.echo(outcome.trace, err=True)
+        elif not self._quiet:
+            typer.echo("\n".join(_lines(outcome.job, outcome.result)))
+        return outcome.exit_code
+
+
+@contextmanager
+def download_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for a download, where stderr is a terminal; gives what to call with bytes done and bytes in all."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=Terminal(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task(name)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _expected_frames(info: SourceInfo) -> int | None:
+    if info.frames:
+        return info.frames
+    return round(info.duration_s * info.fps) if info.duration_s and info.fps else None
+
+
+def _lines(job: FileJob, result: FileResult) -> Iterator[str]:
+    summary = result.summary
+    seen = count(len(summary.people), "person", "people")
+    length = (
+        "" if summary.source.kind == "image" else f", {count(summary.frames, 'frame')} in {clock(summary.duration_s)}"
+    )
+    stopped = f" ({summary.stopped})" if summary.stopped else ""
+    yield f"{job.path.name}: {seen}{length}{stopped}"
+    yield from map(_person_line, summary.people)
+    yield from _damage_lines(summary.damage)
+    yield "  results: " + ", ".join(str(path) for path in result.outputs)
+
+
+def _person_line(person: PersonSummary) -> str:
+    shares = ", ".join(f"{label} {share:.0%}" for label, share in person.shares.items())
+    return f"  person {person.track_id}, {clock(person.first_s)} to {clock(person.last_s)}: {shares}"
+
+
+def _damage_lines(damage: Damage) -> Iterator[str]:
+    if damage.packets:
+        yield f"  damaged: {count(damage.packets, 'packet')} could not be decoded ({damage.reason})"
+    if damage.truncated:
+        yield "  damaged: the file ends before its container says it does"

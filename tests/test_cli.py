@@ -1,0 +1,221 @@
+"""The command line as a person meets it: results, exit codes, Ctrl-C, full disks."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import pandas as pd
+import pytest
+
+from fer_stream.cli import main
+
+FER_STREAM = Path(sys.executable).with_name("fer-stream")
+OUTPUTS = ("frames.csv", "timeline.json", "timeline.png", "annotated.mp4", "report.html")
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def fer(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command line in this process."""
+
+    def run(*arguments: str | Path) -> Said:
+        monkeypatch.setattr(sys, "argv", ["fer-stream", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capfd.readouterr()
+        return Said(end.value.code if isinstance(end.value.code, int) else 0, said.out, said.err)
+
+    return run
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_help_has_examples_and_exit_codes(fer: Run) -> None:
+    said = fer("run", "--help")
+    assert said.code == 0
+    assert "fer-stream run talk.mp4 --fps 5" in said.out
+    assert "130 after Ctrl-C" in said.out
+
+
+def test_a_video_becomes_all_its_outputs(fer: Run, clips: Path, tmp_path: Path) -> None:
+    said = fer("run", clips / "one_face_smile.mp4", "--out", tmp_path)
+    assert said.code == 0
+    assert names(tmp_path) == {f"one_face_smile.{ending}" for ending in OUTPUTS}
+    assert "one_face_smile.mp4: 1 person, 72 frames" in said.out
+    assert said.err == "", "no progress bar where there is no terminal"
+
+
+def test_outputs_can_be_left_out(fer: Run, clips: Path, tmp_path: Path) -> None:
+    options = ("--no-video", "--no-report", "--no-picture", "--no-table", "--quiet")
+    said = fer("run", clips / "one_face_smile.mp4", "--out", tmp_path, *options)
+    assert said == Said(0, "", "")
+    assert names(tmp_path) == {"one_face_smile.timeline.json"}
+
+
+def test_a_still_image(fer: Run, portrait: Path, tmp_path: Path) -> None:
+    said = fer("run", portrait, "--out", tmp_path / "out")
+    assert said.code == 0
+    assert names(tmp_path / "out") == {"portrait.frames.csv", "portrait.timeline.json", "portrait.annotated.png"}
+    assert pd.read_csv(tmp_path / "out" / "portrait.frames.csv").label.tolist() == ["happy"]
+
+
+def test_a_bad_file_is_reported_and_the_others_go_on(fer: Run, clips: Path, tmp_path: Path) -> None:
+    text = tmp_path / "notes.mp4"
+    text.write_text("buy milk")
+    (tmp_path / "empty.mp4").touch()
+    said = fer(
+        "run", text, tmp_path / "empty.mp4", clips / "one_face_smile.mp4", "--out", tmp_path / "out", "--no-video"
+    )
+    assert said.code == 3
+    assert "notes.mp4" in said.err
+    assert "empty.mp4" in said.err
+    assert "one_face_smile.mp4: 1 person" in said.out
+    assert {name.partition(".")[0] for name in names(tmp_path / "out")} == {"one_face_smile"}
+
+
+def test_nothing_to_do(fer: Run, tmp_path: Path) -> None:
+    said = fer("run", tmp_path / "none.mp4", "--out", tmp_path / "out")
+    assert said.code == 3
+    assert "none.mp4" in said.err
+
+
+def test_results_are_not_replaced_without_force(fer: Run, clips: Path, tmp_path: Path) -> None:
+    command = ("run", clips / "one_face_smile.mp4", "--out", tmp_path, "--no-video", "--no-report", "--no-picture")
+    kept = tmp_path / "one_face_smile.frames.csv"
+    kept.write_text("mine")
+    said = fer(*command)
+    assert said.code == 5
+    assert "--force" in said.err
+    assert names(tmp_path) == {kept.name}
+    assert kept.read_text() == "mine"
+    assert fer(*command, "--force").code == 0
+    assert len(pd.read_csv(kept)) == 72
+
+
+def test_wrong_settings(fer: Run, clips: Path, tmp_path: Path) -> None:
+    config = tmp_path / "my.yaml"
+    config.write_text("detector:\n  knid: yunet\n")
+    said = fer("run", clips / "one_face_smile.mp4", "--config", config, "--out", tmp_path)
+    assert said.code == 2
+    assert "my.yaml:2: detector.knid is no setting; did you mean kind?" in said.err
+    assert fer("run", clips / "one_face_smile.mp4", "--fps", "-1", "--out", tmp_path).code == 2
+
+
+def test_missing_weights_say_what_to_do(
+    fer: Run, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FER_STREAM_CACHE", str(tmp_path / "cache"))
+    said = fer("run", clips / "one_face_smile.mp4", "--detector", "yunet", "--out", tmp_path / "out")
+    assert said.code == 4
+    assert "fer-stream models pull" in said.err
+
+
+def test_an_output_folder_that_cannot_be(fer: Run, clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = fer("run", clips / "one_face_smile.mp4", "--out", tmp_path / "file" / "out")
+    assert said.code == 5
+    assert "--out" in said.err
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a tmpfs (root)")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk(fer: Run, clips: Path, tiny_disk: Path) -> None:
+    said = fer("run", clips / "one_face_crying.mp4", "--out", tiny_disk)
+    assert said.code == 5
+    assert str(tiny_disk) in said.err
+    assert "free some space" in said.err
+    assert names(tiny_disk) == set()
+
+
+def test_files_side_by_side_give_what_one_by_one_gives(fer: Run, clips: Path, tmp_path: Path) -> None:
+    sources = [clips / "one_face_smile.mp4", clips / "two_faces.mp4", clips / "three_faces.mp4"]
+    for jobs in ("1", "2"):
+        assert fer("run", *sources, "--jobs", jobs, "--out", tmp_path / jobs, "--no-video", "--no-report").code == 0
+    assert names(tmp_path / "1") == names(tmp_path / "2")
+    for table in (tmp_path / "1").glob("*.csv"):
+        assert table.read_bytes() == (tmp_path / "2" / table.name).read_bytes()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_when_stopped_the_outputs_are_whole(
+    clips: Path, tmp_path: Path, number: signal.Signals, code: int, jobs: str
+) -> None:
+    sources = [tmp_path / "a.mp4", tmp_path / "b.mp4"][: int(jobs)]
+    for source in sources:
+        shutil.copy(clips / "long_mostly_no_face.mp4", source)
+    out = tmp_path / "out"
+    process = subprocess.Popen([FER_STREAM, "run", *sources, "--jobs", jobs, "--out", out], stdout=subprocess.PIPE)
+    wait_until(lambda: sum(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")) == len(sources))
+    process.send_signal(number)
+    assert process.wait(60) == code
+    for source in sources:
+        table = pd.read_csv(out / f"{source.stem}.frames.csv")
+        document = json.loads((out / f"{source.stem}.timeline.json").read_text())
+        assert document["source"]["stopped"] == "interrupted"
+        assert 0 < len(table.frame_index.unique()) == document["source"]["frames"] < 1394
+        with av.open(str(out / f"{source.stem}.annotated.mp4")) as video:
+            assert sum(1 for _ in video.decode(video=0)) == document["source"]["frames"]
+    assert not list(out.glob(".*")), "nothing half-written is left"
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 60) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_a_terminal_sees_progress(clips: Path, tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    command = [FER_STREAM, "run", clips / "one_face_crying.mp4", "--out", tmp_path, "--no-video"]
+    process = subprocess.Popen(command, stderr=slave, stdout=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm"})
+    os.close(slave)
+    shown = b""
+    try:
+        while chunk := os.read(master, 4096):
+            shown += chunk
+    except OSError:  # the terminal is gone when the process is
+        pass
+    os.close(master)
+    assert process.wait(60) == 0
+    assert b"one_face_crying.mp4" in shown
+    assert b"fps" in shown
+
+
+def test_the_api_needs_no_main_thread_or_folder(clips: Path) -> None:
+    code = "from fer_stream import analyze; print(len(analyze({!r}).timelines))".format(str(clips / "two_faces.mp4"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "2"

@@ -1,0 +1,124 @@
+"""Who may import whom: the table of docs/architecture.md, held."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "fer_stream"
+
+ROOT = {"records", "errors"}
+CORE = {
+    "config", "metrics", "log", "weights", "capture.source", "faces.detector", "faces.tracker", "faces.cuts", "faces.crop",
+    "faces.quality", "faces.follow", "queues.queue", "queues.codec", "queues.memory", "recognize.classifier",
+    "timeline.smoothing", "timeline.segments", "timeline.builder", "writers.writer",
+}  # fmt: skip
+LOOPS = {"pipeline"}
+ASSEMBLY = {"build", "filejob", "batch", "api"}
+ENTRY = {"cli", "console"}
+
+HEAVY = (
+    "tensorflow",
+    "keras",
+    "redis",
+    "cv2",
+    "av",
+    "onnxruntime",
+    "ai_edge_litert",
+    "trackers",
+    "plotly",
+    "matplotlib",
+)
+
+
+def modules() -> dict[str, Path]:
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name != "__init__.py"
+    }
+
+
+MODULES = modules()
+
+
+def layer(module: str) -> int:
+    for number, members in enumerate((ROOT, CORE, set[str](), LOOPS, ASSEMBLY, ENTRY)):
+        if module in members:
+            return number
+    return 2  # adapters
+
+
+def imports(path: Path, *, at_top: bool = False) -> set[str]:
+    """The modules that a file imports, in full; with `at_top` only what importing the file imports."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if at_top and (isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or is_type_checking(child)):
+                continue
+            if isinstance(child, ast.Import):
+                found.update(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom) and child.module:
+                found.add(child.module)
+                found.update(f"{child.module}.{alias.name}" for alias in child.names)
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return found
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def ours(path: Path) -> set[str]:
+    names = {name.removeprefix("fer_stream.") for name in imports(path) if name.startswith("fer_stream.")}
+    return names & MODULES.keys()
+
+
+def stage(module: str) -> str:
+    return module.partition(".")[0]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_downwards(module: str) -> None:
+    for imported in ours(MODULES[module]):
+        same_room = layer(imported) == layer(module) and (layer(module) != 2 or stage(imported) == stage(module))
+        assert layer(imported) < layer(module) or same_room, f"{module} imports {imported}"
+
+
+def test_the_loops_know_no_adapter() -> None:
+    for module in LOOPS:
+        assert all(layer(imported) < 2 for imported in ours(MODULES[module]))
+
+
+def test_there_are_no_cycles() -> None:
+    TopologicalSorter({module: ours(path) for module, path in MODULES.items()}).prepare()
+
+
+def test_every_module_named_here_exists() -> None:
+    assert ROOT | CORE | LOOPS | ASSEMBLY | ENTRY <= MODULES.keys()
+
+
+def test_the_core_uses_no_heavy_library_but_image_functions() -> None:
+    for module in ROOT | CORE | LOOPS:
+        used = {name.partition(".")[0] for name in imports(MODULES[module])}
+        assert used & set(HEAVY) <= {"cv2"}, module
+
+
+@pytest.mark.parametrize("statement", ["import fer_stream", "import fer_stream.cli"])
+def test_importing_loads_nothing_heavy(statement: str) -> None:
+    code = f"{statement}; import sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not {name.partition(".")[0] for name in loaded} & {*HEAVY, "numpy"}
+
+
+def test_tensorflow_is_loaded_by_one_adapter_alone() -> None:
+    users = {module for module, path in MODULES.items() if {"tensorflow", "keras"} & imports(path, at_top=True)}
+    assert users == {"recognize.keras"}
