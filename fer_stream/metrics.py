@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 Stage = Literal["decode", "detect", "track", "crop", "inference", "timeline", "write"]
 
@@ -24,6 +24,28 @@ class Metrics:
         self.predictions = Counter(
             "fer_predictions", "Faces classified, by the emotion with the highest probability.",
             ["model", "emotion"], registry=registry,
+        )  # fmt: skip
+        self.camera_up = Gauge(
+            "fer_camera_up", "1 while a camera gives pictures, else 0.", ["source"], registry=registry
+        )
+        self.camera_last_frame = Gauge(
+            "fer_camera_last_frame_timestamp_seconds", "Unix time of a camera's newest picture.",
+            ["source"], registry=registry,
+        )  # fmt: skip
+        self.frames_dropped = Counter(
+            "fer_frames_dropped", "Frames that were read and not processed.",
+            ["source", "stage", "reason"], registry=registry,
+        )  # fmt: skip
+        self.reconnects = Counter(
+            "fer_reconnects", "Connections to a camera that failed or ended, by why.",
+            ["source", "reason"], registry=registry,
+        )  # fmt: skip
+        self.stalls = Counter(
+            "fer_stalls", "Times that a camera stayed connected and sent nothing.", ["source"], registry=registry
+        )
+        self.pts_discontinuities = Counter(
+            "fer_pts_discontinuities", "Pictures whose PTS went missing, did not rise or leapt ahead.",
+            ["source"], registry=registry,
         )  # fmt: skip
         self.batch_size = Histogram(
             "fer_batch_size",

@@ -26,6 +26,16 @@ CROP_SIZE_PX = 48
 QualityReason = Literal["ok", "small", "blurred", "turned", "cut_off"]
 
 
+def stream_id_of(source: str, epoch: int) -> str:
+    """The name of one opening of a source: `front-door@1767225600000` for an epoch in Unix ms."""
+    return f"{source}@{epoch}"
+
+
+def source_of(stream_id: str) -> str:
+    """The source of a stream; a stream without an epoch, as of a plain file, is its own source."""
+    return stream_id.partition("@")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
     """What is known of a source once it is open.
@@ -47,7 +57,7 @@ class SourceInfo:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What of a source could not be decoded: undecodable packets and the first reason FFmpeg gave.
+    """What of a source was lost: packets that could not be decoded, or only in part, and the first reason given.
 
     `truncated` says that the stream ended before its container said it would.
     """
@@ -287,3 +297,12 @@ class JobSummary:
     settings: dict[str, object]
     versions: dict[str, str]
     stopped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedSegment:
+    """A segment that nothing will change any more, and whose it is."""
+
+    stream_id: str
+    track_id: int
+    segment: EmotionSegment

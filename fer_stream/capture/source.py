@@ -35,6 +35,11 @@ class FrameSource(Protocol):
         ...
 
 
+# Matroska and FLV round times to 1 ms, and so the start too, which would put every third frame of 30 fps into the
+# slot before.
+_ROUNDING_S = 0.0011
+
+
 class Sampler:
     """Picks frames so that at most `fps` a second remain; `fps` None keeps them all.
 
@@ -52,7 +57,7 @@ class Sampler:
         """Is the frame at `time_s` media seconds one to process?"""
         if self._fps is None:
             return True
-        slot = int(time_s * self._fps + 1e-6)
+        slot = int((time_s + _ROUNDING_S) * self._fps)
         if slot <= self._slot:
             return False
         self._slot = slot

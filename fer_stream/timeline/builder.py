@@ -1,30 +1,39 @@
 """Predictions and frame marks → final labels, frame by frame, and one list of segments per person.
 
-The builder keeps what is not settled yet and a short list of segments; nothing in it grows with the number of
-frames. A frame is complete when all the faces its mark counts have arrived, in whatever order; time runs up to the
-last frame before which every frame is complete.
+The builder keeps what is not settled yet and a list of segments; nothing else in it grows with the number of
+frames. A frame is complete when all the faces its mark counts have arrived, in whatever order, or when it is said
+that no more will; time runs up to the last frame before which every frame is complete.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
 
 from fer_stream.config import TimelineSettings
 from fer_stream.records import (
-    EmotionSegment,
+    ClosedSegment,
     EndOfStream,
+    FaceKey,
     FrameMark,
     LabelledFace,
     LabelledFrame,
     PersonSummary,
     Prediction,
+    Quality,
 )
-from fer_stream.timeline.segments import Labeller, Segmenter
-from fer_stream.timeline.smoothing import KernelSmoother, Sample
+from fer_stream.timeline.person import Person
+from fer_stream.timeline.smoothing import Sample, SampleBook
 
 Message = FrameMark | Prediction | EndOfStream
+
+_STATE_VERSION = 1
 
 
 class TimelineBuilder:
@@ -32,14 +41,19 @@ class TimelineBuilder:
 
     The label of a frame is final after at most 3 × `smoothing_s` (the reach of the kernel) + 2 × `min_segment_s` (one
     for a label that is given up, one for the next) + `max_gap_s` (a face that may come back) of media time.
+
+    `missing` counts the faces that were announced and never came, `late` those that came when their frame was done.
     """
 
     def __init__(self, settings: TimelineSettings) -> None:
         self._settings = settings
-        self._early: dict[int, list[Prediction]] = {}
+        self._early: dict[int, dict[int, Prediction]] = {}
         self._incomplete: deque[FrameMark] = deque()
         self._unlabelled: deque[_Pending] = deque()
-        self._people: dict[int, _Person] = {}
+        self._people: dict[int, Person] = {}
+        self._taken = -1
+        self.late = 0
+        self.missing = 0
 
     def add(self, messages: Iterable[Message]) -> list[LabelledFrame]:
         """Take messages; return the frames whose labels they made final, in order."""
@@ -47,63 +61,132 @@ class TimelineBuilder:
         for message in messages:
             match message:
                 case Prediction():
-                    self._early.setdefault(message.key.frame_index, []).append(message)
+                    self._wait_for_mark(message)
                 case FrameMark():
                     self._incomplete.append(message)
                 case EndOfStream():
                     ended = True
         self._take_complete_frames()
         if ended:
-            self._close_all()
-        else:
-            self._settle()
+            return self.close()
+        self._settle()
         return self._labelled_frames()
+
+    def give_up_before(self, index: int) -> list[LabelledFrame]:
+        """Wait no longer for the faces of frames before `index`; return the frames that this makes final.
+
+        `missing` counts the faces that did not come. One that comes after all is left out and counted in `late`.
+        """
+        self._take_complete_frames(give_up_before=index)
+        self._settle()
+        return self._labelled_frames()
+
+    def close(self) -> list[LabelledFrame]:
+        """The stream is over: everything becomes final, with the faces that are here."""
+        self._take_complete_frames(give_up_before=sys.maxsize)
+        for person in self._people.values():
+            person.leave()
+        return self._labelled_frames()
+
+    def latest(self) -> LabelledFrame | None:
+        """The last complete frame with the labels that can be told at once: they may still change."""
+        if not self._unlabelled:
+            return None
+        pending = self._unlabelled[-1]
+        return _labelled_frame(pending.mark, [self._provisional(*face) for face in pending.faces])
+
+    def take_segments(self) -> list[ClosedSegment]:
+        """The segments that became final since the last call, which are then forgotten, and who left with them."""
+        taken = []
+        for track_id, person in list(self._people.items()):
+            taken += [ClosedSegment(person.stream_id, track_id, segment) for segment in person.segments]
+            person.segments.clear()
+            if not person.present:
+                del self._people[track_id]
+        return taken
+
+    def state(self) -> bytes:
+        """All that the builder keeps, for `restore`: JSON, so that reading it runs no code."""
+        samples = SampleBook()
+        document = {
+            "version": _STATE_VERSION,
+            "taken": self._taken,
+            "late": self.late,
+            "missing": self.missing,
+            "people": [person.state(samples) for person in self._people.values()],
+            "early": [_row(face) for faces in self._early.values() for face in faces.values()],
+            "incomplete": [astuple(mark) for mark in self._incomplete],
+            "unlabelled": [
+                [astuple(pending.mark), [[_row(face), samples.number(sample)] for face, sample in pending.faces]]
+                for pending in self._unlabelled
+            ],
+            "samples": samples.rows,
+        }
+        return json.dumps(document, separators=(",", ":")).encode()
+
+    @classmethod
+    def restore(cls, settings: TimelineSettings, state: bytes) -> TimelineBuilder:
+        """A builder that goes on from `state`. Raises `ValueError` where another version wrote it."""
+        document = json.loads(state)
+        if document["version"] != _STATE_VERSION:
+            raise ValueError(f"Expected a timeline state of version {_STATE_VERSION}, received {document['version']}")
+        builder = cls(settings)
+        builder._taken, builder.late, builder.missing = document["taken"], document["late"], document["missing"]
+        samples = SampleBook.read(document["samples"])
+        people = [Person.restore(row, samples, settings) for row in document["people"]]
+        builder._people = {person.track_id: person for person in people}
+        for row in document["early"]:
+            builder._wait_for_mark(_read_row(row))
+        builder._incomplete.extend(FrameMark(*mark) for mark in document["incomplete"])
+        for mark, faces in document["unlabelled"]:
+            pairs = tuple((_read_row(row), samples[number]) for row, number in faces)
+            builder._unlabelled.append(_Pending(FrameMark(*mark), pairs))
+        return builder
 
     def people(self) -> tuple[PersonSummary, ...]:
         """Everybody seen so far, with the segments that are final."""
-        return tuple(_summary(person) for _, person in sorted(self._people.items()))
+        return tuple(person.summary() for _, person in sorted(self._people.items()))
 
-    def _take_complete_frames(self) -> None:
+    def _wait_for_mark(self, prediction: Prediction) -> None:
+        """Keep a prediction until its frame is complete; one that comes twice counts once."""
+        if prediction.key.frame_index <= self._taken:
+            self.late += 1
+            return
+        self._early.setdefault(prediction.key.frame_index, {})[prediction.key.track_id] = prediction
+
+    def _take_complete_frames(self, give_up_before: int = 0) -> None:
         while self._incomplete:
             mark = self._incomplete[0]
-            if mark.faces > len(self._early.get(mark.index, ())):
+            missing = mark.faces - len(self._early.get(mark.index, ()))
+            if missing > 0 and mark.index >= give_up_before:
                 return
+            self.missing += max(0, missing)
             self._incomplete.popleft()
-            predictions = sorted(self._early.pop(mark.index, ()), key=lambda prediction: prediction.key.track_id)
+            self._taken = mark.index
+            predictions = [prediction for _, prediction in sorted(self._early.pop(mark.index, {}).items())]
             faces = tuple((prediction, self._see(prediction)) for prediction in predictions)
             self._unlabelled.append(_Pending(mark, faces))
 
     def _see(self, prediction: Prediction) -> Sample:
-        track_id, time_s = prediction.key.track_id, prediction.time_s
-        person = self._people.setdefault(track_id, _Person(track_id, first_s=time_s))
-        if person.visit and time_s - person.last_s > self._settings.max_gap_s:
-            person.end_visit()
-        person.visit = person.visit or _Visit(self._settings)
-        person.last_s = time_s
-        person.frames += 1
-        sample = Sample(time_s, prediction.probs, prediction.quality.ok)
-        person.visit.smoother.push(sample)
-        return sample
+        key = prediction.key
+        if key.track_id not in self._people:
+            self._people[key.track_id] = Person(key.stream_id, key.track_id, prediction.time_s, self._settings)
+        return self._people[key.track_id].see(prediction)
 
     def _settle(self) -> None:
-        if not self._unlabelled:
-            return
-        now_s = self._unlabelled[-1].mark.time_s
-        for person in self._people.values():
-            if person.visit and now_s - person.last_s > self._settings.max_gap_s:
-                person.end_visit()
-            elif person.visit:
-                person.segments += person.visit.settle(now_s)
-
-    def _close_all(self) -> None:
-        for person in self._people.values():
-            person.end_visit()
+        if self._unlabelled:
+            for person in self._people.values():
+                person.settle(self._unlabelled[-1].mark.time_s)
 
     def _labelled_frames(self) -> list[LabelledFrame]:
         frames = []
         while self._unlabelled and all(sample.label for _, sample in self._unlabelled[0].faces):
-            frames.append(_labelled_frame(self._unlabelled.popleft()))
+            pending = self._unlabelled.popleft()
+            frames.append(_labelled_frame(pending.mark, [_labelled_face(*face) for face in pending.faces]))
         return frames
+
+    def _provisional(self, prediction: Prediction, sample: Sample) -> LabelledFace:
+        return _labelled_face(prediction, self._people[prediction.key.track_id].provisional(sample))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,45 +195,8 @@ class _Pending:
     faces: tuple[tuple[Prediction, Sample], ...]
 
 
-class _Visit:
-    """One person from when they come until they are gone for longer than a gap."""
-
-    def __init__(self, settings: TimelineSettings) -> None:
-        self.smoother = KernelSmoother(settings.smoothing_s)
-        self._labeller = Labeller(settings)
-        self._segmenter = Segmenter()
-
-    def settle(self, known_until_s: float) -> list[EmotionSegment]:
-        return self._label(self.smoother.pop(known_until_s))
-
-    def end(self) -> list[EmotionSegment]:
-        ended = self._label(self.smoother.flush())
-        ended += self._segmenter.push(self._labeller.flush())
-        return ended + self._segmenter.flush()
-
-    def _label(self, samples: Iterable[Sample]) -> list[EmotionSegment]:
-        return [segment for sample in samples for segment in self._segmenter.push(self._labeller.push(sample))]
-
-
-@dataclass(slots=True, eq=False)
-class _Person:
-    track_id: int
-    first_s: float
-    last_s: float = 0.0
-    frames: int = 0
-    visit: _Visit | None = None
-    segments: list[EmotionSegment] = field(default_factory=list)
-
-    def end_visit(self) -> None:
-        if self.visit:
-            self.segments += self.visit.end()
-            self.visit = None
-
-
-def _labelled_frame(pending: _Pending) -> LabelledFrame:
-    mark = pending.mark
-    faces = tuple(_labelled_face(prediction, sample) for prediction, sample in pending.faces)
-    return LabelledFrame(mark.stream_id, mark.index, mark.time_s, faces)
+def _labelled_frame(mark: FrameMark, faces: Sequence[LabelledFace]) -> LabelledFrame:
+    return LabelledFrame(mark.stream_id, mark.index, mark.time_s, tuple(faces))
 
 
 def _labelled_face(prediction: Prediction, sample: Sample) -> LabelledFace:
@@ -167,19 +213,15 @@ def _labelled_face(prediction: Prediction, sample: Sample) -> LabelledFace:
     )
 
 
-def _summary(person: _Person) -> PersonSummary:
-    return PersonSummary(
-        person.track_id, person.first_s, person.last_s, person.frames, tuple(person.segments), shares(person.segments)
-    )
+def _row(face: Prediction) -> list[Any]:
+    """A prediction in terms of JSON. Its probabilities are float32, which JSON's doubles hold exactly."""
+    return [
+        astuple(face.key), face.time_s, face.captured_at, face.xyxy.tolist(), face.confidence,
+        astuple(face.quality), face.probs.tolist(), face.model_id,
+    ]  # fmt: skip
 
 
-def shares(segments: Iterable[EmotionSegment]) -> dict[str, float]:
-    """Each label's part of the time, 0..1. Where all segments are moments (a still image), each counts the same."""
-    lengths = [(segment.label, segment.end_s - segment.start_s) for segment in segments]
-    if not any(length for _, length in lengths):
-        lengths = [(label, 1.0) for label, _ in lengths]
-    total = sum(length for _, length in lengths)
-    parts: dict[str, float] = {}
-    for label, length in lengths:
-        parts[label] = parts.get(label, 0.0) + length / total
-    return dict(sorted(parts.items(), key=lambda part: -part[1]))
+def _read_row(row: Sequence[Any]) -> Prediction:
+    key, time_s, captured_at, xyxy, confidence, quality, probs, model_id = row
+    box, seven = np.array(xyxy, np.float32), np.array(probs, np.float32)
+    return Prediction(FaceKey(*key), time_s, captured_at, box, confidence, Quality(*quality), seven, model_id)

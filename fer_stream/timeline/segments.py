@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from fer_stream.config import TimelineSettings
 from fer_stream.records import LABELS, UNKNOWN, EmotionSegment
-from fer_stream.timeline.smoothing import Sample
+from fer_stream.timeline.smoothing import Sample, SampleBook
 
 # More than half of what is near a time must have been good enough to judge, or no label is told.
 _MIN_EVIDENCE = 0.5
@@ -29,7 +30,7 @@ class Labeller:
 
     def push(self, sample: Sample) -> list[Sample]:
         """Take the next smoothed sample; return those whose label is settled by it, in order."""
-        wanted = self._wanted(sample)
+        wanted = self.wanted(sample)
         if wanted == self._current:
             return [*self._settle(len(self._waiting), wanted), _labelled(sample, wanted)]
         if wanted != self._candidate or not self._waiting:
@@ -46,8 +47,17 @@ class Labeller:
             label = self._candidate if self._candidate_from == 0 and self._candidate else UNKNOWN
         return self._settle(len(self._waiting), label)
 
-    def _wanted(self, sample: Sample) -> str:
-        """The label that this sample alone asks for, given the present one."""
+    def state(self, samples: SampleBook) -> list[Any]:
+        """What `restore` needs, in terms of JSON."""
+        return [self._current, self._candidate, self._candidate_from, [samples.number(one) for one in self._waiting]]
+
+    def restore(self, state: Sequence[Any], samples: Sequence[Sample]) -> None:
+        """Go on from `state`."""
+        self._current, self._candidate, self._candidate_from, waiting = state
+        self._waiting = [samples[number] for number in waiting]
+
+    def wanted(self, sample: Sample) -> str:
+        """The label that this smoothed sample alone asks for, given the present one."""
         assert sample.smoothed is not None
         if sample.evidence < _MIN_EVIDENCE:
             return UNKNOWN
@@ -107,6 +117,16 @@ class Segmenter:
     def flush(self) -> list[EmotionSegment]:
         """End the last segment: it lasts for as long as its last frame is shown."""
         return [] if self._last is None else [self._end(self._last.time_s + self._interval_s)]
+
+    def state(self, samples: SampleBook) -> list[Any]:
+        """What `restore` needs, in terms of JSON."""
+        last = None if self._last is None else samples.number(self._last)
+        return [last, self._interval_s, self._start_s, self._prob_sum, self._count]
+
+    def restore(self, state: Sequence[Any], samples: Sequence[Sample]) -> None:
+        """Go on from `state`."""
+        last, self._interval_s, self._start_s, self._prob_sum, self._count = state
+        self._last = None if last is None else samples[last]
 
     def _extend(self, sample: Sample) -> None:
         if self._count == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,32 @@ class Sample:
     smoothed: F32 | None = None
     evidence: float = 0.0
     label: str | None = None
+
+
+class SampleBook:
+    """Writes down each sample once, however many hold it, so that a restored state shares what the old one shared."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[object]] = []
+        self._numbers: dict[int, int] = {}
+
+    def number(self, sample: Sample) -> int:
+        """The number of `sample` in `rows`."""
+        if id(sample) not in self._numbers:
+            self._numbers[id(sample)] = len(self.rows)
+            smoothed = None if sample.smoothed is None else sample.smoothed.tolist()
+            self.rows.append(
+                [sample.time_s, sample.probs.tolist(), sample.ok, smoothed, sample.evidence, sample.label]
+            )
+        return self._numbers[id(sample)]
+
+    @staticmethod
+    def read(rows: Sequence[Sequence[Any]]) -> list[Sample]:
+        """The samples again, by number."""
+        return [
+            Sample(time_s, _f32(probs), ok, None if smoothed is None else _f32(smoothed), evidence, label)
+            for time_s, probs, ok, smoothed, evidence, label in rows
+        ]
 
 
 class KernelSmoother:
@@ -59,6 +86,20 @@ class KernelSmoother:
         """Smooth and return all that is left: nothing more will come."""
         return self._smooth(len(self._samples))
 
+    def peek(self, sample: Sample) -> tuple[F32, float]:
+        """What `sample`, the last one, would be smoothed to if nothing more came: probabilities and evidence."""
+        smoothed, evidence = smooth(self._samples, [sample], self._tau_s)
+        return smoothed[0], float(evidence[0])
+
+    def state(self, samples: SampleBook) -> list[int]:
+        """What `restore` needs: how many samples are done, then the numbers of all that are kept."""
+        return [self._done, *map(samples.number, self._samples)]
+
+    def restore(self, state: Sequence[int], samples: Sequence[Sample]) -> None:
+        """Go on from `state`."""
+        self._done, *numbers = state
+        self._samples = [samples[number] for number in numbers]
+
     def _smooth(self, ready: int) -> list[Sample]:
         if ready == self._done:
             return []
@@ -76,6 +117,10 @@ class KernelSmoother:
             old += 1
         del self._samples[:old]
         self._done -= old
+
+
+def _f32(values: Sequence[float]) -> F32:
+    return np.array(values, np.float32)
 
 
 def smooth(samples: Sequence[Sample], at: Sequence[Sample], tau_s: float) -> tuple[F32, F64]:

@@ -143,3 +143,65 @@ def arrival(message: Message, rng: random.Random) -> float:
         return message.key.frame_index + rng.random() * 8
     assert isinstance(message, FrameMark)
     return message.index
+
+
+@given(film=films, cut=st.integers(0, 400))
+def test_a_restored_state_goes_on_as_if_nothing_had_happened(film: list[list[Face]], cut: int) -> None:
+    told = messages(film)
+    straight, people = build(told, chunk=1)
+    before = TimelineBuilder(SETTINGS)
+    frames = [frame for message in told[:cut] for frame in before.add([message])]
+    after = TimelineBuilder.restore(SETTINGS, before.state())
+    assert after.state() == before.state()
+    frames += [frame for message in told[cut:] for frame in after.add([message])]
+    assert comparable(frames) == comparable(straight)
+    assert after.people() == people
+
+
+def test_a_prediction_that_comes_twice_counts_once() -> None:
+    told = messages([[(1, "happy")]] * 60)
+    twice = [message for message in told[:-1] for _ in range(2) if isinstance(message, Prediction) or _ == 0]
+    assert comparable(build([*twice, told[-1]])[0]) == comparable(build(told)[0])
+
+
+def test_faces_that_never_come_are_counted_and_hold_nothing_up() -> None:
+    builder = TimelineBuilder(SETTINGS)
+    told = messages([[(1, "happy")]] * 100)
+    del told[20]  # the prediction of frame 10
+    assert builder.add(told[:-1]) == []
+    frames = builder.give_up_before(50)
+    assert builder.missing == 1
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    assert frames[10].faces == ()
+    assert len(frames) + len(builder.close()) == 100
+
+
+def test_a_face_that_comes_after_it_was_given_up_is_late() -> None:
+    builder = TimelineBuilder(SETTINGS)
+    told = messages([[(1, "happy")]] * 3)
+    builder.add(told[1:-1])
+    builder.give_up_before(3)
+    builder.add(told[:1])
+    assert (builder.missing, builder.late) == (1, 1)
+
+
+def test_the_latest_frame_can_be_seen_at_once() -> None:
+    builder = TimelineBuilder(SETTINGS)
+    for message in messages([[(1, "neutral")]] * 50 + [[(1, "happy")]] * 50)[:-1]:
+        builder.add([message])
+        latest = builder.latest()
+        if latest and latest.index in (40, 49, 99):
+            assert [face.label for face in latest.faces] == ["neutral" if latest.index < 50 else "happy"]
+    assert latest is not None
+    assert latest.index == 99
+
+
+def test_segments_are_handed_out_once_and_who_left_is_forgotten() -> None:
+    builder = TimelineBuilder(SETTINGS)
+    film: list[list[Face]] = [[(1, "happy")]] * 50 + [[]] * 50 + [[(2, "sad")]] * 50
+    taken = []
+    for message in messages(film):
+        builder.add([message])
+        taken += builder.take_segments()
+    assert [(one.track_id, one.segment.label) for one in taken] == [(1, "happy"), (2, "sad")]
+    assert builder.people() == ()

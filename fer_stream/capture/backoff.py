@@ -1,0 +1,39 @@
+"""How long to wait before a camera is tried again."""
+
+from __future__ import annotations
+
+import random
+
+from fer_stream.config import LiveSettings
+
+STEADY_S = 5.0
+"""A connection that gave pictures for so long held: even if it is lost at once again, trying soon does no harm."""
+
+
+class Backoff:
+    """Waits that double from `retry_first_s` to `retry_max_s`, each shortened by up to a half at random.
+
+    The chance keeps a hundred cameras behind one rebooted switch from knocking in step. A camera that refuses us
+    (wrong password, no such path) waits `retry_refused_s` at once: trying again faster locks accounts.
+    """
+
+    def __init__(self, settings: LiveSettings, rng: random.Random) -> None:
+        self._settings = settings
+        self._rng = rng
+        self._next_s = settings.retry_first_s
+
+    def wait_s(self, *, refused: bool, up_s: float) -> float:
+        """Seconds to wait after a connection that gave pictures for `up_s` seconds.
+
+        One that held starts the series again; a camera that comes and goes is waited for longer and longer.
+        """
+        if up_s >= STEADY_S:
+            self._next_s = self._settings.retry_first_s
+        if refused:
+            return self._shortened(self._settings.retry_refused_s)
+        wait_s = self._shortened(self._next_s)
+        self._next_s = min(2 * self._next_s, self._settings.retry_max_s)
+        return wait_s
+
+    def _shortened(self, wait_s: float) -> float:
+        return wait_s * self._rng.uniform(0.5, 1.0)

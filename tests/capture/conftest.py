@@ -1,0 +1,149 @@
+"""Synthetic material for the tests of capture, made with PyAV."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _gray_steps(index: int, width: int, height: int) -> NDArray[np.uint8]:
+    """Frame `index` as one gray: 20, 30, … 210, and again."""
+    return np.full((height, width, 3), 20 + 10 * (index % 20), np.uint8)
+
+
+def _add_video(
+    container: OutputContainer, codec: str, size: tuple[int, int], pix_fmt: str, time_base: Fraction
+) -> VideoStream:
+    stream = container.add_stream(codec, rate=1 / time_base)
+    assert isinstance(stream, VideoStream)
+    stream.width, stream.height = size
+    stream.pix_fmt = pix_fmt
+    stream.codec_context.gop_size = 12
+    stream.codec_context.time_base = time_base
+    return stream
+
+
+def _add_sound(container: OutputContainer, codec: str) -> AudioStream:
+    stream = container.add_stream(codec, rate=48000, layout="mono")
+    assert isinstance(stream, AudioStream)
+    return stream
+
+
+def _write_silence(container: OutputContainer, stream: AudioStream, seconds: float) -> None:
+    for start in range(0, int(seconds * 48000), 1024):
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+@pytest.fixture
+def make_video(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a video and returns its path; frame i is drawn by `draw(i, width, height)` and shown at `pts[i]`."""
+
+    def make(
+        name: str = "clip.mp4",
+        *,
+        codec: str = "libx264",
+        pix_fmt: str = "yuv420p",
+        size: tuple[int, int] = (64, 48),
+        frames: int = 20,
+        time_base: Fraction = Fraction(1, 25),
+        pts: Sequence[int] | None = None,
+        draw: Callable[[int, int, int], NDArray[np.uint8]] = _gray_steps,
+        display: tuple[int, bool, bool] | None = None,
+        silence_s: float = 0.0,
+        metadata: dict[str, str] | None = None,
+    ) -> Path:
+        path = tmp_path / name
+        options = {"movflags": "faststart"} if path.suffix in (".mp4", ".mov") else {}
+        with av.open(str(path), "w", options=options) as container:
+            container.metadata.update(metadata or {})
+            stream = _add_video(container, codec, size, pix_fmt, time_base)
+            sound = _add_sound(container, "aac") if silence_s else None
+            if display:
+                stream.set_display_rotation(*display)
+            for index, at in enumerate(pts or range(frames)):
+                frame = av.VideoFrame.from_ndarray(draw(index, *size), format="bgr24")
+                frame.pts, frame.time_base = at, time_base
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+            if sound:
+                _write_silence(container, sound, silence_s)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def make_sound(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a sound file, with a cover picture if asked for, and returns its path."""
+
+    def make(name: str, codec: str, *, cover: bool = False) -> Path:
+        path = tmp_path / name
+        with av.open(str(path), "w") as container:
+            sound = _add_sound(container, codec)
+            if cover:
+                stream = _add_video(container, "mjpeg", (32, 32), "yuvj420p", Fraction(1, 25))
+                stream.disposition = av.stream.Disposition.attached_pic
+                picture = av.VideoFrame.from_ndarray(_gray_steps(5, 32, 32), format="bgr24")
+                container.mux(stream.encode(picture))
+                container.mux(stream.encode(None))
+            _write_silence(container, sound, 1.0)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def forbidden_folder() -> Iterator[Path]:
+    """An empty folder that everyone may enter; what is put there may be forbidden to nobody."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+        for path in Path(folder).iterdir():
+            path.chmod(stat.S_IRWXU)
+
+
+_AS_NOBODY = """
+import os, pwd, sys
+from {module} import {function}
+if os.geteuid() == 0:
+    nobody = pwd.getpwnam("nobody")
+    os.setgroups([])
+    os.setgid(nobody.pw_gid)
+    os.setuid(nobody.pw_uid)
+try:
+    {function}({arguments})
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.fixture
+def error_as_nobody() -> Callable[[str, str, str], str]:
+    """Class and text of the error of a call that is made by a user with few rights: root may read everything."""
+
+    def call(module: str, function: str, arguments: str) -> str:
+        # The rights go after the imports: the interpreter itself may lie where only its owner gets.
+        code = _AS_NOBODY.format(module=module, function=function, arguments=arguments)
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return call

@@ -1,0 +1,223 @@
+"""Cameras to read from, and a reader that keeps what they gave."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import skimage.data
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, generate_latest
+
+from fer_stream.capture.live import LiveSource
+from fer_stream.config import LiveSettings
+from fer_stream.metrics import Metrics
+from fer_stream.records import Frame, Gap
+
+CANARY = "canary-7f3a91"
+FPS = 15
+KEY_EVERY = 5  # a connection has to wait for a key picture: keep them close together
+PACKAGES = "python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
+BINDINGS = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
+SERVER = Path(__file__).with_name("rtsp_camera.py")
+
+PATIENCE = LiveSettings(
+    open_timeout_s=2, stall_s=1, no_picture_s=2, retry_first_s=0.05, retry_max_s=0.2, retry_refused_s=30
+)
+"""Settings that do not let a test wait."""
+
+
+def pan(photo: NDArray[np.uint8], path: Path, width: int, height: int, pictures: int, **options: str) -> None:
+    """Encode a pan over a photograph as H.264 without B-frames, one slice a picture."""
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.gop_size = KEY_EVERY
+        stream.codec_context.thread_count = 1
+        stream.options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "sliced-threads=0:scenecut=0"}
+        for index in range(pictures):
+            view = np.ascontiguousarray(photo[index : index + height, index : index + width])
+            frame = av.VideoFrame.from_ndarray(view, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="session")
+def photo() -> NDArray[np.uint8]:
+    """A portrait, uint8 (512, 512, 3) in RGB."""
+    return np.asarray(skimage.data.astronaut(), np.uint8)  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="session")
+def encode(photo: NDArray[np.uint8]) -> Callable[..., None]:
+    """`encode(path, width, height, pictures, **options of the container)`"""
+    return partial(pan, photo)
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory, encode: Callable[..., None]) -> Path:
+    """320×180 px, raw H.264."""
+    path = tmp_path_factory.mktemp("camera") / "wide.h264"
+    encode(path, 320, 180, 60)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory, encode: Callable[..., None]) -> Path:
+    """160×120 px, raw H.264."""
+    path = tmp_path_factory.mktemp("camera") / "small.h264"
+    encode(path, 160, 120, 30)
+    return path
+
+
+class Camera:
+    """An RTSP camera that can be started, killed, and frozen with its sockets open."""
+
+    def __init__(self, clips: tuple[Path, ...], faults: tuple[str, ...]) -> None:
+        self._command = ["/usr/bin/python3", str(SERVER), *map(str, clips), *faults]
+        self._process: subprocess.Popen[str] | None = None
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+
+    def url(self, userinfo: str = "", path: str = "/cam") -> str:
+        return f"rtsp://{userinfo}127.0.0.1:{self.port}{path}"
+
+    def start(self) -> Camera:
+        process = subprocess.Popen([*self._command, "--port", str(self.port)], stdout=subprocess.PIPE, text=True)
+        self._process = process
+        assert process.stdout is not None
+        assert process.stdout.readline() == "READY\n"
+        return self
+
+    def freeze(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
+@pytest.fixture(scope="session")
+def _gstreamer() -> None:
+    found = subprocess.run(["/usr/bin/python3", "-c", BINDINGS], check=False, capture_output=True)
+    if found.returncode:
+        pytest.skip(f"needs an RTSP server: apt-get install {PACKAGES}")
+
+
+@pytest.fixture
+def camera(_gstreamer: None, wide: Path) -> Iterator[Callable[..., Camera]]:
+    """Makes cameras that are not started yet: `camera("--pts-zero", clips=(…))`."""
+    cameras: list[Camera] = []
+
+    def make(*faults: str, clips: tuple[Path, ...] = (wide,)) -> Camera:
+        cameras.append(Camera(clips, faults))
+        return cameras[-1]
+
+    yield make
+    for each in cameras:
+        each.kill()
+
+
+def _without_pixels(frame: Frame) -> Frame:
+    return replace(frame, image=np.broadcast_to(frame.image[0, 0, 0], frame.image.shape))
+
+
+class Reader:
+    """A source, and everything that came out of it but the pixels, taken in a thread as fast as it comes."""
+
+    def __init__(self, url: str | int, settings: LiveSettings) -> None:
+        self.registry = CollectorRegistry()
+        self.source = LiveSource(url, name="front-door", metrics=Metrics(self.registry), settings=settings)
+        self.messages: list[Frame | Gap] = []
+        self._thread = threading.Thread(target=self._take, daemon=True)
+        self._thread.start()
+
+    def _take(self) -> None:
+        for message in self.source.messages():
+            self.messages.append(_without_pixels(message) if isinstance(message, Frame) else message)
+
+    @property
+    def frames(self) -> list[Frame]:
+        return [message for message in self.messages.copy() if isinstance(message, Frame)]
+
+    @property
+    def gaps(self) -> list[Gap]:
+        return [message for message in self.messages.copy() if isinstance(message, Gap)]
+
+    def wait(self, what: Callable[[], bool], within_s: float = 15) -> float:
+        """Wait until `what` holds; how many seconds it took."""
+        started_s = time.monotonic()
+        while not what():
+            assert time.monotonic() < started_s + within_s, f"waited in vain: {self.source.state}"
+            time.sleep(0.01)
+        return time.monotonic() - started_s
+
+    def wait_for_frames(self, more: int) -> float:
+        """Wait for so many frames more than there are now; how many seconds it took."""
+        wanted = len(self.frames) + more
+        return self.wait(lambda: len(self.frames) >= wanted)
+
+    def wait_for_reason(self, reason: str) -> float:
+        return self.wait(lambda: self.source.state.reason == reason)
+
+    def count(self, name: str, **labels: str) -> float:
+        value = self.registry.get_sample_value(name, {"source": "front-door", **labels})
+        assert value is not None, f"no series {name} {labels}"
+        return value
+
+    def close(self) -> None:
+        """Close the source and take what is left."""
+        self.source.close()
+        self._thread.join(5)
+        assert not self._thread.is_alive()
+
+    def said(self) -> str:
+        """Every text that came out, but the logs."""
+        said = [self.source.state, self.source.info, self.source.damage, self.source.stream_id, *self.gaps]
+        return "\n".join([*map(repr, said), generate_latest(self.registry).decode()])
+
+
+@pytest.fixture
+def read(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Reader]]:
+    """Reads a source: `read(url, stall_s=2)`. The canary password may show up nowhere."""
+    caplog.set_level(logging.DEBUG)
+    readers: list[Reader] = []
+
+    def make(url: str | int, **settings: object) -> Reader:
+        readers.append(Reader(url, LiveSettings.model_validate(PATIENCE.model_dump() | settings)))
+        return readers[-1]
+
+    yield make
+    for reader in readers:
+        reader.close()
+        assert CANARY not in reader.said()
+    assert CANARY not in caplog.text
+    assert CANARY not in "".join(capfd.readouterr())
+
+
+@pytest.fixture
+def canary() -> str:
+    """A password to look for in everything that is said."""
+    return CANARY

@@ -1,0 +1,147 @@
+#!/usr/bin/python3
+"""A camera for the tests: an H.264 stream served over RTSP on 127.0.0.1, in real time, with faults on request.
+
+Runs under the system's Python, because GStreamer's bindings come with Debian: python3-gi,
+gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-good and gstreamer1.0-plugins-bad. The clips are raw H.264
+(Annex B) with one slice per frame and no B-frames; they are played one after the other, in a loop, and are not
+encoded again. Prints READY once it listens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402 - the versions must be named first
+
+PIPELINE = (
+    "( appsrc name=source is-live=true format=time max-buffers=2"
+    ' caps="video/x-h264,stream-format=byte-stream,alignment=au"'
+    " ! h264parse config-interval=-1 ! rtph264pay name=pay0 pt=96 )"
+)
+SLICE_TYPES = {1, 5}  # coded slice of a non-IDR and of an IDR picture (H.264, table 7-1)
+IDR = 5
+
+
+class Picture(NamedTuple):
+    """One access unit: a coded picture with the parameter sets before it."""
+
+    key: bool
+    data: bytes
+
+
+def pictures(clip: Path) -> list[Picture]:
+    """Cut a raw H.264 file into access units."""
+    found, unit = [], b""
+    for nal in clip.read_bytes().replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1")[1:]:
+        unit += b"\0\0\0\1" + nal
+        kind = nal[0] & 0x1F
+        if kind in SLICE_TYPES:
+            found.append(Picture(kind == IDR, unit))
+            unit = b""
+    return found
+
+
+class Feed:
+    """Pushes the pictures of one session into its pipeline, paced by the clock whatever the PTS says."""
+
+    def __init__(self, source: Any, clip: list[Picture], options: argparse.Namespace) -> None:
+        self._source, self._clip, self._options = source, clip, options
+        self._sent = 0
+        self._started = time.monotonic()
+        source.connect("need-data", lambda *_: self._push())
+
+    def _push(self) -> None:
+        elapsed_s = self._sent / self._options.fps
+        if self._options.end_after_s is not None and elapsed_s >= self._options.end_after_s:
+            self._source.emit("end-of-stream")
+            return
+        time.sleep(max(0.0, self._started + elapsed_s - time.monotonic()))
+        picture = self._clip[self._sent % len(self._clip)]
+        self._sent += 1
+        if self._hit(picture, self._options.lose_every):
+            self._push()
+            return
+        garbled = self._hit(picture, self._options.garble_every)
+        buffer = Gst.Buffer.new_wrapped(picture.data[:6] + b"\xaa" * 64 if garbled else picture.data)
+        buffer.pts = buffer.dts = int(self._pts_s(elapsed_s) * Gst.SECOND)
+        self._source.emit("push-buffer", buffer)
+
+    def _hit(self, picture: Picture, every: int | None) -> bool:
+        return every is not None and not picture.key and self._sent % every == 0
+
+    def _pts_s(self, elapsed_s: float) -> float:
+        options = self._options
+        if options.pts_zero:
+            return 0.0
+        if options.pts_back_every_s:
+            return float(elapsed_s % options.pts_back_every_s)
+        return elapsed_s
+
+
+def demand_password(server: Any, factory: Any, user: str, password: str) -> None:
+    """Let in whoever names `user` and `password`, and nobody else."""
+    token = GstRtspServer.RTSPToken()
+    token.set_string("media.factory.role", "viewer")
+    auth = GstRtspServer.RTSPAuth.new()
+    auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
+    server.set_auth(auth)
+    permissions = GstRtspServer.RTSPPermissions()
+    permissions.add_permission_for_role("viewer", "media.factory.access", True)
+    permissions.add_permission_for_role("viewer", "media.factory.construct", True)
+    factory.set_permissions(permissions)
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Serve rtsp://127.0.0.1:PORT/cam until SIGTERM."""
+    Gst.init(None)
+    clip = [picture for path in options.clips for picture in pictures(path)]
+    feeds: list[Feed] = []
+    factory = GstRtspServer.RTSPMediaFactory.new()
+    factory.set_shared(True)
+    factory.set_launch(PIPELINE)
+    factory.connect(
+        "media-configure",
+        lambda _, media: feeds.append(Feed(media.get_element().get_by_name("source"), clip, options)),
+    )
+    server = GstRtspServer.RTSPServer.new()
+    server.set_address("127.0.0.1")
+    server.set_service(str(options.port))
+    if options.user:
+        demand_password(server, factory, options.user, options.password)
+    server.get_mount_points().add_factory("/cam", factory)
+    if not server.attach(None):
+        raise SystemExit(f"port {options.port} is taken")
+    print("READY", flush=True)
+    loop = GLib.MainLoop()
+    GLib.unix_signal_add(GLib.PRIORITY_HIGH, signal.SIGTERM, loop.quit)
+    loop.run()
+
+
+def main() -> None:
+    """Read the faults from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("clips", nargs="+", type=Path)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--fps", type=float, default=15.0)
+    parser.add_argument("--user")
+    parser.add_argument("--password", default="")
+    parser.add_argument("--end-after-s", type=float, help="end the stream cleanly after so long")
+    parser.add_argument("--lose-every", type=int, help="lose every Nth picture that is no key picture")
+    parser.add_argument(
+        "--garble-every", type=int, help="send noise in place of every Nth picture that is no key picture"
+    )
+    parser.add_argument("--pts-zero", action="store_true", help="every PTS is 0")
+    parser.add_argument("--pts-back-every-s", type=float, help="so often the PTS jumps back to 0")
+    serve(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,406 @@
+"""Video files: every frame, its time, what is broken and what is refused."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fer_stream.capture.file import VideoFileSource
+from fer_stream.capture.source import FrameSource, Sampler
+from fer_stream.errors import SourceError, SourceNotFound, UnreadableSource
+from fer_stream.records import Damage, Frame
+
+MakeVideo = Callable[..., Path]
+
+FRAMES_OF = {
+    "leave_and_return": 383,
+    "long_mostly_no_face": 1394,
+    "no_face": 95,  # of 98 packets: an edit list hides the first three
+    "one_face_crying": 472,
+    "one_face_smile": 72,
+    "small_faces": 36,
+    "three_faces": 41,
+    "two_faces": 56,
+}
+
+
+def opened(path: Path, *, sampler: Sampler | None = None, threads: int = 0) -> VideoFileSource:
+    return VideoFileSource(path, name="clip", epoch_ms=7, sampler=sampler, clock=lambda: 123.0, threads=threads)
+
+
+def read(path: Path, *, sampler: Sampler | None = None, threads: int = 0) -> tuple[list[Frame], VideoFileSource]:
+    source = opened(path, sampler=sampler, threads=threads)
+    frames = list(source.frames())
+    source.close()
+    return frames, source
+
+
+def gray(index: int) -> int:
+    """What `make_video` draws into frame `index`."""
+    return 20 + 10 * (index % 20)
+
+
+def noise(index: int, width: int, height: int) -> NDArray[np.uint8]:
+    """A picture that compresses badly, so that every frame takes its share of the file."""
+    return np.random.default_rng(index).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def spoil(path: Path, start: float, end: float) -> Path:
+    """Overwrite bytes here and there between two fractions of the file."""
+    data = bytearray(path.read_bytes())
+    for at in range(int(len(data) * start), int(len(data) * end), 97):
+        data[at] ^= 0xFF
+    path.write_bytes(data)
+    return path
+
+
+def cut(path: Path, part: float) -> Path:
+    """Keep only the first part of the file."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * part)])
+    return path
+
+
+# Real clips
+
+
+@pytest.mark.parametrize("clip", FRAMES_OF)
+def test_gives_every_frame_of_a_real_clip_at_its_pts(clips: Path, clip: str) -> None:
+    path = clips / f"{clip}.mp4"
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(video=0) if p.pts is not None and not p.is_discard]
+        truth = sorted(float((p.pts or 0) * p.time_base) for p in packets)
+    source = opened(path)
+    times = []
+    for index, frame in enumerate(source.frames()):
+        assert frame.index == index
+        times.append(frame.time_s)
+    assert len(times) == FRAMES_OF[clip]
+    assert times == pytest.approx(truth, abs=1e-9)
+    assert source.damage == Damage()
+
+
+def test_says_what_a_source_is(clips: Path) -> None:
+    source: FrameSource = opened(clips / "one_face_smile.mp4")
+    info = source.info
+    assert (info.name, info.kind, info.codec, info.pixel_format) == ("clip", "video", "h264", "yuv420p")
+    assert (info.width, info.height, info.fps, info.frames, info.duration_s) == (640, 360, 30.0, 72, 2.4)
+    frame = next(source.frames())
+    assert (frame.stream_id, frame.captured_at) == ("clip@7", 123.0)
+    assert frame.image.shape == (360, 640, 3)
+    source.close()
+
+
+# Containers and times
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [
+        ("a.mp4", "libx264", "yuv420p"),
+        ("a.mov", "mpeg4", "yuv420p"),
+        ("a.mkv", "libx264", "yuv420p"),
+        ("a.webm", "libvpx-vp9", "yuv420p"),
+        ("a.avi", "mpeg4", "yuv420p"),
+        ("a.ts", "libx264", "yuv420p"),
+        ("a.m2ts", "mpeg2video", "yuv420p"),
+        ("a.flv", "libx264", "yuv420p"),
+        ("a.wmv", "msmpeg4v3", "yuv420p"),
+        ("a.gif", "gif", "gray"),
+        ("a.h264", "libx264", "yuv420p"),
+        ("a.nut", "ffv1", "yuv420p"),
+        ("a.y4m", "wrapped_avframe", "yuv420p"),
+    ],
+)
+def test_reads_any_container_from_0_s_on(make_video: MakeVideo, name: str, codec: str, pix_fmt: str) -> None:
+    frames, source = read(make_video(name, codec=codec, pix_fmt=pix_fmt))
+    assert [frame.index for frame in frames] == list(range(20))
+    assert [frame.time_s for frame in frames] == pytest.approx([i / 25 for i in range(20)], abs=1e-3)
+    assert [frame.image[24, 32].mean() for frame in frames] == pytest.approx([gray(i) for i in range(20)], abs=6)
+    assert source.damage == Damage()
+
+
+def test_follows_a_variable_frame_rate(make_video: MakeVideo) -> None:
+    pts = [0, 10, 500, 533, 1000, 4000, 4001]
+    frames, _ = read(make_video("a.mp4", pts=pts, time_base=Fraction(1, 1000)))
+    assert [frame.time_s for frame in frames] == pytest.approx([at / 1000 for at in pts], abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.ts", "a.mkv", "a.flv"])
+def test_sampling_at_its_own_rate_costs_no_frame(make_video: MakeVideo, name: str) -> None:
+    path = make_video(name, pts=range(2, 32), time_base=Fraction(1, 30))  # starts at 66,666.67 µs
+    frames, _ = read(path, sampler=Sampler(30))
+    assert len(frames) == 30
+    assert frames[0].time_s == 0.0
+
+
+def test_time_agrees_with_the_sound(make_video: MakeVideo) -> None:
+    path = make_video("a.mp4", pts=range(25, 50), silence_s=2.0)
+    frames, source = read(path)
+    assert frames[0].time_s == pytest.approx(1.0, abs=0.03)
+    assert source.damage == Damage()
+
+
+def test_time_never_goes_backwards(make_video: MakeVideo) -> None:
+    path = make_video("a.ts")
+    path.write_bytes(path.read_bytes() * 2)
+    frames, _ = read(path)
+    assert [frame.time_s for frame in frames] == pytest.approx([i / 25 for i in range(40)], abs=1e-6)
+
+
+def test_sampling_keeps_the_numbers_of_the_file(make_video: MakeVideo) -> None:
+    frames, _ = read(make_video(), sampler=Sampler(5))
+    assert [frame.index for frame in frames] == [0, 5, 10, 15]
+    assert [frame.time_s for frame in frames] == pytest.approx([0, 0.2, 0.4, 0.6], abs=1e-9)
+    assert [frame.image[24, 32, 0] for frame in frames] == pytest.approx([gray(i) for i in (0, 5, 10, 15)], abs=6)
+
+
+# Pictures
+
+
+@pytest.mark.parametrize(
+    ("display", "corner"),
+    [
+        (None, "top left"),
+        ((0, True, False), "top right"),
+        ((0, False, True), "bottom left"),
+        ((180, False, False), "bottom right"),
+        ((90, False, False), "bottom left"),
+        ((-90, False, False), "top right"),
+        ((270, False, False), "top right"),
+        ((90, True, False), "bottom right"),
+        ((-90, True, False), "top left"),
+    ],
+)
+def test_turns_and_mirrors_as_the_display_matrix_says(
+    make_video: MakeVideo, display: tuple[int, bool, bool] | None, corner: str
+) -> None:
+    def mark(index: int, width: int, height: int) -> NDArray[np.uint8]:
+        image = np.zeros((height, width, 3), np.uint8)
+        image[: height // 2, : width // 2] = 255
+        return image
+
+    path = make_video("a.mp4", draw=mark, display=display, frames=2)
+    (frame, _), source = read(path)
+    sideways = display is not None and display[0] % 180 != 0
+    assert frame.image.shape == ((64, 48, 3) if sideways else (48, 64, 3))
+    assert (source.info.height, source.info.width) == frame.image.shape[:2]
+    assert frame.image.flags.c_contiguous
+    rows, columns = {"top": 0, "bottom": 1}, {"left": 0, "right": 1}
+    row, column = corner.split()
+    quarters = frame.image.mean(axis=2).reshape(2, frame.image.shape[0] // 2, 2, -1).mean(axis=(1, 3))
+    assert quarters.argmax() == 2 * rows[row] + columns[column]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt", "size"),
+    [
+        ("a.mkv", "ffv1", "gray", (63, 47)),
+        ("a.mkv", "ffv1", "gray10le", (64, 48)),
+        ("a.mkv", "ffv1", "yuv420p10le", (63, 47)),
+        ("a.mp4", "libx264", "yuv444p10le", (64, 48)),
+        ("a.mov", "prores_ks", "yuva444p10le", (64, 48)),
+        ("a.mov", "qtrle", "argb", (63, 47)),
+        ("a.mov", "png", "rgba", (63, 47)),
+        ("a.mkv", "ffv1", "yuva420p", (64, 48)),
+        ("a.webm", "libvpx-vp9", "yuva420p", (63, 47)),
+        ("a.avi", "rawvideo", "bgr24", (63, 47)),
+        ("a.avi", "mjpeg", "yuvj420p", (31, 17)),
+        ("a.gif", "gif", "rgb8", (63, 47)),
+        ("a.mkv", "ffv1", "yuv420p", (1, 1)),
+        ("a.mov", "png", "rgb24", (1, 1)),
+    ],
+)
+def test_makes_bgr_of_any_pixel_format_and_size(
+    make_video: MakeVideo, name: str, codec: str, pix_fmt: str, size: tuple[int, int]
+) -> None:
+    (frame, _), source = read(make_video(name, codec=codec, pix_fmt=pix_fmt, size=size, frames=2))
+    assert frame.image.shape == (size[1], size[0], 3)
+    assert frame.image.dtype == np.uint8
+    assert frame.image.flags.c_contiguous
+    assert frame.image[0, 0].mean() == pytest.approx(gray(0), abs=20)
+    assert (source.info.width, source.info.height) == size
+
+
+def test_reads_an_8k_frame(make_video: MakeVideo) -> None:
+    path = make_video("a.avi", codec="mjpeg", pix_fmt="yuvj420p", size=(7680, 4320), frames=1)
+    (frame,), _ = read(path)
+    assert frame.image.shape == (4320, 7680, 3)
+
+
+def test_the_size_may_change_in_mid_file(make_video: MakeVideo) -> None:
+    small, large = make_video("a.ts", frames=5), make_video("b.ts", size=(128, 96), frames=5)
+    small.write_bytes(small.read_bytes() + large.read_bytes())
+    frames, _ = read(small)
+    assert [frame.image.shape for frame in frames] == [(48, 64, 3)] * 5 + [(96, 128, 3)] * 5
+
+
+# Handling
+
+
+def test_frames_are_decoded_as_they_are_taken(make_video: MakeVideo) -> None:
+    ticks = iter(range(100))
+    source = VideoFileSource(make_video(), name="a", epoch_ms=1, clock=lambda: float(next(ticks)))
+    frames = source.frames()
+    assert [next(frames).captured_at, next(frames).captured_at] == [0.0, 1.0]
+    assert next(ticks) == 2, "the clock was read twice: nothing ran ahead"
+    source.close()
+
+
+def test_close_ends_suspended_frames_and_may_be_repeated(make_video: MakeVideo) -> None:
+    source = opened(make_video())
+    frames = source.frames()
+    first = next(frames)
+    source.close()
+    source.close()
+    assert list(frames) == []
+    assert first.image[24, 32, 0] == pytest.approx(gray(0), abs=6), "a frame outlives its source"
+
+    unused = opened(make_video())
+    unused.close()
+    assert list(unused.frames()) == []
+
+
+def test_any_name_is_a_file_name(make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_video("a.mp4")
+    odd = path.rename(path.with_name("http:é %03d#?.mp4"))
+    monkeypatch.chdir(odd.parent)
+    frames, _ = read(Path(odd.name))
+    assert len(frames) == 20
+
+
+def test_tags_in_an_unknown_encoding_do_no_harm(make_video: MakeVideo) -> None:
+    path = make_video("a.mkv", metadata={"title": "QQQQQQQQ"})
+    path.write_bytes(path.read_bytes().replace(b"QQQQQQQQ", b"\xff\xfe\xe9\xe8\xff\xff\xff\xff"))
+    frames, _ = read(path)
+    assert len(frames) == 20
+
+
+# Damage
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4"), ("a.flv", "libx264")]
+)
+def test_uses_what_is_left_of_a_file_that_was_cut_off(make_video: MakeVideo, name: str, codec: str) -> None:
+    frames, source = read(cut(make_video(name, codec=codec, frames=50, draw=noise), 0.5))
+    assert 10 <= len(frames) <= 30
+    assert source.damage.truncated
+    assert source.info.width == 64
+
+
+def test_says_how_many_frames_of_an_mp4_are_missing(make_video: MakeVideo) -> None:
+    frames, source = read(cut(make_video(frames=50, draw=noise), 0.5))
+    assert source.damage.packets == 50 - len(frames)
+    assert source.damage.reason
+
+
+def test_truncation_shows_only_at_the_end(make_video: MakeVideo) -> None:
+    source = opened(cut(make_video(frames=50, draw=noise), 0.5))
+    next(source.frames())
+    assert not source.damage.truncated
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [
+        ("a.mp4", "libx264", "yuv420p"),
+        ("a.mp4", "libx265", "yuv420p"),
+        ("a.mp4", "mpeg4", "yuv420p"),
+        ("a.mkv", "libx264", "yuv420p"),
+        ("a.ts", "mpeg2video", "yuv420p"),
+        ("a.avi", "mjpeg", "yuvj420p"),
+        ("a.mov", "png", "rgb24"),
+    ],
+)
+def test_decodes_on_after_bad_packets(make_video: MakeVideo, name: str, codec: str, pix_fmt: str) -> None:
+    path = spoil(make_video(name, codec=codec, pix_fmt=pix_fmt, frames=60, draw=noise), 0.4, 0.5)
+    frames, source = read(path)
+    times = [frame.time_s for frame in frames]
+    assert times == sorted(times)
+    assert times[-1] > 2.2, "the frames after the damage are there"
+    assert source.damage.packets > 0
+    assert source.damage.reason
+    assert not source.damage.truncated
+    alone, _ = read(path, threads=1)
+    assert [frame.time_s for frame in alone] == times
+
+
+# Refusals
+
+
+def test_says_what_is_wrong_with_a_file(
+    make_video: MakeVideo, make_sound: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("This is no film.\n" * 50)
+    (tmp_path / "text.txt").write_text("This is no film.\n" * 50)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    headless = make_video("headless.mp4")
+    headless.write_bytes(headless.read_bytes()[2000:])
+    coded = make_video("coded.mp4")
+    coded.write_bytes(coded.read_bytes().replace(b"avc1", b"zzzz"))
+    hollow = make_video("hollow.mp4", draw=noise)
+    hollow.write_bytes(hollow.read_bytes().partition(b"mdat")[0] + b"mdat")
+    zeros = make_video("zeros.mp4", draw=noise)
+    head, tag, media = zeros.read_bytes().partition(b"mdat")
+    zeros.write_bytes(head + tag + bytes(len(media)))
+    cases: list[tuple[Path, type[SourceError], str]] = [
+        (tmp_path / "absent.mp4", SourceNotFound, "no file"),
+        (tmp_path, UnreadableSource, "folder"),
+        (tmp_path / "empty.mp4", UnreadableSource, "empty"),
+        (tmp_path / "pipe.mp4", UnreadableSource, "pipe"),
+        (tmp_path / "text.mp4", UnreadableSource, "no video file"),
+        (tmp_path / "text.txt", UnreadableSource, "no video file"),
+        (headless, UnreadableSource, "no video file"),
+        (coded, UnreadableSource, "cannot decode"),
+        (hollow, UnreadableSource, "no frame"),
+        (zeros, UnreadableSource, "no frame"),
+        (make_sound("sound.m4a", "aac"), UnreadableSource, "only sound"),
+        (make_sound("cover.mp3", "libmp3lame", cover=True), UnreadableSource, "only sound"),
+    ]
+    for path, error, said in cases:
+        with pytest.raises(error, match=said) as caught:
+            opened(path)
+        assert path.name in str(caught.value)
+
+
+def test_refuses_what_would_open_other_files_or_addresses(make_video: MakeVideo, tmp_path: Path) -> None:
+    video = make_video("other.ts")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
+        traps = {
+            "list.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{url}\n#EXT-X-ENDLIST\n",
+            "file.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{video.name}\n#EXT-X-ENDLIST\n",
+            "list.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{url}\n#EXT-X-ENDLIST\n",
+            "concat.mp4": f"ffconcat version 1.0\nfile {video.name}\n",
+            "session.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\n",
+            "frame%03d.png": "any",
+        }
+        for name, text in traps.items():
+            (tmp_path / name).write_text(text)
+            with pytest.raises(UnreadableSource, match="no video file"):
+                opened(tmp_path / name)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_refuses_a_file_that_may_not_be_read(
+    make_video: MakeVideo, forbidden_folder: Path, error_as_nobody: Callable[[str, str, str], str]
+) -> None:
+    path = forbidden_folder / "a.mp4"
+    path.write_bytes(make_video().read_bytes())
+    path.chmod(0o000)
+    said = error_as_nobody("fer_stream.capture.file", "VideoFileSource", f"{str(path)!r}, name='x', epoch_ms=1")
+    assert said.startswith("UnreadableSource")
+    assert "may not be read" in said

@@ -1,0 +1,129 @@
+"""Still images as sources of one frame."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_stream.capture.images import ImageSource
+from fer_stream.capture.source import FrameSource
+from fer_stream.errors import SourceError, SourceNotFound, UnreadableSource
+from fer_stream.records import Damage
+
+
+def opened(path: Path) -> ImageSource:
+    return ImageSource(path, name="photo", epoch_ms=7, clock=lambda: 123.0)
+
+
+def save(path: Path, mode: str = "RGB", **options: Any) -> Path:
+    """40×20, the left half red and the right half blue."""
+    picture = Image.new("RGB", (40, 20), (0, 0, 255))
+    picture.paste((255, 0, 0), (0, 0, 20, 20))
+    picture.convert(mode).save(path, **options)
+    return path
+
+
+def test_gives_one_frame(tmp_path: Path) -> None:
+    source: FrameSource = opened(save(tmp_path / "a.png"))
+    (frame,) = source.frames()
+    assert (frame.stream_id, frame.index, frame.time_s, frame.captured_at) == ("photo@7", 0, 0.0, 123.0)
+    assert frame.image.shape == (20, 40, 3)
+    assert frame.image.dtype == np.uint8
+    assert frame.image.flags.c_contiguous
+    assert frame.image[10, 10].tolist() == [0, 0, 255], "BGR"
+    assert (source.info.kind, source.info.width, source.info.height, source.info.codec) == ("image", 40, 20, "png")
+    assert source.damage == Damage()
+
+
+def test_close_may_be_called_twice(tmp_path: Path) -> None:
+    source = opened(save(tmp_path / "a.png"))
+    source.close()
+    source.close()
+    assert list(source.frames()) == []
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.tiff", "a.bmp", "a.jp2", "a.ppm", "a.avif"])
+def test_reads_the_usual_formats(tmp_path: Path, name: str) -> None:
+    (frame,) = opened(save(tmp_path / name)).frames()
+    red, blue = frame.image[10, 10].astype(int), frame.image[10, 30].astype(int)
+    assert red[2] > 200 > 60 > red[0]
+    assert blue[0] > 200 > 60 > blue[2]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1"])
+def test_makes_bgr_of_any_mode(tmp_path: Path, mode: str) -> None:
+    (frame,) = opened(save(tmp_path / "a.png", mode)).frames()
+    assert frame.image.shape == (20, 40, 3)
+    assert frame.image.dtype == np.uint8
+
+
+def test_scales_16_bits_to_8(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((4, 4), 0x8000, np.uint16))
+    (frame,) = opened(tmp_path / "a.png").frames()
+    assert np.all(frame.image == 128)
+
+
+def test_turns_the_picture_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Orientation: turn a quarter clockwise to view
+    source = opened(save(tmp_path / "a.jpg", exif=exif))
+    (frame,) = source.frames()
+    assert (source.info.width, source.info.height) == (20, 40)
+    assert frame.image.shape == (40, 20, 3)
+    assert frame.image[5, 10, 2] > 200, "the left half is on top now"
+    assert frame.image[35, 10, 0] > 200
+
+
+def test_takes_a_single_pixel(tmp_path: Path) -> None:
+    Image.new("L", (1, 1), 9).save(tmp_path / "a.png")
+    (frame,) = opened(tmp_path / "a.png").frames()
+    assert frame.image.tolist() == [[[9, 9, 9]]]
+
+
+def test_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no picture")
+    whole = save(tmp_path / "whole.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[:-30])
+    cases: list[tuple[str, type[SourceError], str]] = [
+        ("absent.png", SourceNotFound, "no file"),
+        ("empty.png", UnreadableSource, "empty"),
+        ("text.png", UnreadableSource, "no picture"),
+        ("cut.png", UnreadableSource, "cut off"),
+        (".", UnreadableSource, "folder"),
+    ]
+    for name, error, said in cases:
+        with pytest.raises(error, match=said):
+            opened(tmp_path / name)
+
+
+def test_refuses_a_decompression_bomb_before_decoding_it(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    bomb = io.BytesIO()
+    bomb.write(b"\x89PNG\r\n\x1a\n")
+    bomb.write(chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 1, 0, 0, 0, 0)))
+    bomb.write(chunk(b"IDAT", zlib.compress(bytes(7501 * 60))) + chunk(b"IEND", b""))
+    (tmp_path / "bomb.png").write_bytes(bomb.getvalue())
+    with pytest.raises(UnreadableSource, match=r"3600000000 pixels.*limit of 178956970 pixels"):
+        opened(tmp_path / "bomb.png")
+
+
+def test_refuses_a_file_that_may_not_be_read(
+    forbidden_folder: Path, error_as_nobody: Callable[[str, str, str], str]
+) -> None:
+    path = save(forbidden_folder / "a.png")
+    path.chmod(0o000)
+    said = error_as_nobody("fer_stream.capture.images", "ImageSource", f"{str(path)!r}, name='x', epoch_ms=1")
+    assert said.startswith("UnreadableSource")
+    assert "may not be read" in said
