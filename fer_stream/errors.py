@@ -7,9 +7,14 @@
     │   └── UnreadableSource           … because what is there is no picture or video, or may not be read
     ├── ModelError                 4   weights or a model card are missing or wrong
     │   └── WeightsError               … a download, a checksum, a Git-LFS pointer
-    └── OutputError                5   a result cannot be written
-        ├── OutputExists               … because it is there already and --force was not given
-        └── DiskFull                   … because there is no room
+    ├── OutputError                5   a result cannot be written
+    │   ├── OutputExists               … because it is there already and --force was not given
+    │   └── DiskFull                   … because there is no room
+    └── QueueError                 6   the queue or store cannot be reached or holds what we cannot read
+        ├── CodecError                 … because the bytes are no record of ours
+        ├── QueueFull                  … because no worker made room before we were told to stop
+        ├── StoreFull                  … because the store is at its memory limit
+        └── LeaseLost                  … because another process took over what we were writing
 
 Exit code 0 is success; 130 is Ctrl-C and 143 SIGTERM, both with complete, readable outputs.
 
@@ -70,3 +75,25 @@ class OutputExists(OutputError):  # noqa: N818
 
 class DiskFull(OutputError):  # noqa: N818
     """There is no room for an output."""
+
+
+class QueueError(FerStreamError):
+    """The queue or the store cannot be reached, or holds what we cannot read."""
+
+    exit_code = 6
+
+
+class CodecError(QueueError):
+    """The bytes are no record of ours: cut short, damaged, or of a format version we do not know."""
+
+
+class QueueFull(QueueError):  # noqa: N818
+    """No room came free before the producer was told to stop; the crops of that call were not all put."""
+
+
+class StoreFull(QueueError):  # noqa: N818
+    """The store is at its memory limit: the results of that call were not added."""
+
+
+class LeaseLost(QueueError):  # noqa: N818
+    """Another process holds the lease of what this one tried to write: nothing was written."""

@@ -16,7 +16,7 @@ ROOT = {"records", "errors"}
 CORE = {
     "config", "metrics", "log", "weights", "capture.source", "faces.detector", "faces.tracker", "faces.cuts", "faces.crop",
     "faces.quality", "faces.follow", "queues.queue", "queues.codec", "queues.memory", "recognize.classifier",
-    "timeline.smoothing", "timeline.segments", "timeline.builder", "timeline.person", "writers.writer",
+    "timeline.smoothing", "timeline.segments", "timeline.builder", "timeline.person", "timeline.live", "writers.writer",
 }  # fmt: skip
 LINKS = {"redis_link", "leases"}  # adapters that the queue and the result store share
 LOOPS = {"pipeline"}

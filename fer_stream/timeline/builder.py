@@ -8,7 +8,7 @@ that no more will; time runs up to the last frame before which every frame is co
 from __future__ import annotations
 
 import json
-import sys
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
@@ -51,19 +51,21 @@ class TimelineBuilder:
         self._incomplete: deque[FrameMark] = deque()
         self._unlabelled: deque[_Pending] = deque()
         self._people: dict[int, Person] = {}
-        self._taken = -1
+        self._marked = self._taken = self._shown = -1
+        self._newest_s = -math.inf
         self.late = 0
         self.missing = 0
 
     def add(self, messages: Iterable[Message]) -> list[LabelledFrame]:
-        """Take messages; return the frames whose labels they made final, in order."""
+        """Take messages; return the frames whose labels they made final, in order. What comes twice counts once."""
         ended = False
         for message in messages:
             match message:
                 case Prediction():
                     self._wait_for_mark(message)
-                case FrameMark():
+                case FrameMark() if message.index > self._marked:
                     self._incomplete.append(message)
+                    self._marked, self._newest_s = message.index, message.time_s
                 case EndOfStream():
                     ended = True
         self._take_complete_frames()
@@ -72,28 +74,38 @@ class TimelineBuilder:
         self._settle()
         return self._labelled_frames()
 
-    def give_up_before(self, index: int) -> list[LabelledFrame]:
-        """Wait no longer for the faces of frames before `index`; return the frames that this makes final.
+    @property
+    def newest_s(self) -> float:
+        """Media time of the last mark; minus infinity before the first."""
+        return self._newest_s
+
+    def give_up_before(self, time_s: float) -> list[LabelledFrame]:
+        """Wait no longer for the faces of frames before `time_s`; return the frames that this makes final.
 
         `missing` counts the faces that did not come. One that comes after all is left out and counted in `late`.
         """
-        self._take_complete_frames(give_up_before=index)
+        self._take_complete_frames(give_up_before=time_s)
         self._settle()
         return self._labelled_frames()
 
     def close(self) -> list[LabelledFrame]:
         """The stream is over: everything becomes final, with the faces that are here."""
-        self._take_complete_frames(give_up_before=sys.maxsize)
+        self._take_complete_frames(give_up_before=math.inf)
         for person in self._people.values():
             person.leave()
         return self._labelled_frames()
 
-    def latest(self) -> LabelledFrame | None:
-        """The last complete frame with the labels that can be told at once: they may still change."""
-        if not self._unlabelled:
-            return None
-        pending = self._unlabelled[-1]
-        return _labelled_frame(pending.mark, [self._provisional(*face) for face in pending.faces])
+    def fresh(self) -> list[LabelledFrame]:
+        """The frames that became complete since the last call, with the labels that can be told at once.
+
+        Such a label may still change. A frame that became final before anyone asked is left out.
+        """
+        shown, self._shown = self._shown, self._taken
+        return [
+            _labelled_frame(pending.mark, [self._provisional(*face) for face in pending.faces])
+            for pending in self._unlabelled
+            if pending.mark.index > shown
+        ]
 
     def take_segments(self) -> list[ClosedSegment]:
         """The segments that became final since the last call, which are then forgotten, and who left with them."""
@@ -110,7 +122,9 @@ class TimelineBuilder:
         samples = SampleBook()
         document = {
             "version": _STATE_VERSION,
+            "marked": self._marked,
             "taken": self._taken,
+            "newest_s": self._newest_s if self._marked >= 0 else None,
             "late": self.late,
             "missing": self.missing,
             "people": [person.state(samples) for person in self._people.values()],
@@ -132,6 +146,8 @@ class TimelineBuilder:
             raise ValueError(f"Expected a timeline state of version {_STATE_VERSION}, received {document['version']}")
         builder = cls(settings)
         builder._taken, builder.late, builder.missing = document["taken"], document["late"], document["missing"]
+        builder._marked, builder._shown = document["marked"], builder._taken
+        builder._newest_s = -math.inf if document["newest_s"] is None else document["newest_s"]
         samples = SampleBook.read(document["samples"])
         people = [Person.restore(row, samples, settings) for row in document["people"]]
         builder._people = {person.track_id: person for person in people}
@@ -154,11 +170,11 @@ class TimelineBuilder:
             return
         self._early.setdefault(prediction.key.frame_index, {})[prediction.key.track_id] = prediction
 
-    def _take_complete_frames(self, give_up_before: int = 0) -> None:
+    def _take_complete_frames(self, give_up_before: float = -math.inf) -> None:
         while self._incomplete:
             mark = self._incomplete[0]
             missing = mark.faces - len(self._early.get(mark.index, ()))
-            if missing > 0 and mark.index >= give_up_before:
+            if missing > 0 and mark.time_s >= give_up_before:
                 return
             self.missing += max(0, missing)
             self._incomplete.popleft()

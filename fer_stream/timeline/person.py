@@ -1,4 +1,4 @@
-"""One person of a stream, and their visits: each lasts from when they come until they are gone for longer than a gap."""
+"""One person of a stream, and their visits: from when they come until they are gone for longer than a gap."""
 
 from __future__ import annotations
 

@@ -1,0 +1,5 @@
+-- Adds to counts. KEYS: counts. ARGV: expire ms, then field and number in turn.
+for i = 2, #ARGV, 2 do
+  redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])

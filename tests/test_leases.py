@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from fer_stream.leases import Lease
+from fer_stream.queues.embedded import EmbeddedServer
+from fer_stream.redis_link import Link, open_link
+
+
+@pytest.fixture(scope="module")
+def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Link]:
+    with EmbeddedServer(tmp_path_factory.mktemp("lease"), "queue") as server:
+        link = open_link(server.url)
+        yield link
+        link.close()
+
+
+@pytest.fixture
+def key(request: pytest.FixtureRequest) -> str:
+    return f"lease:{request.node.name}"
+
+
+def test_one_holds_it_at_a_time(link: Link, key: str) -> None:
+    first, second = Lease(link, key), Lease(link, key)
+    assert first.hold()
+    assert not second.hold()
+    assert first.hold()
+
+
+def test_it_ends_unless_it_is_lengthened(link: Link, key: str) -> None:
+    first, second = Lease(link, key, ttl_s=0.3), Lease(link, key, ttl_s=0.3)
+    first.hold()
+    for _ in range(4):
+        time.sleep(0.1)
+        assert first.hold()
+        assert not second.hold()
+    time.sleep(0.4)
+    assert second.hold()
+    assert not first.hold()
+
+
+def test_releasing_lets_the_next_one_in_at_once(link: Link, key: str) -> None:
+    first, second = Lease(link, key), Lease(link, key)
+    first.hold()
+    second.release()
+    assert not second.hold()
+    first.release()
+    assert second.hold()
+
+
+def test_the_owner_keeps_it_at_the_memory_limit(link: Link, key: str) -> None:
+    lease = Lease(link, key)
+    link.call(lambda client: client.config_set("maxmemory", 1))
+    try:
+        assert lease.hold()
+        assert lease.hold()
+    finally:
+        link.call(lambda client: client.config_set("maxmemory", 0))

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fer_stream.log import redact
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rtsp://admin:s3cret@10.0.0.5:554/stream1", "rtsp://***@10.0.0.5:554/stream1"),
+        ("redis://:s3cret@host/0", "redis://***@host/0"),
+        ("rediss://user:p%40ss@host:6380/0?ssl_ca_certs=/ca.pem", "rediss://***@host:6380/0?ssl_ca_certs=/ca.pem"),
+        ("unix://user@/run/valkey.sock?password=s3cret", "unix://***@/run/valkey.sock?password=***"),
+        ("rtsp://admin:pa/ss@word@cam/live", "rtsp://***@cam/live"),
+        ("http://cam/mjpg?user=me&pwd=s3cret&fps=5", "http://cam/mjpg?user=me&pwd=***&fps=5"),
+        ("http://cam/live?access_token=abc.def#top", "http://cam/live?access_token=***#top"),
+        ("rtsp://cam/user=admin_password=s3cret_channel=1", "rtsp://cam/user=admin_password=***"),
+        ("cannot open 'rtsp://a:b@cam1' and rtsp://c:d@cam2!", "cannot open 'rtsp://***@cam1' and rtsp://***@cam2!"),
+        ("http://host:8080/path is no video", "http://host:8080/path is no video"),
+        ("mail me@example.org about talk.mp4", "mail me@example.org about talk.mp4"),
+        ("", ""),
+    ],
+)
+def test_secrets_go_and_the_rest_stays(text: str, expected: str) -> None:
+    assert redact(text) == expected
+
+
+CANARY = "Canary7"
+anything = st.text(st.sampled_from(string.ascii_letters + string.digits + "/@:?#&=%.~'\"!$*()[]{}|\\^`<>,;+-_"))
+names = st.text(st.sampled_from(string.ascii_lowercase + string.digits + "-."), min_size=1, max_size=12)
+schemes = st.sampled_from(["rtsp", "rtsps", "http", "https", "redis", "rediss", "rtmp", "srt", "HTTP"])
+
+
+@given(schemes, anything, anything, anything, names, st.text(), st.text())
+def test_a_password_never_stays_whatever_is_in_it_and_around_it(
+    scheme: str, user: str, before: str, after: str, host: str, head: str, tail: str
+) -> None:
+    text = f"{head}{scheme}://{user}:{before}{CANARY}{after}@{host}{tail}"
+    assert CANARY not in redact(text)
+
+
+@given(
+    schemes,
+    names,
+    st.sampled_from(
+        ["token", "access_token", "password", "PASSWD", "pwd", "api_key", "key", "sig", "auth", "secret"]
+    ),
+    st.text(st.sampled_from(string.ascii_letters + string.digits + "%.-_~")),
+    st.sampled_from(["", "&fps=5", "#t=1", " cannot be opened", "\n"]),
+)
+def test_a_token_in_a_query_never_stays(scheme: str, host: str, name: str, before: str, tail: str) -> None:
+    redacted = redact(f"{scheme}://{host}/live?channel=1&{name}={before}{CANARY}{tail}")
+    assert CANARY not in redacted
+    assert redacted.endswith(tail)
+    assert host in redacted
+
+
+@given(st.text())
+def test_redacting_twice_changes_nothing(text: str) -> None:
+    assert redact(redact(text)) == redact(text)
