@@ -53,6 +53,18 @@ class Metrics:
             buckets=(1, 2, 4, 8, 16, 32, 64, 128),
             registry=registry,
         )
+        self.crops_put = Counter("fer_crops_put", "Face crops put on the queue.", ["source"], registry=registry)
+        self.crops_dropped = Counter(
+            "fer_crops_dropped", "Face crops dropped before they were classified.",
+            ["source", "reason"], registry=registry,
+        )  # fmt: skip
+        self.queue_wait = Histogram(
+            "fer_queue_wait_seconds",
+            "Seconds from a face's frame to its batch.",
+            buckets=_BUCKETS_S,
+            registry=registry,
+        )
+        self.redelivered = Counter("fer_redelivered", "Face crops delivered again.", registry=registry)
         self._stages: dict[Stage, Histogram] = {
             stage: Histogram(f"fer_{stage}_seconds", help_text, buckets=_BUCKETS_S, registry=registry)
             for stage, help_text in _STAGES.items()

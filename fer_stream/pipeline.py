@@ -1,12 +1,19 @@
 """The loops that join the stages; nothing else.
 
-run_file     FrameSource → FaceFollower → EmotionClassifier → TimelineBuilder → Writers, in one process
+- `run_file`: FrameSource → FaceFollower → EmotionClassifier → TimelineBuilder → Writers, in one process
+
+and the same as three, with a queue between them:
+
+- `run_capture`: FrameSource → FaceFollower → MessageQueue (crops) and Journal (marks, gaps)
+- `run_recognize`: MessageQueue → EmotionClassifier → Journal (predictions)
+- `run_timeline`: Journal → SourceTimeline → ResultStore and files
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,16 +21,20 @@ import numpy as np
 from fer_stream.capture.source import FrameSource
 from fer_stream.faces.follow import FaceFollower
 from fer_stream.metrics import Metrics
+from fer_stream.queues.queue import Delivery, Journal, MessageQueue
 from fer_stream.recognize.classifier import EmotionClassifier
 from fer_stream.records import (
     EndOfStream,
     FaceCrop,
     Frame,
     FrameMark,
+    Gap,
     LabelledFrame,
     Prediction,
 )
 from fer_stream.timeline.builder import Message, TimelineBuilder
+
+_log = logging.getLogger(__name__)
 
 # A batch also ends after so many frames, so that a film without faces does not pile up.
 _MAX_FRAMES_PER_BATCH = 64
@@ -85,6 +96,78 @@ def run_file(
     metrics.faces.labels(source.info.name).inc(batch.faces)
     progress(run)
     return run
+
+
+def run_capture(
+    messages: Iterable[Frame | Gap],
+    source: FrameSource,
+    follower: FaceFollower,
+    queue: MessageQueue,
+    journal: Journal,
+    *,
+    metrics: Metrics,
+) -> None:
+    """Put the faces of every frame on the queue until `messages`, those of `source`, end.
+
+    The crops of a frame are put before its mark, so that whoever has read the mark knows that its crops were put.
+    """
+    name = source.info.name
+    end = EndOfStream(source.stream_id, 0.0, 0, 0)
+
+    def tell(items: Sequence[FaceCrop | FrameMark]) -> int:
+        crops = [item for item in items if isinstance(item, FaceCrop)]
+        if crops:
+            metrics.crops_put.labels(name).inc(len(crops))
+            metrics.crops_dropped.labels(name, "overflow").inc(queue.put(crops))
+        journal.append([item for item in items if isinstance(item, FrameMark)])
+        return len(crops)
+
+    for message in messages:
+        if isinstance(message, Gap):
+            journal.append([message])
+            continue
+        metrics.frames.labels(name).inc()
+        crops = tell(follower.follow(message))
+        end = EndOfStream(source.stream_id, message.time_s, end.frames + 1, end.crops + crops)
+    crops = tell(follower.finish())
+    journal.append([replace(end, crops=end.crops + crops)])
+
+
+def run_recognize(
+    queue: MessageQueue,
+    classifier: EmotionClassifier,
+    *,
+    max_batch: int,
+    max_wait_s: float,
+    metrics: Metrics,
+    stop: Flag,
+    now: Callable[[], float],
+) -> None:
+    """Classify what is on the queue, batch by batch, until `stop` is set. `now` is Unix time."""
+    while not stop.is_set():
+        deliveries = queue.take(max_batch, max_wait_s)
+        for delivery in deliveries:
+            metrics.queue_wait.observe(max(0.0, now() - delivery.crop.captured_at))
+            if delivery.attempt > 1:
+                metrics.redelivered.inc()
+        if deliveries:
+            queue.settle(_classify_what_can_be(deliveries, classifier, metrics))
+
+
+def _classify_what_can_be(
+    deliveries: Sequence[Delivery], classifier: EmotionClassifier, metrics: Metrics
+) -> list[tuple[Delivery, Prediction]]:
+    """A batch that fails is halved until the crop that fails stands alone; that one is left to be tried again."""
+    try:
+        predictions = classify([delivery.crop for delivery in deliveries], classifier, metrics)
+    except Exception:  # noqa: BLE001 - whatever one crop does to a classifier, its batch must not suffer
+        if len(deliveries) == 1:
+            _log.exception("a crop cannot be classified, attempt %d", deliveries[0].attempt)
+            return []
+        middle = len(deliveries) // 2
+        halves = (deliveries[:middle], deliveries[middle:])
+        return [pair for half in halves for pair in _classify_what_can_be(half, classifier, metrics)]
+    return list(zip(deliveries, predictions, strict=True))
 
 
 class _Batch:
