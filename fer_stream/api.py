@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -41,10 +42,17 @@ class Analysis:
     summary: JobSummary
 
     def to_dataframe(self) -> pd.DataFrame:
-        """The table that `fer-stream run` writes: one row per frame and face, one for a frame without a face."""
-        from fer_stream.writers.tables import to_dataframe
+        """The table that `fer-stream run` writes, to the digit: docs/formats.md describes its columns.
 
-        return to_dataframe(self.frames)
+        One row per frame and face, and one for a frame without a face. `track_id` is Int64, missing where there is
+        no face.
+        """
+        import pandas as pd
+
+        from fer_stream.writers.tables import COLUMNS, rows
+
+        text = io.StringIO("".join(map(rows, self.frames)))
+        return pd.read_csv(text, names=list(COLUMNS), dtype={"track_id": "Int64"})
 
 
 def analyze(path: str | PathLike[str], settings: FileSettings | None = None) -> Analysis:

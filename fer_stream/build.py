@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fer_stream.faces.detector import FaceDetector
     from fer_stream.recognize.classifier import EmotionClassifier
 
-# What a tracker assumes of a file that does not tell its frame rate.
+# What is assumed of a source that does not tell its frame rate.
 _USUAL_FPS = 25.0
 
 _VOICES = ("fer-stream", "ai-edge-litert", "av", "numpy", "onnxruntime", "opencv-python", "tensorflow", "trackers")
@@ -81,6 +81,11 @@ def make_follower(
     return FaceFollower(detector, _identifier(source, settings), geometry, settings.quality, metrics)
 
 
+def rate_of(source: FrameSource, fps: float | None) -> float:
+    """How many frames a second of `source` are looked at, where `fps` is the limit."""
+    return min(filter(None, (source.info.fps, fps)), default=_USUAL_FPS)
+
+
 def versions() -> dict[str, str]:
     """The versions of everything that has a say in a result."""
     return {package: metadata.version(package) for package in _VOICES}
@@ -95,14 +100,15 @@ def _blazeface(settings: DetectorSettings, threads: int) -> FaceDetector:
 def _identifier(source: FrameSource, settings: FileSettings) -> Identifier:
     if source.info.kind == "image":
         return EverybodyNew()
-    rate = min(filter(None, (source.info.fps, settings.fps)), default=_USUAL_FPS)
+    rate = rate_of(source, settings.fps)
+    tracker = settings.tracker.at_rate(rate)
 
     def make_tracker() -> FaceTracker:
         from fer_stream.faces.bytetrack import ByteTrack
 
-        return ByteTrack(settings.tracker, rate)
+        return ByteTrack(tracker, rate)
 
-    return Identities(make_tracker, settings.tracker)
+    return Identities(make_tracker, tracker)
 
 
 def _has_gpu() -> bool:

@@ -9,7 +9,8 @@
     │   └── WeightsError               … a download, a checksum, a Git-LFS pointer
     ├── OutputError                5   a result cannot be written
     │   ├── OutputExists               … because it is there already and --force was not given
-    │   └── DiskFull                   … because there is no room
+    │   ├── DiskFull                   … because there is no room
+    │   └── FilesStopped               … for now: the live service goes on without its files
     └── QueueError                 6   the queue or store cannot be reached or holds what we cannot read
         ├── CodecError                 … because the bytes are no record of ours
         ├── QueueFull                  … because no worker made room before we were told to stop
@@ -75,6 +76,10 @@ class OutputExists(OutputError):  # noqa: N818
 
 class DiskFull(OutputError):  # noqa: N818
     """There is no room for an output."""
+
+
+class FilesStopped(OutputError):  # noqa: N818
+    """Files of the live service cannot be written for now. What was lost is counted; writing resumes by itself."""
 
 
 class QueueError(FerStreamError):

@@ -88,7 +88,7 @@ class Engine:
     ) -> JobSummary:
         """Run an open source and close it; `sink` gets its final frames, `look` its crops."""
         follower = build.make_follower(source, self.detector, self.settings, metrics)
-        builder = TimelineBuilder(self.settings.timeline)
+        builder = TimelineBuilder(self.settings.timeline.at_rate(build.rate_of(source, self.settings.fps)))
         try:
             run = run_file(
                 source,

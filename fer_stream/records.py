@@ -41,17 +41,9 @@ def epoch_ms_of(stream_id: str) -> int:
     return int(stream_id.partition("@")[2] or 0)
 
 
-def epoch_of(stream_id: str) -> int:
-    """The epoch of a stream in Unix ms. Raises `ValueError` for a stream without one, as of a plain file."""
-    _, _, epoch = stream_id.partition("@")
-    if not epoch.isdecimal():
-        raise ValueError(f"Expected a stream with an epoch, as in front-door@1767225600000, received {stream_id}")
-    return int(epoch)
-
-
 def unix_time(stream_id: str, time_s: float) -> float:
     """The wall time, in Unix seconds, of media time `time_s` of a stream."""
-    return epoch_of(stream_id) / 1000 + time_s
+    return epoch_ms_of(stream_id) / 1000 + time_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,15 +225,6 @@ class EmotionSegment:
     start_s: float
     end_s: float
     mean_prob: float
-
-
-@dataclass(frozen=True, slots=True)
-class ClosedSegment:
-    """A segment of one person of a stream that will not change any more."""
-
-    stream_id: str
-    track_id: int
-    segment: EmotionSegment
 
 
 @dataclass(frozen=True, slots=True)

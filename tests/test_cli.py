@@ -122,6 +122,12 @@ def test_wrong_settings(fer: Run, clips: Path, tmp_path: Path) -> None:
     assert fer("run", clips / "one_face_smile.mp4", "--fps", "-1", "--out", tmp_path).code == 2
 
 
+def test_thumbnails_would_undo_redaction(fer: Run, clips: Path, tmp_path: Path) -> None:
+    said = fer("run", clips / "one_face_smile.mp4", "--thumbnails", "--redact", "blur", "--out", tmp_path)
+    assert said.code == 2
+    assert "leave one of them out" in said.err
+
+
 def test_missing_weights_say_what_to_do(
     fer: Run, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,10 +190,10 @@ def test_when_stopped_the_outputs_are_whole(
     for source in sources:
         table = pd.read_csv(out / f"{source.stem}.frames.csv")
         document = json.loads((out / f"{source.stem}.timeline.json").read_text())
-        assert document["source"]["stopped"] == "interrupted"
-        assert 0 < len(table.frame_index.unique()) == document["source"]["frames"] < 1394
+        assert document["analysed"]["stopped"] == "interrupted"
+        assert 0 < len(table.frame_index.unique()) == document["analysed"]["frames"] < 1394
         with av.open(str(out / f"{source.stem}.annotated.mp4")) as video:
-            assert sum(1 for _ in video.decode(video=0)) == document["source"]["frames"]
+            assert sum(1 for _ in video.decode(video=0)) == document["analysed"]["frames"]
     assert not list(out.glob(".*")), "nothing half-written is left"
 
 

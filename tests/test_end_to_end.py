@@ -41,9 +41,7 @@ def look(engine: Engine, clip: Path) -> Analysis:
 
 
 @pytest.mark.parametrize("name", CLIPS)
-def test_the_right_number_of_people_with_labels_that_hold(
-    engine: Engine, clips: Path, name: str
-) -> None:
+def test_the_right_number_of_people_with_labels_that_hold(engine: Engine, clips: Path, name: str) -> None:
     people, frames, least_labelled, most_changes = CLIPS[name]
     analysis = look(engine, clips / f"{name}.mp4")
     assert len(analysis.timelines) == people
@@ -87,6 +85,15 @@ def test_faces_in_the_same_place_on_both_sides_of_a_join_are_two_people(
     boxes = {face.track_id: face.xyxy for frame in analyze(joined, engine.settings).frames for face in frame.faces}
     assert first.frame_index[-1] < second.frame_index[0]
     assert set(boxes) == {1, 2}
+
+
+@pytest.mark.parametrize("fps", [0.5, 1.0, 5.0])
+def test_a_lower_rate_tells_the_same_story(engine: Engine, clips: Path, fps: float) -> None:
+    analysis = analyze(clips / "one_face_crying.mp4", engine.settings.with_values({"fps": fps}))
+    (person,) = analysis.summary.people
+    assert len(analysis.frames) == pytest.approx(19.7 * fps, abs=1)
+    assert next(iter(person.shares)) == "happy"
+    assert sum(segment.end_s - segment.start_s for segment in person.segments) == pytest.approx(19.7, abs=1 / fps)
 
 
 def join(first: Path, second: Path, target: Path) -> None:

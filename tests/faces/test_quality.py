@@ -127,13 +127,15 @@ def test_sharpness_depends_neither_on_light_nor_on_contrast() -> None:
     [
         (box(0, 0, 640, 480), 1),
         (box(-50, 0, 100, 100), 0.5),
-        (box(590, 430, 100, 100), 0.25),
+        (box(590, -50, 100, 100), 0.25),
+        (box(100, 400, 100, 100), 0.6),
+        (box(100, 430, 100, 100), 0),
         (box(700, 0, 10, 10), 0),
         (box(10, 10, 0, 5), 0),
         (box(10, 10, -5, -5), 0),
     ],
 )
-def test_visible_is_the_share_inside(xyxy: F32, share: float) -> None:
+def test_visible_is_the_share_inside_less_what_is_missing_below(xyxy: F32, share: float) -> None:
     assert visible(SHAPE, xyxy) == pytest.approx(share)
 
 

@@ -1,0 +1,118 @@
+"""The probabilities of every person over time, in bounded memory: what picture and report draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_stream.records import F32, F64, LABELS, LabelledFrame
+
+MAX_POINTS = 1024
+"""Points a person is drawn with at the most: about one per pixel of a wide chart."""
+
+_FIRST_WIDTH_S = 0.01
+_TIME, _COUNT = len(LABELS), len(LABELS) + 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Points:
+    """One person over time; n is the number of points.
+
+    `time_s` float64 (n,) rises, `probs` float32 (n, 7) are mean smoothed probabilities, `returns` bool (n,) is
+    true where the person comes back after an absence: no line leads there.
+    """
+
+    time_s: F64
+    probs: F32
+    returns: NDArray[np.bool_]
+
+
+class Trace:
+    """Collects smoothed probabilities as the job runs.
+
+    Frames that were taken already are passed over, so that all the writers that share a trace may feed it. A
+    person is away when frames were looked at without finding them for longer than `max_gap_s`.
+    """
+
+    def __init__(self, *, max_points: int = MAX_POINTS, max_gap_s: float = 0.5) -> None:
+        self._max_points = max_points
+        self._max_gap_s = max_gap_s
+        self._people: dict[int, _Bins] = {}
+        self._frames = 0
+        self._last_index = -1
+
+    def add(self, frames: Sequence[LabelledFrame]) -> None:
+        """Take the next frames, final and in order."""
+        for frame in frames:
+            if frame.index <= self._last_index:
+                continue
+            self._last_index = frame.index
+            self._frames += 1
+            for face in frame.faces:
+                bins = self._people.setdefault(face.track_id, _Bins(self._max_points))
+                bins.add(frame.time_s, face.smoothed, self._frames, self._max_gap_s)
+
+    def points(self, track_id: int) -> Points:
+        """Person `track_id` so far; no points for somebody who was never seen."""
+        return self._people.get(track_id, _Bins(self._max_points)).points()
+
+
+class _Bins:
+    """Sums over equal bins of time. Whenever there are too many bins, their width doubles.
+
+    Only bins that hold something take room, so a long absence costs nothing.
+    """
+
+    def __init__(self, max_points: int) -> None:
+        self._max_points = max_points
+        self._width_s = _FIRST_WIDTH_S
+        self._rows = np.zeros((16, len(LABELS) + 2))
+        self._returns = np.zeros(16, np.bool_)
+        self._used = 0
+        self._bin = -1
+        self._last_frame = 0
+        self._last_s = 0.0
+
+    def add(self, time_s: float, probs: F32, frame: int, max_gap_s: float) -> None:
+        away = self._used > 0 and frame - self._last_frame > 1 and time_s - self._last_s > max_gap_s
+        self._last_frame, self._last_s = frame, time_s
+        while self._used == self._max_points and int(time_s / self._width_s) != self._bin:
+            self._widen()
+        if self._used == 0 or int(time_s / self._width_s) != self._bin:
+            self._open(time_s, away)
+        row = self._rows[self._used - 1]
+        row[:_TIME] += probs
+        row[_TIME] += time_s
+        row[_COUNT] += 1
+
+    def _open(self, time_s: float, away: bool) -> None:
+        if self._used == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+            self._returns = np.concatenate([self._returns, np.zeros_like(self._returns)])
+        self._bin = int(time_s / self._width_s)
+        self._returns[self._used] = away
+        self._used += 1
+
+    def _widen(self) -> None:
+        self._width_s *= 2
+        rows = self._rows[: self._used]
+        bins = (rows[:, _TIME] / rows[:, _COUNT] / self._width_s).astype(np.int64)
+        starts = np.flatnonzero(np.diff(bins, prepend=-1))
+        merged = np.add.reduceat(rows, starts)
+        self._returns[: len(starts)] = self._returns[starts]
+        self._rows[: len(starts)] = merged
+        self._rows[len(starts) :] = 0
+        self._used = len(starts)
+        self._bin = int(bins[-1])
+
+    def points(self) -> Points:
+        rows = self._rows[: self._used]
+        counts = rows[:, _COUNT:]
+        return Points(
+            time_s=rows[:, _TIME] / counts[:, 0],
+            probs=(rows[:, :_TIME] / counts).astype(np.float32),
+            returns=self._returns[: self._used].copy(),
+        )
