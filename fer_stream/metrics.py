@@ -64,6 +64,10 @@ class Metrics:
             buckets=_BUCKETS_S,
             registry=registry,
         )
+        self.end_to_end = Histogram(
+            "fer_end_to_end_seconds", "Seconds from a face's frame to its published result.",
+            buckets=_BUCKETS_S, registry=registry,
+        )  # fmt: skip
         self.redelivered = Counter("fer_redelivered", "Face crops delivered again.", registry=registry)
         self._stages: dict[Stage, Histogram] = {
             stage: Histogram(f"fer_{stage}_seconds", help_text, buckets=_BUCKETS_S, registry=registry)

@@ -12,7 +12,7 @@ and the same as three, with a queue between them:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -33,11 +33,17 @@ from fer_stream.records import (
     Prediction,
 )
 from fer_stream.timeline.builder import Message, TimelineBuilder
+from fer_stream.timeline.keeper import TimelineKeeper
 
 _log = logging.getLogger(__name__)
 
 # A batch also ends after so many frames, so that a film without faces does not pile up.
 _MAX_FRAMES_PER_BATCH = 64
+
+# A commit costs a state of about 20 KB per source; what a crash loses is read again from the journal.
+_COMMIT_S = 1.0
+_MAX_ENTRIES = 500
+_IDLE_S = 0.05
 
 
 class Flag(Protocol):
@@ -109,28 +115,32 @@ def run_capture(
 ) -> None:
     """Put the faces of every frame on the queue until `messages`, those of `source`, end.
 
-    The crops of a frame are put before its mark, so that whoever has read the mark knows that its crops were put.
+    The crops of a frame are put before its mark, so that whoever has read the mark knows that its crops were put. A
+    gap follows the first mark after it, which tells the epoch that it belongs to.
     """
     name = source.info.name
     end = EndOfStream(source.stream_id, 0.0, 0, 0)
+    gaps: list[Gap] = []
 
     def tell(items: Sequence[FaceCrop | FrameMark]) -> int:
         crops = [item for item in items if isinstance(item, FaceCrop)]
         if crops:
             metrics.crops_put.labels(name).inc(len(crops))
             metrics.crops_dropped.labels(name, "overflow").inc(queue.put(crops))
-        journal.append([item for item in items if isinstance(item, FrameMark)])
+        if marks := [item for item in items if isinstance(item, FrameMark)]:
+            journal.append([*marks, *gaps])
+            gaps.clear()
         return len(crops)
 
     for message in messages:
         if isinstance(message, Gap):
-            journal.append([message])
+            gaps.append(message)
             continue
         metrics.frames.labels(name).inc()
         crops = tell(follower.follow(message))
         end = EndOfStream(source.stream_id, message.time_s, end.frames + 1, end.crops + crops)
     crops = tell(follower.finish())
-    journal.append([replace(end, crops=end.crops + crops)])
+    journal.append([replace(end, crops=end.crops + crops), *gaps])
 
 
 def run_recognize(
@@ -152,6 +162,55 @@ def run_recognize(
                 metrics.redelivered.inc()
         if deliveries:
             queue.settle(_classify_what_can_be(deliveries, classifier, metrics))
+
+
+def run_timeline(
+    sources: Callable[[], Collection[str]],
+    queue: MessageQueue,
+    journal: Journal,
+    keeper: TimelineKeeper,
+    *,
+    metrics: Metrics,
+    stop: Flag,
+    now: Callable[[], float],
+    monotonic: Callable[[], float],
+) -> None:
+    """Bring the timelines of `sources` up to what captures and workers say, until `stop` is set.
+
+    `now` is Unix time. Whatever was read is committed at the end.
+    """
+    committed_s = monotonic()
+    while not stop.is_set():
+        for source in sources():
+            keeper.open(source)
+        _follow_journal(queue, journal, keeper, metrics, now)
+        if monotonic() - committed_s >= _COMMIT_S:
+            committed_s = monotonic()
+            _commit(keeper, journal)
+    _commit(keeper, journal)
+
+
+def _follow_journal(
+    queue: MessageQueue, journal: Journal, keeper: TimelineKeeper, metrics: Metrics, now: Callable[[], float]
+) -> None:
+    """Read the journal to its end, and settle what was complete before."""
+    horizons = {source: keeper.horizon(source, queue.oldest(source)) for source in keeper.positions}
+    captured: list[float] = []
+    entries = journal.read(keeper.positions, _MAX_ENTRIES, _IDLE_S)
+    while entries:
+        keeper.add(entries)
+        captured += [entry.message.captured_at for entry in entries if isinstance(entry.message, Prediction)]
+        entries = journal.read(keeper.positions, _MAX_ENTRIES, 0)
+    with metrics.timed("timeline"):
+        for source, horizon in horizons.items():
+            keeper.settle(source, horizon)
+    for captured_at in captured:
+        metrics.end_to_end.observe(max(0.0, now() - captured_at))
+
+
+def _commit(keeper: TimelineKeeper, journal: Journal) -> None:
+    for source, position in keeper.commit():
+        journal.trim(source, position)
 
 
 def _classify_what_can_be(

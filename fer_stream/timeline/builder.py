@@ -95,13 +95,14 @@ class TimelineBuilder:
             person.leave()
         return self._labelled_frames()
 
-    def fresh(self) -> list[LabelledFrame]:
+    def fresh(self, final: Sequence[LabelledFrame]) -> list[LabelledFrame]:
         """The frames that became complete since the last call, with the labels that can be told at once.
 
-        Such a label may still change. A frame that became final before anyone asked is left out.
+        Such a label may still change. `final` are the frames that became final since then; those that were never
+        shown are shown as they are.
         """
         shown, self._shown = self._shown, self._taken
-        return [
+        return [frame for frame in final if frame.index > shown] + [
             _labelled_frame(pending.mark, [self._provisional(*face) for face in pending.faces])
             for pending in self._unlabelled
             if pending.mark.index > shown

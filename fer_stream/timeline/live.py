@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from fer_stream.config import TimelineSettings
 from fer_stream.records import (
+    ClosedGap,
     ClosedSegment,
     EndOfStream,
     FaceCrop,
@@ -30,7 +31,15 @@ class News:
     fresh: list[LabelledFrame] = field(default_factory=list)
     frames: list[LabelledFrame] = field(default_factory=list)
     segments: list[ClosedSegment] = field(default_factory=list)
-    gaps: list[Gap] = field(default_factory=list)
+    gaps: list[ClosedGap] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """Media time of a stream before which no face will come any more; infinity where the stream is over."""
+
+    stream_id: str | None
+    before_s: float
 
 
 class SourceTimeline:
@@ -50,6 +59,10 @@ class SourceTimeline:
         self._missing = self._late = 0
 
     @property
+    def _epoch_ms(self) -> int:
+        return epoch_ms_of(self._stream_id or "")
+
+    @property
     def missing(self) -> int:
         """Faces that were announced and never came."""
         return self._missing + self._builder.missing
@@ -61,23 +74,43 @@ class SourceTimeline:
 
     def add(self, messages: Iterable[Message]) -> None:
         """Take what captures and workers said, in the order of the journal."""
+        run: list[FrameMark | Prediction] = []
         for message in messages:
             if isinstance(message, Gap):
-                self._news.gaps.append(message)
-            elif self._is_current(message):
-                self._ending = self._ending or isinstance(message, EndOfStream)
-                if not isinstance(message, EndOfStream):
-                    self._note(self._builder.add([message]))
+                self._note_gap(message)
+                continue
+            if _stream_id(message) != self._stream_id:
+                self._note(self._builder.add(run))
+                run = []
+                if not self._begin_epoch(message):
+                    continue
+            if isinstance(message, EndOfStream):
+                self._ending = True
+            else:
+                run.append(message)
+        self._note(self._builder.add(run))
 
-    def settle(self, oldest: FaceCrop | None) -> None:
-        """Make final what can be: `oldest` is the oldest crop that was open *before* the journal was read to its end.
+    def horizon(self, oldest: FaceCrop | None) -> Horizon:
+        """Up to when all faces are in, once the journal is read to its end; `oldest` is the oldest crop now open.
 
-        All predictions of crops before it are in, so a frame before it that lacks a face will never get it.
+        Ask before reading: what is read later may announce faces whose crops were not put yet. Crops before the
+        oldest one have their predictions in the journal. Where none is open, that goes for all frames known by now.
         """
-        known_s = math.inf if oldest is None or oldest.key.stream_id != self._stream_id else oldest.time_s
+        if oldest is None or epoch_ms_of(oldest.key.stream_id) > self._epoch_ms:
+            return Horizon(
+                self._stream_id, math.inf if self._ending else math.nextafter(self._builder.newest_s, math.inf)
+            )
+        if oldest.key.stream_id != self._stream_id:
+            return Horizon(self._stream_id, -math.inf)
+        return Horizon(self._stream_id, oldest.time_s)
+
+    def settle(self, horizon: Horizon) -> None:
+        """Make final what can be: a frame before `horizon` that lacks a face will never get it."""
+        if horizon.stream_id != self._stream_id:
+            return
         overdue_s = self._builder.newest_s - self._lateness_s
-        self._note(self._builder.give_up_before(max(known_s, overdue_s)))
-        if self._ending and oldest is None:
+        self._note(self._builder.give_up_before(max(horizon.before_s, overdue_s)))
+        if horizon.before_s == math.inf:
             self._end()
 
     def news(self) -> News:
@@ -104,17 +137,20 @@ class SourceTimeline:
         self._stream_id, self._ending = document["stream_id"], document["ending"]
         self._missing, self._late = document["missing"], document["late"]
 
-    def _is_current(self, message: Prediction | FrameMark | EndOfStream) -> bool:
-        """Does the message belong to the present epoch? A newer one begins with it."""
-        stream_id = message.key.stream_id if isinstance(message, Prediction) else message.stream_id
-        if stream_id == self._stream_id:
-            return True
-        if self._stream_id is not None and epoch_ms_of(stream_id) < epoch_ms_of(self._stream_id):
+    def _begin_epoch(self, message: Prediction | FrameMark | EndOfStream) -> bool:
+        """Begin the epoch of `message`, unless it is an old one, of which nothing more is wanted."""
+        stream_id = _stream_id(message)
+        if epoch_ms_of(stream_id) < self._epoch_ms:
             self._late += isinstance(message, Prediction)
             return False
         self._end()
         self._stream_id = stream_id
         return True
+
+    def _note_gap(self, gap: Gap) -> None:
+        """A capture tells of a gap after something else of its epoch, so the gap belongs to the present one."""
+        if self._stream_id is not None:
+            self._news.gaps.append(ClosedGap(self._stream_id, gap))
 
     def _end(self) -> None:
         """Close the present epoch."""
@@ -127,4 +163,8 @@ class SourceTimeline:
 
     def _note(self, frames: list[LabelledFrame]) -> None:
         self._news.frames += frames
-        self._news.fresh += self._builder.fresh()
+        self._news.fresh += self._builder.fresh(frames)
+
+
+def _stream_id(message: Prediction | FrameMark | EndOfStream) -> str:
+    return message.key.stream_id if isinstance(message, Prediction) else message.stream_id

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from fer_stream.records import JobSummary, LabelledFrame
+from fer_stream.records import ClosedGap, ClosedSegment, JobSummary, LabelledFrame
 
 
 class Writer(Protocol):
@@ -28,4 +28,24 @@ class Writer(Protocol):
 
     def discard(self) -> None:
         """Give up: leave nothing behind. May follow `finish`, and then does nothing."""
+        ...
+
+
+class RollingWriter(Protocol):
+    """Writes the tables of sources that never end, so that they can be continued from a checkpoint."""
+
+    def append_frames(self, source: str, frames: Sequence[LabelledFrame]) -> None:
+        """Append final frames, in order. Raises `FilesStopped` once when writing is no longer possible."""
+        ...
+
+    def append_segments(self, source: str, segments: Sequence[ClosedSegment], gaps: Sequence[ClosedGap]) -> None:
+        """Append closed segments and gaps. Raises `FilesStopped` as `append_frames` does."""
+        ...
+
+    def offsets(self, source: str) -> dict[str, int]:
+        """How far the files of `source` are written, for a checkpoint."""
+        ...
+
+    def truncate(self, source: str, offsets: Mapping[str, int]) -> None:
+        """Go back to what `offsets` said."""
         ...

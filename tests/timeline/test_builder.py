@@ -188,10 +188,9 @@ def test_a_face_that_comes_after_it_was_given_up_is_late() -> None:
 def test_every_frame_can_be_seen_at_once() -> None:
     builder = TimelineBuilder(SETTINGS)
     seen: list[LabelledFrame] = []
-    for message in messages([[(1, "neutral")]] * 50 + [[(1, "happy")]] * 50)[:-1]:
-        builder.add([message])
-        seen += builder.fresh()
-    assert [frame.index for frame in seen] == list(range(100))
+    for message in messages([[(1, "neutral")]] * 50 + [[(1, "happy")]] * 50 + [[]] * 50)[:-1]:
+        seen += builder.fresh(builder.add([message]))
+    assert [frame.index for frame in seen] == list(range(150))
     assert [seen[index].faces[0].label for index in (0, 40, 49, 99)] == ["neutral", "neutral", "neutral", "happy"]
 
 

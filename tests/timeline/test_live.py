@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fer_stream.config import TimelineSettings
 from fer_stream.records import (
     LABELS,
+    ClosedGap,
     ClosedSegment,
     EndOfStream,
     FaceCrop,
@@ -79,10 +80,10 @@ def test_what_belongs_to_an_old_epoch_is_late() -> None:
 def test_the_end_of_the_stream_waits_for_open_crops() -> None:
     timeline = make()
     timeline.add([*film("happy", 30), mark(30), EndOfStream(stream(1), 3.0, 31, 31)])
-    timeline.settle(oldest=crop(30))
+    timeline.settle(timeline.horizon(crop(30)))
     assert timeline.news().segments == []
     timeline.add([prediction(30, "happy")])
-    timeline.settle(oldest=None)
+    timeline.settle(timeline.horizon(None))
     news = timeline.news()
     assert labels(news.segments) == [(stream(1), 1, "happy")]
     assert timeline.missing == 0
@@ -93,9 +94,9 @@ def test_a_frame_waits_only_while_its_crop_is_open() -> None:
     told = film("happy", 15)
     del told[20]  # the prediction of frame 10: its crop was dropped
     timeline.add(told)
-    timeline.settle(oldest=crop(9))
+    timeline.settle(timeline.horizon(crop(9)))
     assert len(timeline.news().fresh) == 10
-    timeline.settle(oldest=crop(13))
+    timeline.settle(timeline.horizon(crop(13)))
     assert [frame.index for frame in timeline.news().fresh] == [10, 11, 12, 13, 14]
     assert timeline.missing == 1
 
@@ -103,17 +104,37 @@ def test_a_frame_waits_only_while_its_crop_is_open() -> None:
 def test_no_frame_waits_longer_than_the_lateness() -> None:
     timeline = make()
     timeline.add([mark(0), *(mark(index, faces=0) for index in range(1, 40))])
-    timeline.settle(oldest=crop(0))
+    timeline.settle(timeline.horizon(crop(0)))
     assert timeline.missing == 1
     timeline.add([prediction(0, "happy")])
     assert timeline.late == 1
+
+
+def test_what_was_announced_after_the_horizon_was_asked_for_is_waited_for() -> None:
+    timeline = make()
+    timeline.add(film("happy", 5))
+    horizon = timeline.horizon(None)
+    timeline.add([mark(5), EndOfStream(stream(1), 0.5, 6, 6)])
+    timeline.settle(horizon)
+    timeline.add([prediction(5, "happy")])
+    timeline.settle(timeline.horizon(None))
+    assert (timeline.missing, timeline.late) == (0, 0)
+
+
+def test_crops_of_the_epoch_before_hold_the_present_one_up() -> None:
+    timeline = make()
+    timeline.add([*film("happy", 5, epoch=1), mark(0, epoch=2)])
+    timeline.settle(timeline.horizon(crop(4, epoch=1)))
+    assert timeline.missing == 0
+    timeline.settle(timeline.horizon(None))
+    assert timeline.missing == 1
 
 
 def test_an_outage_is_told() -> None:
     timeline = make()
     outage = Gap("door", 1.0, 4.0, "stalled")
     timeline.add([*film("happy", 10), outage])
-    assert timeline.news().gaps == [outage]
+    assert timeline.news().gaps == [ClosedGap(stream(1), outage)]
 
 
 Out = tuple[list[tuple[int, list[tuple[int, str]]]], list[ClosedSegment]]
@@ -130,7 +151,7 @@ def play(told: list[Message], chunks: int, restart_at: set[int]) -> Out:
             state = timeline.state()
             timeline = make()
             timeline.restore(state)
-    timeline.settle(oldest=None)
+    timeline.settle(timeline.horizon(None))
     news = timeline.news()
     faces = [(f.index, [(face.track_id, face.label) for face in f.faces]) for f in [*frames, *news.frames]]
     return faces, [*segments, *news.segments]

@@ -1,0 +1,126 @@
+"""Keeps the timelines of many sources: from the journal into the result store and the files, and never twice.
+
+What came out of the journal is committed with the position up to which it was read, the state of the timeline and
+the lengths of the files, in one step. After a crash the files are cut back to those lengths and the journal is read
+on from that position, so that nothing is written twice and nothing is left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from fer_stream.config import TimelineSettings
+from fer_stream.errors import FilesStopped
+from fer_stream.queues.queue import START, Entry
+from fer_stream.records import ClosedGap, ClosedSegment, FaceCrop
+from fer_stream.timeline.live import Horizon, SourceTimeline
+from fer_stream.timeline.store import Checkpoint, ResultStore
+from fer_stream.writers.writer import RollingWriter
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """One source: where its journal was read to, and what a commit has yet to write."""
+
+    timeline: SourceTimeline
+    position: str = START
+    committed: str = START
+    segments: list[ClosedSegment] = field(default_factory=list)
+    gaps: list[ClosedGap] = field(default_factory=list)
+
+
+class TimelineKeeper:
+    """The timelines of the sources of one shard. `files` None writes none."""
+
+    def __init__(
+        self,
+        store: ResultStore,
+        files: RollingWriter | None,
+        *,
+        settings: TimelineSettings,
+        lateness_s: float,
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._settings = settings
+        self._lateness_s = lateness_s
+        self._kept: dict[str, _Kept] = {}
+        self.unreadable = 0
+
+    def open(self, source: str) -> None:
+        """Begin with a source, or go on with it from its last commit. Does nothing for one that is open."""
+        if source in self._kept:
+            return
+        kept = _Kept(SourceTimeline(self._settings, self._lateness_s))
+        checkpoint = self._store.checkpoint(source)
+        if checkpoint is not None:
+            kept.timeline.restore(checkpoint.state)
+            kept.position = kept.committed = checkpoint.position
+        self._kept[source] = kept
+        offsets = checkpoint.files if checkpoint else {}
+        self._write(lambda files: files.truncate(source, offsets))
+
+    @property
+    def positions(self) -> dict[str, str]:
+        """Where the journal of each source is to be read on."""
+        return {source: kept.position for source, kept in self._kept.items()}
+
+    def lost(self, source: str) -> tuple[int, int]:
+        """Faces of a source that never came, and that came too late."""
+        timeline = self._kept[source].timeline
+        return timeline.missing, timeline.late
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Take entries of the journal, in order."""
+        for entry in entries:
+            kept = self._kept[entry.source]
+            kept.position = entry.position
+            if entry.message is None:
+                self.unreadable += 1
+            else:
+                kept.timeline.add([entry.message])
+
+    def horizon(self, source: str, oldest: FaceCrop | None) -> Horizon:
+        """As `SourceTimeline.horizon`."""
+        return self._kept[source].timeline.horizon(oldest)
+
+    def settle(self, source: str, horizon: Horizon) -> None:
+        """Make final what can be, and show it."""
+        kept = self._kept[source]
+        kept.timeline.settle(horizon)
+        news = kept.timeline.news()
+        if news.fresh:
+            self._store.publish(source, news.fresh)
+        kept.segments += news.segments
+        kept.gaps += news.gaps
+        self._write(lambda files: files.append_frames(source, news.frames))
+        self._write(lambda files: files.append_segments(source, news.segments, news.gaps))
+
+    def commit(self) -> list[tuple[str, str]]:
+        """Commit what happened since the last time; the sources concerned and what of their journals is done with."""
+        done = []
+        for source, kept in self._kept.items():
+            if kept.position != kept.committed or kept.segments or kept.gaps:
+                offsets = self._files.offsets(source) if self._files else {}
+                checkpoint = Checkpoint(kept.position, kept.timeline.state(), offsets)
+                self._store.commit(source, checkpoint, kept.segments, kept.gaps)
+                kept.committed, kept.segments, kept.gaps = kept.position, [], []
+                done.append((source, kept.position))
+        return done
+
+    def close(self, sources: Sequence[str]) -> None:
+        """Forget sources that are gone; commit first."""
+        for source in sources:
+            self._kept.pop(source, None)
+
+    def _write(self, write: Callable[[RollingWriter], None]) -> None:
+        if self._files is None:
+            return
+        try:
+            write(self._files)
+        except FilesStopped as error:
+            _log.error("%s", error)

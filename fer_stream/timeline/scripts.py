@@ -1,0 +1,25 @@
+"""The Lua scripts of the result store, put together from their files."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from fer_stream.leases import GUARD
+from fer_stream.redis_link import Script
+
+_LUA = resources.files("fer_stream.timeline") / "lua"
+_ALWAYS = "#!lua flags=allow-oom\n"
+_WITH_ROOM = "#!lua\n"
+"""A server at its memory limit refuses such a script before its first step."""
+
+
+def _file(name: str) -> str:
+    return (_LUA / f"{name}.lua").read_text(encoding="utf-8")
+
+
+# Results may be left out. The history is small, and a commit that cannot be written would stop the timeline.
+PUBLISH = Script(_WITH_ROOM + GUARD + _file("sources") + _file("publish"))
+COMMIT = Script(_ALWAYS + GUARD + _file("sources") + _file("commit"))
+STATE = Script(_ALWAYS + _file("sources") + _file("state"))
+PROBE = Script(_WITH_ROOM + "return 1\n")
+"""Does nothing, with whatever keys."""

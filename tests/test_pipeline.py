@@ -1,0 +1,131 @@
+"""The loops joined in one process: what passes through the queue is what `run_file` makes of the same file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from fer_stream import FileSettings, build
+from fer_stream.config import DetectorSettings
+from fer_stream.filejob import Engine
+from fer_stream.metrics import Metrics
+from fer_stream.pipeline import run_capture, run_recognize, run_timeline
+from fer_stream.queues.memory import MemoryJournal, MemoryQueue
+from fer_stream.queues.queue import Overflow, Redelivery
+from fer_stream.records import F32, U8, EmotionSegment, LabelledFrame, ModelSpec
+from fer_stream.timeline.keeper import TimelineKeeper
+from fer_stream.timeline.memory import MemoryStore
+
+NAME = "clip"
+
+
+@pytest.fixture(scope="module")
+def engine(yunet_weights: Path) -> Engine:
+    return Engine(FileSettings(detector=DetectorSettings(kind="yunet", weights=yunet_weights)))
+
+
+class Poisoned:
+    """A classifier that fails on one crop, whatever batch it comes in."""
+
+    def __init__(self, engine: Engine, poison: bytes) -> None:
+        self.spec: ModelSpec = engine.classifier.spec
+        self._real = engine.classifier
+        self._poison = poison
+
+    def predict(self, pixels: U8) -> F32:
+        if any(one.tobytes() == self._poison for one in pixels):
+            raise RuntimeError("poison")
+        return self._real.predict(pixels)
+
+
+def metrics() -> Metrics:
+    return Metrics(CollectorRegistry())
+
+
+def through_the_queue(
+    engine: Engine, clip: Path, *, poison: bytes = b""
+) -> tuple[MemoryStore, TimelineKeeper, MemoryQueue]:
+    """Capture, worker and timeline at the same time, on a queue of 40 crops that blocks the reader."""
+    stop, ended = Event(), Event()
+    journal, store = MemoryJournal(), MemoryStore()
+    queue = MemoryQueue(
+        journal, Overflow.file(capacity=40), Redelivery(after_s=0.05, deliveries=2), idle_s=0.02, stop=stop
+    )
+    source = engine.open(clip, NAME)
+    keeper = TimelineKeeper(store, None, settings=engine.settings.timeline, lateness_s=60)
+
+    def capture() -> None:
+        follower = build.make_follower(source, engine.detector, engine.settings, metrics())
+        run_capture(source.frames(), source, follower, queue, journal, metrics=metrics())
+        ended.set()
+
+    def recognize() -> None:
+        classifier = Poisoned(engine, poison) if poison else engine.classifier
+        run_recognize(queue, classifier, max_batch=16, max_wait_s=0, metrics=metrics(), stop=stop, now=time.time)
+
+    def timeline() -> None:
+        run_timeline(
+            lambda: [NAME],
+            queue,
+            journal,
+            keeper,
+            metrics=metrics(),
+            stop=stop,
+            now=time.time,
+            monotonic=time.monotonic,
+        )
+
+    threads = [Thread(target=work) for work in (capture, recognize, timeline)]
+    for thread in threads:
+        thread.start()
+    assert ended.wait(60)
+    deadline = time.monotonic() + 30
+    while queue.counts(source.stream_id).open and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    return store, keeper, queue
+
+
+def told(store: MemoryStore) -> list[tuple[int, EmotionSegment]]:
+    return sorted(
+        ((one.track_id, one.segment) for one in store.segments(NAME, 0, time.time() + 1e6)),
+        key=lambda pair: (pair[0], pair[1].start_s),
+    )
+
+
+@pytest.mark.parametrize("name", ["one_face_crying", "two_faces", "leave_and_return"])
+def test_a_file_through_the_queue_is_a_file_through_run(engine: Engine, clips: Path, name: str) -> None:
+    clip = clips / f"{name}.mp4"
+    frames: list[LabelledFrame] = []
+    summary = engine.process(engine.open(clip, NAME), frames.extend, metrics=metrics())
+    store, keeper, _ = through_the_queue(engine, clip)
+    assert keeper.lost(NAME) == (0, 0)
+    expected = [(person.track_id, segment) for person in summary.people for segment in person.segments]
+    assert told(store) == expected
+    shown = store.results(NAME, "0", 10_000, 0)
+    assert [frame.index for frame in shown] == [frame.index for frame in frames]
+
+
+def test_a_poison_crop_costs_itself_alone(engine: Engine, clips: Path) -> None:
+    clip = clips / "one_face_smile.mp4"
+    poison: list[bytes] = []
+    engine.process(
+        engine.open(clip, NAME),
+        lambda _: None,
+        metrics=metrics(),
+        look=lambda crops: poison.extend(c.pixels.tobytes() for c in crops),
+    )
+    store, keeper, queue = through_the_queue(engine, clip, poison=poison[30])
+    (stream_id,) = {frame.stream_id for frame in store.results(NAME, "0", 1, 0)}
+    counts = queue.counts(stream_id)
+    assert (counts.put, counts.settled, counts.dead) == (72, 71, 1)
+    assert keeper.lost(NAME) == (1, 0)
+    assert [segment.label for _, segment in told(store)] == ["neutral", "happy"]
