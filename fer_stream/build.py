@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fer_stream import weights
 from fer_stream.capture.find import is_image
 from fer_stream.capture.source import FrameSource, Sampler
-from fer_stream.config import DetectorSettings, FileSettings, ModelSettings
+from fer_stream.config import DetectorSettings, FileSettings, ModelSettings, SourceSettings
 from fer_stream.errors import WeightsError
 from fer_stream.faces.crop import geometry_of
 from fer_stream.faces.follow import FaceFollower
@@ -17,6 +17,7 @@ from fer_stream.faces.tracker import EverybodyNew, FaceTracker, Identifier, Iden
 from fer_stream.metrics import Metrics
 
 if TYPE_CHECKING:
+    from fer_stream.capture.live import LiveSource
     from fer_stream.faces.detector import FaceDetector
     from fer_stream.recognize.classifier import EmotionClassifier
 
@@ -74,11 +75,19 @@ def make_classifier(settings: ModelSettings, *, threads: int = 1) -> EmotionClas
 
 
 def make_follower(
-    source: FrameSource, detector: FaceDetector, settings: FileSettings, metrics: Metrics
+    source: FrameSource, detector: FaceDetector, settings: FileSettings | SourceSettings, metrics: Metrics
 ) -> FaceFollower:
     """What turns the frames of `source` into crops of known persons."""
     geometry = geometry_of(detector.name)
     return FaceFollower(detector, _identifier(source, settings), geometry, settings.quality, metrics)
+
+
+def open_live(name: str, settings: SourceSettings, *, last_epoch_ms: int, metrics: Metrics) -> LiveSource:
+    """A camera. Raises `UnreadableSource` where its address is none."""
+    from fer_stream.capture.live import LiveSource
+
+    url = settings.url.get_secret_value()
+    return LiveSource(url, name=name, metrics=metrics, settings=settings, last_epoch_ms=last_epoch_ms)
 
 
 def rate_of(source: FrameSource, fps: float | None) -> float:
@@ -97,7 +106,7 @@ def _blazeface(settings: DetectorSettings, threads: int) -> FaceDetector:
     return BlazeFaceDetector(settings.weights, min_confidence=settings.min_confidence, threads=threads)
 
 
-def _identifier(source: FrameSource, settings: FileSettings) -> Identifier:
+def _identifier(source: FrameSource, settings: FileSettings | SourceSettings) -> Identifier:
     if source.info.kind == "image":
         return EverybodyNew()
     rate = rate_of(source, settings.fps)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fer_stream import __version__
-from fer_stream.errors import FerStreamError
+from fer_stream import __version__, cli_service
+from fer_stream.errors import FerStreamError, OutputError, OutputExists
 
 if TYPE_CHECKING:
     from fer_stream.config import FileSettings
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 models = typer.Typer(help="Fetch and check the weights of the face detector.", no_args_is_help=True)
 app.add_typer(models, name="models")
+cli_service.add_to(app)
 
 
 class Detector(StrEnum):
@@ -72,10 +74,10 @@ Where several sources fail, the code is that of the first; the others go on.
 """
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; an error that fer-stream foresees becomes one sentence and its exit code."""
     try:
-        app()
+        app(arguments)
     except FerStreamError as error:
         typer.echo(f"fer-stream: {error}", err=True)
         raise SystemExit(error.exit_code) from None
@@ -123,9 +125,10 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
     """Turn recorded videos and still images into emotion timelines."""
-    from fer_stream.config import FileSettings, load_settings
+    from fer_stream.config import FileSettings
+    from fer_stream.yamlfile import load
 
-    settings = (load_settings(config) if config else FileSettings()).with_values(
+    settings = (load(config, FileSettings) if config else FileSettings()).with_values(
         {
             "fps": fps,
             "detector.kind": detector,
@@ -158,6 +161,44 @@ def _run_files(
         outcomes = run_jobs(jobs, settings, processes=processes or cores(), stop=stop, progress=console.progress)
         codes = [console.show(outcome) for outcome in outcomes]
     return stop.exit_code or next(filter(None, codes), 0)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("live.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there already.")] = False,
+) -> None:
+    """Write settings to start from, with two cameras and all defaults explained."""
+    from fer_stream.weights import packaged
+
+    text = (packaged("configs") / "live.yaml").read_text(encoding="utf-8")
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise OutputExists(f"{path} is there already: choose another name, or replace it with --force.") from None
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}. Choose another place.") from None
+    typer.echo(f"{path} is written. Put your cameras into it, then check it: fer-stream validate {path}")
+
+
+@app.command()
+def validate(path: Annotated[Path, typer.Argument(help="Settings of the live service, in YAML.")]) -> None:
+    """Check settings of the live service; say all that is wrong, with line and key."""
+    from fer_stream.config import LiveSettings
+    from fer_stream.writers.words import count
+    from fer_stream.yamlfile import load
+
+    sources = load(path, LiveSettings).sources
+    typer.echo(f"{path} is valid: {count(len(sources), 'source')} ({', '.join(sources) or 'none yet'}).")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the live settings, with which editors complete and check them."""
+    from fer_stream.config import LiveSettings
+
+    typer.echo(json.dumps(LiveSettings.model_json_schema(), indent=2))
 
 
 @models.command("list")
@@ -220,3 +261,7 @@ def stop_on_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor
 
 HIDDEN = "***"
 
@@ -44,3 +49,33 @@ def native_silence() -> Iterator[None]:
     finally:
         os.dup2(saved, 2)
         os.close(saved)
+
+
+def set_up(level: str, *, json: bool, role: str) -> None:
+    """Send all logs of this process to stderr, as text or as a line of JSON each, without any secret."""
+    import structlog
+
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.format_exc_info,
+        lambda _, __, event: {**event, "role": role, "pid": os.getpid()},
+        _redacted,
+    ]
+    renderer = (
+        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def _redacted(_: Any, __: str, event: EventDict) -> EventDict:
+    """The one place through which every log goes."""
+    return {key: redact(value) if isinstance(value, str) else value for key, value in event.items()}

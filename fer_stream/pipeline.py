@@ -187,6 +187,7 @@ def run_timeline(
         if monotonic() - committed_s >= _COMMIT_S:
             committed_s = monotonic()
             _commit(keeper, journal)
+    _follow_journal(queue, journal, keeper, metrics, now)
     _commit(keeper, journal)
 
 

@@ -37,7 +37,7 @@ def source_of(stream_id: str) -> str:
 
 
 def epoch_ms_of(stream_id: str) -> int:
-    """When the stream was opened, in Unix ms; 0 for a stream without an epoch. Wall time is this / 1000 + `time_s`."""
+    """When the stream was opened, in Unix ms; 0 for a stream without an epoch."""
     return int(stream_id.partition("@")[2] or 0)
 
 

@@ -56,7 +56,7 @@ def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from skimage import data, io
 
     path = tmp_path_factory.mktemp("portrait") / "portrait.png"
-    io.imsave(path, data.astronaut())
+    io.imsave(path, data.astronaut())  # type: ignore[no-untyped-call]
     return path
 
 

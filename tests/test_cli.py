@@ -206,7 +206,7 @@ def wait_until(condition: Callable[[], bool], limit_s: float = 60) -> None:
 
 def test_a_terminal_sees_progress(clips: Path, tmp_path: Path) -> None:
     master, slave = pty.openpty()
-    command = [FER_STREAM, "run", clips / "one_face_crying.mp4", "--out", tmp_path, "--no-video"]
+    command: list[str | Path] = [FER_STREAM, "run", clips / "one_face_crying.mp4", "--out", tmp_path, "--no-video"]
     process = subprocess.Popen(command, stderr=slave, stdout=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm"})
     os.close(slave)
     shown = b""
@@ -225,3 +225,47 @@ def test_the_api_needs_no_main_thread_or_folder(clips: Path) -> None:
     code = "from fer_stream import analyze; print(len(analyze({!r}).timelines))".format(str(clips / "two_faces.mp4"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "2"
+
+
+def test_live_settings_to_start_from(fer: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "live.yaml"
+    said = fer("init", path)
+    assert said.code == 0
+    assert f"fer-stream validate {path}" in said.out
+    shipped = Path(__file__).resolve().parent.parent / "configs" / "live.yaml"
+    assert path.read_text() == shipped.read_text()
+    monkeypatch.delenv("CAMERA_PASSWORD", raising=False)
+    said = fer("validate", path)
+    assert said.code == 2
+    assert "sources.front-door.url needs the environment variable CAMERA_PASSWORD, which is not set." in said.err
+    monkeypatch.setenv("CAMERA_PASSWORD", "abc")
+    assert fer("validate", path) == Said(0, f"{path} is valid: 2 sources (front-door, back-yard).\n", "")
+
+
+def test_init_replaces_nothing_unless_told_to(fer: Run, tmp_path: Path) -> None:
+    path = tmp_path / "live.yaml"
+    path.write_text("mine")
+    said = fer("init", path)
+    assert said.code == 5
+    assert "--force" in said.err
+    assert path.read_text() == "mine"
+    assert fer("init", path, "--force").code == 0
+    assert path.read_text() != "mine"
+    assert fer("init", tmp_path / "none" / "live.yaml").code == 5
+
+
+def test_validate_tells_every_fault(fer: Run, tmp_path: Path) -> None:
+    path = tmp_path / "live.yaml"
+    path.write_text("sources:\n  hall:\n    url: rtps://me:Canary7@cam\n    fsp: 5\nlog: {level: loud}\n")
+    said = fer("validate", path)
+    assert (said.code, said.out) == (2, "")
+    assert [line.partition("live.yaml:")[2].split(":")[0] for line in said.err.splitlines()] == ["3", "4", "5"]
+    assert "Canary7" not in said.err
+    path.write_text("log: {level: debug}\n")
+    assert fer("validate", path).out == f"{path} is valid: 0 sources (none yet).\n"
+
+
+def test_the_schema_is_json(fer: Run) -> None:
+    said = fer("schema")
+    assert said.code == 0
+    assert "sources" in json.loads(said.out)["properties"]

@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -37,7 +37,7 @@ def desk(clips: Path, portrait: Path, tmp_path_factory: pytest.TempPathFactory) 
     for name in ("talk.mp4", "talks/one.mp4", "more/two.mkv"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(clips / "one_face_smile.mp4", folder / name)
-    cv2.imwrite(str(folder / "photo.jpg"), cv2.imread(str(portrait)))
+    Image.open(portrait).save(folder / "photo.jpg")
     shutil.copy(ROOT / "configs" / "file.yaml", folder / "my.yaml")
     return folder
 

@@ -123,9 +123,9 @@ def test_table_timeline_and_arrays_say_the_same(engine: Engine, clips: Path, tmp
     timeline, (person,) = analysis.timelines[0], document["people"]
     assert table.frame_index.tolist() == timeline.frame_index.tolist()
     np.testing.assert_allclose(table[list(LABELS)], timeline.probs, atol=1e-4)
-    for row in table.itertuples():
-        told = [s["label"] for s in person["segments"] if s["start_s"] <= row.time_s + 1e-6 < s["end_s"]]
-        assert told == [row.label]
+    for time_s, label in zip(table.time_s.tolist(), table.label.tolist(), strict=True):
+        told = [s["label"] for s in person["segments"] if s["start_s"] <= time_s + 1e-6 < s["end_s"]]
+        assert told == [label]
     frame = analysis.to_dataframe()
     assert frame.columns.tolist() == table.columns.tolist()
     assert frame.label.tolist() == table.label.tolist()

@@ -12,16 +12,29 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fer_stream"
 
+
+def modules() -> dict[str, Path]:
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name != "__init__.py"
+    }
+
+
+MODULES = modules()
+
 ROOT = {"records", "errors"}
 CORE = {
-    "config", "metrics", "log", "weights", "capture.source", "faces.detector", "faces.tracker", "faces.cuts", "faces.crop",
+    "config.file", "config.groups", "config.live", "config.servers", "config.source", "expected", "yamlfile",
+    "metrics", "log", "weights", "capture.source", "faces.detector", "faces.tracker", "faces.cuts", "faces.crop",
     "faces.quality", "faces.follow", "queues.queue", "queues.codec", "queues.memory", "recognize.classifier",
-    "timeline.smoothing", "timeline.segments", "timeline.builder", "timeline.person", "timeline.live", "writers.writer",
+    "timeline.smoothing", "timeline.segments", "timeline.builder", "timeline.person", "timeline.live",
+    "timeline.keeper", "timeline.payload", "timeline.store", "timeline.memory", "writers.writer",
 }  # fmt: skip
 LINKS = {"redis_link", "leases"}  # adapters that the queue and the result store share
 LOOPS = {"pipeline"}
-ASSEMBLY = {"build", "filejob", "batch", "api"}
-ENTRY = {"cli", "console"}
+ASSEMBLY = {"build", "filejob", "batch", "api", *(name for name in MODULES if name.startswith("service."))}
+ENTRY = {"cli", "cli_service", "console"}
 
 HEAVY = (
     "tensorflow",
@@ -35,17 +48,6 @@ HEAVY = (
     "plotly",
     "matplotlib",
 )
-
-
-def modules() -> dict[str, Path]:
-    return {
-        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
-        for path in sorted(PACKAGE.rglob("*.py"))
-        if path.name != "__init__.py"
-    }
-
-
-MODULES = modules()
 
 
 def layer(module: str) -> int:
@@ -105,7 +107,7 @@ def test_there_are_no_cycles() -> None:
 
 
 def test_every_module_named_here_exists() -> None:
-    assert ROOT | CORE | LOOPS | ASSEMBLY | ENTRY <= MODULES.keys()
+    assert MODULES.keys() >= ROOT | CORE | LOOPS | ASSEMBLY | ENTRY
 
 
 def test_the_core_uses_no_heavy_library_but_image_functions() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from fer_stream.config import LiveSettings
+from fer_stream.config import CameraSettings
 from fer_stream.errors import UnreadableSource
 from fer_stream.log import redact
 
@@ -25,7 +25,7 @@ class Address:
     options: dict[str, str]
 
 
-def camera_address(url: str | int, settings: LiveSettings) -> Address:
+def camera_address(url: str | int, settings: CameraSettings) -> Address:
     """The address of a camera: an rtsp, rtsps, http or https URL, a device such as /dev/video0, or its number.
 
     Raises `UnreadableSource` for anything else.

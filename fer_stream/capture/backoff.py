@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from fer_stream.config import LiveSettings
+from fer_stream.config import CameraSettings
 
 STEADY_S = 5.0
 """A connection that gave pictures for so long held: even if it is lost at once again, trying soon does no harm."""
@@ -17,7 +17,7 @@ class Backoff:
     (wrong password, no such path) waits `retry_refused_s` at once: trying again faster locks accounts.
     """
 
-    def __init__(self, settings: LiveSettings, rng: random.Random) -> None:
+    def __init__(self, settings: CameraSettings, rng: random.Random) -> None:
         self._settings = settings
         self._rng = rng
         self._next_s = settings.retry_first_s

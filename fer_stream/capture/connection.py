@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from fer_stream.capture.address import Address
 from fer_stream.capture.clock import Pacer
 from fer_stream.capture.outage import Outage, outage
-from fer_stream.config import LiveSettings
+from fer_stream.config import CameraSettings
 from fer_stream.records import SourceInfo
 
 # These formats carry no time, and FFmpeg makes up a PTS at 25 pictures a second.
@@ -52,7 +52,7 @@ class Connection:
     def __init__(
         self,
         address: Address,
-        settings: LiveSettings,
+        settings: CameraSettings,
         listener: Listener,
         *,
         name: str,

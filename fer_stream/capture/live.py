@@ -25,7 +25,7 @@ from fer_stream.capture.backoff import Backoff
 from fer_stream.capture.connection import Connection
 from fer_stream.capture.feed import Feed, LiveState, Picture
 from fer_stream.capture.outage import Outage
-from fer_stream.config import LiveSettings
+from fer_stream.config import CameraSettings
 from fer_stream.metrics import Metrics
 from fer_stream.records import Damage, Frame, Gap, SourceInfo, stream_id_of
 
@@ -57,13 +57,13 @@ class LiveSource:
         *,
         name: str,
         metrics: Metrics,
-        settings: LiveSettings | None = None,
+        settings: CameraSettings | None = None,
         last_epoch_ms: int = 0,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
-        self._settings = settings or LiveSettings()
+        self._settings = settings or CameraSettings()
         self._address = camera_address(url, self._settings)
         self._name = name
         self._now = monotonic

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from fer_stream.records import Damage, Frame, SourceInfo
@@ -62,3 +62,15 @@ class Sampler:
             return False
         self._slot = slot
         return True
+
+
+def in_real_time(
+    frames: Iterator[Frame], *, monotonic: Callable[[], float], wait: Callable[[float], object]
+) -> Iterator[Frame]:
+    """Hold each frame back until its media time has passed since the first, so that a file plays like a camera."""
+    began_s: float | None = None
+    for frame in frames:
+        began_s = monotonic() - frame.time_s if began_s is None else began_s
+        if (early_s := began_s + frame.time_s - monotonic()) > 0:
+            wait(early_s)
+        yield frame

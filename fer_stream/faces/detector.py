@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Protocol
 
 from fer_stream.records import U8, Detections
@@ -19,3 +20,17 @@ class FaceDetector(Protocol):
         Boxes are px of `image` and may reach over its edge where a face does.
         """
         ...
+
+
+class OneAtATime:
+    """A detector that several threads may share: they wait for each other."""
+
+    def __init__(self, detector: FaceDetector) -> None:
+        self.name = detector.name
+        self._detector = detector
+        self._lock = Lock()
+
+    def detect(self, image: U8) -> Detections:
+        """As `FaceDetector.detect`."""
+        with self._lock:
+            return self._detector.detect(image)

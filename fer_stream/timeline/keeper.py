@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from fer_stream.config import TimelineSettings
-from fer_stream.errors import FilesStopped
+from fer_stream.errors import FilesStopped, StoreFull
 from fer_stream.queues.queue import START, Entry
-from fer_stream.records import ClosedGap, ClosedSegment, FaceCrop
+from fer_stream.records import ClosedGap, ClosedSegment, FaceCrop, LabelledFrame
 from fer_stream.timeline.live import Horizon, SourceTimeline
 from fer_stream.timeline.store import Checkpoint, ResultStore
 from fer_stream.writers.writer import RollingWriter
@@ -34,7 +34,10 @@ class _Kept:
 
 
 class TimelineKeeper:
-    """The timelines of the sources of one shard. `files` None writes none."""
+    """The timelines of the sources of one shard. `files` None writes none.
+
+    `unreadable` counts entries of the journal that are no messages, `unpublished` frames that a full store refused.
+    """
 
     def __init__(
         self,
@@ -49,7 +52,7 @@ class TimelineKeeper:
         self._settings = settings
         self._lateness_s = lateness_s
         self._kept: dict[str, _Kept] = {}
-        self.unreadable = 0
+        self.unreadable = self.unpublished = 0
 
     def open(self, source: str) -> None:
         """Begin with a source, or go on with it from its last commit. Does nothing for one that is open."""
@@ -93,8 +96,7 @@ class TimelineKeeper:
         kept = self._kept[source]
         kept.timeline.settle(horizon)
         news = kept.timeline.news()
-        if news.fresh:
-            self._store.publish(source, news.fresh)
+        self._publish(source, news.fresh)
         kept.segments += news.segments
         kept.gaps += news.gaps
         self._write(lambda files: files.append_frames(source, news.frames))
@@ -116,6 +118,15 @@ class TimelineKeeper:
         """Forget sources that are gone; commit first."""
         for source in sources:
             self._kept.pop(source, None)
+
+    def _publish(self, source: str, frames: Sequence[LabelledFrame]) -> None:
+        """Show frames at once. A store that is full shows none for now: segments and files do without."""
+        if frames:
+            try:
+                self._store.publish(source, frames)
+            except StoreFull as error:
+                self.unpublished += len(frames)
+                _log.error("%s", error)
 
     def _write(self, write: Callable[[RollingWriter], None]) -> None:
         if self._files is None:

@@ -26,8 +26,9 @@ _TIME_BASE = Fraction(1, 90_000)
 _ENCODER = {"crf": "23", "preset": "veryfast"}
 
 _INDEX_IN_FRONT = {"movflags": "+faststart"}
-# So many µs of pictures in a fragment: a process that dies takes the last ones with it.
-_FRAGMENTS = {"movflags": "+empty_moov+default_base_moof", "frag_duration": "2000000"}
+# So many µs of pictures in a fragment: a process that dies takes the last ones with it. Without delay_moov the first
+# picture would come late, by the time that x264 reorders over.
+_FRAGMENTS = {"movflags": "+empty_moov+default_base_moof+delay_moov", "frag_duration": "2000000"}
 
 # ITU-T H.273: 1 is BT.709, 6 is BT.601, whose matrix cv2.COLOR_BGR2YUV_I420 uses. Range 1 is the limited one.
 _BT709, _BT601, _LIMITED = 1, 6, 1

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fer_stream.capture.live import LiveSource
-from fer_stream.config import LiveSettings
+from fer_stream.config import CameraSettings
 from fer_stream.metrics import Metrics
 from fer_stream.records import Frame, Gap
 
@@ -33,7 +33,7 @@ PACKAGES = "python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstr
 BINDINGS = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
 SERVER = Path(__file__).with_name("rtsp_camera.py")
 
-PATIENCE = LiveSettings(
+PATIENCE = CameraSettings(
     open_timeout_s=2, stall_s=1, no_picture_s=2, retry_first_s=0.05, retry_max_s=0.2, retry_refused_s=30
 )
 """Settings that do not let a test wait."""
@@ -147,7 +147,7 @@ def _without_pixels(frame: Frame) -> Frame:
 class Reader:
     """A source, and everything that came out of it but the pixels, taken in a thread as fast as it comes."""
 
-    def __init__(self, url: str | int, settings: LiveSettings) -> None:
+    def __init__(self, url: str | int, settings: CameraSettings) -> None:
         self.registry = CollectorRegistry()
         self.source = LiveSource(url, name="front-door", metrics=Metrics(self.registry), settings=settings)
         self.messages: list[Frame | Gap] = []
@@ -206,7 +206,7 @@ def read(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) ->
     readers: list[Reader] = []
 
     def make(url: str | int, **settings: object) -> Reader:
-        readers.append(Reader(url, LiveSettings.model_validate(PATIENCE.model_dump() | settings)))
+        readers.append(Reader(url, CameraSettings.model_validate(PATIENCE.model_dump() | settings)))
         return readers[-1]
 
     yield make

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from fer_stream.capture.address import camera_address
 from fer_stream.capture.connection import Connection
 from fer_stream.capture.live import LiveSource
-from fer_stream.config import LiveSettings
+from fer_stream.config import CameraSettings
 from fer_stream.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class _Broken:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_fault_of_ours_ends_the_connection_and_says_so(http_camera: HttpCamera) -> None:
-    settings, left = LiveSettings(), threading.Event()
+    settings, left = CameraSettings(), threading.Event()
     address = camera_address(http_camera.url("/mjpeg"), settings)
     connection = Connection(address, settings, _Broken(), name="door", now=time.monotonic, on_exit=left.set)
     connection.start()

@@ -1,0 +1,67 @@
+"""Every number that a user may want to turn, once, with its unit and the reason for its default.
+
+    groups.py    what recordings and the live service have in common
+    file.py      FileSettings: `fer-stream run` and `analyze`
+    source.py    one camera of the live service
+    servers.py   its queue and its store
+    live.py      LiveSettings: the whole service, and what a change of its settings means
+
+`fer_stream.yamlfile` reads them from YAML.
+"""
+
+from fer_stream.config.file import FileSettings, OutputSettings
+from fer_stream.config.groups import (
+    DetectorSettings,
+    ModelSettings,
+    QualitySettings,
+    Settings,
+    TimelineSettings,
+    TrackerSettings,
+)
+from fer_stream.config.live import (
+    Changes,
+    DailyFileSettings,
+    LiveSettings,
+    LiveTimelineSettings,
+    LogSettings,
+    MetricsSettings,
+    WorkerSettings,
+    changes,
+)
+from fer_stream.config.servers import (
+    QueueSettings,
+    RedeliverySettings,
+    RetentionSettings,
+    ServerSettings,
+    StoreSettings,
+    TlsSettings,
+)
+from fer_stream.config.source import CameraSettings, OverflowSettings, SourceSettings
+
+__all__ = [
+    "CameraSettings",
+    "Changes",
+    "DailyFileSettings",
+    "DetectorSettings",
+    "FileSettings",
+    "LiveSettings",
+    "LiveTimelineSettings",
+    "LogSettings",
+    "MetricsSettings",
+    "ModelSettings",
+    "OutputSettings",
+    "OverflowSettings",
+    "QualitySettings",
+    "QueueSettings",
+    "RedeliverySettings",
+    "RetentionSettings",
+    "ServerSettings",
+    "Settings",
+    "SourceSettings",
+    "StoreSettings",
+    "TimelineSettings",
+    "TlsSettings",
+    "TrackerSettings",
+    "WorkerSettings",
+    "changes",
+]

@@ -1,0 +1,207 @@
+"""The capture process: several sources, each in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+
+from fer_stream import build
+from fer_stream.capture.live import LiveSource
+from fer_stream.capture.source import FrameSource, in_real_time
+from fer_stream.config import DetectorSettings, LiveSettings, SourceSettings, changes
+from fer_stream.errors import FerStreamError
+from fer_stream.faces.detector import FaceDetector, OneAtATime
+from fer_stream.faces.zones import OutsideZones
+from fer_stream.leases import Lease
+from fer_stream.pipeline import run_capture
+from fer_stream.queues.keys import Keys
+from fer_stream.queues.redis_journal import RedisJournal
+from fer_stream.records import Frame, Gap, epoch_ms_of
+from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link, overflow_of
+from fer_stream.service.process import Process
+from fer_stream.timeline.redis import RedisStore
+from fer_stream.timeline.store import CameraState
+
+_log = logging.getLogger(__name__)
+
+# A lease of 10 s is lengthened, and the state of the cameras told, so often.
+_BEAT_S = 2.0
+_RETRY_S = (1.0, 2.0, 5.0, 10.0)
+_JOIN_S = 3.0
+
+
+def capture(process: Process, load: Callable[[], LiveSettings], mine: Callable[[str], bool]) -> None:
+    """Read the sources that are `mine` until told to stop; on SIGHUP `load` the settings again."""
+    office = _Office(process, process.settings)
+    running: dict[str, _Source] = {}
+
+    def start(names: Iterator[str], settings: LiveSettings) -> None:
+        for name in filter(mine, names):
+            running[name] = _Source(name, settings.sources[name], office)
+            running[name].start()
+
+    settings = process.settings
+    start(iter(settings.sources), settings)
+    while not process.stop.is_set():
+        process.woken.wait(_BEAT_S)
+        process.woken.clear()
+        for source in running.values():
+            source.beat()
+        if process.reload.is_set():
+            process.reload.clear()
+            settings = _reloaded(load, settings, running, start)
+    _end(list(running.values()))
+
+
+def _reloaded(
+    load: Callable[[], LiveSettings],
+    old: LiveSettings,
+    running: dict[str, _Source],
+    start: Callable[[Iterator[str], LiveSettings], None],
+) -> LiveSettings:
+    """Apply what changed in the settings to the sources concerned, and to no other."""
+    try:
+        new = load()
+    except FerStreamError as error:
+        _log.error("the new settings are left alone: %s", error)
+        return old
+    news = changes(old, new)
+    if news.restart:
+        _log.warning("only a restart applies what changed in %s", ", ".join(news.restart))
+    _end([running.pop(name) for name in (*news.removed, *news.changed) if name in running])
+    start(iter((*news.added, *news.changed)), new)
+    return new
+
+
+def _end(sources: list[_Source]) -> None:
+    for source in sources:
+        source.close()
+    for source in sources:
+        source.join(_JOIN_S)
+
+
+class _Office:
+    """What the sources of one process share."""
+
+    def __init__(self, process: Process, settings: LiveSettings) -> None:
+        self.settings = settings
+        self.metrics = process.metrics
+        self.link = open_queue_link(settings, process.stop)
+        self.store = open_store(open_store_link(settings, process.stop), settings)
+        self._detectors: dict[DetectorSettings, FaceDetector] = {}
+
+    def detector(self, settings: DetectorSettings) -> FaceDetector:
+        """One detector for all sources with the same settings: twelve would not make a core any faster."""
+        if settings not in self._detectors:
+            self._detectors[settings] = OneAtATime(build.make_detector(settings))
+        return self._detectors[settings]
+
+
+@dataclass(slots=True)
+class _Told:
+    up: bool
+    since: float
+
+
+class _Source(Thread):
+    """Reads one source, again and again if it must, while it holds the source's lease."""
+
+    def __init__(self, name: str, settings: SourceSettings, office: _Office) -> None:
+        super().__init__(name=f"source-{name}", daemon=True)
+        self._source_name = name
+        self._settings = settings
+        self._office = office
+        self._closing = Event()
+        self._lease = Lease(office.link, Keys(name, office.settings.queue.shards).lease)
+        self._source: FrameSource | None = None
+        self._told = _Told(False, time.time())
+
+    def run(self) -> None:
+        """Capture until closed; a file ends by itself."""
+        failures = 0
+        while not self._closing.is_set():
+            try:
+                if self._lease.hold():
+                    self._capture()
+                    return
+                _log.info("%s is captured by another process: waiting", self._source_name)
+            except FerStreamError as error:
+                _log.error("%s: %s", self._source_name, error)
+            self._closing.wait(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
+            failures += 1
+
+    def beat(self) -> None:
+        """Keep the lease, and tell how the camera is. A lease that is lost ends the capture."""
+        source = self._source
+        if source is None:
+            return
+        try:
+            if not self._lease.hold():
+                _log.error("%s was taken over by another process", self._source_name)
+                self.close()
+            self._office.store.set_state(self._source_name, self._state(source))
+        except FerStreamError as error:
+            _log.error("%s: %s", self._source_name, error)
+
+    def close(self) -> None:
+        """Stop soon. The thread ends when what it read is told."""
+        self._closing.set()
+        if isinstance(self._source, LiveSource):
+            self._source.close()
+
+    def _capture(self) -> None:
+        office, name = self._office, self._source_name
+        last_epoch_ms = _last_epoch_ms(office.store, name)
+        queue = open_queue(office.link, office.settings, overflow=overflow_of(self._settings), lease=self._lease)
+        journal = RedisJournal(office.link, shards=office.settings.queue.shards, lease=self._lease)
+        source = self._source = self._open(last_epoch_ms)
+        try:
+            detector = OutsideZones(office.detector(self._settings.detector), self._settings.ignore)
+            follower = build.make_follower(source, detector, self._settings, office.metrics)
+            run_capture(self._messages(source), source, follower, queue, journal, metrics=office.metrics)
+        finally:
+            self._source = None
+            source.close()
+            self._lease.release()
+
+    def _open(self, last_epoch_ms: int) -> FrameSource:
+        if self._settings.kind == "camera":
+            return build.open_live(
+                self._source_name, self._settings, last_epoch_ms=last_epoch_ms, metrics=self._office.metrics
+            )
+        return build.open_file(
+            Path(self._settings.url.get_secret_value()),
+            name=self._source_name,
+            epoch_ms=max(last_epoch_ms + 1, time.time_ns() // 1_000_000),
+            fps=self._settings.fps,
+            threads=1,
+        )
+
+    def _messages(self, source: FrameSource) -> Iterator[Frame | Gap]:
+        if isinstance(source, LiveSource):
+            yield from source.messages()
+            return
+        frames = source.frames()
+        if self._settings.pace == "realtime":
+            frames = in_real_time(frames, monotonic=time.monotonic, wait=self._closing.wait)
+        for frame in frames:
+            if self._closing.is_set():
+                return
+            yield frame
+
+    def _state(self, source: FrameSource) -> CameraState:
+        if not isinstance(source, LiveSource):
+            return CameraState(True, self._told.since)
+        state = source.state
+        if state.up != self._told.up:
+            self._told = _Told(state.up, time.time())
+        return CameraState(state.up, self._told.since, state.reason, state.text, state.failures)
+
+
+def _last_epoch_ms(store: RedisStore, name: str) -> int:
+    latest = store.latest(name)
+    return epoch_ms_of(latest.stream_id) if latest else 0

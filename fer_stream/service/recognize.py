@@ -1,0 +1,39 @@
+"""The recognise process: takes faces off the queue, whoever they are."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+
+from fer_stream import build
+from fer_stream.pipeline import run_recognize
+from fer_stream.records import CROP_SIZE_PX
+from fer_stream.service.links import open_queue, open_queue_link
+from fer_stream.service.process import Process
+
+_log = logging.getLogger(__name__)
+
+
+def recognize(process: Process) -> None:
+    """Classify until told to stop; what is in work by then is finished."""
+    settings = process.settings
+    classifier = build.make_classifier(settings.model)
+    # Warm before work is taken: the first batch of a size costs the most.
+    for faces in (1, settings.model.max_batch):
+        classifier.predict(np.zeros((faces, CROP_SIZE_PX, CROP_SIZE_PX), np.uint8))
+    queue = open_queue(open_queue_link(settings, process.stop), settings)
+    _log.info("classifying with %s", classifier.spec.model_id)
+    try:
+        run_recognize(
+            queue,
+            classifier,
+            max_batch=settings.model.max_batch,
+            max_wait_s=settings.workers.max_wait_ms / 1000,
+            metrics=process.metrics,
+            stop=process.stop,
+            now=time.time,
+        )
+    finally:
+        queue.close()
