@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -20,6 +21,9 @@ from fer_stream.queues.embedded import EmbeddedServer
 ROOT = Path(__file__).resolve().parent.parent
 CANARY = "canary/p@ss#w0rd"
 CANARY_IN_URL = quote(CANARY, safe="")
+
+GSTREAMER = "python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
+BINDINGS = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
 
 
 def _material() -> Path:
@@ -163,3 +167,60 @@ def cluster_url(
 def _whole(node: redis.Redis) -> bool:
     info: dict[str, str] = node.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
     return bool(info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3")
+
+
+class Camera:
+    """An RTSP camera that can be started, killed, and frozen with its sockets open."""
+
+    def __init__(self, clips: tuple[Path, ...], faults: tuple[str, ...]) -> None:
+        self._command = ["/usr/bin/python3", str(ROOT / "tests" / "rtsp_camera.py"), *map(str, clips), *faults]
+        self._process: subprocess.Popen[str] | None = None
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+
+    def url(self, userinfo: str = "", path: str = "/cam") -> str:
+        return f"rtsp://{userinfo}127.0.0.1:{self.port}{path}"
+
+    def start(self) -> Camera:
+        process = subprocess.Popen([*self._command, "--port", str(self.port)], stdout=subprocess.PIPE, text=True)
+        self._process = process
+        assert process.stdout is not None
+        assert process.stdout.readline() == "READY\n"
+        return self
+
+    def freeze(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
+@pytest.fixture(scope="session")
+def _gstreamer() -> None:
+    found = subprocess.run(["/usr/bin/python3", "-c", BINDINGS], check=False, capture_output=True)
+    if found.returncode:
+        pytest.skip(f"needs an RTSP server: apt-get install {GSTREAMER}")
+
+
+@pytest.fixture
+def rtsp_camera(_gstreamer: None) -> Iterator[Callable[..., Camera]]:
+    """Makes cameras that are not started yet: `rtsp_camera(clips, "--pts-zero")`; clips are raw H.264."""
+    cameras: list[Camera] = []
+
+    def make(clips: tuple[Path, ...], *faults: str) -> Camera:
+        cameras.append(Camera(clips, faults))
+        return cameras[-1]
+
+    yield make
+    for each in cameras:
+        each.kill()

@@ -23,6 +23,7 @@ from fer_stream.queues.redis_journal import RedisJournal
 from fer_stream.records import Frame, Gap, epoch_ms_of
 from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link, overflow_of
 from fer_stream.service.process import Process
+from fer_stream.service.recording import Recording
 from fer_stream.timeline.redis import RedisStore
 from fer_stream.timeline.store import CameraState
 
@@ -162,7 +163,8 @@ class _Source(Thread):
         try:
             detector = OutsideZones(office.detector(self._settings.detector), self._settings.ignore)
             follower = build.make_follower(source, detector, self._settings, office.metrics)
-            run_capture(self._messages(source), source, follower, queue, journal, metrics=office.metrics)
+            messages = self._recorded(source) if self._settings.record else self._messages(source)
+            run_capture(messages, source, follower, queue, journal, metrics=office.metrics)
         finally:
             self._source = None
             source.close()
@@ -192,6 +194,19 @@ class _Source(Thread):
             if self._closing.is_set():
                 return
             yield frame
+
+    def _recorded(self, source: FrameSource) -> Iterator[Frame | Gap]:
+        files = self._office.settings.files
+        recording = Recording(self._source_name, source.stream_id, self._office.store, files, self._settings.fps)
+        recording.start()
+        try:
+            for message in self._messages(source):
+                if isinstance(message, Frame):
+                    recording.keep(message)
+                yield message
+        finally:
+            recording.close()
+            recording.join(_JOIN_S)
 
     def _state(self, source: FrameSource) -> CameraState:
         if not isinstance(source, LiveSource):

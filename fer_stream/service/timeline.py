@@ -6,7 +6,7 @@ import logging
 import time
 from threading import Event, Thread
 
-from fer_stream.errors import FerStreamError
+from fer_stream.errors import FerStreamError, OutputError
 from fer_stream.filejob import make_folder
 from fer_stream.leases import Lease
 from fer_stream.pipeline import run_timeline
@@ -70,7 +70,10 @@ def _open_files(process: Process) -> RollingTables | None:
     settings = process.settings.files
     if settings.folder is None:
         return None
-    make_folder(settings.folder)
+    try:
+        make_folder(settings.folder)
+    except OutputError as error:
+        _log.error("%s The files begin when it is there.", error)
     return RollingTables(settings.folder, retention_days=settings.retention_days, clock=time.time)
 
 

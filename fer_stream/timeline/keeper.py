@@ -66,6 +66,9 @@ class TimelineKeeper:
         self._kept[source] = kept
         offsets = checkpoint.files if checkpoint else {}
         self._write(lambda files: files.truncate(source, offsets))
+        if checkpoint is None:
+            # A crash before the first commit must find where the files of former days end.
+            self._commit(source, kept)
 
     @property
     def positions(self) -> dict[str, str]:
@@ -107,10 +110,7 @@ class TimelineKeeper:
         done = []
         for source, kept in self._kept.items():
             if kept.position != kept.committed or kept.segments or kept.gaps:
-                offsets = self._files.offsets(source) if self._files else {}
-                checkpoint = Checkpoint(kept.position, kept.timeline.state(), offsets)
-                self._store.commit(source, checkpoint, kept.segments, kept.gaps)
-                kept.committed, kept.segments, kept.gaps = kept.position, [], []
+                self._commit(source, kept)
                 done.append((source, kept.position))
         return done
 
@@ -118,6 +118,12 @@ class TimelineKeeper:
         """Forget sources that are gone; commit first."""
         for source in sources:
             self._kept.pop(source, None)
+
+    def _commit(self, source: str, kept: _Kept) -> None:
+        offsets = self._files.offsets(source) if self._files else {}
+        checkpoint = Checkpoint(kept.position, kept.timeline.state(), offsets)
+        self._store.commit(source, checkpoint, kept.segments, kept.gaps)
+        kept.committed, kept.segments, kept.gaps = kept.position, [], []
 
     def _publish(self, source: str, frames: Sequence[LabelledFrame]) -> None:
         """Show frames at once. A store that is full shows none for now: segments and files do without."""

@@ -17,13 +17,15 @@ def prune(folders: Iterable[Path], *, retention_days: int, now_s: float) -> int:
     """Delete the tables and recordings in `folders` that are too old; returns how many there were.
 
     The day (UTC) of `now_s`, in Unix seconds, and the `retention_days` days before it stay. Raises `OutputError`
-    where something cannot be deleted, after everything else was.
+    where something cannot be deleted, after everything else was. A folder that is not there holds nothing.
     """
     first_kept = (datetime.fromtimestamp(now_s, UTC) - timedelta(days=retention_days)).date().isoformat()
     deleted, faults = 0, list[OSError]()
     for folder in folders:
         try:
             old = [path for path in folder.iterdir() if _is_old(path.name, first_kept)]
+        except FileNotFoundError:
+            continue
         except OSError as fault:
             faults.append(fault)
             continue

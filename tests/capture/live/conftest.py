@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +10,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -26,12 +24,12 @@ from fer_stream.config import CameraSettings
 from fer_stream.metrics import Metrics
 from fer_stream.records import Frame, Gap
 
+if TYPE_CHECKING:
+    from tests.conftest import Camera
+
 CANARY = "canary-7f3a91"
 FPS = 15
 KEY_EVERY = 5  # a connection has to wait for a key picture: keep them close together
-PACKAGES = "python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
-BINDINGS = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
-SERVER = Path(__file__).with_name("rtsp_camera.py")
 
 PATIENCE = CameraSettings(
     open_timeout_s=2, stall_s=1, no_picture_s=2, retry_first_s=0.05, retry_max_s=0.2, retry_refused_s=30
@@ -83,61 +81,14 @@ def small(tmp_path_factory: pytest.TempPathFactory, encode: Callable[..., None])
     return path
 
 
-class Camera:
-    """An RTSP camera that can be started, killed, and frozen with its sockets open."""
-
-    def __init__(self, clips: tuple[Path, ...], faults: tuple[str, ...]) -> None:
-        self._command = ["/usr/bin/python3", str(SERVER), *map(str, clips), *faults]
-        self._process: subprocess.Popen[str] | None = None
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
-
-    def url(self, userinfo: str = "", path: str = "/cam") -> str:
-        return f"rtsp://{userinfo}127.0.0.1:{self.port}{path}"
-
-    def start(self) -> Camera:
-        process = subprocess.Popen([*self._command, "--port", str(self.port)], stdout=subprocess.PIPE, text=True)
-        self._process = process
-        assert process.stdout is not None
-        assert process.stdout.readline() == "READY\n"
-        return self
-
-    def freeze(self) -> None:
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-
-@pytest.fixture(scope="session")
-def _gstreamer() -> None:
-    found = subprocess.run(["/usr/bin/python3", "-c", BINDINGS], check=False, capture_output=True)
-    if found.returncode:
-        pytest.skip(f"needs an RTSP server: apt-get install {PACKAGES}")
-
-
 @pytest.fixture
-def camera(_gstreamer: None, wide: Path) -> Iterator[Callable[..., Camera]]:
+def camera(rtsp_camera: Callable[..., Camera], wide: Path) -> Callable[..., Camera]:
     """Makes cameras that are not started yet: `camera("--pts-zero", clips=(…))`."""
-    cameras: list[Camera] = []
 
     def make(*faults: str, clips: tuple[Path, ...] = (wide,)) -> Camera:
-        cameras.append(Camera(clips, faults))
-        return cameras[-1]
+        return rtsp_camera(clips, *faults)
 
-    yield make
-    for each in cameras:
-        each.kill()
+    return make
 
 
 def _without_pixels(frame: Frame) -> Frame:

@@ -19,7 +19,8 @@ from fer_stream.metrics import Metrics
 from fer_stream.records import Damage, Frame
 
 if TYPE_CHECKING:
-    from tests.capture.live.conftest import Camera, Reader
+    from tests.capture.live.conftest import Reader
+    from tests.conftest import Camera
 
 DROPPED = "fer_frames_dropped_total"
 

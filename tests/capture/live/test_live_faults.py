@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.capture.live.conftest import Camera, Reader
+    from tests.capture.live.conftest import Reader
+    from tests.conftest import Camera
 
 RECONNECTS = "fer_reconnects_total"
 

@@ -1,0 +1,97 @@
+"""Pictures of a capture, and the labels that the timeline gave them: joined again for a recording."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from threading import Event, Thread
+
+from fer_stream.config import DailyFileSettings
+from fer_stream.errors import FerStreamError
+from fer_stream.filejob import make_folder
+from fer_stream.records import Frame, LabelledFrame, epoch_ms_of
+from fer_stream.timeline.store import ResultStore, position_of
+from fer_stream.writers.recording import Recorder
+from fer_stream.writers.redact import Redaction
+
+_log = logging.getLogger(__name__)
+
+# So long pictures wait for their labels; a timeline process that starts again is back by then.
+_PATIENCE_S = 3.0
+_MAX_BYTES = 96 * 2**20
+_POLL_S = 0.2
+
+# Where no picture came for so long, and for so many, a new file begins.
+_GAP_S = 2.0
+_GAP_FRAMES = 3
+
+
+class Recording(Thread):
+    """Records one stream of a source. `keep` takes its frames, in order; their labels come from the store.
+
+    A frame whose label does not come in 3 s, or for which there is no room, is in no file.
+    """
+
+    def __init__(
+        self, source: str, stream_id: str, store: ResultStore, settings: DailyFileSettings, fps: float | None
+    ) -> None:
+        super().__init__(name=f"recording-{source}", daemon=True)
+        assert settings.folder is not None
+        make_folder(settings.folder)
+        self._source = source
+        self._store = store
+        self._after = f"{epoch_ms_of(stream_id) - 1}-0"
+        self._frames: deque[Frame] = deque()
+        self._closing = Event()
+        self._recorder = Recorder(
+            settings.folder,
+            source,
+            segment_s=settings.recording_s,
+            redaction=None if settings.redact == "none" else Redaction(settings.redact),
+            retention_days=settings.retention_days,
+            clock=time.time,
+            max_gap_s=max(_GAP_S, _GAP_FRAMES / fps) if fps else _GAP_S,
+        )
+
+    def keep(self, frame: Frame) -> None:
+        """Keep a frame until its labels are there. Never waits."""
+        self._frames.append(frame)
+        room = max(1, _MAX_BYTES // frame.image.nbytes)
+        while len(self._frames) > room or frame.time_s - self._frames[0].time_s > _PATIENCE_S:
+            self._frames.popleft()
+
+    def close(self) -> None:
+        """No frame will follow. The labels of the last ones are waited for, for a moment."""
+        self._closing.set()
+
+    def run(self) -> None:
+        """Join frames and labels until closed."""
+        while not self._closing.is_set():
+            self._record()
+        self._record()
+        self._guarded_close()
+
+    def _record(self) -> None:
+        try:
+            for labelled in self._store.results(self._source, self._after, 100, _POLL_S):
+                self._after = position_of(labelled)
+                frame = self._frame_of(labelled)
+                if frame is not None:
+                    self._recorder.add(frame, labelled)
+        except FerStreamError as error:
+            _log.error("recording of %s: %s", self._source, error)
+            self._closing.wait(_POLL_S)
+
+    def _frame_of(self, labelled: LabelledFrame) -> Frame | None:
+        while self._frames and self._frames[0].index < labelled.index:
+            self._frames.popleft()
+        if self._frames and self._frames[0].index == labelled.index:
+            return self._frames.popleft()
+        return None
+
+    def _guarded_close(self) -> None:
+        try:
+            self._recorder.close()
+        except FerStreamError as error:
+            _log.error("recording of %s: %s", self._source, error)

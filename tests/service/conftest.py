@@ -1,0 +1,273 @@
+"""The live service in processes of its own, and everything that it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import av
+import pytest
+import yaml
+
+from fer_stream import FileSettings, analyze
+from fer_stream.api import Analysis
+from fer_stream.config import DetectorSettings, LiveSettings
+from fer_stream.queues.queue import Counts
+from fer_stream.queues.redis import RedisQueue
+from fer_stream.records import LabelledFrame
+from fer_stream.redis_link import Link
+from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link
+from fer_stream.timeline.redis import RedisStore
+from fer_stream.writers.tables import rows, segment_document
+from fer_stream.yamlfile import load
+
+FER_STREAM = (sys.executable, "-m", "fer_stream.cli")
+PROC = Path("/proc")
+
+FOREVER = 1e10
+"""Unix seconds after all that a test does."""
+
+Segment = tuple[int, str, float, float, float]
+"""person, label, start_s, end_s, mean_prob"""
+
+
+class Service:
+    """`fer-stream serve`, or workers one by one, on the settings in a folder, and what came of it."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.config = folder / "live.yaml"
+        self.files = folder / "files"
+        self.state_dir = folder / "state"
+        self.log = folder / "log"
+        self.settings = {
+            "state_dir": str(self.state_dir),
+            "files": {"folder": str(self.files)},
+            "metrics": {"port": None},
+            **settings,
+        }
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._links: list[Link] = []
+        self.configure()
+
+    def configure(self, **groups: Any) -> None:
+        """Write the settings, with other `groups` in them."""
+        self.settings |= groups
+        self.config.write_text(yaml.safe_dump(self.settings))
+
+    # Processes
+
+    def serve(self) -> subprocess.Popen[bytes]:
+        return self.run(*FER_STREAM, "serve", str(self.config))
+
+    def worker(self, role: str, *options: str) -> subprocess.Popen[bytes]:
+        return self.run(*FER_STREAM, "worker", role, "--config", str(self.config), *options)
+
+    def run(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start a process, whose output and that of its children goes to the log."""
+        with self.log.open("ab") as log:
+            self._started.append(subprocess.Popen(command, stdout=log, stderr=log))
+        return self._started[-1]
+
+    def children(self, role: str) -> list[int]:
+        """The processes of `role` that belong to these settings, however they were started."""
+        return [
+            int(folder.name)
+            for folder in PROC.iterdir()
+            if folder.name.isdecimal() and self._is_worker(folder, ["worker", role, "--config", str(self.config)])
+        ]
+
+    def _is_worker(self, folder: Path, words: list[str]) -> bool:
+        try:
+            command = (folder / "cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            return False
+        return any(command[at : at + len(words)] == words for at in range(len(command)))
+
+    def tell(self, role: str, number: signal.Signals) -> int:
+        """Send a signal to the only process of `role`; returns which process that is."""
+        (process,) = self.children(role)
+        subprocess.run(["kill", f"-{number}", str(process)], check=True)
+        return process
+
+    def stop(self) -> list[int]:
+        """SIGTERM to everything that was started; their exit codes. It must all be over within 10 s."""
+        deadline_s = time.monotonic() + 10
+        for process in self._started:
+            process.terminate()
+        codes = [process.wait(max(0.0, deadline_s - time.monotonic())) for process in self._started]
+        self._started.clear()
+        return codes
+
+    def end(self) -> None:
+        """Leave nothing behind, however the test went."""
+        for process in self._started:
+            process.kill()
+            process.wait()
+        for role in ("capture", "recognize", "timeline"):
+            for child in self.children(role):
+                subprocess.run(["kill", "-KILL", str(child)], check=False)
+        for link in self._links:
+            link.close()
+
+    def said(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    # What others see
+
+    def _link(self, opener: Callable[[LiveSettings, Event], Link]) -> Link:
+        self._links.append(opener(load(self.config, LiveSettings), Event()))
+        return self._links[-1]
+
+    @cached_property
+    def queue_link(self) -> Link:
+        return self._link(open_queue_link)
+
+    @cached_property
+    def store_link(self) -> Link:
+        return self._link(open_store_link)
+
+    @cached_property
+    def queue(self) -> RedisQueue:
+        return open_queue(self.queue_link, load(self.config, LiveSettings))
+
+    @cached_property
+    def store(self) -> RedisStore:
+        return open_store(self.store_link, load(self.config, LiveSettings))
+
+    def wait(self, what: Callable[[], Any], within_s: float = 60) -> float:
+        """Wait until `what` holds; how many seconds it took."""
+        began_s = time.monotonic()
+        while not what():
+            assert time.monotonic() < began_s + within_s, f"waited in vain:\n{self.said()[-5000:]}"
+            time.sleep(0.05)
+        return time.monotonic() - began_s
+
+    def wait_for_servers(self) -> None:
+        """Wait until the private servers of a `serve` answer."""
+        self.wait(lambda: all((self.state_dir / role / "valkey.sock").exists() for role in ("queue", "store")))
+
+    def stream_id(self, source: str) -> str:
+        latest = self.store.latest(source)
+        return latest.stream_id if latest else ""
+
+    def results(self, source: str) -> list[LabelledFrame]:
+        return self.store.results(source, "0", 100_000, 0)
+
+    def segments(self, source: str) -> list[Segment]:
+        """The closed segments in the store."""
+        return sorted(
+            _segment(one.track_id, segment_document(one.segment)) for one in self.store.segments(source, 0, FOREVER)
+        )
+
+    def counts(self, source: str) -> Counts:
+        return self.queue.counts(self.stream_id(source))
+
+    def rows(self, source: str) -> list[str]:
+        """The lines of all frames.csv of a source without header, epoch and wall time."""
+        tables = sorted(self.files.glob(f"{source}/*.frames.csv"))
+        lines = [line for table in tables for line in table.read_text().splitlines()[1:]]
+        return [line.rsplit(",", 2)[0] for line in lines]
+
+    def lines(self, source: str, kind: str) -> list[dict[str, Any]]:
+        """The lines of one kind of all segments.jsonl of a source."""
+        files = sorted(self.files.glob(f"{source}/*.segments.jsonl"))
+        found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        return [line for line in found if line["kind"] == kind]
+
+    def written_segments(self, source: str) -> list[Segment]:
+        """The closed segments on the disk."""
+        return sorted(_segment(line["person"], line) for line in self.lines(source, "segment"))
+
+
+def _segment(person: int, document: dict[str, Any]) -> Segment:
+    return person, document["label"], document["start_s"], document["end_s"], document["mean_prob"]
+
+
+@pytest.fixture
+def service(yunet_weights: Path) -> Iterator[Callable[..., Service]]:
+    """Makes services that are not started yet: `service(sources={…}, workers={…})`."""
+    services: list[Service] = []
+    folders: list[Path] = []
+
+    def make(**settings: Any) -> Service:
+        # Not pytest's own folder, whose path may be too long for a socket.
+        folders.append(Path(tempfile.mkdtemp(prefix="fer-")))
+        detector = {"kind": "yunet", "weights": str(yunet_weights)}
+        services.append(Service(folders[-1], {"detector": detector, **settings}))
+        return services[-1]
+
+    yield make
+    for each in services:
+        each.end()
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Truth:
+    """What `fer-stream run` finds in a clip."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        self.indexes = [frame.index for frame in analysis.frames]
+        self.rows = "".join(map(rows, analysis.frames)).splitlines()
+        self.segments: list[Segment] = sorted(
+            _segment(person.track_id, segment_document(segment))
+            for person in analysis.summary.people
+            for segment in person.segments
+        )
+
+    def is_told_by(self, service: Service, source: str) -> bool:
+        """Is every segment closed, so that no more is to come?"""
+        return len(service.segments(source)) >= len(self.segments) and len(service.rows(source)) >= len(self.rows)
+
+    def check(self, service: Service, source: str) -> None:
+        """Every frame and segment once and as it should be, nothing lost on the way, in all places."""
+        assert [frame.index for frame in service.results(source)] == self.indexes
+        assert service.rows(source) == self.rows
+        assert service.segments(source) == self.segments
+        assert service.written_segments(source) == self.segments
+        counts = service.counts(source)
+        assert (counts.dropped, counts.dead, counts.open) == (0, 0, 0)
+        assert counts.put == counts.settled
+        print(f"{source}: put {counts.put} = settled {counts.settled}, dropped {counts.dropped}, dead {counts.dead}")
+
+
+@pytest.fixture(scope="session")
+def truth(clips: Path, yunet_weights: Path) -> Callable[[str], Truth]:
+    """`truth(name of a clip)`, worked out once."""
+    settings = FileSettings(detector=DetectorSettings(kind="yunet", weights=yunet_weights))
+    known: dict[str, Truth] = {}
+
+    def find(name: str) -> Truth:
+        if name not in known:
+            known[name] = Truth(analyze(clips / f"{name}.mp4", settings))
+        return known[name]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def film(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four seconds of a face, 480×270 px at 15 fps, as cameras send it: raw H.264, one slice a picture, no B-frames."""
+    path = tmp_path_factory.mktemp("film") / "face.h264"
+    with av.open(str(clips / "two_faces.mp4")) as clip, av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=15)
+        stream.width, stream.height, stream.pix_fmt = 480, 270, "yuv420p"
+        stream.codec_context.gop_size = 5
+        stream.codec_context.thread_count = 1
+        stream.options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "sliced-threads=0:scenecut=0"}
+        for index, frame in enumerate(clip.decode(video=0)):
+            picture = frame.reformat(480, 270, "yuv420p")
+            picture.pts, picture.time_base = index, 1 / stream.average_rate
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
