@@ -67,7 +67,7 @@ def worker(
         case Role.timeline:
             from fer_stream.service.timeline import timeline
 
-            work = partial(timeline, shard=shard)
+            work = partial(timeline, load=lambda: _load(config), shard=shard)
     process.run(role.value, settings, work, metrics_port=port)
 
 

@@ -26,7 +26,7 @@ def main() -> None:
     subprocess.run(command, check=True)
     stem = OUT.resolve() / clip.stem
     timeline = json.loads(Path(f"{stem}.timeline.json").read_text())
-    print(f"\nLooked with {timeline['detector']}, classified with {timeline['model']['model_id']}.")
+    print(f"\nLooked with {timeline['detector']}, classified with {timeline['model']['id']}.")
     for ending, what in (
         ("frames.csv", "table"),
         ("timeline.json", "timeline"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -17,8 +18,9 @@ README = (ROOT / "README.md").read_text()
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "models" / "README.md",
         *sorted((ROOT / "docs").glob("*.md"))]  # fmt: skip
 
-# `models pull` needs the network and is tested against a local server; `make` is what runs these tests.
-ELSEWHERE = ("make", "sudo", "fer-stream models pull")
+# `models pull` needs the network and is tested against a local server; `serve` never ends, tests/service runs it;
+# `make` is what runs these tests.
+ELSEWHERE = ("make", "sudo", "export", "fer-stream models pull", "fer-stream serve")
 
 
 def blocks(language: str) -> list[str]:
@@ -47,7 +49,12 @@ def test_every_command_of_the_readme_runs(command: str, desk: Path) -> None:
     program, *arguments = shlex.split(command)
     assert program == "fer-stream"
     done = subprocess.run(
-        [Path(sys.executable).with_name(program), *arguments], cwd=desk, capture_output=True, text=True, check=False
+        [Path(sys.executable).with_name(program), *arguments],
+        cwd=desk,
+        env={**os.environ, "CAMERA_PASSWORD": "secret"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

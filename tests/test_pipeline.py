@@ -56,7 +56,7 @@ def through_the_queue(
         journal, Overflow.file(capacity=40), Redelivery(after_s=0.05, deliveries=2), idle_s=0.02, stop=stop
     )
     source = engine.open(clip, NAME)
-    keeper = TimelineKeeper(store, None, settings=engine.settings.timeline, lateness_s=60)
+    keeper = TimelineKeeper(store, None, settings=engine.settings.timeline, lateness_s=lambda _: 60)
 
     def capture() -> None:
         follower = build.make_follower(source, engine.detector, engine.settings, metrics())

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 from fer_stream.config import LiveSettings
+from fer_stream.errors import FerStreamError
 from fer_stream.queues.embedded import EmbeddedServer
 from fer_stream.service.links import open_queue, open_queue_link
 from fer_stream.service.process import Process
@@ -105,14 +106,18 @@ def _watch(process: Process, children: Sequence[Child]) -> None:
             child.watch()
         if process.reload.is_set():
             process.reload.clear()
-            for child in _of("capture", children):
+            # The timelines first: they must know a source before it says something.
+            for child in (*_of("timeline", children), *_of("capture", children)):
                 child.tell(signal.SIGHUP)
 
 
 def _stop(settings: LiveSettings, children: Sequence[Child]) -> None:
     """First those who bring work, then, when it is done, those who do it, then those who write it down."""
     _end(_of("capture", children), _CAPTURE_END_S)
-    _drain(settings, time.monotonic() + _DRAIN_S)
+    # In a thread, because a server that is gone may take its time to say nothing.
+    drain = Thread(target=_drain, args=(settings, time.monotonic() + _DRAIN_S), daemon=True)
+    drain.start()
+    drain.join(_DRAIN_S)
     _end(_of("recognize", children), _END_S)
     _end(_of("timeline", children), _END_S)
 
@@ -129,9 +134,13 @@ def _end(children: Sequence[Child], limit_s: float) -> None:
 
 def _drain(settings: LiveSettings, deadline_s: float) -> None:
     """Wait until the workers have no work left."""
-    queue = open_queue(open_queue_link(settings, Event()), settings)
-    while (left := queue.depth()) and time.monotonic() < deadline_s:
-        time.sleep(_LOOK_S / 4)
+    try:
+        queue = open_queue(open_queue_link(settings, Event()), settings)
+        while (left := queue.depth()) and time.monotonic() < deadline_s - _LOOK_S:
+            time.sleep(_LOOK_S / 4)
+    except FerStreamError as error:
+        _log.warning("what is left on the queue is not known: %s", error)
+        return
     if left:
         _log.warning("%d faces are left on the queue", left)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections.abc import Callable
 from threading import Event, Thread
 
+from fer_stream.config import LiveSettings
 from fer_stream.errors import FerStreamError, OutputError
 from fer_stream.filejob import make_folder
 from fer_stream.leases import Lease
 from fer_stream.pipeline import run_timeline
 from fer_stream.queues.redis_journal import RedisJournal
-from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link
+from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link, overflow_of
 from fer_stream.service.process import Process
 from fer_stream.timeline.keeper import TimelineKeeper
 from fer_stream.timeline.redis import lease_key
@@ -23,8 +26,11 @@ _LEASE_S = 10.0
 _PRUNE_S = 3600.0
 
 
-def timeline(process: Process, shard: int) -> None:
-    """Keep the timelines of `shard` until told to stop, or until another process took them over."""
+def timeline(process: Process, load: Callable[[], LiveSettings], shard: int) -> None:
+    """Keep the timelines of `shard` until told to stop, or until another process took them over.
+
+    On SIGHUP `load` the settings again, for what they say of new sources.
+    """
     settings = process.settings
     store_link = open_store_link(settings, process.stop)
     lease = Lease(store_link, lease_key(shard), _LEASE_S)
@@ -37,12 +43,15 @@ def timeline(process: Process, shard: int) -> None:
         open_store(store_link, settings, lease),
         files,
         settings=settings.timeline,
-        lateness_s=settings.timeline.lateness_s,
+        lateness_s=lambda source: _lateness_s(settings, source),
     )
     tidied_s = -_PRUNE_S
 
     def sources() -> list[str]:
-        nonlocal tidied_s
+        nonlocal settings, tidied_s
+        if process.reload.is_set():
+            process.reload.clear()
+            settings = _reloaded(load, settings)
         if files and time.monotonic() - tidied_s > _PRUNE_S:
             tidied_s = time.monotonic()
             _prune(files)
@@ -64,6 +73,20 @@ def timeline(process: Process, shard: int) -> None:
         )
     finally:
         lease.release()
+
+
+def _lateness_s(settings: LiveSettings, source: str) -> float:
+    """A source that waits for the workers is waited for in turn: its media time may run ahead of the clock."""
+    known = settings.sources.get(source)
+    return math.inf if known and overflow_of(known).policy == "block" else settings.timeline.lateness_s
+
+
+def _reloaded(load: Callable[[], LiveSettings], old: LiveSettings) -> LiveSettings:
+    try:
+        return load()
+    except FerStreamError as error:
+        _log.error("the new settings are left alone: %s", error)
+        return old
 
 
 def _open_files(process: Process) -> RollingTables | None:

@@ -36,6 +36,8 @@ class _Kept:
 class TimelineKeeper:
     """The timelines of the sources of one shard. `files` None writes none.
 
+    `lateness_s` tells for how long of its media time a source waits for a face.
+
     `unreadable` counts entries of the journal that are no messages, `unpublished` frames that a full store refused.
     """
 
@@ -45,7 +47,7 @@ class TimelineKeeper:
         files: RollingWriter | None,
         *,
         settings: TimelineSettings,
-        lateness_s: float,
+        lateness_s: Callable[[str], float],
     ) -> None:
         self._store = store
         self._files = files
@@ -58,7 +60,7 @@ class TimelineKeeper:
         """Begin with a source, or go on with it from its last commit. Does nothing for one that is open."""
         if source in self._kept:
             return
-        kept = _Kept(SourceTimeline(self._settings, self._lateness_s))
+        kept = _Kept(SourceTimeline(self._settings, self._lateness_s(source)))
         checkpoint = self._store.checkpoint(source)
         if checkpoint is not None:
             kept.timeline.restore(checkpoint.state)

@@ -1,0 +1,86 @@
+"""The password of a camera and of a server is in nothing that the service says, keeps or writes."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
+from urllib.request import urlopen
+
+import redis
+
+if TYPE_CHECKING:
+    from tests.conftest import Camera
+    from tests.service.conftest import Service
+
+
+def forms(secret: str) -> list[bytes]:
+    """How a password may look: itself, in a URL, in an HTTP header, in JSON, and the part after its @."""
+    header = b64encode(f"viewer:{secret}".encode())
+    return [secret.encode(), quote(secret, safe="").encode(), header, secret.rpartition("@")[2].encode()]
+
+
+def contents(client: redis.Redis) -> Iterator[bytes]:
+    """Every key of a database and everything under it."""
+    for key in client.scan_iter():
+        yield key
+        reader = {
+            b"string": client.get,
+            b"hash": client.hgetall,
+            b"set": client.smembers,
+            b"zset": lambda name: client.zrange(name, 0, -1, withscores=True),
+            b"stream": client.xrange,
+        }[cast(bytes, client.type(key))]
+        yield repr(reader(key)).encode("latin-1", "backslashreplace")
+
+
+def why(live: Service, name: str) -> str | None:
+    state = live.store.state(name)
+    return state.reason if state else None
+
+
+def pages(port: int, processes: int) -> list[bytes]:
+    return [urlopen(f"http://127.0.0.1:{port + number}/metrics").read() for number in range(processes)]
+
+
+def test_no_password_anywhere(
+    service: Callable[..., Service],
+    rtsp_camera: Callable[..., Camera],
+    film: Path,
+    redis_url: str,
+    canary: str,
+    free_port: Callable[[], int],
+) -> None:
+    right = rtsp_camera((film,), "--user", "viewer", "--password", canary).start()
+    wrong = rtsp_camera((film,), "--user", "viewer", "--password", "another").start()
+    absent = rtsp_camera((film,))
+    user = f"viewer:{quote(canary, safe='')}@"
+    patience: dict[str, Any] = {"open_timeout_s": 2, "stall_s": 1, "retry_first_s": 0.1, "retry_refused_s": 1}
+    cameras = {"right": right, "wrong": wrong, "absent": absent}
+    with redis.Redis.from_url(f"{redis_url}/0") as queue, redis.Redis.from_url(f"{redis_url}/1") as store:
+        queue.flushall()
+        port = free_port()
+        live = service(
+            sources={name: {"url": camera.url(user), **patience} for name, camera in cameras.items()},
+            queue={"url": f"{redis_url}/0"},
+            store={"url": f"{redis_url}/1"},
+            metrics={"port": port},
+            log={"level": "debug"},
+        )
+        live.serve()
+        live.wait(lambda: live.stream_id("right"))
+        live.wait(lambda: why(live, "wrong") == "unauthorized" and why(live, "absent") == "refused")
+        seen = pages(port, 3)
+        right.kill()
+        live.wait(lambda: "camera right" in live.said())
+        kept = [*contents(queue), *contents(store)]
+        assert live.stop() == [0]
+        kept += [*contents(queue), *contents(store)]
+    written = [path.read_bytes() for path in live.files.rglob("*") if path.is_file()]
+    assert any(b"fer_camera_up" in page for page in seen)
+    assert (len(kept) > 20, len(written) > 0) == (True, True)
+    everything = b"\n".join([live.log.read_bytes(), *seen, *kept, *written])
+    print(f"searched {len(everything):,} bytes of logs, metrics, keys, values and files")
+    assert not [form for form in forms(canary) if form in everything]
