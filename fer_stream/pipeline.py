@@ -121,12 +121,13 @@ def run_capture(
     name = source.info.name
     end = EndOfStream(source.stream_id, 0.0, 0, 0)
     gaps: list[Gap] = []
+    put, dropped = metrics.crops_put.labels(name), metrics.crops_dropped.labels(name, "overflow")
 
     def tell(items: Sequence[FaceCrop | FrameMark]) -> int:
         crops = [item for item in items if isinstance(item, FaceCrop)]
         if crops:
-            metrics.crops_put.labels(name).inc(len(crops))
-            metrics.crops_dropped.labels(name, "overflow").inc(queue.put(crops))
+            put.inc(len(crops))
+            dropped.inc(queue.put(crops))
         if marks := [item for item in items if isinstance(item, FrameMark)]:
             journal.append([*marks, *gaps])
             gaps.clear()

@@ -117,6 +117,7 @@ class _Source(Thread):
         self._settings = settings
         self._office = office
         self._closing = Event()
+        self._lost = Event()
         self._lease = Lease(office.link, Keys(name, office.settings.queue.shards).lease)
         self._source: FrameSource | None = None
         self._told = _Told(False, time.time())
@@ -127,8 +128,10 @@ class _Source(Thread):
         while not self._closing.is_set():
             try:
                 if self._lease.hold():
+                    self._lost.clear()
                     self._capture()
-                    return
+                    if not self._lost.is_set():
+                        return
                 _log.info("%s is captured by another process: waiting", self._source_name)
             except FerStreamError as error:
                 _log.error("%s: %s", self._source_name, error)
@@ -136,14 +139,15 @@ class _Source(Thread):
             failures += 1
 
     def beat(self) -> None:
-        """Keep the lease, and tell how the camera is. A lease that is lost ends the capture."""
+        """Keep the lease, and tell how the camera is. Who lost the lease waits for it again."""
         source = self._source
         if source is None:
             return
         try:
             if not self._lease.hold():
                 _log.error("%s was taken over by another process", self._source_name)
-                self.close()
+                self._lost.set()
+                _hurry(source)
             self._office.store.set_state(self._source_name, self._state(source))
         except FerStreamError as error:
             _log.error("%s: %s", self._source_name, error)
@@ -151,8 +155,7 @@ class _Source(Thread):
     def close(self) -> None:
         """Stop soon. The thread ends when what it read is told."""
         self._closing.set()
-        if isinstance(self._source, LiveSource):
-            self._source.close()
+        _hurry(self._source)
 
     def _capture(self) -> None:
         office, name = self._office, self._source_name
@@ -191,7 +194,7 @@ class _Source(Thread):
         if self._settings.pace == "realtime":
             frames = in_real_time(frames, monotonic=time.monotonic, wait=self._closing.wait)
         for frame in frames:
-            if self._closing.is_set():
+            if self._closing.is_set() or self._lost.is_set():
                 return
             yield frame
 
@@ -215,6 +218,12 @@ class _Source(Thread):
         if state.up != self._told.up:
             self._told = _Told(state.up, time.time())
         return CameraState(state.up, self._told.since, state.reason, state.text, state.failures)
+
+
+def _hurry(source: FrameSource | None) -> None:
+    """End the wait for a camera's next picture; a file gives its next one at once."""
+    if isinstance(source, LiveSource):
+        source.close()
 
 
 def _last_epoch_ms(store: RedisStore, name: str) -> int:

@@ -8,14 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
+from typing import Self
 
-from fer_stream.config import LiveSettings
+from fer_stream.config import LiveSettings, ServerSettings
 from fer_stream.errors import FerStreamError
-from fer_stream.queues.embedded import EmbeddedServer
+from fer_stream.queues.embedded import EmbeddedServer, Role
 from fer_stream.service.links import open_queue, open_queue_link
 from fer_stream.service.process import Process
 
@@ -84,24 +84,50 @@ class Child:
 def serve(process: Process, config: Path) -> None:
     """Run the whole service of `config` until told to stop."""
     settings = process.settings
-    with ExitStack() as servers:
-        for role, server in (("queue", settings.queue), ("store", settings.store)):
-            if server.url is None:
-                embedded = EmbeddedServer(settings.state_dir, role, maxmemory_mb=server.maxmemory_mb)  # type: ignore[arg-type]
-                servers.callback(embedded.close)
+    with _Servers(settings) as servers:
         children = [Child(role, command) for role, command in _commands(settings, config)]
         for child in children:
             child.start()
         names = ", ".join(settings.sources) or "no source yet"
         _log.info("serving %s with %d processes", names, len(children))
         try:
-            _watch(process, children)
+            _watch(process, servers, children)
         finally:
             _stop(settings, children)
 
 
-def _watch(process: Process, children: Sequence[Child]) -> None:
+class _Servers:
+    """The private servers, as many as are needed: one that ends is started again."""
+
+    def __init__(self, settings: LiveSettings) -> None:
+        self._settings = settings
+        wanted: dict[Role, ServerSettings] = {"queue": settings.queue, "store": settings.store}
+        self._wanted = {role: server.maxmemory_mb for role, server in wanted.items() if server.url is None}
+        self._running: dict[Role, EmbeddedServer] = {}
+
+    def __enter__(self) -> Self:
+        self.watch()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self._running.values():
+            server.close()
+
+    def watch(self) -> None:
+        """Start what does not run."""
+        for role, maxmemory_mb in self._wanted.items():
+            server = self._running.get(role)
+            if server is not None and server.running:
+                continue
+            if server is not None:
+                _log.error("the private %s server ended: starting it again", role)
+                server.close()
+            self._running[role] = EmbeddedServer(self._settings.state_dir, role, maxmemory_mb=maxmemory_mb)
+
+
+def _watch(process: Process, servers: _Servers, children: Sequence[Child]) -> None:
     while not process.stop.wait(_LOOK_S):
+        servers.watch()
         for child in children:
             child.watch()
         if process.reload.is_set():
