@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from threading import Event
 from typing import Protocol
 
 import numpy as np
@@ -172,7 +173,7 @@ def run_timeline(
     keeper: TimelineKeeper,
     *,
     metrics: Metrics,
-    stop: Flag,
+    stop: Event,
     now: Callable[[], float],
     monotonic: Callable[[], float],
 ) -> None:
@@ -184,6 +185,8 @@ def run_timeline(
     while not stop.is_set():
         for source in sources():
             keeper.open(source)
+        if not keeper.positions:
+            stop.wait(_IDLE_S)
         _follow_journal(queue, journal, keeper, metrics, now)
         if monotonic() - committed_s >= _COMMIT_S:
             committed_s = monotonic()

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 import string
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -63,3 +66,39 @@ def test_a_token_in_a_query_never_stays(scheme: str, host: str, name: str, befor
 @given(st.text())
 def test_redacting_twice_changes_nothing(text: str) -> None:
     assert redact(redact(text)) == redact(text)
+
+
+LOGGING = """
+import logging
+from fer_stream.log import set_up
+set_up("info", json={json}, role="capture")
+log = logging.getLogger("somewhere")
+log.debug("not told")
+log.warning("camera at %s", "rtsp://viewer:canary@host/1")
+try:
+    raise ValueError("cannot open rtsp://viewer:canary@host/1?token=canary")
+except ValueError:
+    log.exception("it failed")
+"""
+
+
+def logged(*, json: bool) -> str:
+    code = LOGGING.format(json=json)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+
+
+def test_no_log_holds_a_secret_not_even_in_a_traceback() -> None:
+    for json_lines in (True, False):
+        told = logged(json=json_lines)
+        assert "canary" not in told
+        assert "rtsp://***@host/1" in told
+        assert "ValueError" in told
+        assert "not told" not in told
+
+
+def test_json_logs_are_a_line_per_event() -> None:
+    events = [json.loads(line) for line in logged(json=True).splitlines()]
+    assert [(event["event"], event["level"], event["role"]) for event in events] == [
+        ("camera at rtsp://***@host/1", "warning", "capture"),
+        ("it failed", "error", "capture"),
+    ]

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -40,7 +41,6 @@ parent, *command = sys.argv[1:]
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 if os.getppid() != int(parent):
     sys.exit(1)
-os.umask(0o077)
 os.execv(command[0], command)
 """
 
@@ -78,6 +78,11 @@ class EmbeddedServer:
         return self._process is not None
 
     @property
+    def ended(self) -> bool:
+        """Is it gone? One of ours that is only too busy to answer is not."""
+        return not self.running if self._process is None else self._process.poll() is not None
+
+    @property
     def running(self) -> bool:
         """Does it answer?"""
         return _answers(self._folder)
@@ -107,6 +112,11 @@ class EmbeddedServer:
         if ended or time.monotonic() > deadline:
             self.close()
             raise QueueError(f"The embedded server in {self._folder} does not answer: {_last_words(self._folder)}")
+
+
+def tethered(command: Sequence[str]) -> list[str]:
+    """`command` as it is to be started so that it gets SIGTERM when the thread that starts it ends."""
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
 
 
 def attach(state_dir: Path, role: Role) -> str:
@@ -176,9 +186,8 @@ def _launch(folder: Path, role: Role, maxmemory_mb: int, lock: int) -> subproces
     _log(folder).unlink(missing_ok=True)
     # A session of its own, so that Ctrl-C in a terminal reaches our processes and not the server under them.
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True, pass_fds=(lock,),
+        tethered(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True, pass_fds=(lock,), umask=0o077,
     )  # fmt: skip
     os.close(lock)
     return process

@@ -15,7 +15,7 @@ from typing import Self
 
 from fer_stream.config import LiveSettings, ServerSettings
 from fer_stream.errors import FerStreamError
-from fer_stream.queues.embedded import EmbeddedServer, Role
+from fer_stream.queues.embedded import EmbeddedServer, Role, tethered
 from fer_stream.service.links import open_queue, open_queue_link
 from fer_stream.service.process import Process
 
@@ -44,8 +44,8 @@ class Child:
     restart_s: float = field(default=0.0)
 
     def start(self) -> None:
-        """Start it. It does not hear the Ctrl-C of our terminal: we tell it, in our order."""
-        self.process = subprocess.Popen(self.command, start_new_session=True)
+        """Start it. It does not hear the Ctrl-C of our terminal: we tell it, in our order. It does not outlive us."""
+        self.process = subprocess.Popen(tethered(self.command), start_new_session=True)
         self.started_s = time.monotonic()
 
     def watch(self) -> None:
@@ -117,7 +117,7 @@ class _Servers:
         """Start what does not run."""
         for role, maxmemory_mb in self._wanted.items():
             server = self._running.get(role)
-            if server is not None and server.running:
+            if server is not None and not server.ended:
                 continue
             if server is not None:
                 _log.error("the private %s server ended: starting it again", role)

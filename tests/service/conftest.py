@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from threading import Event
@@ -173,10 +174,13 @@ class Service:
         return self.queue.counts(self.stream_id(source))
 
     def rows(self, source: str) -> list[str]:
-        """The lines of all frames.csv of a source without header, epoch and wall time."""
+        """The lines of all frames.csv of a source, without epoch and wall time."""
+        return [line.rsplit(",", 2)[0] for line in self.dated_rows(source)]
+
+    def dated_rows(self, source: str) -> list[str]:
+        """The lines of all frames.csv of a source, without their header."""
         tables = sorted(self.files.glob(f"{source}/*.frames.csv"))
-        lines = [line for table in tables for line in table.read_text().splitlines()[1:]]
-        return [line.rsplit(",", 2)[0] for line in lines]
+        return [line for table in tables for line in table.read_text().splitlines()[1:]]
 
     def lines(self, source: str, kind: str) -> list[dict[str, Any]]:
         """The lines of one kind of all segments.jsonl of a source."""
@@ -257,7 +261,7 @@ def truth(clips: Path, yunet_weights: Path) -> Callable[[str], Truth]:
 
 @pytest.fixture(scope="session")
 def film(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four seconds of a face, 480×270 px at 15 fps, as cameras send it: raw H.264, one slice a picture, no B-frames."""
+    """Four seconds of two faces, 480×270 px, as cameras send them: raw H.264, one slice a picture, no B-frames."""
     path = tmp_path_factory.mktemp("film") / "face.h264"
     with av.open(str(clips / "two_faces.mp4")) as clip, av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=15)
@@ -267,7 +271,7 @@ def film(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         stream.options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "sliced-threads=0:scenecut=0"}
         for index, frame in enumerate(clip.decode(video=0)):
             picture = frame.reformat(480, 270, "yuv420p")
-            picture.pts, picture.time_base = index, 1 / stream.average_rate
+            picture.pts, picture.time_base = index, Fraction(1, 15)
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     return path

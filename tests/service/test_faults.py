@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -143,3 +144,39 @@ def test_a_killed_capture_begins_a_new_epoch(
     assert len({(line["stream_id"], line["person"], line["start_s"]) for line in segments}) == len(segments)
     assert live.written_segments(NAME) == live.segments(NAME)
     assert live.stop() == [0]
+
+
+@pytest.mark.parametrize("role", ["queue", "store"])
+def test_a_private_server_that_dies_is_started_again(
+    role: str, service: Callable[..., Service], truth: Callable[[str], Truth], clips: Path
+) -> None:
+    expected = truth("leave_and_return")
+    live = service(sources={NAME: {"url": str(clips / "leave_and_return.mp4"), "pace": "realtime"}})
+    live.serve()
+    live.wait_for_servers()
+    live.wait(lambda: len(live.rows(NAME)) > 10)
+    link = live.queue_link if role == "queue" else live.store_link
+    server = link.call(lambda client: client.info("server"))["process_id"]
+    subprocess.run(["kill", "-KILL", str(server)], check=True)
+    killed_s = live.wait(lambda: f"the private {role} server ended" in live.said())
+    shown = len(live.results(NAME))
+    recovered_s = killed_s + live.wait(lambda: len(live.results(NAME)) > shown)
+    print(f"private {role} server killed: results again after {recovered_s:.1f} s")
+    if role == "store":
+        # What the queue held in memory is gone with it; the store has written all down.
+        live.wait(lambda: expected.is_told_by(live, NAME))
+        expected.check(live, NAME)
+    assert live.stop() == [0]
+    rows = live.dated_rows(NAME)
+    assert len(set(rows)) == len(rows)
+
+
+def test_nothing_outlives_a_service_that_is_killed(service: Callable[..., Service], clips: Path) -> None:
+    live = service(sources={NAME: {"url": str(clips / "one_face_crying.mp4"), "pace": "realtime"}})
+    serve = live.serve()
+    live.wait_for_servers()
+    live.wait(lambda: live.stream_id(NAME))
+    serve.kill()
+    serve.wait()
+    gone_s = live.wait(lambda: not any(live.children(role) for role in ("capture", "recognize", "timeline")))
+    print(f"serve killed: its processes were gone after {gone_s:.1f} s")

@@ -26,14 +26,14 @@ def contents(client: redis.Redis) -> Iterator[bytes]:
     """Every key of a database and everything under it."""
     for key in client.scan_iter():
         yield key
-        reader = {
+        readers: dict[bytes, Callable[[bytes], object]] = {
             b"string": client.get,
             b"hash": client.hgetall,
             b"set": client.smembers,
             b"zset": lambda name: client.zrange(name, 0, -1, withscores=True),
             b"stream": client.xrange,
-        }[cast(bytes, client.type(key))]
-        yield repr(reader(key)).encode("latin-1", "backslashreplace")
+        }
+        yield repr(readers[cast(bytes, client.type(key))](key)).encode("latin-1", "backslashreplace")
 
 
 def why(live: Service, name: str) -> str | None:

@@ -79,5 +79,5 @@ def test_serve_ends_in_time_when_its_queue_is_gone(
     server.kill()
     server.wait()
     live.wait(lambda: "is away" in live.said())
-    live.stop()
+    assert live.stop() == [0]
     assert not any(live.children(role) for role in ROLES)
