@@ -68,6 +68,18 @@ class Metrics:
             "fer_end_to_end_seconds", "Seconds from a face's frame to its published result.",
             buckets=_BUCKETS_S, registry=registry,
         )  # fmt: skip
+        self.faces_missing = Gauge(
+            "fer_faces_missing", "Faces that were announced and never came, since the timeline began.",
+            ["source"], registry=registry,
+        )  # fmt: skip
+        self.faces_late = Gauge(
+            "fer_faces_late", "Faces that came when their frame was done, since the timeline began.",
+            ["source"], registry=registry,
+        )  # fmt: skip
+        self.journal_unreadable = Gauge(
+            "fer_journal_unreadable", "Entries of the journal that are no messages, since the process began.",
+            registry=registry,
+        )  # fmt: skip
         self.redelivered = Counter("fer_redelivered", "Face crops delivered again.", registry=registry)
         self._stages: dict[Stage, Histogram] = {
             stage: Histogram(f"fer_{stage}_seconds", help_text, buckets=_BUCKETS_S, registry=registry)

@@ -209,6 +209,10 @@ def _follow_journal(
     with metrics.timed("timeline"):
         for source, horizon in horizons.items():
             keeper.settle(source, horizon)
+            missing, late = keeper.lost(source)
+            metrics.faces_missing.labels(source).set(missing)
+            metrics.faces_late.labels(source).set(late)
+    metrics.journal_unreadable.set(keeper.unreadable)
     for captured_at in captured:
         metrics.end_to_end.observe(max(0.0, now() - captured_at))
 

@@ -1,0 +1,125 @@
+"""From the journal into the store and the files: once, whatever stops in between."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_stream.config import TimelineSettings
+from fer_stream.queues.queue import Entry
+from fer_stream.records import LABELS, FaceKey, FrameMark, Prediction, Quality
+from fer_stream.timeline.keeper import TimelineKeeper
+from fer_stream.timeline.memory import MemoryStore
+from fer_stream.writers.rolling import RollingTables
+
+FPS = 10.0
+SOURCE = "door"
+EPOCH_MS = int(time.time() * 1000)
+STREAM = f"{SOURCE}@{EPOCH_MS}"
+
+
+def entries(first: int, last: int) -> list[Entry]:
+    """What a journal holds of the frames from `first` to before `last`, happy at first and sad from frame 50 on."""
+    told = []
+    for index in range(first, last):
+        probs = np.full(7, 0.02, np.float32)
+        probs[LABELS.index("happy" if index < 50 else "sad")] = 0.88
+        box = np.array([0, 0, 50, 50], np.float32)
+        key = FaceKey(STREAM, 1, index)
+        face = Prediction(key, index / FPS, 0.0, box, 0.9, Quality(0.9, "ok"), probs, "test")
+        told += [
+            Entry(SOURCE, f"{index + 1}-1", face),
+            Entry(SOURCE, f"{index + 1}-2", FrameMark(STREAM, index, index / FPS, 1)),
+        ]
+    return told
+
+
+def make(store: MemoryStore, folder: Path) -> TimelineKeeper:
+    files = RollingTables(folder, retention_days=None, clock=time.time)
+    keeper = TimelineKeeper(store, files, settings=TimelineSettings(), lateness_s=lambda _: math.inf)
+    keeper.open(SOURCE)
+    return keeper
+
+
+def feed(keeper: TimelineKeeper, told: list[Entry]) -> None:
+    horizon = keeper.horizon(SOURCE, None)
+    keeper.add(told)
+    keeper.settle(SOURCE, horizon)
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / SOURCE).iterdir())}
+
+
+def test_what_was_written_after_the_last_commit_is_written_once(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    undisturbed = make(MemoryStore(), whole)
+    feed(undisturbed, entries(0, 120))
+    undisturbed.commit()
+
+    store = MemoryStore()
+    before = make(store, broken)
+    feed(before, entries(0, 60))
+    before.commit()
+    feed(before, entries(60, 100))  # written, but the process dies before it commits
+    after = make(store, broken)
+    assert after.positions == {SOURCE: "60-2"}
+    feed(after, entries(60, 120))
+    after.commit()
+    assert written(broken) == written(whole)
+    assert [one.segment.label for one in store.segments(SOURCE, 0, math.inf)] == ["happy"]
+    assert [frame.index for frame in store.results(SOURCE, "0", 1000, 0)] == list(range(120))
+
+
+def test_a_crash_before_the_first_commit_leaves_nothing_twice(tmp_path: Path) -> None:
+    store = MemoryStore()
+    feed(make(store, tmp_path), entries(0, 60))
+    again = make(store, tmp_path)
+    assert again.positions == {SOURCE: "0"}
+    feed(again, entries(0, 60))
+    (table,) = [text for name, text in written(tmp_path).items() if name.endswith(".frames.csv")]
+    rows = table.decode().splitlines()[1:]
+    assert len(rows) == len({row.partition(",")[0] for row in rows})
+
+
+def test_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
+    keeper = make(MemoryStore(), tmp_path)
+    feed(keeper, [Entry(SOURCE, "1-1", None), *entries(1, 3)])
+    assert keeper.unreadable == 1
+    assert keeper.positions == {SOURCE: "3-2"}
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs (root)")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_stops_the_files_and_not_the_service(tiny_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tiny_disk / "hog").write_bytes(os.urandom(24_000))
+    store = MemoryStore()
+    keeper = make(store, tiny_disk)
+    with caplog.at_level(logging.ERROR):
+        for start in range(0, 400, 20):
+            feed(keeper, entries(start, start + 20))
+            keeper.commit()
+    assert [frame.index for frame in store.results(SOURCE, "0", 1000, 0)] == list(range(400))
+    assert str(tiny_disk) in caplog.text, "and says so"
+    table = next((tiny_disk / SOURCE).glob("*.frames.csv")).read_text()
+    assert table.endswith("\n")
+    assert 0 < len(table.splitlines()) < 380
