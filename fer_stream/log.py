@@ -6,8 +6,10 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,6 +76,14 @@ def set_up(level: str, *, json: bool, role: str) -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda fault: _uncaught(fault.exc_type, fault.exc_value, fault.exc_traceback)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """An exception that nobody caught is told through the log, so that it holds no secret either."""
+    if error is not None:
+        logging.getLogger(__name__).critical("not foreseen", exc_info=(kind, error, trace))
 
 
 def _redacted(_: Any, __: str, event: EventDict) -> EventDict:

@@ -96,6 +96,25 @@ def test_no_log_holds_a_secret_not_even_in_a_traceback() -> None:
         assert "not told" not in told
 
 
+def test_not_even_an_exception_that_nobody_caught_holds_a_secret() -> None:
+    code = """
+import threading
+from fer_stream.log import set_up
+set_up("info", json=True, role="capture")
+def fail():
+    raise ValueError("rtsp://viewer:canary@host/1")
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+fail()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [event["level"] for event in events] == ["critical", "critical"]
+    assert "canary" not in done.stderr
+
+
 def test_json_logs_are_a_line_per_event() -> None:
     events = [json.loads(line) for line in logged(json=True).splitlines()]
     assert [(event["event"], event["level"], event["role"]) for event in events] == [

@@ -135,6 +135,8 @@ class _Source(Thread):
                 _log.info("%s is captured by another process: waiting", self._source_name)
             except FerStreamError as error:
                 _log.error("%s: %s", self._source_name, error)
+            except Exception:  # noqa: BLE001 - a fault that nobody foresaw must not end a source for good
+                _log.exception("%s failed", self._source_name)
             self._closing.wait(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
             failures += 1
 
