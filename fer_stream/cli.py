@@ -29,7 +29,6 @@ app = typer.Typer(
 )
 models = typer.Typer(help="Fetch and check the weights of the face detector.", no_args_is_help=True)
 app.add_typer(models, name="models")
-cli_service.add_to(app)
 
 
 class Detector(StrEnum):
@@ -199,6 +198,9 @@ def schema() -> None:
     from fer_stream.config import LiveSettings
 
     typer.echo(json.dumps(LiveSettings.model_json_schema(), indent=2))
+
+
+cli_service.add_to(app)
 
 
 @models.command("list")
