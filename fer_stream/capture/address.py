@@ -13,7 +13,8 @@ from fer_stream.log import redact
 _LOW_LATENCY = {"analyzeduration": "200000", "fflags": "nobuffer"}
 # A playlist may name any URL: without this one from a camera could have FFmpeg read local files.
 _HTTP = {"protocol_whitelist": "http,https,tcp,tls,crypto"}
-_DEVICE = re.compile(r"/dev/\w+")
+# Also the names that stay, as in /dev/v4l/by-id/usb-Maker_Camera-video-index0; nothing that leads out of /dev.
+_DEVICE = re.compile(r"/dev/(?!.*\.\.)[\w./:+-]+")
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ def test_an_epoch_is_later_than_the_last_whatever_the_clock_says() -> None:
     assert source.stream_id == "door@5001"
 
 
-@pytest.mark.parametrize("device", [97, "97", "/dev/video97"])
+@pytest.mark.parametrize("device", [97, "97", "/dev/video97", "/dev/v4l/by-id/usb-Maker_Camera_1.0-video-index0"])
 def test_a_webcam_that_is_not_there_is_waited_for(device: str | int, read: Callable[..., Reader]) -> None:
     reader = read(device)
     reader.wait_for_reason("not_found")
