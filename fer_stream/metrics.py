@@ -80,6 +80,10 @@ class Metrics:
             "fer_journal_unreadable", "Entries of the journal that are no messages, since the process began.",
             registry=registry,
         )  # fmt: skip
+        self.results_unpublished = Gauge(
+            "fer_results_unpublished", "Frames whose results a full store refused, since the process began.",
+            registry=registry,
+        )  # fmt: skip
         self.redelivered = Counter("fer_redelivered", "Face crops delivered again.", registry=registry)
         self._stages: dict[Stage, Histogram] = {
             stage: Histogram(f"fer_{stage}_seconds", help_text, buckets=_BUCKETS_S, registry=registry)

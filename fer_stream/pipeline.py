@@ -61,7 +61,6 @@ class FileRun:
 
     frames: int = 0
     last_s: float = 0.0
-    faces: int = 0
     stopped: bool = False
 
 
@@ -99,7 +98,6 @@ def run_file(
     look(batch.crops)
     end = EndOfStream(source.stream_id, run.last_s, run.frames, batch.faces)
     _deliver([*batch.classify(), end], builder, sink, metrics)
-    run.faces = batch.faces
     metrics.faces.labels(source.info.name).inc(batch.faces)
     progress(run)
     return run
@@ -213,6 +211,7 @@ def _follow_journal(
             metrics.faces_missing.labels(source).set(missing)
             metrics.faces_late.labels(source).set(late)
     metrics.journal_unreadable.set(keeper.unreadable)
+    metrics.results_unpublished.set(keeper.unpublished)
     for captured_at in captured:
         metrics.end_to_end.observe(max(0.0, now() - captured_at))
 

@@ -54,7 +54,6 @@ class Weights:
     sha256: str
     size_bytes: int
     licence: str
-    purpose: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,6 @@ PUBLISHED = {
             sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
             size_bytes=232_589,
             licence="MIT",
-            purpose="face detection, the default",
         ),
         Weights(
             name="yunet-2026may",
@@ -85,7 +83,6 @@ PUBLISHED = {
             sha256="ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0",
             size_bytes=229_738,
             licence="MIT",
-            purpose="face detection, the same network exported anew",
         ),
     )
 }

@@ -224,3 +224,24 @@ def rtsp_camera(_gstreamer: None) -> Iterator[Callable[..., Camera]]:
     yield make
     for each in cameras:
         each.kill()
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts a file system of so many KiB; unmounted after the test."""
+    mounted: list[Path] = []
+
+    def mount(kib: int) -> Path:
+        if os.geteuid() != 0:
+            pytest.skip("needs root to mount a small file system")
+        disk = tmp_path / f"disk{len(mounted)}"
+        disk.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(disk)]
+        if subprocess.run(command, capture_output=True).returncode != 0:
+            pytest.skip("mounting is not permitted here")
+        mounted.append(disk)
+        return disk
+
+    yield mount
+    for disk in mounted:
+        subprocess.run(["umount", str(disk)], check=True)

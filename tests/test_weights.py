@@ -25,7 +25,6 @@ TOY = weights.Weights(
     sha256=hashlib.sha256(CONTENT).hexdigest(),
     size_bytes=len(CONTENT),
     licence="MIT",
-    purpose="tests",
 )
 HALF = len(CONTENT) // 2
 

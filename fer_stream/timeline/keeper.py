@@ -116,11 +116,6 @@ class TimelineKeeper:
                 done.append((source, kept.position))
         return done
 
-    def close(self, sources: Sequence[str]) -> None:
-        """Forget sources that are gone; commit first."""
-        for source in sources:
-            self._kept.pop(source, None)
-
     def _commit(self, source: str, kept: _Kept) -> None:
         offsets = self._files.offsets(source) if self._files else {}
         checkpoint = Checkpoint(kept.position, kept.timeline.state(), offsets)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,27 +131,6 @@ def summary() -> JobSummary:
         settings={"fps": None, "detector": {"kind": "auto", "weights": Path("/home/ada/models/yunet.onnx")}},
         versions={"fer-stream": "0.1.0"},
     )  # fmt: skip
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Mounts a file system of so many KiB; unmounted after the test."""
-    mounted: list[Path] = []
-
-    def mount(kib: int) -> Path:
-        if os.geteuid() != 0:
-            pytest.skip("needs root to mount a small file system")
-        disk = tmp_path / f"disk{len(mounted)}"
-        disk.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(disk)]
-        if subprocess.run(command, capture_output=True).returncode != 0:
-            pytest.skip("mounting is not permitted here")
-        mounted.append(disk)
-        return disk
-
-    yield mount
-    for disk in mounted:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.fixture
