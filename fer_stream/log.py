@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 HIDDEN = "***"
 
 # Up to the last @ before a blank: a password that should have been percent-encoded may itself hold / or @.
-# Where a path holds an @ the host goes too, which is the better of the two mistakes.
-_USER_INFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)\S*@")
+# Where a path holds an @ the host goes too, which is the better of the two mistakes. The @ is looked for in what was
+# matched, because an expression that looks for it itself takes time that grows with the square of a long word.
+_ADDRESS = re.compile(r"://\S+")
 
 # `?token=…`, and the `/user=admin_password=…_channel=1` of many cameras. A value ends at a blank, & or #.
 _SECRET = re.compile(
@@ -33,7 +34,12 @@ def redact(text: str) -> str:
 
     What is left out reads `***`. Redacting twice changes nothing.
     """
-    return _SECRET.sub(rf"\1{HIDDEN}", _USER_INFO.sub(rf"\1{HIDDEN}@", text))
+    return _SECRET.sub(rf"\1{HIDDEN}", _ADDRESS.sub(_without_user, text))
+
+
+def _without_user(address: re.Match[str]) -> str:
+    _, at, rest = address[0].rpartition("@")
+    return f"://{HIDDEN}@{rest}" if at else address[0]
 
 
 @contextmanager
@@ -68,7 +74,7 @@ def set_up(level: str, *, json: bool, role: str) -> None:
     renderer = (
         structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
-    handler = logging.StreamHandler()
+    handler = _Handler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -76,8 +82,19 @@ def set_up(level: str, *, json: bool, role: str) -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # Everything else that Python would write to stderr by itself.
+    logging.captureWarnings(True)
     sys.excepthook = _uncaught
     threading.excepthook = lambda fault: _uncaught(fault.exc_type, fault.exc_value, fault.exc_traceback)
+    sys.unraisablehook = lambda fault: _uncaught(fault.exc_type, fault.exc_value, fault.exc_traceback)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """A line that cannot be put together. `logging` itself would print its parts as they are."""
+        words = {"msg": "%s: a line that cannot be told: %r", "args": (record.name, str(record.msg))}
+        told = logging.makeLogRecord({**vars(record), **words, "exc_info": None})
+        self.stream.write(self.format(told) + self.terminator)
 
 
 def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

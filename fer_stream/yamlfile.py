@@ -3,8 +3,10 @@
 Beyond YAML itself,
 
     fps: ${FPS:-5}                        takes a value, or a part of one, from the environment
-    url: rtsp://me:${CAMERA_PW}@cam       … where the variable must be set, because no default is given
-    password_file: /run/secrets/queue     reads the secret `password` from a file, without the blanks around it
+    url: rtsp://me:${CAMERA_PW}@cam       … where the variable must be set, because no default is given; where
+                                          CAMERA_PW_FILE is set instead, from the file that this names
+    password_file: /run/secrets/queue     reads the secret `password` from a file, without the blanks around it;
+                                          an empty name is no file
     text: $${FPS}                         is the text ${FPS}
 
 No complaint holds the value of a secret key, or what came from the environment or from a file.
@@ -31,6 +33,8 @@ S = TypeVar("S", bound=BaseModel)
 _NULL = "tag:yaml.org,2002:null"
 _STR = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
+# A thousand cameras with every key are 60,000. Anchors in anchors can make more of a few lines than memory holds.
+_MOST_VALUES = 100_000
 # What PyYAML raises for a value that its tag does not fit, as `0b_` or `!!bool 7`.
 _NO_VALUE = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError)
 _BORROWED = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
@@ -86,6 +90,7 @@ class _Document:
         self._environ = environ
         self._lines: dict[Loc, int] = {}
         self._faults: list[str] = []
+        self._values = 0
         self._constructor = SafeConstructor()
 
     def read(self, text: str, model: type[BaseModel]) -> object:
@@ -108,6 +113,7 @@ class _Document:
         self._faults.append(f"{self._name}:{line or self.line(loc)}: {redact(f'{dotted(loc)} {text}')}")
 
     def _value(self, node: yaml.Node, expected: object, loc: Loc) -> object:
+        self._count()
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, expected, loc)
         if isinstance(node, yaml.SequenceNode):
@@ -117,10 +123,17 @@ class _Document:
         if node.tag == _STR or is_secret(expected):
             return self._filled(node.value, loc)
         try:
-            return self._constructor.construct_object(node)
+            value = self._constructor.construct_object(node)
+            repr(value)  # raises for a number of more than 4,300 digits, which no complaint could show
         except _NO_VALUE:
             self._complain(loc, "cannot be read: put the value in quotes.")
             return None
+        return value
+
+    def _count(self) -> None:
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise ConfigError(f"{self._name} has more than {_MOST_VALUES:,} values: do not put anchors into anchors.")
 
     def _sequence(self, node: yaml.SequenceNode, expected: object, loc: Loc) -> list[object]:
         values = []
@@ -157,6 +170,7 @@ class _Document:
         """What `<<: *anchor` or `<<: [*first, *second]` brings, of which the first goes before."""
         merged: dict[str, object] = {}
         for each in reversed(node.value) if isinstance(node, yaml.SequenceNode) else [node]:
+            self._count()
             if isinstance(each, yaml.MappingNode):
                 merged |= self._mapping(each, expected, loc)
             else:
@@ -176,34 +190,40 @@ class _Document:
                     loc, "has a ${ without a variable: write ${NAME}, ${NAME:-default}, or $${ for a plain one."
                 )
                 return ""
-            value = self._environ.get(variable[1])
+            value = self._variable(variable[1], loc)
             if value is None and variable[2] is None:
                 self._complain(loc, f"needs the environment variable {variable[1]}, which is not set.")
             return value or variable[2] or ""
 
         return _BORROWED.sub(fill, text)
 
+    def _variable(self, name: str, loc: Loc) -> str | None:
+        """An environment variable, or what the file holds that NAME_FILE names, as containers are given secrets."""
+        path = self._environ.get(f"{name}_FILE")
+        if path is None or name in self._environ:
+            return self._environ.get(name)
+        return self._secret(path, loc, f"needs the file that {name}_FILE names")
+
     def _read_secrets(self, values: dict[str, object], expected: object, loc: Loc) -> None:
         """Put the contents of a file in the place of every KEY_file beside a secret KEY."""
         group = group_of(expected)
         for key in secret_keys(group) if group else ():
             path = values.pop(f"{key}_file", None)
-            if path is None:
+            if not path:
                 continue
             inner = (*loc, f"{key}_file")
             if values.get(key) is not None:
                 self._complain(inner, f"stands beside {key}: give one of the two.")
-            values[key] = self._secret(str(path), inner)
+            values[key] = self._secret(str(path), inner, f"names {self.raw.get(inner, path)}")
             self._lines[(*loc, key)] = self._lines[inner]
 
-    def _secret(self, path: str, loc: Loc) -> str:
-        shown = self.raw.get(loc, path)
+    def _secret(self, path: str, loc: Loc, wanted: str) -> str:
         try:
             return (self._folder / path).read_text(encoding="utf-8").strip()
         except OSError as error:
-            self._complain(loc, f"names {shown}, which cannot be read: {error.strerror}.")
+            self._complain(loc, f"{wanted}, which cannot be read: {error.strerror}.")
         except ValueError:
-            self._complain(loc, f"names {shown}, which is no UTF-8 text.")
+            self._complain(loc, f"{wanted}, which is no UTF-8 text.")
         return ""
 
     def _syntax(self, error: yaml.YAMLError) -> str:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 from redis.connection import ConnectionPool, SSLConnection
 
@@ -17,9 +19,11 @@ from fer_stream.config import (
     Settings,
     SourceSettings,
     StoreSettings,
+    WebSettings,
     changes,
 )
 from fer_stream.errors import ConfigError
+from fer_stream.log import redact
 from fer_stream.yamlfile import load, parse
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -37,6 +41,35 @@ def complaint(text: str) -> str:
 
 def source(url: str) -> SourceSettings:
     return live(f"sources: {{hall: {{url: {json.dumps(url)}}}}}").sources["hall"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "cameras.example", ""])
+def test_the_page_lets_nobody_in_without_a_token(host: str) -> None:
+    with pytest.raises(ConfigError, match="give a token"):
+        WebSettings().at(host, None)
+    with pytest.raises(ConfigError, match="openssl rand"):
+        live(f"web: {{host: '{host}'}}")
+    assert live(f"web: {{host: '{host}', token: {'x' * 16}}}").web.token
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_the_page_may_be_seen_on_this_machine(host: str) -> None:
+    assert WebSettings().at(host, 9000).address == f"http://{'[::1]' if host == '::1' else host}:9000"
+
+
+def test_no_page_needs_no_token() -> None:
+    assert live("web: {host: 0.0.0.0, port: null}").web.port is None
+
+
+def test_a_short_token_is_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigError, match="at least 16 characters") as failure:
+        live("web: {token: swordfish}")
+    assert "swordfish" not in str(failure.value)
+
+
+@pytest.mark.parametrize(("written", "meant"), [("on", "on"), ("off", "off"), ("blur", "blur"), ("'on'", "on")])
+def test_previews_are_on_and_off_as_yaml_has_it(written: str, meant: str) -> None:
+    assert live(f"web: {{previews: {written}}}").web.previews == meant
 
 
 def test_the_shipped_file_settings_are_the_defaults() -> None:
@@ -176,6 +209,17 @@ def kwargs(settings: QueueSettings | StoreSettings) -> dict[str, object]:
     assert settings.address is not None
     pool = ConnectionPool.from_url(settings.address.get_secret_value())
     return {"class": pool.connection_class, **pool.connection_kwargs}
+
+
+@given(st.text(max_size=20), st.text(min_size=1, max_size=20))
+def test_any_user_and_password_reach_the_server_and_no_log(user: str, password: str) -> None:
+    settings = QueueSettings.model_validate(
+        {"url": "redis://queue:6380/2", "username": user or None, "password": password + "Canary7"}
+    )
+    assert kwargs(settings)["password"] == password + "Canary7"
+    assert kwargs(settings).get("username", "") == user
+    assert settings.address is not None
+    assert "Canary7" not in redact(settings.address.get_secret_value()) + repr(settings)
 
 
 def test_the_address_of_a_server_holds_user_password_and_tls_files() -> None:

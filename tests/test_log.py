@@ -68,6 +68,12 @@ def test_redacting_twice_changes_nothing(text: str) -> None:
     assert redact(redact(text)) == redact(text)
 
 
+@pytest.mark.parametrize("text", ["a" * 200_000, "a://" * 50_000, "key=" * 50_000, "@" * 200_000])
+def test_a_long_text_is_redacted_too(text: str) -> None:
+    """In time that grows with its length: with its square, these would take minutes."""
+    assert redact(text).count("***") == text.startswith("key=")
+
+
 LOGGING = """
 import logging
 from fer_stream.log import set_up
@@ -121,3 +127,49 @@ def test_json_logs_are_a_line_per_event() -> None:
         ("camera at rtsp://***@host/1", "warning", "capture"),
         ("it failed", "error", "capture"),
     ]
+
+
+OTHERS = """
+import logging, sys, warnings
+from fer_stream.log import set_up
+set_up("info", json={json}, role="capture")
+address = "rtsp://viewer:canary@host/1"
+library = logging.getLogger("library.of.others")
+library.info("connecting to %s", address)
+library.warning({{"url": address}})
+library.error("not a number: %d", address)
+library.error("with its stack", stack_info=True)
+try:
+    try:
+        raise OSError(address)
+    except OSError as cause:
+        raise RuntimeError("it failed") from cause
+except RuntimeError as error:
+    library.error("chained", exc_info=error)
+warnings.warn(f"{{address}} is old", stacklevel=1)
+class Broken:
+    def __del__(self):
+        raise ValueError(address)
+Broken()
+"""
+
+
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_what_libraries_and_python_itself_say_is_redacted_too(json_lines: bool) -> None:
+    code = OTHERS.format(json=json_lines)
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    assert "canary" not in told
+    for words in (
+        "connecting to rtsp://***@host/1",
+        "not a number",
+        "OSError",
+        "RuntimeError",
+        "is old",
+        "ValueError",
+    ):
+        assert words in told
+    if json_lines:
+        events = [json.loads(line) for line in told.splitlines()]
+        assert [event["level"] for event in events] == [
+            *("info", "warning", "error", "error", "error", "warning", "critical")
+        ]

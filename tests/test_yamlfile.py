@@ -143,6 +143,21 @@ def test_a_variable_that_is_not_set() -> None:
     )
 
 
+def test_a_variable_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(f"{CANARY}\n")
+    url = "inner: {text: 'rtsp://me:${PW}@cam'}"
+    environ = {"PW_FILE": str(tmp_path / "secret")}
+    assert read(url, environ=environ).inner.text == f"rtsp://me:{CANARY}@cam"
+    assert read(url, environ={**environ, "PW": "own"}).inner.text == "rtsp://me:own@cam"
+    assert complaint(url, environ={"PW_FILE": str(tmp_path / "none")}) == (
+        "my.yaml:1: inner.text needs the file that PW_FILE names, which cannot be read: No such file or directory."
+    )
+
+
+def test_an_empty_name_is_no_secret_file(tmp_path: Path) -> None:
+    assert read("token_file: ${NONE:-}\n", tmp_path, {}).token is None
+
+
 @pytest.mark.parametrize("written", ["${", "${}", "${7}", "${A B}", "${A", "${A:b}"])
 def test_a_variable_without_a_name(written: str) -> None:
     assert complaint(f"inner:\n  text: '{written}'\n", environ={"A": "x"}).startswith(
@@ -192,6 +207,33 @@ def test_no_complaint_holds_a_secret(text: str, tmp_path: Path) -> None:
     assert CANARY not in "".join(traceback.format_exception(error.value))
 
 
+def bomb(first: str, each: str) -> str:
+    """Ten lines, each of which names the one before ten times: 10⁹ values, if nobody counts."""
+    lines = [f"a: &a {first}"]
+    lines += [f"{key}: &{key} {each}".replace("*", ",".join([f"*{chr(ord(key) - 1)}"] * 10)) for key in "bcdefghij"]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "text", [bomb("[x]", "[*]"), bomb("{}", "{<<: [*]}"), bomb("{x: 1}", "{<<: [*]}")], ids=["alias", "merge", "keys"]
+)
+def test_a_few_lines_that_stand_for_billions_of_values_are_refused(text: str) -> None:
+    assert complaint(text) == "my.yaml has more than 100,000 values: do not put anchors into anchors."
+
+
+def test_as_many_values_as_a_thousand_cameras_need_are_read() -> None:
+    shared = "a: &a {size: 2, text: x, flag: yes, numbers: [" + ",".join("1" * 50) + "]}"
+    text = "named:\n  " + shared + "\n" + "".join(f"  c{number}: *a\n" for number in range(1000))
+    assert len(read(text).named) == 1001
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "0x" + "9" * 5000, "1" + ":59" * 5000], ids=["ten", "hex", "sixty"])
+def test_a_number_too_long_to_be_shown_is_a_fault_of_its_own(number: str) -> None:
+    assert complaint(f"inner:\n  size: {number}\n") == (
+        "my.yaml:2: inner.size cannot be read: put the value in quotes."
+    )
+
+
 LIVE = f"""
 sources:
   hall:
@@ -225,3 +267,45 @@ def test_any_text_gives_settings_or_a_config_error(text: str) -> None:
     for model in (FileSettings, LiveSettings):
         with suppress(ConfigError):
             assert isinstance(parse(text, model, name="my.yaml", environ={}), model)
+
+
+FROM_ELSEWHERE = LIVE.replace(CANARY, "${SECRET}").replace("password: ${SECRET}", "password_file: secret")
+WORDS = st.sampled_from(
+    [
+        "${SECRET}",
+        "!!int ",
+        "!!binary ",
+        "<<: ",
+        "&a ",
+        "*a",
+        "? ",
+        "- ",
+        "{",
+        "}",
+        "[",
+        "]",
+        "\n",
+        ": ",
+        "'",
+        '"',
+        "|\n",
+    ]
+)
+
+
+@given(st.data())
+def test_what_comes_from_elsewhere_is_never_shown(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    text = FROM_ELSEWHERE
+    for _ in range(data.draw(st.integers(1, 4))):
+        start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(text))] * 2)))
+        moved = data.draw(WORDS | st.just(text[start:end]))
+        text = text[:start] + moved + text[data.draw(st.sampled_from([start, min(end, start + 9)])) :]
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "secret").write_text(CANARY)
+    try:
+        parse(text, LiveSettings, name="live.yaml", folder=folder, environ={"SECRET": CANARY})
+    except ConfigError as error:
+        said = "".join(traceback.format_exception(error))
+        assert CANARY not in said, said

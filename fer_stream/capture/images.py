@@ -64,15 +64,21 @@ def _header(path: Path, data: bytes) -> tuple[str, str]:
             return (header.format or "unknown").lower(), header.mode
     except Image.DecompressionBombError as error:
         raise UnreadableSource(f"{path} is refused. {error} Shrink the picture first.") from error
-    except OSError as error:
+    except Exception as error:  # a broken file makes Pillow raise anything: ValueError and RuntimeError were seen
         raise UnreadableSource(f"{path} is no picture that can be read. Check that it opens in a viewer.") from error
 
 
 def _decoded(path: Path, data: bytes) -> U8:
+    broken = f"{path} is broken or cut off. Copy it again, or save it anew as PNG or JPEG."
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.verify()  # of a PNG; OpenCV makes room for whatever length a chunk claims, be it 4 GB
+    except Exception as error:
+        raise UnreadableSource(broken) from error
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise UnreadableSource(f"{path} cannot be decoded: {error.err}. Save it anew as PNG or JPEG.") from error
     if image is None:
-        raise UnreadableSource(f"{path} is broken or cut off. Copy it again, or save it anew as PNG or JPEG.")
+        raise UnreadableSource(broken)
     return image.astype(np.uint8, copy=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Self
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -22,9 +23,12 @@ def _checked_url(url: SecretStr) -> SecretStr:
 
 
 def _is_whole(url: str) -> bool:
-    """Is everything there, and no half of a password in the place of something else?"""
+    """Is everything there, and no half of a password in the place of something else?
+
+    A blank would end the password for whoever takes passwords out of a log.
+    """
     try:
-        parts = urlsplit(url)
+        parts = urlsplit("" if re.search(r"\s", url) else url)
         target = parts.path if parts.scheme == "unix" else parts.hostname
         return parts.scheme in _SCHEMES and bool(target) and not parts.fragment and parts.port != 0
     except ValueError:

@@ -22,7 +22,8 @@ _SCHEMES = ("rtsp", "rtsps", "http", "https")
 def _checked_url(url: SecretStr) -> SecretStr:
     text = url.get_secret_value()
     scheme, separator, rest = text.partition("://")
-    if re.match(r"[^/]*:[^/]*@", text):
+    # As in rtsp:/me:password@cam, which would be taken for a file and told in full when it is not found.
+    if not separator and re.search(r":[^/]*@", text):
         raise ValueError("a camera's address begins with rtsp://, rtsps://, http:// or https://")
     if not text or re.search(r"\s", text) or (separator and (scheme.lower() not in _SCHEMES or not rest)):
         raise ValueError(

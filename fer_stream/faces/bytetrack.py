@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import supervision as sv
 from trackers import ByteTrackTracker
@@ -11,6 +13,9 @@ from fer_stream.records import I64, Detections
 
 # `trackers` counts its buffer in frames of this rate, whatever the rate of the video.
 _BUFFER_FPS = 30.0
+
+# Two frames of a damaged file may share a time. `trackers` then takes both for one moment, which is right.
+warnings.filterwarnings("ignore", message="ByteTrackTracker: duplicate timestamp")
 
 
 class ByteTrack:

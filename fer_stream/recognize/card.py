@@ -6,6 +6,7 @@
       "licence": "Apache-2.0",        optional
       "labels": ["angry", …],         the seven of `records.LABELS`, in their order
       "input": {"height_px": 48, "width_px": 48, "channels": 1},
+      "output": {"kind": "logits", "temperature": 1.3},   optional: by default it gives probabilities
       "metrics": {"name": 0.7, …},    optional
       "files": {"emotion.int8.tflite": "<SHA-256>", …}
     }
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +49,11 @@ def read_card(model_dir: Path, weights_name: str) -> ModelSpec:
             dataset=str(card.get("dataset", _NOT_STATED)),
             licence=str(card.get("licence", _NOT_STATED)),
             metrics={name: float(value) for name, value in card.get("metrics", {}).items()},
+            temperature=_temperature(card.get("output")),
         )
     except KeyError as error:
         raise ModelError(f"{path} lacks the key {error}. {_REPLACE}.") from error
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
         raise ModelError(f"{path} is no model card: {error}. {_REPLACE}.") from error
 
 
@@ -64,7 +67,7 @@ def _load(path: Path) -> dict[str, Any]:
         ) from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}. Make it readable.") from error
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ModelError(f"{path} is not JSON: {error}. {_REPLACE}.") from error
     if not isinstance(card, dict):
         raise ModelError(f"{path} is no model card: expected an object, received {type(card).__name__}. {_REPLACE}.")
@@ -82,6 +85,17 @@ def _check_fit(card: dict[str, Any], path: Path) -> None:
             f"{path}: expected a model with input {CROP_SIZE_PX}×{CROP_SIZE_PX}×1, received "
             f"{'×'.join(map(str, received))}."
         )
+
+
+def _temperature(output: dict[str, Any] | None) -> float | None:
+    if output is None or output["kind"] == "probabilities":
+        return None
+    if output["kind"] != "logits":
+        raise ValueError(f"expected output.kind to be logits or probabilities, received {output['kind']}")
+    temperature = float(output["temperature"])
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"expected output.temperature above 0, received {temperature:g}")
+    return temperature
 
 
 def _checked_sha256(weights: Path, expected: str | None, card: Path) -> str:

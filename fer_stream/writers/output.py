@@ -25,7 +25,7 @@ class HiddenFile:
 
     def __init__(self, path: Path, *, force: bool = False) -> None:
         self.path = path
-        self.partial = path.with_name(f".partial-{secrets.token_hex(6)}{path.suffix}")
+        self.partial = path.with_name(f".partial-{os.getpid()}-{secrets.token_hex(6)}{path.suffix}")
         self._force = force
         with self.guard():
             self._refuse_existing()
@@ -75,6 +75,12 @@ class HiddenFile:
         if error.errno == errno.ENOENT and not folder.exists():
             return OutputError(f"Cannot write {self.path}: make the folder {folder} first.")
         return OutputError(f"Cannot write {self.path}: {error.strerror or error}. Name another folder with --out.")
+
+
+def discard_partials_of(process: int, folder: Path) -> None:
+    """Remove the hidden files in `folder` that a process of this machine, which has died, did not finish."""
+    for path in folder.glob(f".partial-{process}-*"):
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

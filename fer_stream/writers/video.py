@@ -8,6 +8,7 @@ from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Thread
 
+import av
 import cv2
 
 from fer_stream.capture.source import FrameSource
@@ -95,6 +96,11 @@ class AnnotatedVideoWriter:
         try:
             with self._output.guard():
                 self._encode()
+        except av.FFmpegError as error:
+            self._fault = OutputError(
+                f"Cannot write {self._output.path}: FFmpeg refuses it ({error.strerror}), as it does pictures many "
+                "hours apart. Leave it out with --no-video."
+            )
         except BaseException as fault:  # noqa: BLE001 - raised again in the thread of the job
             self._fault = fault
 

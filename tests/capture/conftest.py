@@ -16,6 +16,7 @@ import pytest
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.video.stream import VideoStream
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +107,27 @@ def make_sound(tmp_path: Path) -> Callable[..., Path]:
                 container.mux(stream.encode(None))
             _write_silence(container, sound, 1.0)
         return path
+
+    return make
+
+
+@pytest.fixture
+def damaged() -> Callable[[bytes], st.SearchStrategy[bytes]]:
+    """Makes strategies for a file that was cut, or of which bytes were changed, left out or doubled."""
+
+    def make(whole: bytes) -> st.SearchStrategy[bytes]:
+        places = st.integers(0, len(whole))
+        slips = st.tuples(
+            places, st.integers(0, 40), st.binary(max_size=8) | st.just(bytes(8)) | st.just(b"\xff" * 8)
+        )
+
+        def damage(slips: list[tuple[int, int, bytes]], end: int) -> bytes:
+            data = whole
+            for at, left_out, put_in in slips:
+                data = data[:at] + put_in + data[at + left_out :]
+            return data[:end]
+
+        return st.builds(damage, st.lists(slips, max_size=4), places | st.just(2 * len(whole)))
 
     return make
 

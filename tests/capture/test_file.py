@@ -11,6 +11,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fer_stream.capture.file import VideoFileSource
@@ -333,6 +335,42 @@ def test_decodes_on_after_bad_packets(make_video: MakeVideo, name: str, codec: s
     assert not source.damage.truncated
     alone, _ = read(path, threads=1)
     assert [frame.time_s for frame in alone] == times
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [
+        ("a.mp4", "libx264", "yuv420p"), ("a.mov", "png", "rgba"), ("a.mkv", "ffv1", "yuv420p10le"),
+        ("a.webm", "libvpx-vp9", "yuv420p"), ("a.avi", "mjpeg", "yuvj420p"), ("a.ts", "mpeg2video", "yuv420p"),
+        ("a.flv", "flv", "yuv420p"), ("a.gif", "gif", "rgb8"),
+    ],
+)  # fmt: skip
+def test_any_damage_gives_frames_or_a_source_error(
+    make_video: MakeVideo,
+    damaged: Callable[[bytes], st.SearchStrategy[bytes]],
+    name: str,
+    codec: str,
+    pix_fmt: str,
+) -> None:
+    path = make_video(name, codec=codec, pix_fmt=pix_fmt, frames=4, size=(32, 24))
+
+    @settings(max_examples=50)
+    @given(damaged(path.read_bytes()))
+    def check(data: bytes) -> None:
+        path.write_bytes(data)
+        try:
+            frames, source = read(path, threads=1)
+        except SourceError as error:
+            said = str(error)
+            assert str(path) in said
+            return
+        times = [frame.time_s for frame in frames]
+        assert times == sorted(times)
+        assert np.isfinite(times).all()
+        assert all(frame.image.dtype == np.uint8 and frame.image.shape[2:] == (3,) for frame in frames)
+        assert source.damage.packets >= 0
+
+    check()
 
 
 # Refusals

@@ -12,6 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from fer_stream.capture.images import ImageSource
@@ -106,10 +108,11 @@ def test_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
             opened(tmp_path / name)
 
 
-def test_refuses_a_decompression_bomb_before_decoding_it(tmp_path: Path) -> None:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+
+def test_refuses_a_decompression_bomb_before_decoding_it(tmp_path: Path) -> None:
     bomb = io.BytesIO()
     bomb.write(b"\x89PNG\r\n\x1a\n")
     bomb.write(chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 1, 0, 0, 0, 0)))
@@ -117,6 +120,59 @@ def test_refuses_a_decompression_bomb_before_decoding_it(tmp_path: Path) -> None
     (tmp_path / "bomb.png").write_bytes(bomb.getvalue())
     with pytest.raises(UnreadableSource, match=r"3600000000 pixels.*limit of 178956970 pixels"):
         opened(tmp_path / "bomb.png")
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_chunk_that_claims_gigabytes_is_not_believed(tmp_path: Path) -> None:
+    """OpenCV makes room for them, 4 GB here, before it looks whether they are there."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 32, 24, 1, 0, 0, 0, 0))
+    (tmp_path / "a.png").write_bytes(PNG + header + struct.pack(">I", 0xF6FFFF5C) + b"IDATx")
+    with pytest.raises(UnreadableSource, match="cut off"):
+        opened(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("a.jp2", b"\xffQ\x00\x2f", b"\xffQ\x00\x00"),
+        ("a.jp2", b"\xffR\x00\x0c", b"\xffR\x00\x00"),
+        ("a.avif", b"av01", b"av15"),
+        ("a.png", struct.pack(">I", 13) + b"IHDR", struct.pack(">I", 10) + b"IHDR"),
+        ("a.tiff", struct.pack("<HH", 256, 4), struct.pack("<HH", 256, 2)),
+    ],
+    ids=["jp2 size", "jp2 marker", "avif", "png", "tiff"],
+)
+def test_what_fuzzing_found(tmp_path: Path, name: str, old: bytes, new: bytes) -> None:
+    """Headers for which Pillow raises other errors than it says."""
+    whole = save(tmp_path / name).read_bytes()
+    assert old in whole
+    (tmp_path / name).write_bytes(whole.replace(old, new))
+    with pytest.raises(UnreadableSource, match="no picture"):
+        opened(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tiff", "a.bmp", "a.jp2", "a.ppm", "a.avif"])
+def test_any_damage_gives_a_picture_or_a_source_error(
+    tmp_path: Path, name: str, damaged: Callable[[bytes], st.SearchStrategy[bytes]]
+) -> None:
+    path = save(tmp_path / name)
+
+    @settings(max_examples=50)
+    @given(damaged(path.read_bytes()))
+    def check(data: bytes) -> None:
+        path.write_bytes(data)
+        try:
+            (frame,) = opened(path).frames()
+        except SourceError as error:
+            said = str(error)
+            assert str(path) in said
+        else:
+            assert frame.image.dtype == np.uint8
+            assert frame.image.shape[2:] == (3,)
+
+    check()
 
 
 def test_refuses_a_file_that_may_not_be_read(

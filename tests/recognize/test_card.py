@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fer_stream.errors import ModelError, WeightsError
 from fer_stream.recognize.card import read_card
-from fer_stream.records import LABELS
+from fer_stream.records import LABELS, ModelSpec
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 WEIGHTS = "emotion.int8.tflite"
@@ -58,6 +62,7 @@ def test_a_card_without_origin_and_metrics_is_read(folder: Path) -> None:
         (lambda card: card.pop("model_id"), "lacks the key 'model_id'"),
         (lambda card: card.update(files=[]), "is no model card"),
         (lambda card: card.update(metrics={"accuracy": "good"}), "is no model card"),
+        (lambda card: card.update(metrics={"accuracy": 10**400}), "is no model card"),
         (lambda card: card["files"].pop(WEIGHTS), f"does not list {WEIGHTS}"),
     ],
 )
@@ -70,7 +75,32 @@ def test_a_card_that_does_not_fit_is_refused(
     assert "card.json" in str(caught.value)
 
 
-@pytest.mark.parametrize(("content", "text"), [("{", "is not JSON"), ("[]", "expected an object, received list")])
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(["model_id", "dataset", "labels", "input", "metrics", "files", "input.channels"]), anything)
+def test_any_card_fits_or_is_refused(key: str, value: object) -> None:
+    card = json.loads((MODELS / "card.json").read_text(encoding="utf-8"))
+    group, _, name = key.rpartition(".")
+    (card[group] if group else card)[name] = value
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copyfile(MODELS / WEIGHTS, Path(folder) / WEIGHTS)
+        (Path(folder) / "card.json").write_text(json.dumps(card))
+        with suppress(ModelError):
+            assert isinstance(read_card(Path(folder), WEIGHTS), ModelSpec)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ('{"labels": %s}' % ("9" * 5000), "is not JSON"),
+        ("[]", "expected an object, received list"),
+    ],
+)  # fmt: skip
 def test_a_file_that_is_no_card_is_refused(folder: Path, content: str, text: str) -> None:
     (folder / "card.json").write_text(content, encoding="utf-8")
     with pytest.raises(ModelError, match=text):

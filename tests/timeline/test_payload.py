@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import pytest
@@ -31,10 +32,13 @@ from fer_stream.timeline.payload import (
     frame_to_json,
     gap_from_json,
     gap_to_json,
+    preview_from_bytes,
     segment_from_json,
     segment_to_json,
     start_at,
 )
+
+T = TypeVar("T")
 
 names = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,62}", fullmatch=True)
 stream_ids = st.builds(stream_id_of, names, st.integers(1, 2_000_000_000_000))
@@ -102,11 +106,16 @@ def test_a_gap_comes_back(gap: ClosedGap) -> None:
     assert gap_to_json(back) == text
 
 
+READERS: tuple[Callable[[str | bytes], object], ...] = (frame_from_json, segment_from_json, gap_from_json)
+
+
 @given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
 def test_foreign_bytes_raise_a_codec_error_and_nothing_else(data: bytes) -> None:
-    for read in (frame_from_json, segment_from_json, gap_from_json, start_at):
+    for read in (*READERS, start_at):
         with pytest.raises(CodecError):
             read(data)
+    with pytest.raises(CodecError):
+        preview_from_bytes(data)
 
 
 @given(frames, st.data())
@@ -116,6 +125,59 @@ def test_a_frame_that_lost_something_raises_nothing_else_either(frame: LabelledF
     del target[data.draw(st.sampled_from(sorted(target)))]
     with suppress(CodecError):
         frame_from_json(json.dumps(document))
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def replaced(document: Any, data: st.DataObject) -> Any:
+    """`document` with anything in the place of one of its values, at any depth."""
+    if not isinstance(document, dict | list) or not document or data.draw(st.integers(0, 5)) == 0:
+        return data.draw(anything)
+    keys = sorted(document) if isinstance(document, dict) else range(len(document))
+    key = data.draw(st.sampled_from(keys))
+    document[key] = replaced(document[key], data)
+    return document
+
+
+@given(frames, segments, gaps, st.data())
+def test_what_is_read_has_the_types_of_a_record(
+    frame: LabelledFrame, segment: ClosedSegment, gap: ClosedGap, data: st.DataObject
+) -> None:
+    """So that it can be written again: nothing else in the house looks once more."""
+
+    def check(text: str, read: Callable[[str], T], write: Callable[[T], str]) -> None:
+        changed = json.dumps(replaced(json.loads(text), data))
+        with suppress(CodecError):
+            once = write(read(changed))
+            assert write(read(once)) == once
+        with suppress(CodecError):
+            assert math.isfinite(start_at(changed))
+
+    check(frame_to_json(frame), frame_from_json, frame_to_json)
+    check(segment_to_json(segment), segment_from_json, segment_to_json)
+    check(gap_to_json(gap), gap_from_json, gap_to_json)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"v":1,"stream_id":"door@x","index":1,"time_s":1,"faces":[]}',
+        '{"v":1,"stream_id":3,"reason":"stalled","start_s":1,"end_s":2,"start_at":1e999}',
+        '{"v":1,"stream_id":"door@1","track_id":"1","label":"happy","mean_prob":1,"start_s":1,"end_s":2,"start_at":""}',
+        '{"v":1,"stream_id":"door@1","index":1,"time_s":HUGE,"faces":[],"start_at":HUGE}'.replace("HUGE", "9" * 400),
+    ],
+    ids=["deep", "no epoch", "no text", "no number", "too large"],
+)
+def test_what_fuzzing_found(text: str) -> None:
+    for read in (*READERS, start_at):
+        with pytest.raises(CodecError):
+            read(text)
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])

@@ -134,6 +134,19 @@ def test_a_fault_of_the_encoder_reaches_the_job(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_pictures_that_an_mp4_cannot_hold_are_refused_with_a_cure(
+    pictures: SourceMaker, gradient: Callable[[int, int], U8], summary: JobSummary, tmp_path: Path
+) -> None:
+    """As a damaged file has them, and the recording of a camera that saw nobody for a night."""
+    times_s = [0.0, 20_000.0, 60_000.0]
+    writer = AnnotatedVideoWriter(lambda: pictures([gradient(64, 64)] * 3, times_s), tmp_path / "a.mp4")
+    writer.write([LabelledFrame("clip@1", index, time_s, ()) for index, time_s in enumerate(times_s)])
+    with pytest.raises(OutputError, match=r"a\.mp4: FFmpeg refuses .* hours apart\. Leave it out with --no"):
+        writer.finish(summary)
+    writer.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
 def _run_for_long(writer: AnnotatedVideoWriter, frames: Sequence[LabelledFrame], summary: JobSummary) -> None:
     for _ in range(40):
         writer.write(frames)
