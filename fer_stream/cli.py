@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fer_stream import __version__, cli_service
+from fer_stream import __version__, cli_forget, cli_jobs, cli_service, cli_training
 from fer_stream.errors import FerStreamError, OutputError, OutputExists
 
 if TYPE_CHECKING:
@@ -201,6 +201,9 @@ def schema() -> None:
 
 
 cli_service.add_to(app)
+cli_jobs.add_to(app)
+cli_forget.add_to(app)
+cli_training.add_to(app)
 
 
 @models.command("list")

@@ -26,6 +26,7 @@ from fer_stream.batch import Outcome
 from fer_stream.filejob import FileJob, FileResult
 from fer_stream.pipeline import FileRun
 from fer_stream.records import Damage, PersonSummary, SourceInfo
+from fer_stream.training.progress import Begun, Epoch, Step
 from fer_stream.writers.words import clock, count
 
 
@@ -86,6 +87,38 @@ def download_bar(name: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=Terminal(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task(name)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class TrainingBar:
+    """Shows how far a training is: a bar where stderr is a terminal, and a line an epoch everywhere."""
+
+    def __init__(self, epochs: int, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._epochs = epochs
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+            console=Terminal(stderr=True), disable=quiet or not sys.stderr.isatty(), transient=True,
+        )  # fmt: skip
+        self._task = self._bar.add_task("training", total=float(epochs))
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def progress(self, news: Begun | Epoch | Step) -> None:
+        """Move the bar; say what is learned from, and how an epoch went."""
+        if isinstance(news, Step):
+            self._bar.update(self._task, completed=news.epoch + news.step / news.steps)
+        elif self._quiet:
+            return
+        elif isinstance(news, Begun):
+            typer.echo(f"{news.images} training images, {news.copies} of them copies of a test image", err=True)
+        else:
+            text = f"epoch {news.epoch + 1}/{self._epochs}: loss {news.loss:.3f}, PublicTest {news.accuracy:.2%}"
+            typer.echo(f"{text}, {news.seconds:.0f} s", err=True)
 
 
 def _expected_frames(info: SourceInfo) -> int | None:

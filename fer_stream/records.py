@@ -202,7 +202,10 @@ LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What a model card says of a classifier. `input_size` is the side in px, `sha256` that of the weights."""
+    """What a model card says of a classifier. `input_size` is the side in px, `sha256` that of the weights.
+
+    `temperature` is what its logits are divided by before the softmax; None where it gives probabilities itself.
+    """
 
     model_id: str
     labels: tuple[str, ...]
@@ -212,6 +215,7 @@ class ModelSpec:
     dataset: str
     licence: str
     metrics: dict[str, float]
+    temperature: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,12 @@ def as_input(pixels: U8) -> F32:
     return pixels[..., np.newaxis].astype(np.float32)
 
 
-def normalised(scores: F32) -> F32:
-    """Softmax outputs (n, 7) with each row scaled to sum 1: rows of an int8 graph sum to 0.992–1.008."""
+def probabilities(scores: F32, temperature: float | None) -> F32:
+    """What a graph gives, float32 (n, 7), as rows that sum to 1.
+
+    With a temperature these are logits, else the rows of a softmax, which sum to 0.992–1.008 in int8.
+    """
+    if temperature is not None:
+        scores = np.exp((scores - scores.max(axis=1, keepdims=True)) / np.float32(temperature))
     rows: F32 = scores / scores.sum(axis=1, keepdims=True)
     return rows

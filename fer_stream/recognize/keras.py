@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from fer_stream.errors import ModelError
 from fer_stream.recognize.card import read_card
-from fer_stream.recognize.classifier import as_input, normalised
+from fer_stream.recognize.classifier import as_input, probabilities
 from fer_stream.records import F32, LABELS, U8
 
 WEIGHTS_NAME = "emotion.keras"
@@ -57,7 +57,9 @@ class KerasClassifier:
         chunks = [
             self._run(faces[start : start + self._max_batch]) for start in range(0, len(faces), self._max_batch)
         ]
-        return normalised(np.concatenate(chunks)) if chunks else np.empty((0, len(LABELS)), np.float32)
+        if not chunks:
+            return np.empty((0, len(LABELS)), np.float32)
+        return probabilities(np.concatenate(chunks), self.spec.temperature)
 
     def _run(self, faces: F32) -> F32:
         """One batch, float32 (n, 48, 48, 1) → (n, 7), n ≤ max_batch."""

@@ -10,7 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 from fer_stream.errors import ModelError
 from fer_stream.log import native_silence
 from fer_stream.recognize.card import read_card
-from fer_stream.recognize.classifier import as_input, normalised
+from fer_stream.recognize.classifier import as_input, probabilities
 from fer_stream.records import F32, LABELS, U8
 
 WEIGHTS_NAME = "emotion.int8.tflite"
@@ -51,7 +51,9 @@ class LiteRTClassifier:
         """
         faces = as_input(pixels)
         chunks = [self._run(faces[start : start + _CHUNK]) for start in range(0, len(faces), _CHUNK)]
-        return normalised(np.concatenate(chunks)) if chunks else np.empty((0, len(LABELS)), np.float32)
+        if not chunks:
+            return np.empty((0, len(LABELS)), np.float32)
+        return probabilities(np.concatenate(chunks), self.spec.temperature)
 
     def _run(self, faces: F32) -> F32:
         """One batch, float32 (n, 48, 48, 1) → (n, 7). A new size costs 0.1 ms, padding up to 3 ms a row."""

@@ -1,0 +1,108 @@
+"""The settings of `fer-stream train`: what is learned, from what, and how long."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fer_stream.config.groups import Fraction, LocalPath, NotNegative, Positive, Settings
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class DataSettings(Settings):
+    """The labelled faces."""
+
+    path: LocalPath
+    """Kaggle's fer2013.csv, a folder with train/angry/*.jpg …, or an .npz with images, labels and usage."""
+    ferplus: LocalPath | None = None
+    """Microsoft's fer2013new.csv, whose rows stand in the order of fer2013.csv."""
+    drop_copies: bool = True
+    """Leave out training images that are exact copies of a test image."""
+
+
+class NetworkSettings(Settings):
+    """The shape of the net."""
+
+    kind: Literal["vgg", "resnet", "tutorial"] = "vgg"
+    """`vgg`: two 3×3 convolutions a width. `resnet`: a residual block a width, after a first stride of 2.
+    `tutorial`: the four-convolution net of countless tutorials, a baseline; its widths are fixed."""
+    widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=5)] = (32, 64, 128, 256)
+    """Channels of each stage; the picture is halved after each."""
+    dropout: Fraction = 0.2
+    """Before the heads."""
+
+
+class AugmentSettings(Settings):
+    """How far a training image is changed at random."""
+
+    rotation_deg: NotNegative = 15.0
+    """Turned by up to so much either way."""
+    scale: Fraction = 0.15
+    """Enlarged or reduced by up to this share."""
+    aspect: Fraction = 0.08
+    """Stretched by up to this share."""
+    shift: Fraction = 0.12
+    """Moved by up to this share of the side, along both axes."""
+    contrast: Fraction = 0.3
+    """Contrast changed by up to this share."""
+    brightness: Fraction = 0.2
+    """Made brighter or darker by up to this share of the range."""
+    gamma: NotNegative = 0.3
+    """Gamma from exp(−gamma) to exp(gamma): low light, and its opposite."""
+    shrink: Fraction = 0.2
+    """This share of the images is reduced to 24, 16 or 12 px and enlarged again, as a face far from the camera is."""
+    noise: Fraction = 0.04
+    """Noise of a deviation of up to this share of the range."""
+    erase: Fraction = 0.5
+    """A rectangle is erased from this share of the images."""
+    erase_px: tuple[Count, Count] = (6, 18)
+    """The least and the greatest side of that rectangle."""
+    mixup: NotNegative = 0.0
+    """Alpha of the beta distribution by which every second batch mixes pairs of images; 0 is never."""
+
+
+class TeacherSettings(Settings):
+    """Distillation: larger nets see the same augmented batch, and the net learns what they say."""
+
+    runs: tuple[LocalPath, ...] = ()
+    """The folders of finished runs."""
+    weight: Fraction = 0.8
+    """The share of the teachers in the target; the label has the rest."""
+
+
+class TrainSettings(Settings):
+    """Everything `fer-stream train` can be told."""
+
+    data: DataSettings
+    network: NetworkSettings = NetworkSettings()
+    augment: AugmentSettings = AugmentSettings()
+    teachers: TeacherSettings = TeacherSettings()
+    epochs: Count = 60
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    learning_rate: Positive = 0.1
+    """The highest one, of SGD with Nesterov momentum: reached after `warmup_epochs`, then a cosine to 0."""
+    warmup_epochs: NotNegative = 3.0
+    weight_decay: NotNegative = 5e-4
+    """Of convolutions and dense layers; norms and biases have none."""
+    clip_norm: Positive = 5.0
+    """The norm of all gradients together is held below this."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    """The weights that are kept are an exponential moving average over steps, with this momentum."""
+    label_smoothing: Fraction = 0.1
+    """Without teachers: the share of a label that is spread over all."""
+    ferplus_weight: NotNegative = 1.0
+    """The weight of the FER+ votes in the loss; it is worth about two points of accuracy."""
+    clarity_weight: NotNegative = 0.2
+    """The weight of learning how far people agree about a face."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 is faster on a GPU, and no faster on most CPUs."""
+    seed: int = 0
+    """Runs with the same seed, settings and versions are the same."""
+
+    @model_validator(mode="after")
+    def _there_is_time_to_warm_up(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} must be less than epochs {self.epochs}")
+        return self

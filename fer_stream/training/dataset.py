@@ -1,0 +1,212 @@
+"""Labelled faces from FER-2013 in any of its forms, with the votes of FER+ where they are there.
+
+fer2013.csv             emotion, pixels, Usage: 35,887 rows, emotion in the order of `records.LABELS`
+fer2013new.csv          FER+: the votes of ten people a face, in the same order of rows
+train/angry/*.jpg …     the folders of Kaggle, with test/ and perhaps validation/
+faces.npz               images, labels, usage, ferplus_votes
+angry/*.png …           any labelled faces, for `fer-stream evaluate`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_stream.errors import SourceNotFound, UnreadableSource
+from fer_stream.records import CROP_SIZE_PX, F32, I64, LABELS, U8
+
+Part = Literal["train", "public", "private"]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""What is learned from, what choices are made on, and what is read once, at the end."""
+
+VOTES = (
+    "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF",
+)  # fmt: skip
+"""What the ten raters of FER+ could say, in the order of its columns; NF is not a face."""
+
+_USAGE: dict[str, Part] = {"Training": "train", "PublicTest": "public", "PrivateTest": "private"}
+_FOLDERS: dict[str, Part] = {"train": "train", "validation": "public", "val": "public", "test": "private"}
+_PICTURES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp"))
+
+# Kaggle's folders have no PublicTest: this share of train/ is held back in its place, every tenth of each class.
+_HELD_BACK = 10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Faces:
+    """Labelled faces.
+
+    `images` uint8 (n, 48, 48); `labels` int64 (n,), indices of `records.LABELS`; `votes` float32 (n, 10), how many
+    people said which of `VOTES`, rows of 0 where nobody was asked.
+    """
+
+    images: U8
+    labels: I64
+    votes: F32
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.labels)
+
+    def __getitem__(self, which: NDArray[np.bool_] | I64) -> Faces:
+        """Some of them, by a mask or by indices."""
+        return Faces(self.images[which], self.labels[which], self.votes[which])
+
+
+def load_parts(path: Path, ferplus: Path | None = None) -> dict[Part, Faces]:
+    """FER-2013 by its parts.
+
+    Raises `SourceNotFound` where nothing is at `path`, and `UnreadableSource` where what is there has other columns,
+    sizes or labels, lacks a class in training, or where FER+ has other rows.
+    """
+    if not path.exists():
+        raise SourceNotFound(f"{path} is not there. Name fer2013.csv, its folder with train/ and test/, or an .npz.")
+    if path.is_dir():
+        parts = _folders(path)
+    else:
+        faces, part = _npz(path) if path.suffix == ".npz" else _csv(path)
+        if ferplus:
+            faces = Faces(faces.images, faces.labels, _ferplus(ferplus, len(faces)))
+        parts = {name: faces[part == name] for name in PARTS}
+    if path.is_dir() and ferplus:
+        raise UnreadableSource(f"{ferplus} counts the rows of fer2013.csv: give that instead of the folder {path}.")
+    _check_classes(parts["train"].labels, path)
+    return parts
+
+
+def load_faces(path: Path, part: Part = "private", ferplus: Path | None = None) -> Faces:
+    """The faces of a folder with one sub-folder a label, or one part of FER-2013.
+
+    Raises as `load_parts`.
+    """
+    if path.is_dir() and not (path / "train").is_dir():
+        return _classes(path)
+    return load_parts(path, ferplus)[part]
+
+
+def copies(images: U8, of: U8) -> NDArray[np.bool_]:
+    """Which of `images` (n, 48, 48) are, to the pixel, one of `of` (m, 48, 48): bool (n,)."""
+    known = {image.tobytes() for image in of}
+    return np.array([image.tobytes() in known for image in images], np.bool_)
+
+
+def _csv(path: Path) -> tuple[Faces, NDArray[np.str_]]:
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path).rename(columns=str.strip)
+        usage, labels = table["Usage"].map(_USAGE), table["emotion"].to_numpy(np.int64)
+        images = np.array([np.array(text.split(), np.uint8) for text in table["pixels"]])
+        images = images.reshape(-1, CROP_SIZE_PX, CROP_SIZE_PX)
+    except KeyError as error:
+        raise UnreadableSource(
+            f"{path} has no column {error}. Expected Kaggle's fer2013.csv with emotion, pixels and Usage; "
+            "icml_face_data.csv is the same."
+        ) from error
+    except (ValueError, OverflowError, AttributeError) as error:
+        raise UnreadableSource(
+            f"{path} is not Kaggle's fer2013.csv: {error}. Each row holds {CROP_SIZE_PX}×{CROP_SIZE_PX} pixels "
+            "from 0 to 255."
+        ) from error
+    if usage.isna().any():
+        raise UnreadableSource(f"{path}: expected Usage to be one of {', '.join(_USAGE)}.")
+    _check_labels(labels, path)
+    return Faces(images, labels, _nobody(len(labels))), usage.to_numpy(np.str_)
+
+
+def _npz(path: Path) -> tuple[Faces, NDArray[np.str_]]:
+    try:
+        with np.load(path) as file:
+            images, labels, usage = file["images"], file["labels"].astype(np.int64), file["usage"]
+            votes = file["ferplus_votes"].astype(np.float32) if "ferplus_votes" in file else _nobody(len(labels))
+            if "row_uncertain" in file:
+                votes[file["row_uncertain"]] = 0
+    except (KeyError, ValueError, OSError) as error:
+        raise UnreadableSource(f"{path} is no .npz with images, labels and usage: {error}.") from error
+    if images.dtype != np.uint8 or images.shape[1:] != (CROP_SIZE_PX, CROP_SIZE_PX):
+        raise UnreadableSource(
+            f"{path}: expected images as uint8 (n, {CROP_SIZE_PX}, {CROP_SIZE_PX}), "
+            f"received {images.dtype} {images.shape}."
+        )
+    _check_labels(labels, path)
+    return Faces(images, labels, votes), np.array(PARTS)[usage]
+
+
+def _ferplus(path: Path, rows: int) -> F32:
+    import pandas as pd
+
+    try:
+        votes = pd.read_csv(path)[list(VOTES)].to_numpy(np.float32)
+    except FileNotFoundError as error:
+        raise SourceNotFound(f"{path} is not there. It is fer2013new.csv of Microsoft's FERPlus.") from error
+    except (KeyError, ValueError) as error:
+        raise UnreadableSource(f"{path} is not fer2013new.csv of Microsoft's FERPlus: {error}.") from error
+    if len(votes) != rows:
+        raise UnreadableSource(f"{path} has {len(votes)} rows and the images {rows}: they are not of one dataset.")
+    return votes
+
+
+def _folders(path: Path) -> dict[Part, Faces]:
+    found = {part: _classes(path / name) for name, part in _FOLDERS.items() if (path / name).is_dir()}
+    if missing := {"train", "private"} - set(found):
+        names = " and ".join("train/" if part == "train" else "test/" for part in sorted(missing, reverse=True))
+        raise UnreadableSource(f"{path} lacks {names}. Expected train/angry/*.jpg …, test/angry/*.jpg ….")
+    if "public" not in found:
+        train = found["train"]
+        held_back = np.arange(len(train)) % _HELD_BACK == 0
+        found |= {"train": train[~held_back], "public": train[held_back]}
+    return found
+
+
+def _classes(path: Path) -> Faces:
+    if missing := [label for label in LABELS if not (path / label).is_dir()]:
+        raise UnreadableSource(
+            f"{path} lacks {', '.join(missing)}. Expected a folder for each of {', '.join(LABELS)}."
+        )
+    files = [(file, label) for label, name in enumerate(LABELS) for file in _pictures(path / name)]
+    if not files:
+        raise UnreadableSource(f"{path} holds no pictures ({', '.join(sorted(_PICTURES))}).")
+    images = np.stack([_gray(file) for file, _ in files])
+    return Faces(images, np.array([label for _, label in files], np.int64), _nobody(len(files)))
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    return (file for file in sorted(folder.iterdir()) if file.suffix.lower() in _PICTURES)
+
+
+def _gray(file: Path) -> U8:
+    """One picture as uint8 (48, 48): square ones are scaled, others are refused, since they would be distorted."""
+    import cv2
+
+    image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise UnreadableSource(f"{file} cannot be read as a picture. Remove it, or fetch it again.")
+    height, width = image.shape
+    if height != width:
+        raise UnreadableSource(f"{file} is {width}×{height}: expected square face crops. Cut it to the face.")
+    if height == CROP_SIZE_PX:
+        return np.asarray(image, np.uint8)
+    shrink = height > CROP_SIZE_PX
+    scaled = cv2.resize(
+        image, (CROP_SIZE_PX, CROP_SIZE_PX), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+    )
+    return np.asarray(scaled, np.uint8)
+
+
+def _nobody(n: int) -> F32:
+    return np.zeros((n, len(VOTES)), np.float32)
+
+
+def _check_labels(labels: I64, path: Path) -> None:
+    if len(labels) == 0 or labels.min() < 0 or labels.max() >= len(LABELS):
+        raise UnreadableSource(f"{path}: expected labels from 0 to {len(LABELS) - 1}: {', '.join(LABELS)}.")
+
+
+def _check_classes(labels: I64, path: Path) -> None:
+    if missing := [name for index, name in enumerate(LABELS) if not (labels == index).any()]:
+        raise UnreadableSource(f"{path} has no training image of {', '.join(missing)}.")

@@ -1,0 +1,91 @@
+"""A finished run as a model folder: Keras, int8 LiteRT, ONNX, and the card that describes them.
+
+Importing this module loads TensorFlow, whose converter makes the LiteRT file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from fer_stream.config.training import TrainSettings
+from fer_stream.errors import OutputExists
+from fer_stream.records import CROP_SIZE_PX, LABELS, U8
+from fer_stream.training import onnx
+from fer_stream.training.dataset import load_parts
+from fer_stream.training.evaluate import best_temperature
+from fer_stream.training.fit import accuracy, load_run, predict
+from fer_stream.training.network import multiply_adds
+
+KERAS, LITERT, ONNX, CARD = "emotion.keras", "emotion.int8.tflite", "emotion.onnx", "card.json"
+
+# int8 ranges are taken from so many training crops; more change nothing.
+_CALIBRATION_FACES = 500
+_HEAD = "fer2013"
+
+
+def export(run: Path, out: Path, *, model_id: str, force: bool = False) -> dict[str, Any]:
+    """Write the model of `run` into the folder `out`, and return its card.
+
+    The temperature that calibrates the probabilities is chosen on PublicTest. Raises `ModelError` where the run is
+    not finished, `OutputExists` where `out` holds a model.
+    """
+    if (out / CARD).exists() and not force:
+        raise OutputExists(f"{out} holds a model. Name another folder with --out, or replace it with --force.")
+    settings, net = load_run(run)
+    parts = load_parts(settings.data.path, settings.data.ferplus)
+    out.mkdir(parents=True, exist_ok=True)
+    net.save(out / KERAS)
+    (out / LITERT).write_bytes(_int8(net, parts["train"].images))
+    onnx.write(net, [_HEAD], out / ONNX)
+    temperature = best_temperature(predict(net, parts["public"].images)[_HEAD], parts["public"].labels)
+    card = _card(settings, net, model_id, temperature, accuracy(net, parts["public"]), out)
+    (out / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return card
+
+
+def _int8(net: keras.Model, images: U8) -> bytes:
+    """int8 inside, float32 at both ends: 256 steps are too few for a probability."""
+    head = keras.Model(net.inputs, net.get_layer(_HEAD).output)
+    converter = tf.lite.TFLiteConverter.from_keras_model(head)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    some = np.random.default_rng(0).choice(len(images), min(_CALIBRATION_FACES, len(images)), replace=False)
+    converter.representative_dataset = lambda: ([image[None, ..., None].astype(np.float32)] for image in images[some])
+    converted: bytes = converter.convert()
+    return converted
+
+
+def _card(
+    settings: TrainSettings, net: keras.Model, model_id: str, temperature: float, public: float, out: Path
+) -> dict[str, Any]:
+    side = CROP_SIZE_PX
+    return {
+        "model_id": model_id,
+        "dataset": "FER-2013",
+        "licence": "Apache-2.0",
+        "labels": list(LABELS),
+        "input": {"height_px": side, "width_px": side, "channels": 1, "dtype": "float32, values 0..255"},
+        "output": {"kind": "logits", "temperature": round(temperature, 4)},
+        "parameters": net.count_params(),
+        "macs": multiply_adds(net),
+        "metrics": {"fer2013_public_test_single_crop": round(public, 4)},
+        "training": settings.model_dump(mode="json", exclude={"data"}),
+        "versions": {name: version(name) for name in ("fer-stream", "keras")},
+        "files": {name: _sha256(out / name) for name in (KERAS, LITERT, ONNX)},
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

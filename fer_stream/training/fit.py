@@ -1,0 +1,274 @@
+"""Training: from settings to a folder with weights, which an interrupted run goes on from.
+
+settings.json   what was asked for
+history.csv     epoch, loss, PublicTest accuracy, learning rate, seconds
+state.npz       everything that the next epoch needs; gone when the run is done
+weights.npz     the averaged weights of the best epoch, by PublicTest
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from fer_stream.config.training import TrainSettings
+from fer_stream.errors import ConfigError, ModelError, OutputExists
+from fer_stream.records import F32, U8
+from fer_stream.training.dataset import VOTES, Faces, copies, load_parts
+from fer_stream.training.learner import Learner
+from fer_stream.training.network import build
+from fer_stream.training.progress import Begun, Epoch, Progress, Step
+
+SETTINGS, HISTORY, STATE, WEIGHTS = "settings.json", "history.csv", "state.npz", "weights.npz"
+
+_PREDICT_BATCH = 512
+
+
+def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]:
+    """Train a net into the folder `out`, or go on where an interrupted run with the same settings stood.
+
+    Raises `OutputExists` where `out` holds another run, `ModelError` where the loss is no number any more, and what
+    `load_parts` raises.
+    """
+    _claim(out, settings)
+    parts = load_parts(settings.data.path, settings.data.ferplus)
+    faces = parts["train"]
+    copied = copies(faces.images, np.concatenate([parts["public"].images, parts["private"].images]))
+    progress(Begun(len(faces), int(copied.sum())))
+    if settings.data.drop_copies:
+        faces = faces[~copied]
+    if len(faces) < settings.batch_size:
+        raise ConfigError(f"batch_size {settings.batch_size} is more than the {len(faces)} training images.")
+    keras.utils.set_random_seed(settings.seed)
+    net = build(settings.network, weight_decay=settings.weight_decay, precision=settings.precision)
+    learner = Learner(net, [load_run(run)[1] for run in settings.teachers.runs], settings)
+    steps = len(faces) // settings.batch_size
+    learner.compile(optimizer=_optimizer(settings, steps), jit_compile="auto")
+    learner.optimizer.build(learner.trainable_variables)
+    batches = _Batches(faces, settings)
+    keeper = _Keeper(learner, batches, out, parts["public"], progress)
+    learner.fit(
+        batches, epochs=settings.epochs, initial_epoch=keeper.restore(), shuffle=False, verbose=0,
+        callbacks=[keeper, keras.callbacks.TerminateOnNaN(), *_tensorboard(out)],
+    )  # fmt: skip
+    keeper.finish()
+    return keeper.history
+
+
+def load_run(out: Path) -> tuple[TrainSettings, keras.Model]:
+    """The settings of a run, and its net in float32 with its best weights.
+
+    Raises `ModelError` where it has none yet.
+    """
+    try:
+        settings = TrainSettings.model_validate_json((out / SETTINGS).read_text(encoding="utf-8"))
+        net = build(settings.network)
+        with np.load(out / WEIGHTS) as file:
+            _assign(net.variables, [file[str(number)] for number in range(len(file.files))])
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{out} is no finished training run: {error}. Train it with fer-stream train.") from error
+    return settings, net
+
+
+def accuracy(net: keras.Model, faces: Faces) -> float:
+    """Share of the faces whose label has the highest logit."""
+    logits = predict(net, faces.images)["fer2013"]
+    return float(np.mean(logits.argmax(axis=1) == faces.labels))
+
+
+def predict(net: keras.Model, images: U8) -> dict[str, F32]:
+    """uint8 (n, 48, 48) → the logits of all heads, float32 (n, k)."""
+    faces = images[..., np.newaxis].astype(np.float32)
+    answers: dict[str, F32] = net.predict(faces, batch_size=_PREDICT_BATCH, verbose=0)
+    return answers
+
+
+class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """Training faces in an order that depends on seed and epoch alone; an incomplete batch is left out."""
+
+    def __init__(self, faces: Faces, settings: TrainSettings) -> None:
+        super().__init__()
+        self._faces = faces
+        self._targets = targets_of(faces)
+        self._settings = settings
+        self.begin(0)
+
+    def begin(self, epoch: int) -> None:
+        """Put the faces into the order of this epoch. Keras calls `on_epoch_end` before the first one, too."""
+        self._order = np.random.default_rng((self._settings.seed, epoch)).permutation(len(self._faces))
+
+    def __len__(self) -> int:
+        return len(self._faces) // self._settings.batch_size
+
+    def __getitem__(self, number: int) -> tuple[U8, dict[str, np.ndarray]]:
+        size = self._settings.batch_size
+        rows = self._order[number * size : (number + 1) * size]
+        return self._faces.images[rows], {name: target[rows] for name, target in self._targets.items()}
+
+
+def targets_of(faces: Faces) -> dict[str, np.ndarray]:
+    """What a net shall say: `label` int32 (n,); `votes` float32 (n, 8), shares among the emotions of FER+, rows of 0
+    where nobody was asked or nobody saw one; `clarity` float32 (n,), the share of people who named the commonest.
+    """
+    emotions = faces.votes[:, : len(VOTES) - 2]
+    voices = np.maximum(emotions.sum(axis=1), 1)
+    people = np.maximum(faces.votes.sum(axis=1), 1)
+    return {
+        "label": faces.labels.astype(np.int32),
+        "votes": emotions / voices[:, np.newaxis],
+        "clarity": emotions.max(axis=1) / people,
+    }
+
+
+class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
+    """Writes down each epoch, so that a killed run goes on; between epochs the net has its averaged weights."""
+
+    def __init__(self, learner: Learner, batches: _Batches, out: Path, public: Faces, progress: Progress) -> None:
+        super().__init__(swap_on_epoch=True)
+        self.history: list[Epoch] = []
+        self._learner = learner
+        self._batches = batches
+        self._out = out
+        self._public = public
+        self._progress = progress
+        self._broken = False
+        self._started = 0.0
+
+    def restore(self) -> int:
+        """Go on from the state on disk; which epoch comes next."""
+        self.history = _read_history(self._out / HISTORY)
+        try:
+            with np.load(self._out / STATE) as file:
+                kept = [file[str(number)] for number in range(len(file.files))]
+        except FileNotFoundError:
+            self.history = []
+            return 0
+        done = int(kept.pop())
+        _assign(self._variables(), kept)
+        self.history = self.history[:done]
+        return done
+
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        if epoch == len(self.history) and epoch:
+            values = [*(np.asarray(variable) for variable in self._variables()), np.array(epoch)]
+            _save(self._out / STATE, values)
+        self._learner.begin(epoch)
+        self._batches.begin(epoch)
+        self._started = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        loss = float((logs or {})["loss"])
+        self._broken |= not np.isfinite(loss)
+        steps = int(self.params["steps"])
+        self._progress(Step(len(self.history), batch + 1, steps, loss))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        if self._broken:
+            return
+        done = Epoch(
+            epoch=epoch,
+            loss=float((logs or {})["loss"]),
+            accuracy=accuracy(self._learner.net, self._public),
+            learning_rate=float(np.asarray(self._learner.optimizer.learning_rate)),
+            seconds=time.monotonic() - self._started,
+        )
+        if done.accuracy > max((past.accuracy for past in self.history), default=-1.0):
+            _save(self._out / WEIGHTS, [np.asarray(variable) for variable in self._learner.net.variables])
+        self.history.append(done)
+        _write_history(self._out / HISTORY, self.history)
+        self._progress(done)
+
+    def finish(self) -> None:
+        """The run is done: what only its going on needed falls away."""
+        if self._broken:
+            raise ModelError(
+                f"The loss is no number any more in epoch {len(self.history) + 1}. Lower learning_rate or clip_norm "
+                "and train into another folder."
+            )
+        (self._out / STATE).unlink(missing_ok=True)
+
+    def _variables(self) -> list[keras.Variable]:
+        return [*self._learner.net.variables, *self._learner.optimizer.variables]
+
+
+def _optimizer(settings: TrainSettings, steps: int) -> keras.Optimizer:
+    warm_up = round(settings.warmup_epochs * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warm_up else settings.learning_rate,
+        decay_steps=max(1, settings.epochs * steps - warm_up),
+        warmup_target=settings.learning_rate if warm_up else None,
+        warmup_steps=warm_up,
+    )
+    return keras.optimizers.SGD(
+        schedule, momentum=0.9, nesterov=True, global_clipnorm=settings.clip_norm, use_ema=True,
+        ema_momentum=settings.ema, ema_overwrite_frequency=None,
+    )  # fmt: skip
+
+
+def _tensorboard(out: Path) -> Sequence[keras.callbacks.Callback]:
+    """Its curves need TensorFlow and TensorBoard; history.csv is there in any case."""
+    if keras.backend.backend() != "tensorflow" or not find_spec("tensorboard"):
+        return ()
+    return (keras.callbacks.TensorBoard(str(out / "tensorboard"), update_freq="epoch"),)
+
+
+def _claim(out: Path, settings: TrainSettings) -> None:
+    """Make `out` the folder of this run."""
+    asked, path = settings.model_dump_json(indent=1), out / SETTINGS
+    if path.exists() and path.read_text(encoding="utf-8") != asked:
+        raise OutputExists(f"{out} holds a run with other settings. Name another folder with --out, or remove it.")
+    if (
+        (out / WEIGHTS).exists()
+        and not (out / STATE).exists()
+        and _read_history(out / HISTORY)[settings.epochs - 1 :]
+    ):
+        raise OutputExists(f"{out} holds a finished run. Name another folder with --out, or remove it.")
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(asked, encoding="utf-8")
+
+
+def _assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
+    if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
+        raise ValueError("the weights are those of another net")
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _save(path: Path, values: Sequence[np.ndarray]) -> None:
+    """Whole or not at all: a kill in the midst leaves what was there."""
+    part = path.with_name(f".partial-{path.name}")
+    named: dict[str, Any] = {str(number): value for number, value in enumerate(values)}
+    np.savez(part, **named)
+    part.replace(path)
+
+
+def _read_history(path: Path) -> list[Epoch]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            Epoch(
+                epoch=int(row["epoch"]), loss=float(row["loss"]), accuracy=float(row["accuracy"]),
+                learning_rate=float(row["learning_rate"]), seconds=float(row["seconds"]),
+            )
+            for row in csv.DictReader(file)
+        ]  # fmt: skip
+
+
+def _write_history(path: Path, history: Sequence[Epoch]) -> None:
+    part = path.with_name(f".partial-{path.name}")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.DictWriter(file, [field.name for field in fields(Epoch)])
+        rows.writeheader()
+        rows.writerows(asdict(epoch) for epoch in history)
+    part.replace(path)

@@ -1,0 +1,134 @@
+"""FER-2013 in each of its forms, and what is wrong with data that is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_stream.errors import SourceNotFound, UnreadableSource
+from fer_stream.records import LABELS
+from fer_stream.training.dataset import PARTS, VOTES, copies, load_faces, load_parts
+
+USAGE = ("Training", "PublicTest", "PrivateTest")
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    """Kaggle's layout with seven images a part."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (label, " ".join(map(str, rng.integers(0, 256, 48 * 48))), usage) for usage in USAGE for label in range(7)
+    ]
+    path = tmp_path / "fer2013.csv"
+    pd.DataFrame(rows, columns=["emotion", "pixels", "Usage"]).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Kaggle's folders with ten images a class."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in LABELS:
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(10):
+                image = rng.integers(0, 256, (48, 48), np.uint8)
+                cv2.imwrite(str(tmp_path / part / name / f"{number}.png"), image)
+    return tmp_path
+
+
+def spoil(path: Path, column: str, value: str | int) -> None:
+    table = pd.read_csv(path)
+    table[column] = table[column].astype(object)
+    table.loc[0, column] = value
+    table.to_csv(path, index=False)
+
+
+def test_the_real_dataset_has_its_published_sizes(fer2013: Path) -> None:
+    parts = load_parts(fer2013)
+    assert {part: len(faces) for part, faces in parts.items()} == {"train": 28709, "public": 3589, "private": 3589}
+    assert np.bincount(parts["train"].labels).tolist() == [3995, 436, 4097, 7215, 4830, 3171, 4965]
+    assert int(copies(parts["public"].images, parts["train"].images).sum()) == 280
+    assert int(copies(parts["private"].images, parts["train"].images).sum()) == 288
+
+
+def test_a_csv_is_read_by_its_usage(csv: Path) -> None:
+    parts = load_parts(csv)
+    table = pd.read_csv(csv)
+    for part, usage in zip(PARTS, USAGE, strict=True):
+        pixels = table[table["Usage"] == usage]["pixels"].str.split().tolist()
+        np.testing.assert_array_equal(parts[part].images.reshape(7, -1), np.array(pixels, np.uint8))
+        assert parts[part].labels.tolist() == list(range(7))
+        assert not parts[part].votes.any()
+
+
+def test_ferplus_is_joined_by_row(csv: Path, tmp_path: Path) -> None:
+    votes = np.arange(210).reshape(21, 10)
+    table = pd.DataFrame(votes, columns=list(VOTES))
+    table.to_csv(tmp_path / "fer2013new.csv", index=False)
+    np.testing.assert_array_equal(load_parts(csv, tmp_path / "fer2013new.csv")["public"].votes, votes[7:14])
+    table[:20].to_csv(tmp_path / "short.csv", index=False)
+    with pytest.raises(UnreadableSource, match=r"has 20 rows and the images 21"):
+        load_parts(csv, tmp_path / "short.csv")
+
+
+def test_folders_without_a_validation_part_hold_back_a_tenth(folders: Path) -> None:
+    parts = load_parts(folders)
+    assert {part: len(faces) for part, faces in parts.items()} == {"train": 63, "public": 7, "private": 70}
+    assert parts["public"].labels.tolist() == list(range(7))
+    assert not copies(parts["public"].images, parts["train"].images).any()
+
+
+def test_any_folder_of_labelled_faces_can_be_judged(folders: Path) -> None:
+    large = np.full((96, 96), 200, np.uint8)
+    cv2.imwrite(str(folders / "test" / "happy" / "large.png"), large)
+    faces = load_faces(folders / "test")
+    assert len(faces) == 71
+    assert (faces.images[(faces.images == 200).all(axis=(1, 2))]).shape == (1, 48, 48)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("pixels", "1 2 3", "Each row holds 48×48 pixels"),
+        ("pixels", "300 " * 48 * 48, "pixels from 0 to 255"),
+        ("emotion", 7, "expected labels from 0 to 6"),
+        ("Usage", "Validation", "expected Usage to be one of Training"),
+    ],
+)
+def test_a_wrong_csv_is_refused(csv: Path, column: str, value: str | int, text: str) -> None:
+    spoil(csv, column, value)
+    with pytest.raises(UnreadableSource, match=text):
+        load_parts(csv)
+
+
+def test_another_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UnreadableSource, match="has no column 'Usage'"):
+        load_parts(tmp_path / "other.csv")
+    with pytest.raises(SourceNotFound, match="is not there"):
+        load_parts(tmp_path / "none.csv")
+
+
+def test_a_class_that_is_missing_is_named(csv: Path, folders: Path) -> None:
+    spoil(csv, "emotion", 1)
+    with pytest.raises(UnreadableSource, match="has no training image of angry"):
+        load_parts(csv)
+    for file in (folders / "train" / "fear").iterdir():
+        file.unlink()
+    (folders / "train" / "fear").rmdir()
+    with pytest.raises(UnreadableSource, match="lacks fear"):
+        load_parts(folders)
+
+
+def test_a_picture_that_is_no_face_crop_is_named(folders: Path) -> None:
+    cv2.imwrite(str(folders / "test" / "sad" / "wide.png"), np.zeros((48, 96), np.uint8))
+    with pytest.raises(UnreadableSource, match=r"wide\.png is 96×48: expected square face crops"):
+        load_faces(folders / "test")
+    (folders / "test" / "sad" / "wide.png").write_bytes(b"no picture")
+    with pytest.raises(UnreadableSource, match=r"wide\.png cannot be read as a picture"):
+        load_faces(folders / "test")

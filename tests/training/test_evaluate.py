@@ -1,0 +1,129 @@
+"""The figures of an evaluation, against scikit-learn's and against hand-made cases."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from fer_stream.records import F32, I64, LABELS, U8
+from fer_stream.training import report
+from fer_stream.training.dataset import VOTES, Faces
+from fer_stream.training.evaluate import (
+    HARMS,
+    Evaluation,
+    best_temperature,
+    calibration_error,
+    evaluate,
+    majority_of,
+    selective,
+    wilson,
+)
+
+
+def softmax(logits: F32) -> F32:
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True), np.float32)
+
+
+@pytest.fixture(scope="module")
+def labels() -> I64:
+    return np.random.default_rng(2).integers(0, 7, 500)
+
+
+@pytest.fixture(scope="module")
+def logits(labels: I64) -> F32:
+    noise = np.random.default_rng(3).normal(0, 1.5, (500, 7))
+    return (noise + 2 * np.eye(7)[labels]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def found(labels: I64, logits: F32) -> Evaluation:
+    """Of a "model" that knows the faces by a number in their first pixels."""
+    images = np.zeros((500, 48, 48), np.uint8)
+    images[:, 0, 0], images[:, 0, 1] = np.arange(500) // 256, np.arange(500) % 256
+
+    def predict(pixels: U8) -> F32:
+        return softmax(logits)[(pixels[:, 0, 0].astype(int) * 256 + pixels[:, 0, 1]) % 500]
+
+    faces = Faces(images, labels, np.zeros((500, len(VOTES)), np.float32))
+    return evaluate(predict, faces, harms=("noise",), batches=(1,), progress=lambda _: None)
+
+
+def test_the_figures_are_those_of_scikit_learn(found: Evaluation, labels: I64, logits: F32) -> None:
+    called = logits.argmax(axis=1)
+    assert found.accuracy == pytest.approx(metrics.accuracy_score(labels, called))
+    assert found.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(labels, called))
+    assert found.confusion == metrics.confusion_matrix(labels, called).tolist()
+    recall = metrics.recall_score(labels, called, average=None)
+    assert list(found.recall.values()) == pytest.approx(recall.tolist())
+    assert tuple(found.recall) == LABELS
+    assert found.majority_accuracy is None
+
+
+def test_the_interval_is_wilsons() -> None:
+    assert wilson(2611, 3589) == pytest.approx((0.7127, 0.7419), abs=2e-4)
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-3)
+
+
+def test_calibration_error_of_known_cases() -> None:
+    sure = np.tile(np.array([[0.8, *[0.2 / 6] * 6]], np.float32), (100, 1))
+    assert calibration_error(sure, np.array([0] * 80 + [1] * 20)) == pytest.approx(0, abs=1e-6)
+    assert calibration_error(sure, np.array([0] * 50 + [1] * 50)) == pytest.approx(0.3, abs=1e-6)
+
+
+def test_the_best_temperature_is_found_again(logits: F32) -> None:
+    rng = np.random.default_rng(9)
+    labels = np.array([rng.choice(7, p=row / row.sum()) for row in softmax(logits).astype(np.float64)])
+    assert best_temperature(2 * logits, labels) == pytest.approx(2, rel=0.15)
+
+
+def test_the_least_sure_are_left_out_first() -> None:
+    sure = np.linspace(0.9, 0.1, 100).astype(np.float32)
+    curve = dict(selective(sure, np.arange(100) < 50))
+    assert (curve[1.0], curve[0.5], curve[0.8]) == (0.5, 1.0, 0.625)
+
+
+def test_a_majority_is_one_emotion_that_fer2013_knows() -> None:
+    votes = np.zeros((5, 10), np.float32)
+    votes[0, VOTES.index("happiness")] = 8
+    votes[1, [VOTES.index("anger"), VOTES.index("fear")]] = 5
+    votes[2, VOTES.index("contempt")] = 9
+    votes[3, VOTES.index("NF")] = 10
+    majority, known = majority_of(votes)
+    assert known.tolist() == [True, False, False, False, False]
+    assert LABELS[majority[0]] == "happy"
+
+
+@pytest.mark.parametrize("name", HARMS)
+def test_every_harm_changes_faces_the_more_the_higher_it_is(name: str) -> None:
+    noise = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 60, (48, 48)), (0, 0), 1.0)
+    faces = np.stack([np.clip(noise + np.linspace(40, 220, 48), 0, 255)] * 3).astype(np.uint8)
+    before = faces.copy()
+    harm = HARMS[name]
+    apart = []
+    for level in harm.levels:
+        harmed = harm.harm(faces, level)
+        assert harmed.shape == faces.shape
+        assert harmed.dtype == np.uint8
+        apart.append(float(np.abs(harmed.astype(float) - faces).mean()))
+    np.testing.assert_array_equal(faces, before)
+    if name in ("shift", "scale"):
+        assert min(apart) > 0
+    else:
+        assert apart == sorted(apart)
+
+
+def test_the_report_says_it_for_people_and_programs(found: Evaluation, tmp_path: Path) -> None:
+    text = report.write(found, "rings", tmp_path).read_text(encoding="utf-8")
+    assert f"{found.accuracy:.2%}" in text
+    written = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
+    assert written["accuracy"] == found.accuracy
+    assert written["robustness"]["noise"] == [[level, share] for level, share in found.robustness["noise"]]
+    for name in (report.CONFUSION, report.COVERAGE, report.CURVES):
+        assert f"({name})" in text
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

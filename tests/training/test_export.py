@@ -1,0 +1,89 @@
+"""A run as a model folder: every file of it says the same, and the service can load it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from fer_stream.config.training import NetworkSettings, TrainSettings
+from fer_stream.errors import OutputExists
+from fer_stream.recognize.classifier import probabilities
+from fer_stream.recognize.keras import KerasClassifier
+from fer_stream.recognize.litert import LiteRTClassifier
+from fer_stream.records import F32
+from fer_stream.training import onnx
+from fer_stream.training.dataset import Faces, load_parts
+from fer_stream.training.export import ONNX, export
+from fer_stream.training.fit import predict, train
+from fer_stream.training.network import build
+
+
+@pytest.fixture(scope="module")
+def faces(small: TrainSettings) -> Faces:
+    return load_parts(small.data.path)["private"]
+
+
+@pytest.fixture(scope="module")
+def run(small: TrainSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "rings"
+    train(small.model_copy(update={"epochs": 3}), out, lambda _: None)
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("model")
+    return out, export(run, out, model_id="rings-1")
+
+
+def test_every_file_says_the_same(model: tuple[Path, dict[str, Any]], faces: Faces) -> None:
+    folder, _ = model
+    keras_probs = KerasClassifier(folder, max_batch=32).predict(faces.images)
+    session = onnxruntime.InferenceSession(str(folder / ONNX))
+    logits: F32 = session.run(["fer2013"], {"faces": faces.images[..., None].astype(np.float32)})[0]
+    spec = KerasClassifier(folder, max_batch=32).spec
+    np.testing.assert_allclose(probabilities(logits, spec.temperature), keras_probs, atol=1e-4)
+    int8_probs = LiteRTClassifier(folder).predict(faces.images)
+    assert np.abs(int8_probs - keras_probs).max() < 0.1
+    assert (int8_probs.argmax(axis=1) == keras_probs.argmax(axis=1)).mean() > 0.95
+
+
+def test_int8_probabilities_are_finer_than_256_steps(model: tuple[Path, dict[str, Any]], faces: Faces) -> None:
+    assert len(np.unique(LiteRTClassifier(model[0]).predict(faces.images))) > 300
+
+
+def test_the_card_tells_how_it_was_made(model: tuple[Path, dict[str, Any]], small: TrainSettings) -> None:
+    folder, card = model
+    spec = LiteRTClassifier(folder).spec
+    assert spec.model_id == "rings-1"
+    assert spec.temperature == card["output"]["temperature"]
+    assert card["training"]["network"]["widths"] == list(small.network.widths)
+    assert card["parameters"] == build(small.network).count_params()
+    assert "path" not in str(card["training"])
+
+
+def test_a_model_is_not_overwritten(model: tuple[Path, dict[str, Any]], run: Path) -> None:
+    with pytest.raises(OutputExists, match="holds a model"):
+        export(run, model[0], model_id="rings-2")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [NetworkSettings(kind="resnet", widths=(4, 8)), NetworkSettings(kind="tutorial")],
+    ids=["resnet", "tutorial"],
+)
+def test_every_net_can_be_written_as_onnx(settings: NetworkSettings, faces: Faces, tmp_path: Path) -> None:
+    net = build(settings)
+    onnx.write(net, ["fer2013", "clarity"], tmp_path / "net.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"))
+    some = faces.images[:9]
+    for head, logits in zip(
+        ("fer2013", "clarity"),
+        session.run(["fer2013", "clarity"], {"faces": some[..., None].astype(np.float32)}),
+        strict=True,
+    ):
+        np.testing.assert_allclose(logits, predict(net, some)[head], atol=1e-3)

@@ -1,0 +1,139 @@
+"""Training: it learns, a killed run goes on as if it had not been, and another backend does the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import yaml
+
+from fer_stream.config.training import NetworkSettings, TeacherSettings, TrainSettings
+from fer_stream.errors import ConfigError, ModelError, OutputExists
+from fer_stream.training.dataset import VOTES, Faces, load_parts
+from fer_stream.training.fit import HISTORY, STATE, WEIGHTS, accuracy, load_run, targets_of, train
+from fer_stream.training.network import HEADS, build, multiply_adds
+from fer_stream.training.progress import Epoch
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def run(small: TrainSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(small, out, lambda _: None)
+    return out
+
+
+def weights_of(run: Path) -> list[np.ndarray]:
+    with np.load(run / WEIGHTS) as file:
+        return [file[name] for name in sorted(file.files, key=int)]
+
+
+def test_a_short_run_learns(run: Path, small: TrainSettings) -> None:
+    _, net = load_run(run)
+    assert accuracy(net, load_parts(small.data.path)["private"]) > 0.5
+    assert not (run / STATE).exists()
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(run: Path, small: TrainSettings, tmp_path: Path) -> None:
+    def kill(news: object) -> None:
+        if isinstance(news, Epoch) and news.epoch == 1:
+            raise KilledError
+
+    out = tmp_path / "killed"
+    with pytest.raises(KilledError):
+        train(small, out, kill)
+    begun: list[int] = []
+    train(small, out, lambda news: begun.append(news.epoch) if isinstance(news, Epoch) else None)
+    assert begun == [1, 2, 3, 4, 5]
+    for resumed, unbroken in zip(weights_of(out), weights_of(run), strict=True):
+        np.testing.assert_allclose(resumed, unbroken, rtol=1e-3, atol=1e-4)
+    lines = [
+        [line.split(",")[1] for line in (folder / HISTORY).read_text().splitlines()[1:]] for folder in (out, run)
+    ]
+    np.testing.assert_allclose(np.array(lines[0], float), np.array(lines[1], float), rtol=1e-3)
+
+
+def test_a_folder_is_for_one_run(run: Path, small: TrainSettings) -> None:
+    with pytest.raises(OutputExists, match="holds a finished run"):
+        train(small, run, lambda _: None)
+    with pytest.raises(OutputExists, match="holds a run with other settings"):
+        train(small.model_copy(update={"seed": 9}), run, lambda _: None)
+
+
+def test_a_net_learns_from_a_teacher(run: Path, small: TrainSettings, tmp_path: Path) -> None:
+    taught = small.model_copy(
+        update={"teachers": TeacherSettings(runs=(run,)), "epochs": 2, "network": NetworkSettings(widths=(8,))}
+    )
+    history = train(taught, tmp_path / "taught", lambda _: None)
+    assert history[1].loss < history[0].loss
+
+
+def test_a_loss_that_is_no_number_ends_the_run(small: TrainSettings, tmp_path: Path) -> None:
+    wild = small.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30, "warmup_epochs": 0.0, "epochs": 2})
+    with pytest.raises(ModelError, match="The loss is no number any more in epoch 1"):
+        train(wild, tmp_path / "wild", lambda _: None)
+
+
+def test_a_batch_larger_than_the_data_is_refused(small: TrainSettings, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="batch_size 4096 is more than the 448 training images"):
+        train(small.model_copy(update={"batch_size": 4096}), tmp_path / "large", lambda _: None)
+
+
+def test_an_unfinished_folder_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is no finished training run"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "parameters", "macs"),
+    [
+        (NetworkSettings(), 1_180_000, 117.5e6),
+        (NetworkSettings(kind="resnet", widths=(32, 64, 120, 240)), 1_090_000, 33.8e6),
+        (NetworkSettings(kind="tutorial", dropout=0.5), 5_530_000, 216.2e6),
+    ],
+)
+def test_the_nets_are_as_large_as_they_are_said_to_be(
+    settings: NetworkSettings, parameters: int, macs: float
+) -> None:
+    net = build(settings)
+    assert net.count_params() == pytest.approx(parameters, rel=0.01)
+    assert multiply_adds(net) == pytest.approx(macs, rel=0.01)
+    assert {name: head.shape[1] for name, head in net.output.items()} == HEADS
+
+
+def test_votes_become_shares_and_clarity() -> None:
+    votes = np.zeros((3, 10), np.float32)
+    votes[0, VOTES.index("happiness")], votes[0, VOTES.index("unknown")] = 6, 4
+    votes[1, VOTES.index("NF")] = 10
+    targets = targets_of(Faces(np.zeros((3, 48, 48), np.uint8), np.array([3, 0, 6]), votes))
+    assert targets["votes"].sum(axis=1).tolist() == [1, 0, 0]
+    assert targets["clarity"].tolist() == pytest.approx([0.6, 0, 0])
+
+
+def test_another_backend_runs_the_same_command(small: TrainSettings, tmp_path: Path) -> None:
+    """JAX, where the nets are trained on a GPU; TensorFlow stays out of the process."""
+    config = tmp_path / "train.yaml"
+    short = {**small.model_dump(mode="json", exclude={"augment"}), "epochs": 2, "warmup_epochs": 0}
+    config.write_text(yaml.safe_dump(short), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "fer_stream.cli", "train", "--config", str(config), "--out", str(tmp_path / "jax")],
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "448 training images, 0 of them copies of a test image" in done.stderr
+    assert "epoch 2/2: loss" in done.stderr
+    assert "PublicTest" in done.stdout
+    _, net = load_run(tmp_path / "jax")
+    assert net.count_params() == build(small.network).count_params()
+    assert keras.backend.backend() == "tensorflow"
