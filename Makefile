@@ -27,7 +27,8 @@ bench: $(BIN)/fer-stream
 	$(BIN)/python -m benchmarks.file_job
 
 lock:
-	uv pip compile --universal --python-version 3.11 --group dev pyproject.toml --no-annotate --no-header -o constraints.txt
+	uv pip compile --universal --python-version 3.11 --group dev --group gpu pyproject.toml --no-annotate --no-header -o constraints.txt
+	$(BIN)/python -m scripts.role_locks
 
 clean:
 	rm -rf $(VENV) dist build demo-output

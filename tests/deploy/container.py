@@ -1,0 +1,50 @@
+"""Runs fer-stream as in its image: `python container.py LOCK ARGUMENT...`.
+
+Of all that is installed here, only fer-stream and what the lock names can be imported or seen by importlib.metadata.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.metadata import Distribution, DistributionFinder, MetadataPathFinder, packages_distributions
+from pathlib import Path
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+class Absent(MetaPathFinder):
+    """Finds no module of these names, before any other finder can."""
+
+    def __init__(self, modules: set[str]) -> None:
+        self._modules = modules
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> None:
+        if name.partition(".")[0] in self._modules:
+            raise ModuleNotFoundError(f"{name} is not in the image", name=name)
+
+
+def main() -> None:
+    lock, arguments = Path(sys.argv[1]), sys.argv[2:]
+    present = {canonical(line.partition("==")[0]) for line in lock.read_text().split()} | {"fer-stream"}
+    homes = packages_distributions().items()
+    absent = {module for module, names in homes if not {canonical(name) for name in names} & present}
+    everything = MetadataPathFinder.find_distributions
+
+    def find_distributions(*context: DistributionFinder.Context) -> Iterable[Distribution]:
+        return (found for found in everything(*context) if canonical(found.name) in present)
+
+    importlib.metadata.MetadataPathFinder.find_distributions = staticmethod(find_distributions)  # type: ignore[method-assign, assignment]
+    sys.meta_path.insert(0, Absent(absent))
+    from fer_stream.cli import main as fer_stream
+
+    fer_stream(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""configs/k8s, as Kubernetes would take it: every object against its schema, and what the schemas do not hold."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from fer_stream.config import LiveSettings
+from fer_stream.yamlfile import load
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+K8S = ROOT / "configs" / "k8s"
+KUSTOMIZATIONS = sorted(K8S.rglob("kustomization.yaml"))
+ROLES = ("capture", "recognize", "timeline", "jobs", "web")
+
+Object = dict[str, Any]
+
+
+def objects(path: Path) -> list[Object]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def written() -> list[Object]:
+    """All objects of the files that the kustomizations name."""
+    paths = [path for path in K8S.rglob("*.yaml") if path.name not in ("kustomization.yaml", "live.yaml")]
+    return [one for path in sorted(paths) for one in objects(path)]
+
+
+def named(kind: str, name: str) -> Object:
+    [found] = [one for one in written() if (one["kind"], one["metadata"]["name"]) == (kind, name)]
+    return found
+
+
+def pods() -> list[tuple[str, Object]]:
+    """Name and pod template of all workloads."""
+    return [
+        (one["metadata"]["name"], one["spec"]["template"]) for one in written() if "template" in one.get("spec", {})
+    ]
+
+
+@pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=lambda path: path.parent.name)
+def test_a_kustomization_names_what_is_there(path: Path) -> None:
+    [document] = objects(path)
+    for resource in document["resources"]:
+        target = path.parent / resource
+        assert target.is_file() or (target / "kustomization.yaml").is_file(), resource
+    for generated in document.get("configMapGenerator", ()):
+        assert all((path.parent / name).is_file() for name in generated["files"])
+    here = {one.name for one in path.parent.iterdir()} - {"kustomization.yaml", "live.yaml"}
+    assert here == {name for name in document["resources"] if not name.startswith("..")}
+
+
+@pytest.mark.parametrize("version", ["1.32", "1.37"])
+def test_every_object_fits_the_schema_of_kubernetes(version: str) -> None:
+    ours = [
+        one for one in written() if "." not in one["apiVersion"] or one["apiVersion"].split("/")[0].endswith("k8s.io")
+    ]
+    assert len(ours) >= 14
+    for one in ours:
+        kubernetes_validate.validate(one, version, strict=True)
+
+
+def test_a_key_that_kubernetes_does_not_know_is_refused() -> None:
+    wrong = named("Deployment", "web")
+    wrong["spec"]["replcias"] = 2
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, "1.37", strict=True)
+
+
+def test_pods_satisfy_the_restricted_pod_security_standard() -> None:
+    assert {name for name, _ in pods()} == set(ROLES)
+    for name, pod in pods():
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"], name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not spec["automountServiceAccountToken"], name
+        assert not any("hostPath" in volume for volume in spec["volumes"]), name
+        [container] = spec["containers"]
+        context = container["securityContext"]
+        assert context["capabilities"] == {"drop": ["ALL"]}, name
+        assert not context["allowPrivilegeEscalation"], name
+        assert context["readOnlyRootFilesystem"], name
+        assert {"requests", "limits"} <= container["resources"].keys(), name
+        assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys(), name
+
+
+def test_containers_run_what_the_compose_file_runs(compose: dict[str, Any]) -> None:
+    for name, pod in pods():
+        [container] = pod["spec"]["containers"]
+        assert container["args"] == compose["services"][name]["command"]
+        assert container["image"] == f"fer-stream/{name}"
+        environment = {one["name"] for one in container["env"]}
+        assert environment >= compose["services"][name]["environment"].keys()
+
+
+def test_parts_and_shards_are_the_numbers_of_the_pods() -> None:
+    settings = load(K8S / "base" / "live.yaml", LiveSettings, environ={"FER_STREAM_PASSWORD_FILE": "live.yaml"})
+    assert named("StatefulSet", "timeline")["spec"]["replicas"] == settings.queue.shards
+    capture = named("StatefulSet", "capture")["spec"]
+    [container] = capture["template"]["spec"]["containers"]
+    environment = {one["name"]: one for one in container["env"]}
+    assert environment["FER_STREAM_PARTS"]["value"] == str(capture["replicas"])
+    assert "apps.kubernetes.io/pod-index" in str(environment["FER_STREAM_PART"])
+
+
+def test_keda_scales_the_workers_on_a_metric_that_there_is() -> None:
+    scaled = named("ScaledObject", "recognize")["spec"]
+    assert named("Deployment", scaled["scaleTargetRef"]["name"])
+    assert scaled["minReplicaCount"] <= scaled["maxReplicaCount"]
+    [trigger] = scaled["triggers"]
+    assert trigger["type"] == "prometheus"
+    assert {"serverAddress", "query", "threshold"} <= trigger["metadata"].keys()
+    assert all(isinstance(value, str) for value in trigger["metadata"].values())
+    assert "fer_queue_depth{" in trigger["metadata"]["query"]
+    assert '"fer_queue_depth"' in (ROOT / "fer_stream" / "metrics.py").read_text()
+
+
+def rendered(folder: Path) -> list[Object]:
+    if shutil.which("kubectl") is None:
+        pytest.skip("needs kubectl, which renders kustomizations")
+    done = subprocess.run(["kubectl", "kustomize", folder], check=True, capture_output=True, text=True)
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def test_what_kustomize_makes_of_it_fits_and_hangs_together() -> None:
+    made = rendered(K8S / "base")
+    for one in made:
+        kubernetes_validate.validate(one, "1.37", strict=True)
+    workloads = {one["metadata"]["name"]: one["spec"] for one in made if one["kind"] in ("Deployment", "StatefulSet")}
+    assert workloads.keys() == {*ROLES, "timeline-standby"}
+    selectors = [str(spec["selector"]["matchLabels"]) for spec in workloads.values()]
+    assert len(set(selectors)) == len(selectors)
+    [settings] = [one["metadata"]["name"] for one in made if one["kind"] == "ConfigMap"]
+    for name, spec in workloads.items():
+        labels = spec["template"]["metadata"]["labels"]
+        assert spec["selector"]["matchLabels"].items() <= labels.items(), name
+        assert labels["app.kubernetes.io/part-of"] == "fer-stream"
+        volumes = {volume["name"]: volume for volume in spec["template"]["spec"]["volumes"]}
+        assert volumes["settings"]["configMap"]["name"] == settings
+        assert spec["template"]["spec"]["containers"][0]["image"].startswith("registry.example/")
+
+
+def test_an_overlay_adds_keda_and_scrapes(tmp_path: Path) -> None:
+    shutil.copytree(K8S, tmp_path / "k8s")
+    overlay = tmp_path / "mine"
+    overlay.mkdir()
+    resources = [f"../k8s/{name}" for name in ("base", "keda", "monitoring")]
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump({"resources": resources}))
+    kinds = {one["kind"] for one in rendered(overlay)}
+    assert {"ScaledObject", "PodMonitor", "StatefulSet"} <= kinds

@@ -1,0 +1,50 @@
+"""What the users of queue and store may not do; tests/deploy/test_stack.py has what they must."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+
+if TYPE_CHECKING:
+    from tests.deploy.conftest import Stack
+
+FORBIDDEN = [
+    ("queue", "default", "GET fer:shards"),
+    ("queue", "health", "GET fer:shards"),
+    ("queue", "recognize", "GET fer:{0}:lease:capture:door"),
+    ("queue", "recognize", "FLUSHALL"),
+    ("queue", "recognize", "KEYS *"),
+    ("queue", "capture", "CONFIG GET *"),
+    ("queue", "capture", "XRANGE fer:{0}:dead - +"),
+    ("queue", "timeline", "XADD fer:{0}:predictions:door * m x"),
+    ("store", "capture", "ZRANGE fer:store:door:segments 0 -1"),
+    ("store", "capture", "HSET fer:store:door:checkpoint position 0"),
+    ("store", "capture", "DEL fer:store:door:results"),
+    ("store", "timeline", "LPUSH rq:queue:fer-jobs-normal x"),
+    ("store", "jobs", "XRANGE fer:store:door:results - +"),
+    ("store", "web", "XADD fer:store:door:results * at 1 frame x"),
+    ("store", "web", "ZADD fer:store:door:segments 1 x"),
+    ("store", "web", "SET fer:store:lease:timeline:0 x"),
+    ("store", "web", "FLUSHDB"),
+    ("store", "web", "SHUTDOWN"),
+]
+
+
+def test_users_may_do_no_more_than_their_work(stack: Stack) -> None:
+    stack.start_servers()
+    for server, user, command in FORBIDDEN:
+        assert may_not(stack.admin(server), user, command), (server, user, command)
+    for server in ("queue", "store"):
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis(port=stack.port(server)).ping()
+        redis.Redis(port=stack.port(server), username="health", password="any").ping()
+    # Those who have no business with a server are not known there.
+    assert set(stack.admin("queue").acl_users()) == {"default", "health", "capture", "recognize", "timeline", "admin"}
+    assert "recognize" not in stack.admin("store").acl_users()
+
+
+def may_not(client: redis.Redis, user: str, command: str) -> bool:
+    answer = client.execute_command("ACL DRYRUN", user, *command.split())  # type: ignore[no-untyped-call]
+    return "has no permissions" in str(answer)
