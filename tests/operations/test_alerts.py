@@ -1,0 +1,71 @@
+"""The alerts and the configurations of Prometheus, as promtool sees them, and their runbook."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CONFIGS = ROOT / "configs" / "prometheus"
+RULE_TESTS = ROOT / "tests" / "operations" / "alerts.yml"
+RUNBOOK = "https://github.com/fer-stream/fer-stream/blob/main/docs/operations.md#"
+
+Promtool = Callable[..., str]
+
+
+def test_promtool_accepts_the_rules(promtool: Promtool, alerts: list[dict[str, Any]]) -> None:
+    said = promtool("check", "rules", "--lint=all", "--lint-fatal", CONFIGS / "alerts.yml")
+    assert f"{len(alerts)} rules found" in said
+
+
+@pytest.mark.parametrize("name", ["prometheus.yml", "serve.yml"])
+def test_promtool_accepts_the_configurations(promtool: Promtool, name: str) -> None:
+    assert "1 rule files found" in promtool("check", "config", CONFIGS / name)
+
+
+def test_every_alert_speaks_when_it_should_and_not_before(promtool: Promtool) -> None:
+    assert "SUCCESS" in promtool("test", "rules", RULE_TESTS)
+
+
+def test_a_test_of_an_alert_would_notice_another_threshold(promtool: Promtool, tmp_path: Path) -> None:
+    shutil.copy(RULE_TESTS, tmp_path)
+    rules = (CONFIGS / "alerts.yml").read_text().replace("> 0.2", "> 0.4")
+    (tmp_path / "rules.yml").write_text(rules)
+    tests = RULE_TESTS.read_text().replace("../../configs/prometheus/alerts.yml", "rules.yml")
+    (tmp_path / RULE_TESTS.name).write_text(tests)
+    with pytest.raises(AssertionError, match="FerStreamFramesDropped"):
+        promtool("test", "rules", tmp_path / RULE_TESTS.name)
+
+
+def test_every_alert_is_tried_both_ways(alerts: list[dict[str, Any]]) -> None:
+    tests = yaml.safe_load(RULE_TESTS.read_text())["tests"]
+    cases = [case for test in tests for case in test["alert_rule_test"]]
+    names = {rule["alert"] for rule in alerts}
+    speaks = {case["alertname"] for case in cases if case.get("exp_alerts")}
+    speaks |= set(re.findall(r'ALERTS{alertname="(\w+)"', RULE_TESTS.read_text()))
+    assert speaks == names
+    assert {case["alertname"] for case in cases if not case.get("exp_alerts")} == names
+
+
+def test_every_alert_has_a_section_in_the_runbook(alerts: list[dict[str, Any]]) -> None:
+    sections = re.findall(r"^### (\w+)$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    assert sections == [rule["alert"] for rule in alerts]
+    for rule in alerts:
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        assert rule["annotations"]["runbook_url"] == RUNBOOK + rule["alert"].lower()
+        assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
+
+
+def test_containers_are_found_by_the_names_of_their_services() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    (job,) = yaml.safe_load((CONFIGS / "prometheus.yml").read_text())["scrape_configs"]
+    static = {target.partition(":")[0] for group in job["static_configs"] for target in group["targets"]}
+    by_dns = {name for group in job["dns_sd_configs"] for name in group["names"]}
+    assert static | by_dns == {"capture", "recognize", "timeline", "jobs", "web"}
+    assert static | by_dns <= compose.keys()

@@ -1,0 +1,118 @@
+"""Single processes, as containers run them: ready and not ready by what each of them needs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+Fetch = Callable[[str], tuple[int, str]]
+
+
+class Containers:
+    """Single processes that share settings, and two servers that can be frozen."""
+
+    def __init__(self, folder: Path, servers: dict[str, tuple[int, subprocess.Popen[bytes]]], fetch: Fetch) -> None:
+        self._servers = servers
+        self._config = folder / "live.yaml"
+        self._log = folder / "log"
+        self._fetch = fetch
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        settings = {name: {"url": f"redis://127.0.0.1:{port}"} for name, (port, _) in servers.items()}
+        self._config.write_text(yaml.safe_dump(settings))
+
+    def start(self, role: str, port: int) -> None:
+        command = [sys.executable, "-m", "fer_stream.cli", "worker", role, "--config", str(self._config)]
+        with self._log.open("ab") as log:
+            process = subprocess.Popen([*command, "--metrics-port", str(port)], stdout=log, stderr=log)
+        self._processes[port] = process
+
+    def freeze(self, server: str) -> None:
+        self._servers[server][1].send_signal(signal.SIGSTOP)
+
+    def thaw(self, server: str) -> None:
+        self._servers[server][1].send_signal(signal.SIGCONT)
+
+    def page(self, port: int, path: str) -> tuple[int, str]:
+        return self._fetch(f"http://127.0.0.1:{port}{path}")
+
+    def missing(self, port: int) -> Any:
+        """What a process says that it lacks, after making sure that it is alive."""
+        assert self.page(port, "/healthz")[0] == 200
+        status, body = self.page(port, "/readyz")
+        told = json.loads(body)["missing"]
+        assert (status == 200) == (told == {})
+        return told
+
+    def wait(self, what: Callable[[], Any]) -> None:
+        deadline_s = time.monotonic() + 120
+        while True:
+            try:
+                if what():
+                    return
+            except OSError:
+                pass
+            assert time.monotonic() < deadline_s, f"waited in vain:\n{self._log.read_text()[-3000:]}"
+            time.sleep(0.1)
+
+    def kill(self, port: int) -> None:
+        self._processes[port].kill()
+        self._processes.pop(port).wait()
+
+    def end(self) -> None:
+        for server in self._servers:
+            self.thaw(server)
+        for port in list(self._processes):
+            self.kill(port)
+
+
+@pytest.fixture
+def containers(
+    tmp_path: Path,
+    redis_server: Callable[..., subprocess.Popen[bytes]],
+    free_port: Callable[[], int],
+    fetch: Fetch,
+) -> Iterator[Containers]:
+    ports = {name: free_port() for name in ("queue", "store")}
+    servers = {name: (port, redis_server(tmp_path, port)) for name, port in ports.items()}
+    made = Containers(tmp_path, servers, fetch)
+    yield made
+    made.end()
+
+
+def test_each_process_lacks_what_it_needs_and_nothing_else(
+    containers: Containers, free_port: Callable[[], int]
+) -> None:
+    roles = {role: free_port() for role in ("capture", "recognize", "timeline")}
+    standby = free_port()
+    for role, port in roles.items():
+        containers.start(role, port)
+    containers.wait(lambda: all(containers.missing(port) == {} for port in roles.values()))
+    containers.start("timeline", standby)
+    containers.wait(lambda: containers.missing(standby) == {})
+    told = [("fer_queue_depth{" in containers.page(port, "/metrics")[1]) for port in (roles["timeline"], standby)]
+    assert told == [True, False]
+
+    containers.freeze("queue")
+    containers.wait(lambda: all("queue" in containers.missing(port) for port in roles.values()))
+    assert {name for port in (*roles.values(), standby) for name in containers.missing(port)} == {"queue"}
+    assert containers.missing(standby) == {}
+    assert 'fer_server_up{server="queue"} 0.0' in containers.page(roles["recognize"], "/metrics")[1]
+    containers.thaw("queue")
+    containers.wait(lambda: all(containers.missing(port) == {} for port in roles.values()))
+
+    containers.kill(roles["timeline"])
+    containers.wait(lambda: "fer_queue_depth{" in containers.page(standby, "/metrics")[1])
+    containers.freeze("store")
+    containers.wait(
+        lambda: "store" in containers.missing(standby) and "store" in containers.missing(roles["capture"])
+    )
+    assert containers.missing(roles["recognize"]) == {}
