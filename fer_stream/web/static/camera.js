@@ -1,0 +1,131 @@
+// One camera: its picture with boxes, who is there, and the last minutes.
+
+import { address, follow, getJson, repeat, wordsOf } from "./api.js";
+import { announce, el, say } from "./dom.js";
+import { peoplePanel, picturePanel, sharesPanel, timelinePanel, timingPanel } from "./panels.js";
+import { watch } from "./preview.js";
+import { KEPT_S, Minute, Recent } from "./recent.js";
+import { Stage } from "./stage.js";
+import { stateLine, stateOf } from "./state.js";
+
+// How often the page is painted; seldom for those who asked for less motion.
+const PAINT_MS = 250;
+const CALM_PAINT_MS = 2000;
+const SETTLE_MS = 10_000;
+const STALE_S = 3;
+const NOT_FOUND = 404;
+
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+/** The clock of the service, which every frame tells. */
+class Clock {
+  #told_s = Date.now() / 1000;
+  #heard_ms = performance.now();
+  #opened_s = 0;
+
+  /** Unix seconds. */
+  get now() {
+    return this.#told_s + (performance.now() - this.#heard_ms) / 1000;
+  }
+
+  /** The connection was made anew. */
+  reopen() {
+    this.#opened_s = 0;
+  }
+
+  /** Whether a frame tells of latency: not if it was taken before the connection was made. */
+  hear({ at, latency_s }) {
+    this.#told_s = at + latency_s;
+    this.#heard_ms = performance.now();
+    this.#opened_s ||= this.#told_s;
+    return at >= this.#opened_s;
+  }
+}
+
+/** @param {HTMLElement} main */
+export function cameraPage(main, [name], signal) {
+  const gone = new AbortController();
+  const until = AbortSignal.any([signal, gone.signal]);
+  const canvas = el("canvas", { class: "picture", role: "img" });
+  const [recent, minute, stage, clock] = [new Recent(), new Minute(), new Stage(canvas), new Clock()];
+  const picture = picturePanel(stage, canvas);
+  const panels = [picture, peoplePanel(), timelinePanel(recent), sharesPanel(minute), timingPanel(minute)];
+  const state = stateLine();
+  const trouble = el("p", { class: "note", role: "status", hidden: true });
+  const pauser = el("button", { type: "button", "aria-pressed": "false", onclick: freeze }, "Pause");
+  main.append(...arranged(name, state.element, pauser, trouble, panels.map(({ element }) => element)));
+
+  /** @type {any} the newest frame */
+  let newest = null;
+  let paused = false;
+  /** @type {import("./state.js").State | null} how the camera is, as far as it was told */
+  let known = null;
+
+  function freeze() {
+    paused = !paused;
+    pauser.setAttribute("aria-pressed", String(paused));
+  }
+
+  async function paint() {
+    if (paused || document.hidden) return;
+    const now = clock.now;
+    const live = newest && now - newest.at < STALE_S ? newest : null;
+    for (const panel of panels) panel.paint({ newest, live, now });
+    if (known) state.update(known);
+  }
+
+  function see(frame) {
+    newest = frame;
+    minute.add(frame, clock.hear(frame));
+    recent.add(frame);
+    stage.addFrame(frame);
+    complain("");
+  }
+
+  function hear(told) {
+    if (known && known.up !== told.up) announce(`${name} is ${stateOf(told).name}`);
+    known = told;
+  }
+
+  function complain(text) {
+    trouble.hidden = !text;
+    say(trouble, text);
+  }
+
+  const listeners = {
+    open: () => clock.reopen(), frame: see, state: hear, trouble: (problem) => complain(wordsOf(problem)),
+  };
+  follow(address("sources", name, "live"), listeners, until);
+  watch(name, (shown) => stage.addPicture(shown), picture.withoutPictures, until);
+  repeat(() => settle(name, recent, until).then(() => complain("")), () => SETTLE_MS, until);
+  repeat(paint, () => (calm.matches ? CALM_PAINT_MS : PAINT_MS), until);
+  getJson(address("sources", name), signal).then(hear, (error) => {
+    complain(error.message);
+    if (error.status === NOT_FOUND) gone.abort();
+  });
+}
+
+/** The elements of the page, in order. */
+function arranged(name, state, pauser, trouble, [figure, people, timeline, shares, timing]) {
+  return [
+    el("div", { class: "title" }, el("h1", { tabindex: "-1" }, name), state,
+      el("div", { class: "buttons" }, pauser, el("a", { class: "button", href: `#/history/${name}` }, "History"))),
+    trouble,
+    el("p", { class: "note" }, "Labels are provisional: they may change for about two seconds. They are estimates of " +
+      "the expression of a face, not of what a person feels."),
+    el("div", { class: "live" }, figure, people),
+    timeline,
+    el("div", { class: "split" }, shares, timing),
+  ];
+}
+
+/** Final segments in place of provisional labels, and what was before the page was opened. */
+async function settle(name, recent, signal) {
+  const to = Date.now() / 1000;
+  const url = new URL(address("sources", name, "timeline"));
+  url.search = new URLSearchParams({ from: to - KEPT_S, to });
+  const { people, gaps } = await getJson(url, signal);
+  const span = ({ label, start_at, end_at }) => ({ label, from: start_at, to: end_at });
+  for (const { stream_id, person, segments } of people) recent.settle(stream_id, person, segments.map(span));
+  recent.settleGaps(gaps.map(span));
+}

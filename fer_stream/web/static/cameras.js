@@ -1,0 +1,151 @@
+// All cameras at a glance.
+
+import { address, ApiError, follow, getJson, pause, repeat } from "./api.js";
+import { sharpen } from "./chart.js";
+import { announce, el, keep, say } from "./dom.js";
+import { NO_PICTURES, picture, visible } from "./preview.js";
+import { stateLine, stateOf } from "./state.js";
+import { count, moment } from "./words.js";
+
+const LIST_MS = 15_000;
+// Pictures are made only while somebody asks for them, and the first question begins it: ask again soon, then leave it.
+const SECOND_ASK_MS = 800;
+const NEXT_ROUND_MS = 15_000;
+// What was seen longer ago is not now.
+const NOW_S = 5;
+
+const EXAMPLE = `sources:
+  front-door:
+    url: rtsp://viewer:\${CAMERA_PASSWORD}@192.0.2.10:554/stream1`;
+
+/** @typedef {import("./state.js").State & {name: string, latest_at: number | null, faces: number | null}} Source */
+
+/** @param {HTMLElement} main */
+export function camerasPage(main, _parts, signal) {
+  /** @type {Map<string, Source>} */
+  const sources = new Map();
+  /** @type {Map<string, ReturnType<typeof cameraCard>>} */
+  const cards = new Map();
+  const list = el("ul", { class: "cards" });
+  const counts = el("p");
+  const none = emptyState();
+  let asked = false;
+  main.append(el("div", { class: "title" }, el("h1", { tabindex: "-1" }, "Cameras"), counts), none, list);
+
+  function paint() {
+    asked = false;
+    const all = [...sources.values()].sort((a, b) => a.name.localeCompare(b.name));
+    keep(list, all, ({ name }) => name, ({ name }) => {
+      cards.set(name, cameraCard(name));
+      return cards.get(name);
+    });
+    none.hidden = all.length > 0;
+    say(counts, all.length ? `${all.filter(({ up }) => up).length} of ${count(all.length, "camera")} up` : "");
+  }
+
+  function paintSoon() {
+    if (!asked) requestAnimationFrame(paint);
+    asked = true;
+  }
+
+  /** @param {Source} source */
+  function hear(source) {
+    const before = sources.get(source.name);
+    if (before && before.up !== source.up) announce(`${source.name} is ${stateOf(source).name}`);
+    sources.set(source.name, source);
+    paintSoon();
+  }
+
+  /** @param {{source: string, at: number, faces: object[]}} frame */
+  function see({ source, at, faces }) {
+    const known = sources.get(source);
+    if (known) Object.assign(known, { latest_at: at, faces: faces.length });
+    paintSoon();
+  }
+
+  async function look() {
+    /** @type {Source[]} */
+    const all = await getJson(address("sources"), signal);
+    sources.clear();
+    for (const source of all) sources.set(source.name, source);
+    for (const name of cards.keys()) if (!sources.has(name)) cards.delete(name);
+    paint();
+  }
+
+  repeat(look, () => LIST_MS, signal);
+  follow(address("live"), { state: hear, latest: see }, signal);
+  showPictures(cards, signal);
+}
+
+function emptyState() {
+  return el("section", { hidden: true, "aria-labelledby": "none" },
+    el("h2", { id: "none" }, "No camera yet"),
+    el("p", {}, "Write your cameras into the settings of the service, then tell it to read them again with ",
+      el("code", {}, "kill -HUP PID"), " of serve. They appear here by themselves."),
+    el("pre", {}, el("code", {}, EXAMPLE)));
+}
+
+/** @param {string} name */
+function cameraCard(name) {
+  const thumbnail = el("p", { class: "thumbnail", "aria-hidden": "true" }, "no picture");
+  const state = stateLine();
+  const seen = el("p", { class: "pale" });
+  const element = el("li", { class: "camera" }, thumbnail,
+    el("div", {}, el("h2", {}, el("a", { href: `#/cameras/${name}` }, name)), state.element, seen));
+  return {
+    element,
+    thumbnail,
+    /** @param {Source} source */
+    update(source) {
+      state.update(source);
+      say(seen, sight(source));
+    },
+  };
+}
+
+/** @param {Source} source */
+function sight({ latest_at, faces }) {
+  if (latest_at === null) return "No picture yet";
+  if (Date.now() / 1000 - latest_at > NOW_S) return `Last picture ${moment(latest_at)}`;
+  return faces ? `${count(faces, "face")} now` : "No face now";
+}
+
+/** Shows a picture on each card that is in sight, one camera after another. */
+async function showPictures(cards, signal) {
+  while (!signal.aborted) {
+    await visible(signal);
+    for (const [name, card] of cards) {
+      const { top, bottom } = card.element.getBoundingClientRect();
+      const inSight = bottom > 0 && top < window.innerHeight;
+      if (inSight) await showPicture(name, card.thumbnail, signal);
+    }
+    await pause(NEXT_ROUND_MS, signal);
+  }
+}
+
+async function showPicture(name, thumbnail, signal) {
+  try {
+    let found = await picture(name, signal);
+    if (!found) {
+      await pause(SECOND_ASK_MS, signal);
+      found = await picture(name, signal);
+    }
+    if (found) draw(thumbnail, found);
+    else thumbnail.textContent = "no picture";
+  } catch (error) {
+    if (error.status === NO_PICTURES) thumbnail.hidden = true;
+    else if (!(error instanceof ApiError) && error.name !== "AbortError") throw error;
+  }
+}
+
+/** Fills the space with the picture, whose edges are cut off where its shape is another. */
+function draw(thumbnail, { bitmap }) {
+  const canvas = thumbnail.querySelector("canvas") ?? el("canvas");
+  if (!canvas.isConnected) thumbnail.replaceChildren(canvas);
+  const { width, height } = thumbnail.getBoundingClientRect();
+  const pen = sharpen(canvas, width, height);
+  const scale = Math.max(width / bitmap.width, height / bitmap.height);
+  const [wide, high] = [bitmap.width * scale, bitmap.height * scale];
+  pen.drawImage(bitmap, (width - wide) / 2, (height - high) / 2, wide, high);
+  bitmap.close();
+}

@@ -1,0 +1,181 @@
+"""The page and the API of a running service."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+if TYPE_CHECKING:
+    from tests.service.conftest import Service
+
+TOKEN = "correct-horse-battery-staple"
+FER_STREAM = (sys.executable, "-m", "fer_stream.cli")
+
+
+@pytest.fixture
+def port(free_port: Callable[[], int]) -> int:
+    return free_port()
+
+
+def api(port: int, **options: Any) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    return httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", headers=headers, timeout=30, **options)
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/sources").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def picture(client: httpx.Client) -> httpx.Response | None:
+    answer = client.get("/sources/door/preview.jpg")
+    return answer if answer.status_code == 200 else None
+
+
+def test_a_camera_is_seen_live_and_a_video_becomes_a_report(
+    service: Callable[..., Service], clips: Path, port: int, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(f"{TOKEN}\n")
+    live = service(
+        sources={"door": {"url": str(clips / "long_mostly_no_face.mp4"), "pace": "realtime"}},
+        web={"port": port, "token_file": str(token)},
+        jobs={"processes": 1},
+    )
+    live.serve()
+    with api(port) as client:
+        live.wait(lambda: answers(client))
+        assert httpx.get(f"http://127.0.0.1:{port}/api/v1/sources").status_code == 401
+        live.wait(lambda: live.stream_id("door"))
+
+        # Live
+        live.wait(lambda: client.get("/sources/door").json()["width"])
+        with client.stream("GET", "/sources/door/live") as stream:
+            lines = islice(stream.iter_lines(), 40)
+            told = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+        frames = [one for one in told if "index" in one]
+        assert [one["index"] for one in frames] == sorted({one["index"] for one in frames})
+        assert len(frames) > 3
+        assert frames[-1]["latency_s"] > 0
+        assert frames[-1]["width"] == 768
+
+        # Pictures
+        live.wait(lambda: picture(client))
+        shown = client.get("/sources/door/preview.jpg")
+        assert (shown.headers["x-frame-width"], shown.headers["x-frame-height"]) == ("768", "432")
+        assert Image.open(io.BytesIO(shown.content)).size == (640, 360)
+
+        # A recorded video
+        video = (clips / "one_face_smile.mp4").read_bytes()
+        job = client.post("/jobs", files={"file": ("My talk.mp4", video)}).json()
+        live.wait(lambda: client.get(f"/jobs/{job['job_id']}").json()["state"] == "done", 120)
+        done = client.get(f"/jobs/{job['job_id']}").json()
+        assert {one["name"] for one in done["outputs"]} >= {"My talk.report.html", "My talk.frames.csv"}
+        assert done["report"]
+        table = client.get(f"/jobs/{job['job_id']}/files/My talk.frames.csv")
+        assert table.headers["content-disposition"].startswith("attachment")
+        assert "happy" in table.text
+        part = client.get(f"/jobs/{job['job_id']}/files/My talk.annotated.mp4", headers={"Range": "bytes=0-99"})
+        assert (part.status_code, len(part.content)) == (206, 100)
+        for name in ("../live.yaml", "nothing", "My talk"):
+            assert client.get(f"/jobs/{job['job_id']}/files/{name}").status_code == 404
+        check_report(client, port, f"/api/v1/jobs/{job['job_id']}/report")
+
+        # A file that is no video
+        playlist = b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
+        bad = client.post("/jobs", files={"file": ("evil.m3u8", playlist)}).json()
+        live.wait(lambda: client.get(f"/jobs/{bad['job_id']}").json()["state"] == "failed", 60)
+        error = client.get(f"/jobs/{bad['job_id']}").json()["error"]
+        assert "no video" in error
+        assert str(live.state_dir) not in error
+    assert live.stop() == [0]
+    assert TOKEN not in live.said()
+    assert re.search(rf"the page is at http://127\.0\.0\.1:{port}\b", live.said())
+
+
+def check_report(client: httpx.Client, port: int, path: str) -> None:
+    """Its own script runs, and can neither read from us nor send to us."""
+    policy = httpx.get(f"http://127.0.0.1:{port}{path}", headers=client.headers).headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-scripts")
+    assert "allow-same-origin" not in policy
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        context = browser.new_context(http_credentials={"username": "me", "password": TOKEN})
+        page = context.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.set_default_timeout(120_000)
+        page.goto(f"http://127.0.0.1:{port}{path}", wait_until="commit")
+        page.wait_for_selector(".js-plotly-plot .main-svg")
+        assert page.evaluate("origin") == "null"
+        read = "fetch('/api/v1/sources', {credentials: 'include'}).then(() => 'read', () => 'refused')"
+        assert page.evaluate(read) == "refused"
+        assert not errors
+        browser.close()
+
+
+def test_faces_are_blurred_in_the_pictures(service: Callable[..., Service], clips: Path, port: int) -> None:
+    """Beside the same frame of the file, the face has lost its detail, and the edge of the picture has not."""
+    clip = clips / "one_face_crying.mp4"
+    live = service(
+        sources={"door": {"url": str(clip), "pace": "realtime", "fps": 5}},
+        web={"port": port, "token": TOKEN, "previews": "blur", "preview_fps": 5},
+        jobs={"processes": 0},
+    )
+    live.serve()
+    with api(port) as client:
+        live.wait(lambda: answers(client))
+        live.wait(lambda: picture(client))
+        shown = client.get("/sources/door/preview.jpg")
+        index = int(shown.headers["x-frame-index"])
+        live.wait(lambda: any(one.index == index for one in live.results("door")))
+    (face,) = next(one for one in live.results("door") if one.index == index).faces
+    assert live.stop() == [0]
+    blurred = Image.open(io.BytesIO(shown.content))
+    with av.open(str(clip)) as container:
+        frame = next(islice(container.decode(video=0), index, None))
+        plain = Image.fromarray(frame.to_ndarray(format="rgb24"))
+    box = face.xyxy * blurred.width / plain.width
+    before, after = detail(plain.resize(blurred.size, Image.Resampling.BOX), box), detail(blurred, box)
+    assert after[0] < 0.3 * before[0]
+    assert after[1] > 0.6 * before[1]
+
+
+def detail(image: Image.Image, box: Any) -> tuple[float, float]:
+    """The mean difference of neighbouring pixels within a box, and in the left tenth of the picture."""
+    left, top, right, bottom = np.clip(box, 0, None).astype(int)
+    steps = np.abs(np.diff(np.asarray(image.convert("L"), np.float32), axis=1))
+    return float(steps[top:bottom, left:right].mean()), float(steps[:, : steps.shape[1] // 10].mean())
+
+
+def test_it_does_not_start_for_strangers_without_a_token(tmp_path: Path) -> None:
+    config = tmp_path / "live.yaml"
+    config.write_text("web: {host: 0.0.0.0}\n")
+    for command in (["serve", str(config)], ["web", "--host", "0.0.0.0"]):
+        done = subprocess.run([*FER_STREAM, *command], capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "give a token" in done.stderr
+
+
+def test_a_port_that_is_taken_is_told(service: Callable[..., Service], redis_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        live = service(store={"url": f"{redis_url}/1"}, web={"port": taken.getsockname()[1]})
+        assert live.worker("web").wait(60) == 2
+    assert "another program has that port" in live.said()

@@ -1,0 +1,533 @@
+"""The page in a real browser: against a running service with a real camera, and against stores that tests fill."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import yaml
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from fer_stream.records import LABELS, UNKNOWN, ClosedGap, ClosedSegment, LabelledFrame
+from fer_stream.timeline.store import CameraState, Checkpoint
+from fer_stream.writers.palette import COLOURS
+from fer_stream.writers.words import lasting, percent
+
+if TYPE_CHECKING:
+    from tests.conftest import Camera
+    from tests.web.conftest import Web
+
+CHROMIUM = "/usr/bin/chromium"
+PAGES = ("#/", "#/cameras/front", "#/jobs", "#/history/clip")
+PATIENCE_MS = 100_000
+HOSTILE = "<img src=x onerror=alert(1)>'\"&"
+PHONE = {"width": 390, "height": 844}
+
+pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs Chromium: apt-get install chromium")
+
+
+@dataclass(frozen=True)
+class Live:
+    """A running service with the camera `front`, which plays two faces, and the file `clip`."""
+
+    url: str
+    camera: Camera
+
+    def get(self, path: str) -> Any:
+        return httpx.get(f"{self.url}/api/v1{path}", timeout=10).raise_for_status().json()
+
+
+@pytest.fixture(scope="module")
+def live(
+    clips: Path,
+    film: Path,
+    yunet_weights: Path,
+    lasting_camera: Callable[..., Camera],
+    free_port: Callable[[], int],
+) -> Iterator[Live]:
+    folder = Path(tempfile.mkdtemp(prefix="fer-"))  # pytest's own path may be too long for a socket
+    camera = lasting_camera((film,)).start()
+    port = free_port()
+    settings = {
+        "sources": {
+            "front": {"url": camera.url(), "stall_s": 1, "retry_first_s": 0.1, "retry_max_s": 0.5},
+            "clip": {"url": str(clips / "one_face_smile.mp4")},
+        },
+        "detector": {"kind": "yunet", "weights": str(yunet_weights)},
+        "state_dir": str(folder),
+        "metrics": {"port": None},
+        "web": {"port": port, "upload_mb": 1},
+    }
+    config = folder / "live.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    with (folder / "log").open("wb") as log:
+        command = (sys.executable, "-m", "fer_stream.cli", "serve", str(config))
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            service = Live(f"http://127.0.0.1:{port}", camera)
+            wait_for_results(service, folder / "log")
+            yield service
+        finally:
+            process.terminate()
+            process.wait(60)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for_results(service: Live, log: Path) -> None:
+    """Wait until the camera has faces, and the file is over and told."""
+    deadline_s = time.monotonic() + 200
+    while True:
+        assert time.monotonic() < deadline_s, log.read_text()[-3000:]
+        try:
+            faces = {source["name"]: source["faces"] for source in service.get("/sources")}
+            if faces.get("front") and "clip" in faces and service.get("/sources/clip/timeline")["people"]:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+Opener = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Opener]:
+    """Opens an address in a browser of its own: `open_page(url, fine=("413",), color_scheme="dark")`.
+
+    Afterwards the console must be empty, but for errors that contain one of `fine`.
+    """
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def visit(url: str, fine: tuple[str, ...] = (), **options: Any) -> Page:
+        context = browser.new_context(timezone_id="Europe/Berlin", **options)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+
+        def complain(text: str) -> None:
+            if not any(word in text for word in fine):
+                complaints.append(text)
+
+        page.on("console", lambda message: complain(message.text))
+        page.on("pageerror", lambda error: complain(str(error)))
+        page.goto(url)
+        return page
+
+    expect.set_options(timeout=PATIENCE_MS)
+    yield visit
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+# What all pages have
+
+
+@pytest.mark.parametrize("hash_", PAGES)
+def test_pages_are_accessible_in_light_and_dark_and_fit_a_phone(live: Live, open_page: Opener, hash_: str) -> None:
+    page = open_page(f"{live.url}/{hash_}", viewport=PHONE)
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    if hash_ == "#/cameras/front":
+        expect(page.get_by_role("listitem").filter(has_text="Person").first).to_be_visible()
+    if hash_ == "#/history/clip":
+        expect(page.get_by_role("table").first).to_contain_text("Person 1")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    page.emulate_media(color_scheme="dark")
+    found = Axe().run(page, options={"runOnly": ["color-contrast"]})
+    assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize("hash_", PAGES)
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(live: Live, open_page: Opener, hash_: str) -> None:
+    page = open_page(f"{live.url}/{hash_}")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    if hash_ == "#/history/clip":
+        expect(page.get_by_role("button", name="Closer")).to_be_visible()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    controls = page.evaluate(
+        """() => [...document.querySelectorAll("a, button, select, input, summary, [tabindex='0']")]
+             .filter((each) => each.checkVisibility() && !each.disabled).length"""
+    )
+    visible = """() => {
+      const outline = (each) => getComputedStyle(each).outlineStyle;
+      const here = document.activeElement;
+      return [here, here.closest("li"), here.parentElement].some((each) => each && outline(each) === "solid");
+    }"""
+    for _ in range(controls):
+        assert page.evaluate(visible), page.evaluate("document.activeElement.outerHTML")
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement === document.body || document.activeElement.className === 'skip'")
+
+
+def test_skip_link_and_navigation_by_keyboard(live: Live, open_page: Opener) -> None:
+    page = open_page(live.url)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    page.get_by_role("link", name="Recorded jobs").press("Enter")
+    expect(page.get_by_role("heading", level=1, name="Recorded jobs")).to_be_focused()
+    assert page.title() == "Recorded jobs · fer-stream"
+    expect(page.get_by_role("link", name="Recorded jobs")).to_have_attribute("aria-current", "page")
+    page.go_back()
+    expect(page.get_by_role("heading", level=1, name="Cameras")).to_be_visible()
+    expect(page.get_by_text("Times are those of Europe/Berlin (GMT+")).to_be_visible()
+
+
+def test_a_lost_connection_is_told_and_comes_back(live: Live, open_page: Opener) -> None:
+    page = open_page(f"{live.url}/#/jobs", fine=("ERR_INTERNET_DISCONNECTED",))
+    expect(page.get_by_text("No file was handed in yet.").or_(page.get_by_role("listitem").first)).to_be_visible()
+    page.context.set_offline(True)
+    expect(page.get_by_text("The service has not answered since")).to_be_visible()
+    page.context.set_offline(False)
+    expect(page.get_by_text("The service has not answered since")).to_be_hidden()
+
+
+def test_words_colours_and_labels_are_those_of_the_reports(live: Live, open_page: Opener) -> None:
+    page = open_page(live.url)
+    assert page.evaluate("import('./emotions.js').then(({EMOTIONS, UNKNOWN}) => [EMOTIONS, UNKNOWN])") == [
+        list(LABELS),
+        UNKNOWN,
+    ]
+    colours = page.evaluate(
+        "import('./emotions.js').then(({LABELS, colourOf}) => LABELS.map((label) => [label, colourOf(label)]))"
+    )
+    assert dict(colours) == COLOURS
+    seconds = [0, 4.74, 59.94, 59.96, 139, 3599, 3720]
+    assert page.evaluate("(all) => import('./words.js').then(({lasting}) => all.map(lasting))", seconds) == [
+        lasting(each) for each in seconds
+    ]
+    shares = [0, 0.004, 0.124, 1]
+    assert page.evaluate("(all) => import('./words.js').then(({percent}) => all.map(percent))", shares) == [
+        percent(each) for each in shares
+    ]
+
+
+# Cameras
+
+
+def test_a_card_tells_when_its_camera_dies_and_comes_back(live: Live, open_page: Opener) -> None:
+    page = open_page(live.url)
+    card = page.get_by_role("listitem").filter(has=page.get_by_role("link", name="front"))
+    expect(card).to_contain_text("✓ up since")
+    expect(card).to_contain_text("faces now")
+    expect(card.locator("canvas")).to_be_attached()
+    expect(page.get_by_role("listitem").filter(has_text="clip")).to_contain_text("Last picture")
+    expect(page.get_by_text("1 of 2 cameras up")).to_be_visible()
+    live.camera.kill()
+    expect(card).to_contain_text("✕ down since")
+    expect(page.get_by_text("front is down")).to_be_attached()
+    live.camera.start()
+    expect(card).to_contain_text("✓ up since")
+    card.get_by_role("link").click()
+    expect(page.get_by_role("heading", level=1, name="front")).to_be_focused()
+
+
+class Listener(threading.Thread):
+    """Hears what the camera `front` shows: the faces of each frame, by stream and index."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._url = f"{url}/api/v1/sources/front/live"
+        self._over = threading.Event()
+        self.faces: dict[str, list[dict[str, Any]]] = {}
+        self.size = (0, 0)
+
+    def run(self) -> None:
+        with httpx.stream("GET", self._url, timeout=30) as answer:
+            for line in answer.iter_lines():
+                if self._over.is_set():
+                    return
+                if line.startswith("data: ") and "xyxy" in line:
+                    frame = json.loads(line.removeprefix("data: "))
+                    self.faces[f"{frame['stream_id']} {frame['index']}"] = frame["faces"]
+                    self.size = frame["width"], frame["height"]
+
+    def __enter__(self) -> Listener:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+
+def frozen_at(page: Page, listener: Listener) -> list[dict[str, Any]]:
+    """Pause the page at a picture whose frame we heard of too; the faces of that frame."""
+    canvas, pause = page.locator("canvas.picture"), page.get_by_role("button", name="Pause")
+    for _ in range(20):
+        expect(canvas).to_have_attribute("data-frame", re.compile("front@"))
+        pause.click()
+        page.wait_for_timeout(500)
+        faces = listener.faces.get(str(canvas.get_attribute("data-frame")), [])
+        if len(faces) == 2:
+            return faces
+        pause.click()
+        page.wait_for_timeout(700)
+    raise AssertionError("no picture of a frame that was told")
+
+
+def test_boxes_stand_where_the_faces_of_the_picture_are(live: Live, open_page: Opener) -> None:
+    with Listener(live.url) as listener:
+        # Chromium would have the test read pixels otherwise.
+        page = open_page(f"{live.url}/#/cameras/front", fine=("willReadFrequently",))
+        faces = frozen_at(page, listener)
+    width, height = listener.size
+    for face in faces:
+        told = str(page.locator("canvas.picture").get_attribute("aria-label"))
+        assert f"{face['track_id']}  {face['label']}" in told
+        left, top, right, bottom = face["xyxy"]
+        x, y = (left + right) / 2, (top + bottom) / 2
+        colour = COLOURS[face["label"]]
+        for edge in ((left, y), (right, y), (x, top), (x, bottom)):
+            assert has_colour(page, colour, edge[0] / width, edge[1] / height)
+        assert not has_colour(page, colour, x / width, y / height)
+
+
+def has_colour(page: Page, colour: str, x: float, y: float) -> bool:
+    """Has the picture a pixel of `colour` within 3 px of (x, y), which are parts of its width and height?"""
+    wanted = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+    pixels = page.evaluate(
+        """([x, y]) => {
+          const canvas = document.querySelector("canvas.picture");
+          const [left, top] = [Math.round(x * canvas.width) - 3, Math.round(y * canvas.height) - 3];
+          return [...canvas.getContext("2d").getImageData(left, top, 7, 7).data];
+        }""",
+        [x, y],
+    )
+    return any(
+        all(abs(a - b) <= 8 for a, b in zip(pixels[at : at + 3], wanted, strict=True))
+        for at in range(0, len(pixels), 4)
+    )
+
+
+def test_a_camera_page_tells_who_is_there_and_what_they_showed(live: Live, open_page: Opener) -> None:
+    page = open_page(f"{live.url}/#/cameras/front")
+    expect(page.get_by_text("estimates of the expression of a face")).to_be_visible()
+    people = page.get_by_role("region", name="In the picture now").get_by_role("listitem")
+    expect(people).to_have_count(2)
+    for person in people.all_inner_texts():
+        assert re.match(rf"Person \d+\s+({'|'.join([*LABELS, UNKNOWN])})\s", person), person
+    shares = page.get_by_role("region", name="Distribution")
+    told = [row.split()[-2:] for row in shares.get_by_role("row").all_inner_texts()[1:]]
+    assert len(told) == len(COLOURS)
+    expect(page.get_by_role("region", name="Timing")).to_contain_text(re.compile(r"Newest result\s*\d+ ms"))
+    chart = page.get_by_role("region", name="Last minutes")
+    expect(chart.get_by_role("img")).to_have_attribute("aria-label", re.compile(r"Timeline of \d+ (person|people)"))
+    chart.get_by_role("button", name="5 min").click()
+    expect(chart.get_by_role("button", name="5 min")).to_have_attribute("aria-pressed", "true")
+    chart.get_by_text("The same as a table").click()
+    expect(chart.get_by_role("row").nth(1)).to_contain_text("Person")
+
+
+def test_a_page_of_hours_does_not_grow(live: Live, open_page: Opener) -> None:
+    page = open_page(live.url)
+    sizes = page.evaluate(
+        """async () => {
+          const { Recent, Minute } = await import("./recent.js");
+          const [recent, minute] = [new Recent(), new Minute()];
+          const measure = () => JSON.stringify(recent.people(0)).length;
+          const sizes = [];
+          // An hour at ten frames a second, with a new person every second and a label that never stays.
+          for (let index = 0; index < 36000; index += 1) {
+            const at = 1e9 + index / 10;
+            const label = ["happy", "sad"][index % 2];
+            const faces = [{ track_id: Math.floor(index / 10), label }, { track_id: -1, label }];
+            const frame = { stream_id: "a@1", index, time_s: index / 10, at, latency_s: 0.1, faces };
+            recent.add(frame);
+            minute.add(frame, true);
+            if (index % 6000 === 5999) sizes.push(measure());
+          }
+          const now = 1e9 + 3600;
+          return { sizes, p95: minute.p95(now), rate: minute.rate(now), shares: minute.shares(now) };
+        }"""
+    )
+    assert max(sizes["sizes"]) < 1.1 * sizes["sizes"][0] < 300_000
+    assert sizes["p95"] == pytest.approx(0.1)
+    assert sizes["rate"] == pytest.approx(10)
+    assert sizes["shares"]["happy"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_final_segments_take_the_place_of_provisional_labels(live: Live, open_page: Opener) -> None:
+    page = open_page(live.url)
+    found = page.evaluate(
+        """async () => {
+          const { Recent } = await import("./recent.js");
+          const recent = new Recent();
+          const add = (at, label) => recent.add({ stream_id: "a@1", at, faces: [{ track_id: 7, label }] });
+          add(100, "happy");
+          add(101, "sad");
+          add(102, "happy");
+          add(103, "happy");
+          add(110, "sad");
+          recent.settle("a@1", 7, [{ label: "neutral", from: 95, to: 102.5 }]);
+          return { spans: recent.people(0)[0].spans, blanks: recent.blanks(90, 112) };
+        }"""
+    )
+    assert [(span["label"], span["from"], span["to"]) for span in found["spans"]] == [
+        ("neutral", 95, 102.5),
+        ("happy", 102.5, 103),
+        ("sad", 110, 110),
+    ]
+    assert [(blank["from"], blank["to"]) for blank in found["blanks"]] == [(103, 110), (110, 112)]
+
+
+# Recorded jobs
+
+
+def test_an_upload_becomes_a_report(live: Live, open_page: Opener, clips: Path, tmp_path: Path) -> None:
+    named = tmp_path / f"{HOSTILE.replace('/', '')}.mp4"
+    shutil.copy(clips / "one_face_smile.mp4", named)
+    page = open_page(f"{live.url}/#/jobs")
+    page.get_by_label("Choose files").set_input_files(named)
+    job = (
+        page.get_by_role("region", name="Jobs").get_by_role("listitem").filter(has=page.get_by_role("heading")).first
+    )
+    expect(job).to_contain_text("✓ done")
+    expect(job).to_contain_text("img src-x onerror-alert")
+    job.get_by_role("link", name=re.compile("Report of")).click()
+    expect(page.get_by_text("Facial emotion timeline")).to_be_visible()
+    page.go_back()
+    job.get_by_text("Files").click()
+    with page.expect_download() as download:
+        job.get_by_role("link", name=re.compile(r"\.frames\.csv$")).click()
+    assert download.value.path().read_text().startswith("frame_index,")
+
+    delete = job.get_by_role("button", name=re.compile("Delete"))
+    delete.click()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(delete).to_be_focused()
+    delete.click()
+    page.get_by_role("button", name="Delete it").click()
+    expect(job).to_be_hidden()
+
+
+def test_what_cannot_be_taken_says_why(live: Live, open_page: Opener, clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.mp4").write_text("not a video")
+    page = open_page(f"{live.url}/#/jobs", fine=("413", "ERR_CONNECTION"))
+    choose = page.get_by_label("Choose files")
+    choose.set_input_files(clips / "one_face_crying.mp4")
+    upload = page.get_by_role("region", name="Hand in a file")
+    expect(upload).to_contain_text("The upload is larger than 1 MB.")
+    upload.get_by_role("button", name="Close").click()
+    choose.set_input_files(tmp_path / "notes.mp4")
+    job = page.get_by_role("region", name="Jobs").get_by_role("listitem").filter(has_text="notes")
+    expect(job).to_contain_text("✕ failed")
+    expect(job.get_by_role("button", name="Retry notes")).to_be_visible()
+
+
+# History
+
+
+def test_history_shows_what_the_api_tells(live: Live, open_page: Opener) -> None:
+    told = live.get("/sources/clip/timeline")
+    segments = [segment for person in told["people"] for segment in person["segments"]]
+    page = open_page(f"{live.url}/#/history/clip")
+    rows = page.get_by_role("region", name="Table of segments").get_by_role("row")
+    expect(rows).to_have_count(1 + len(segments))
+    texts = rows.all_inner_texts()[1:]
+    assert [text.split()[2] for text in texts] == [segment["label"] for segment in segments]
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download as CSV").click()
+    lines = download.value.path().read_text().splitlines()
+    assert len([line for line in lines if line.startswith("segment,")]) == len(segments)
+
+    part = page.get_by_text(re.compile(r"^\d\d:\d\d:\d\d to \d\d:\d\d:\d\d$"))
+    before = part.inner_text()
+    page.get_by_role("button", name="Whole day").click()
+    expect(part).to_have_text("00:00:00 to 00:00:00")
+    page.get_by_role("group", name="Timeline").press("+")
+    expect(part).to_have_text("06:00:00 to 18:00:00")
+    page.get_by_role("group", name="Timeline").press("ArrowRight")
+    expect(part).to_have_text("09:00:00 to 21:00:00")
+    page.get_by_role("button", name="All that there is").click()
+    expect(part).to_have_text(before)
+
+
+# Stores that a test fills
+
+
+def test_a_camera_that_is_not_there_is_not_asked_for_again(web: Web, open_page: Opener) -> None:
+    page = open_page(f"{web.address}/#/cameras/nobody", fine=("404",))
+    expect(page.get_by_text("There is no source 'nobody'.")).to_be_visible()
+    page.wait_for_timeout(1000)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(4000)
+    assert asked == []
+
+
+def test_an_empty_service_says_how_to_add_a_camera(web: Web, open_page: Opener) -> None:
+    page = open_page(web.address)
+    expect(page.get_by_role("heading", name="No camera yet")).to_be_visible()
+    expect(page.get_by_text("front-door:")).to_be_visible()
+
+
+def test_texts_from_outside_are_texts(web: Web, open_page: Opener) -> None:
+    web.store.set_state("door", CameraState(False, time.time(), "refused", HOSTILE, 3))
+    url = web.address
+    page = open_page(url)
+    expect(page.get_by_text(HOSTILE)).to_be_visible()
+    page.goto(f"{url}/#/cameras/door")
+    expect(page.get_by_text(HOSTILE)).to_be_visible()
+    assert page.locator("main img").count() == 0
+    page.goto(f"{url}/#/cameras/{HOSTILE}")
+    expect(page.get_by_role("heading", name="There is no such page")).to_be_visible()
+
+
+def test_a_token_opens_the_page(make_web: Callable[..., Web], open_page: Opener) -> None:
+    token = "correct-horse-battery-staple"
+    web = make_web(token=token)
+    web.store.set_state("door", CameraState(True, time.time()))
+    url = web.address
+    page = open_page(url, http_credentials={"username": "anybody", "password": token})
+    expect(page.get_by_role("listitem")).to_contain_text("✓ up since")
+    assert httpx.get(url).status_code == 401
+
+
+def test_pictures_that_are_switched_off_leave_the_boxes(
+    make_web: Callable[..., Web], open_page: Opener, frame: Callable[..., LabelledFrame]
+) -> None:
+    web = make_web(previews="off")
+    web.store.set_state("door", CameraState(True, time.time(), width=640, height=360))
+    web.store.publish("door", [frame(0)])
+    page = open_page(f"{web.address}/#/cameras/door", fine=("403",))
+    expect(page.get_by_text("Pictures of this camera are switched off")).to_be_visible()
+
+
+def test_history_has_gaps_and_people_of_every_opening(
+    web: Web, open_page: Opener, segment: Callable[..., ClosedSegment], gap: Callable[[float], ClosedGap]
+) -> None:
+    now = time.time()
+    segments = [segment(now - 600, track=track) for track in range(1, 61)] + [segment(now - 300)]
+    web.store.commit("door", Checkpoint("1-0", b"", {}), segments, [gap(now - 400)])
+    page = open_page(f"{web.address}/#/history", viewport=PHONE)
+    expect(page.get_by_role("region", name="Without pictures")).to_contain_text("sent nothing")
+    expect(page.get_by_text("61 people, 61 segments, 1 gap")).to_be_visible()
+    expect(page.get_by_text("and 21 more, who were seen for shorter")).to_be_visible()
+    expect(page.get_by_role("cell", name=re.compile(r"Person 1 \(\d\d:\d\d\)"))).to_have_count(2)

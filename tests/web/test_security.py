@@ -1,0 +1,217 @@
+"""Who may ask for what. Every route that there is must pass here, those included that nobody has written yet."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute, Mount, Route
+
+from fer_stream.web.security import HEADERS, OPEN, Attempts
+
+if TYPE_CHECKING:
+    from tests.web.conftest import Web
+
+TOKEN = "correct-horse-battery-staple"
+ASKED_FOR = {"X-Requested-With": "pytest"}
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def every_request(app: FastAPI) -> Iterator[tuple[str, str]]:
+    """A method and a path for each route, with something in the place of parameters."""
+    for path, methods in flattened(app.routes):
+        for method in methods:
+            yield method, path.format(name="door", job_id="abc")
+
+
+def flattened(routes: list[BaseRoute]) -> Iterator[tuple[str, set[str]]]:
+    for route in routes:
+        if isinstance(route, Route | APIRoute):
+            yield route.path, set(route.methods or {"GET"})
+        elif isinstance(route, Mount):
+            yield f"{route.path}/", {"GET"}
+        else:  # a router that FastAPI holds as a whole
+            included = route.effective_candidates()  # type: ignore[attr-defined]
+            yield from ((each.path, set(each.methods)) for each in included)
+
+
+@pytest.fixture
+def locked(make_web: Callable[..., Web]) -> Web:
+    return make_web(token=TOKEN)
+
+
+def test_every_route_is_asked_for_here(web: Web) -> None:
+    requests = set(every_request(web.app))
+    documented = {
+        (method.upper(), path.format(name="door", job_id="abc"))
+        for path, methods in web.app.openapi()["paths"].items()
+        for method in methods
+    }
+    assert documented | {("GET", "/"), ("GET", "/api/v1/openapi.json")} <= requests
+    assert len(documented) >= 17
+
+
+def test_nothing_but_health_is_open_without_the_token(locked: Web) -> None:
+    for method, path in [*every_request(locked.app), ("GET", "/nothing"), ("POST", "/"), ("GET", "/index.html")]:
+        for headers in ({}, bearer("wrong" * 5), basic("me", "wrong"), {"Authorization": "Basic ?"}):
+            locked.app.middleware_stack = None  # new attempts, which are tested elsewhere
+            answer = locked.client.request(method, path, headers={**ASKED_FOR, **headers})
+            if path in OPEN:
+                assert answer.status_code < 400, (method, path)
+                assert answer.json() == {"status": "ok"} or method == "HEAD"
+            else:
+                assert answer.status_code == 401, (method, path)
+                assert answer.headers["www-authenticate"].startswith('Basic realm="fer-stream"')
+                assert method == "HEAD" or set(answer.json()) == {"type", "title", "status", "detail", "cure"}
+
+
+def test_the_token_opens_every_route(locked: Web) -> None:
+    for method, path in every_request(locked.app):
+        if path.endswith("/live"):
+            continue
+        for headers in (bearer(TOKEN), basic("anybody", TOKEN), basic("", TOKEN)):
+            answer = locked.client.request(method, path, headers={**ASKED_FOR, **headers})
+            assert answer.status_code not in (401, 403, 429, 500), (method, path)
+    with locked.client.stream("GET", "/api/v1/live", headers=basic("me", TOKEN)) as answer:
+        assert answer.status_code == 200
+
+
+def test_wrong_tokens_are_counted_and_told_without_being_shown(locked: Web, caplog: pytest.LogCaptureFixture) -> None:
+    wrong = "surely-not-the-right-one"
+    with caplog.at_level(logging.WARNING):
+        codes = [locked.get("/sources", headers=bearer(wrong)).status_code for _ in range(12)]
+        assert codes == [401] * 10 + [429] * 2
+        blocked = locked.get("/sources", headers=bearer(TOKEN))
+    assert blocked.status_code == 429
+    assert 1 <= int(blocked.headers["retry-after"]) <= 60
+    assert locked.client.get("/healthz").status_code == 200
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("fer_stream.web")]
+    assert told == ["a wrong token came from 127.0.0.1"] * 10
+    assert wrong not in caplog.text
+    assert TOKEN not in caplog.text
+
+
+def test_attempts_are_forgotten_after_a_minute_and_take_little_memory() -> None:
+    now_s = 0.0
+    attempts = Attempts(lambda: now_s)
+    for _ in range(10):
+        attempts.failed("10.0.0.1")
+    assert attempts.wait_s("10.0.0.1") == 60
+    assert attempts.wait_s("10.0.0.2") == 0
+    now_s = 60.5
+    assert attempts.wait_s("10.0.0.1") == 0
+    attempts.failed("10.0.0.1")
+    assert attempts.wait_s("10.0.0.1") == 0
+    for number in range(5000):
+        attempts.failed(f"host-{number}")
+    assert len(attempts._failures) == Attempts.addresses
+
+
+def test_names_of_ours_and_plain_addresses_are_answered(web: Web) -> None:
+    for host in ("127.0.0.1", "localhost", "localhost:8080", "[::1]:80", "192.0.2.7:8080", "LOCALHOST"):
+        assert web.get("/sources", headers={"Host": host}).status_code == 200, host
+
+
+def test_other_names_are_not_answered(web: Web) -> None:
+    """A website may have its own name lead here (DNS rebinding), and would then read all there is."""
+    for host in ("evil.example", "evil.example:8080", "localhost.evil.example", "", "127.0.0.1.nip.io"):
+        for path in ("/", "/api/v1/sources"):
+            answer = web.client.get(path, headers={"Host": host})
+            assert answer.status_code == 421, host
+            assert "web.allowed_hosts" in answer.json()["cure"]
+        assert web.client.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+def test_more_names_may_be_allowed(make_web: Callable[..., Web]) -> None:
+    web = make_web(allowed_hosts=["Cameras.Example"])
+    assert web.get("/sources", headers={"Host": "cameras.example:8080"}).status_code == 200
+    assert web.get("/sources", headers={"Host": "other.example"}).status_code == 421
+
+
+CHANGES = [
+    ({}, False),
+    ({"Origin": "{self}"}, True),
+    ({"Origin": "http://127.0.0.1:1"}, False),
+    ({"Origin": "null"}, False),
+    ({"Origin": "https://evil.example"}, False),
+    ({"Origin": "https://evil.example", **ASKED_FOR}, False),
+    (ASKED_FOR, True),
+    ({"Authorization": "Bearer x"}, True),
+    ({"Authorization": "Basic eDp5"}, False),
+    ({"Origin": "{self}", "Sec-Fetch-Site": "same-origin"}, True),
+    ({**ASKED_FOR, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}, False),
+    ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, False),
+]
+
+
+def test_changes_must_come_from_our_page_or_a_program(web: Web) -> None:
+    changes = [(method, path) for method, path in every_request(web.app) if method not in ("GET", "HEAD")]
+    assert len(changes) >= 4
+    for headers, allowed in CHANGES:
+        sent = {name: value.format(self=web.address) for name, value in headers.items()}
+        for method, path in changes:
+            answer = web.client.request(method, path, headers=sent)
+            assert (answer.status_code != 403) == allowed, (method, path, headers, answer.text)
+
+
+def test_what_another_website_fetches_is_refused_and_a_link_is_followed(web: Web) -> None:
+    for site in ("cross-site", "same-site"):
+        fetched = web.get("/sources", headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"})
+        assert fetched.status_code == 403
+        link = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate"}
+        assert web.client.get("/", headers=link).status_code == 200
+
+
+def test_every_answer_has_strict_headers_and_no_leave_for_others(locked: Web) -> None:
+    asked = [*every_request(locked.app), ("GET", "/nothing"), ("OPTIONS", "/api/v1/sources")]
+    for method, path in asked:
+        if path.endswith("/live"):
+            continue
+        for headers in ({}, bearer(TOKEN)):
+            sent = {"Origin": "https://evil.example", "Access-Control-Request-Method": "GET", **headers}
+            answer = locked.client.request(method, path, headers=sent)
+            for name, value in HEADERS.items():
+                if name != "Cache-Control":
+                    assert answer.headers[name] == value, (method, path, name)
+            assert not [name for name in answer.headers if name.startswith("access-control-")]
+            assert "server" not in answer.headers
+    policy = HEADERS["Content-Security-Policy"]
+    assert "default-src 'self'" in policy
+    assert "unsafe" not in policy
+
+
+def test_what_nobody_foresaw_shows_nothing(
+    web: Web, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> list[str]:
+        raise RuntimeError("rtsp://me:secret@camera broke")
+
+    monkeypatch.setattr(web.store, "sources", broken)
+    answer = web.get("/sources")
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["detail"] == "This should not have happened."
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+    assert "GET /api/v1/sources failed" in caplog.text
+
+
+def test_requests_are_counted_by_route_and_not_by_path(web: Web) -> None:
+    for name in ("one", "two"):
+        web.get(f"/sources/{name}")
+        web.client.get(f"/{name}")
+    assert web.metric("fer_web_requests_total", route="/api/v1/sources/{name}", status="404") == 2
+    paths = {sample.labels.get("route") for metric in web.registry.collect() for sample in metric.samples}
+    assert not {path for path in paths if path and ("one" in path or "two" in path)}

@@ -1,0 +1,163 @@
+"""How cameras are, what they showed, and pictures of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from fer_stream.records import ClosedGap, ClosedSegment, LabelledFrame
+from fer_stream.timeline.store import CameraState, Checkpoint, Preview
+
+if TYPE_CHECKING:
+    from tests.web.conftest import Web
+
+HERE = CameraState(True, 1767225600.25, width=640, height=360)
+NOTHING = Checkpoint("1-0", b"", {})
+JPEG = b"\xff\xd8\xff\xe0 not much of a picture \xff\xd9"
+
+
+def utc(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+def test_an_empty_store_has_no_sources(web: Web) -> None:
+    assert web.get("/sources").json() == []
+
+
+def test_sources_tell_state_and_newest_result(web: Web, frame: Callable[..., LabelledFrame], epoch: int) -> None:
+    web.store.set_state("door", HERE)
+    web.store.publish("door", [frame(0), frame(7, faces=2)])
+    web.store.set_state("yard", CameraState(False, 5.0, "refused", "Connection refused", 3))
+    door, yard = web.get("/sources").json()
+    assert door == {
+        "name": "door", "up": True, "since": 1767225600.25, "reason": None, "text": "", "failures": 0,
+        "latest_at": epoch / 1000 + 0.7, "faces": 2, "width": 640, "height": 360,
+    }  # fmt: skip
+    assert (yard["up"], yard["reason"], yard["text"], yard["failures"]) == (False, "refused", "Connection refused", 3)
+    assert (yard["latest_at"], yard["faces"], yard["width"]) == (None, None, None)
+    assert web.get("/sources/yard").json() == yard
+
+
+def test_a_source_that_nobody_reads_is_neither_up_nor_down(web: Web, frame: Callable[..., LabelledFrame]) -> None:
+    web.store.publish("door", [frame(0)])
+    assert web.get("/sources/door").json()["up"] is None
+
+
+@pytest.mark.parametrize("below", ["", "/live", "/preview.jpg", "/timeline", "/days"])
+def test_who_is_not_there_is_not_found(web: Web, below: str) -> None:
+    web.store.set_state("door", HERE)
+    for name in ("nobody", "DOOR", "fer:store", "a*"):
+        is_not_found(web.get(f"/sources/{name}{below}"), name)
+
+
+def is_not_found(answer: httpx.Response, name: str) -> None:
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert (problem["type"], problem["title"], problem["status"]) == ("about:blank", "Not Found", 404)
+    assert name in problem["detail"]
+    assert "/api/v1/sources" in problem["cure"]
+
+
+def test_a_timeline_has_segments_by_person_and_gaps(
+    web: Web, segment: Callable[..., ClosedSegment], gap: Callable[[float], ClosedGap]
+) -> None:
+    now = float(int(time.time()))
+    inside = [segment(now - 100), segment(now - 100, track=2), segment(now - 50)]
+    web.store.commit("door", NOTHING, [*inside, segment(now - 7200)], [gap(now - 80), gap(now - 9000)])
+    timeline = web.get("/sources/door/timeline").json()
+    assert [(one["person"], len(one["segments"])) for one in timeline["people"]] == [(1, 1), (2, 1), (1, 1)]
+    first = timeline["people"][0]
+    assert first["stream_id"] == inside[0].stream_id
+    assert first["segments"] == [{"label": "happy", "start_at": now - 100, "end_at": now - 98, "mean_prob": 0.75}]
+    assert [(one["reason"], one["start_at"], one["end_at"]) for one in timeline["gaps"]] == [
+        ("stalled", now - 80, now - 78)
+    ]
+    assert timeline["to_at"] - timeline["from_at"] == 3600
+    part = web.get("/sources/door/timeline", params={"from": now - 99, "to": now - 90}).json()
+    assert [one["person"] for one in part["people"]] == [1, 2]
+    assert part["gaps"] == []
+
+
+def test_a_timeline_as_a_table(
+    web: Web, segment: Callable[..., ClosedSegment], gap: Callable[[float], ClosedGap]
+) -> None:
+    now = float(int(time.time()))
+    web.store.commit("door", NOTHING, [segment(now - 50), segment(now - 100, track=2)], [gap(now - 80)])
+    answer = web.get("/sources/door/timeline", params={"format": "csv"})
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.headers["content-disposition"] == 'attachment; filename="door.timeline.csv"'
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [(row["kind"], row["person"], row["label"]) for row in rows] == [
+        ("segment", "2", "happy"), ("gap", "", "stalled"), ("segment", "1", "happy"),
+    ]  # fmt: skip
+    assert [float(row["start_at"]) - now for row in rows] == [-100, -80, -50]
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ({"from": "nan"}, "from"),
+        ({"from": "-1"}, "from"),
+        ({"to": "inf"}, "to"),
+        ({"to": "soon"}, "to"),
+        ({"from": "20", "to": "10"}, "from"),
+        ({"format": "xml"}, "format"),
+    ],
+)
+def test_a_stretch_of_time_that_is_none_is_refused(web: Web, query: dict[str, str], named: str) -> None:
+    web.store.set_state("door", HERE)
+    answer = web.get("/sources/door/timeline", params=query)
+    assert answer.status_code == 422
+    assert named in answer.json()["detail"]
+
+
+def test_days_are_those_of_the_time_zone(web: Web, segment: Callable[..., ClosedSegment]) -> None:
+    today = datetime.now(UTC).date().isoformat()
+    late = utc(f"{today}T00:00:00") - 3600  # the evening before, in UTC; already today in Berlin
+    web.store.commit("door", NOTHING, [segment(late), segment(late + 2), segment(late - 2 * 86_400)], [])
+    days = web.get("/sources/door/days").json()
+    assert len(days) == 2
+    assert days == sorted(days)
+    assert days[-1] < today
+    assert web.get("/sources/door/days", params={"tz": "Europe/Berlin"}).json()[-1] == today
+
+
+@pytest.mark.parametrize("zone", ["Nowhere", "../../etc/passwd", "/etc/passwd", "", "Europe", "\0"])
+def test_a_time_zone_that_is_none_is_refused(web: Web, zone: str) -> None:
+    web.store.set_state("door", HERE)
+    assert web.get("/sources/door/days", params={"tz": zone}).status_code == 422
+
+
+def test_pictures_are_made_for_those_who_ask(web: Web) -> None:
+    web.store.set_state("door", HERE)
+    assert web.store.watched(["door"]) == set()
+    answer = web.get("/sources/door/preview.jpg")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert web.store.watched(["door"]) == {"door"}
+    deadline_s = time.monotonic() + 20
+    while answer.status_code == 204:
+        assert time.monotonic() < deadline_s
+        web.store.set_preview("door", Preview("door@5", 3, 1280, 720, JPEG))
+        answer = web.get("/sources/door/preview.jpg")
+    assert answer.content == JPEG
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert answer.headers["cache-control"] == "no-store"
+    names = ("stream-id", "frame-index", "frame-width", "frame-height")
+    assert [answer.headers[f"x-{name}"] for name in names] == ["door@5", "3", "1280", "720"]
+
+
+def test_pictures_can_be_switched_off(make_web: Callable[..., Web]) -> None:
+    web = make_web(previews="off")
+    web.store.set_state("door", HERE)
+    answer = web.get("/sources/door/preview.jpg")
+    assert answer.status_code == 403
+    assert "web.previews" in answer.json()["cure"]
+    assert web.store.watched(["door"]) == set()
