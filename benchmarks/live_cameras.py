@@ -23,6 +23,7 @@ from urllib.request import urlopen
 
 import av
 
+from benchmarks.scenes import repeated
 from fer_stream.queues.embedded import EmbeddedServer
 
 PORTS = {"capture": 19600, "recognize": 19601, "timeline": 19602}
@@ -90,18 +91,11 @@ def measure(clip: Path, cameras: int, seconds: float, weights: Path | None) -> N
 def lengthened(clip: Path, seconds: float) -> tuple[float, Path]:
     """The clip's frame rate, and a file that repeats the clip for at least `seconds`."""
     target = Path(tempfile.gettempdir()) / f"fer-bench-{clip.stem}.mp4"
-    with av.open(str(clip)) as source, av.open(str(target), "w") as out:
+    with av.open(str(clip)) as source:
         stream = source.streams.video[0]
         assert stream.average_rate is not None
-        copy = out.add_stream_from_template(stream)
-        packets = [packet for packet in source.demux(stream) if packet.pts is not None and packet.dts is not None]
-        length = sum(packet.duration or 0 for packet in packets)
-        for _ in range(int(seconds * float(stream.average_rate) / len(packets)) + 1):
-            for packet in packets:
-                packet.stream = copy
-                out.mux(packet)
-                packet.pts, packet.dts = (packet.pts or 0) + length, (packet.dts or 0) + length
-        return float(stream.average_rate), target
+        length_s = sum(packet.pts is not None for packet in source.demux(stream)) / float(stream.average_rate)
+    return repeated(clip, int(seconds / length_s) + 1, target), target
 
 
 def main() -> None:

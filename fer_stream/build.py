@@ -96,8 +96,9 @@ def rate_of(source: FrameSource, fps: float | None) -> float:
 
 
 def versions() -> dict[str, str]:
-    """The versions of everything that has a say in a result."""
-    return {package: metadata.version(package) for package in _VOICES}
+    """The versions of everything installed that has a say in a result: most containers have no TensorFlow."""
+    installed = {package: next(iter(metadata.distributions(name=package)), None) for package in _VOICES}
+    return {package: found.version for package, found in installed.items() if found}
 
 
 def _blazeface(settings: DetectorSettings, threads: int) -> FaceDetector:

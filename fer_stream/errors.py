@@ -11,11 +11,15 @@
     │   ├── OutputExists               … because it is there already and --force was not given
     │   ├── DiskFull                   … because there is no room
     │   └── FilesStopped               … for now: the live service goes on without its files
-    └── QueueError                 6   the queue or store cannot be reached or holds what we cannot read
-        ├── CodecError                 … because the bytes are no record of ours
-        ├── QueueFull                  … because no worker made room before we were told to stop
-        ├── StoreFull                  … because the store is at its memory limit
-        └── LeaseLost                  … because another process took over what we were writing
+    ├── QueueError                 6   the queue or store cannot be reached or holds what we cannot read
+    │   ├── CodecError                 … because the bytes are no record of ours
+    │   ├── QueueFull                  … because no worker made room before we were told to stop
+    │   ├── StoreFull                  … because the store is at its memory limit
+    │   └── LeaseLost                  … because another process took over what we were writing
+    └── JobError                   7   what was asked of a job cannot be done
+        ├── JobNotFound                … because there is no such job
+        ├── WrongJobState              … because it has ended, or has not
+        └── JobFailed                  … and it was waited for
 
 Exit code 0 is success; 130 is Ctrl-C and 143 SIGTERM, both with complete, readable outputs.
 
@@ -102,3 +106,21 @@ class StoreFull(QueueError):  # noqa: N818
 
 class LeaseLost(QueueError):  # noqa: N818
     """Another process holds the lease of what this one tried to write: nothing was written."""
+
+
+class JobError(FerStreamError):
+    """What was asked of a job cannot be done, or the job itself did not end well."""
+
+    exit_code = 7
+
+
+class JobNotFound(JobError):  # noqa: N818 - reads better without the suffix
+    """There is no job of this id: never was, or its record was deleted or has expired."""
+
+
+class WrongJobState(JobError):  # noqa: N818
+    """The job has ended where it must not have, or the other way round."""
+
+
+class JobFailed(JobError):  # noqa: N818
+    """A job that was waited for failed or was cancelled."""

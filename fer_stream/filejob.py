@@ -32,6 +32,9 @@ Sink = Callable[[Sequence[LabelledFrame]], None]
 
 Look = Callable[[Sequence[FaceCrop]], None]
 
+ENDINGS = ("annotated.mp4", "annotated.png", "report.html", "timeline.png", "frames.csv", "timeline.json")
+"""What results are called, behind the name of the job."""
+
 INTERRUPTED = "interrupted"
 """`JobSummary.stopped` of a job that was asked to stop."""
 
@@ -48,6 +51,10 @@ class FileJob:
     def at(self, ending: str) -> Path:
         """Where the result with this ending lies."""
         return self.out / f"{self.name}.{ending}"
+
+    def existing(self) -> list[Path]:
+        """The results of this name that are there already, whoever wrote them."""
+        return [path for path in map(self.at, ENDINGS) if path.exists() or path.is_symlink()]
 
 
 @dataclass(frozen=True, slots=True)

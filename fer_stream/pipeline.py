@@ -34,6 +34,7 @@ from fer_stream.records import (
     Prediction,
 )
 from fer_stream.timeline.builder import Message, TimelineBuilder
+from fer_stream.timeline.counts import TimelineCounts
 from fer_stream.timeline.keeper import TimelineKeeper
 
 _log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def run_file(
     """
     run = FileRun()
     batch = _Batch(classifier, max_batch, metrics)
-    for frame in _timed(source.frames(), metrics):
+    for frame in decoded(source.frames(), metrics):
         run.frames, run.last_s = run.frames + 1, frame.time_s
         metrics.frames.labels(source.info.name).inc()
         batch.extend(follower.follow(frame))
@@ -120,11 +121,13 @@ def run_capture(
     name = source.info.name
     end = EndOfStream(source.stream_id, 0.0, 0, 0)
     gaps: list[Gap] = []
+    frames, faces = metrics.frames.labels(name), metrics.faces.labels(name)
     put, dropped = metrics.crops_put.labels(name), metrics.crops_dropped.labels(name, "overflow")
 
     def tell(items: Sequence[FaceCrop | FrameMark]) -> int:
         crops = [item for item in items if isinstance(item, FaceCrop)]
         if crops:
+            faces.inc(len(crops))
             put.inc(len(crops))
             dropped.inc(queue.put(crops))
         if marks := [item for item in items if isinstance(item, FrameMark)]:
@@ -136,7 +139,7 @@ def run_capture(
         if isinstance(message, Gap):
             gaps.append(message)
             continue
-        metrics.frames.labels(name).inc()
+        frames.inc()
         crops = tell(follower.follow(message))
         end = EndOfStream(source.stream_id, message.time_s, end.frames + 1, end.crops + crops)
     crops = tell(follower.finish())
@@ -152,9 +155,16 @@ def run_recognize(
     metrics: Metrics,
     stop: Flag,
     now: Callable[[], float],
+    beat: Callable[[], object] = lambda: None,
 ) -> None:
-    """Classify what is on the queue, batch by batch, until `stop` is set. `now` is Unix time."""
+    """Classify what is on the queue, batch by batch, until `stop` is set. `now` is Unix time.
+
+    `beat` is called once a batch, and at least as often as the queue was told to idle.
+    """
+    for label in classifier.spec.labels:
+        metrics.predictions.labels(classifier.spec.model_id, label)
     while not stop.is_set():
+        beat()
         deliveries = queue.take(max_batch, max_wait_s)
         for delivery in deliveries:
             metrics.queue_wait.observe(max(0.0, now() - delivery.crop.captured_at))
@@ -169,51 +179,48 @@ def run_timeline(
     queue: MessageQueue,
     journal: Journal,
     keeper: TimelineKeeper,
+    counts: TimelineCounts,
     *,
-    metrics: Metrics,
     stop: Event,
-    now: Callable[[], float],
     monotonic: Callable[[], float],
 ) -> None:
     """Bring the timelines of `sources` up to what captures and workers say, until `stop` is set.
 
-    `now` is Unix time. Whatever was read is committed at the end.
+    Whatever was read is committed at the end.
     """
     committed_s = monotonic()
     while not stop.is_set():
         for source in sources():
             keeper.open(source)
+            counts.begin(source, *keeper.lost(source))
         if not keeper.positions:
             stop.wait(_IDLE_S)
-        _follow_journal(queue, journal, keeper, metrics, now)
+        _follow_journal(queue, journal, keeper, counts)
         if monotonic() - committed_s >= _COMMIT_S:
             committed_s = monotonic()
             _commit(keeper, journal)
-    _follow_journal(queue, journal, keeper, metrics, now)
+            for source, position in keeper.positions.items():
+                if not journal.knows(source, position):
+                    keeper.start_over(source)
+    _follow_journal(queue, journal, keeper, counts)
     _commit(keeper, journal)
 
 
-def _follow_journal(
-    queue: MessageQueue, journal: Journal, keeper: TimelineKeeper, metrics: Metrics, now: Callable[[], float]
-) -> None:
+def _follow_journal(queue: MessageQueue, journal: Journal, keeper: TimelineKeeper, counts: TimelineCounts) -> None:
     """Read the journal to its end, and settle what was complete before."""
     horizons = {source: keeper.horizon(source, queue.oldest(source)) for source in keeper.positions}
-    captured: list[float] = []
+    predictions: list[Prediction] = []
     entries = journal.read(keeper.positions, _MAX_ENTRIES, _IDLE_S)
     while entries:
         keeper.add(entries)
-        captured += [entry.message.captured_at for entry in entries if isinstance(entry.message, Prediction)]
+        predictions += [entry.message for entry in entries if isinstance(entry.message, Prediction)]
         entries = journal.read(keeper.positions, _MAX_ENTRIES, 0)
-    with metrics.timed("timeline"):
+    with counts.metrics.timed("timeline"):
         for source, horizon in horizons.items():
-            keeper.settle(source, horizon)
-            missing, late = keeper.lost(source)
-            metrics.faces_missing.labels(source).set(missing)
-            metrics.faces_late.labels(source).set(late)
-    metrics.journal_unreadable.set(keeper.unreadable)
-    metrics.results_unpublished.set(keeper.unpublished)
-    for captured_at in captured:
-        metrics.end_to_end.observe(max(0.0, now() - captured_at))
+            counts.labelled(source, keeper.settle(source, horizon))
+            counts.lost(source, *keeper.lost(source))
+    counts.kept_back(keeper.unreadable, keeper.unpublished)
+    counts.published(predictions)
 
 
 def _commit(keeper: TimelineKeeper, journal: Journal) -> None:
@@ -299,7 +306,8 @@ def _deliver(
         sink(frames)
 
 
-def _timed(frames: Iterator[Frame], metrics: Metrics) -> Iterator[Frame]:
+def decoded(frames: Iterator[Frame], metrics: Metrics) -> Iterator[Frame]:
+    """The frames of a file, whose reading is timed."""
     while True:
         with metrics.timed("decode"):
             frame = next(frames, None)

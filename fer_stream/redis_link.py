@@ -114,7 +114,7 @@ class Link:
             return error
         if text.startswith("LEASE"):
             return LeaseLost(f"{self.name}: {text}")
-        if isinstance(error, NoPermissionError) or text.startswith("ACL"):
+        if isinstance(error, NoPermissionError) or text.startswith(("ACL", "The user executing the script")):
             return QueueError(f"{self.name} denies us a command, check the rights of the user: {text}")
         return QueueError(f"{self.name} does not do what we ask; Redis 7.0 or Valkey 7.2 is needed: {text}")
 
@@ -128,6 +128,14 @@ class Link:
                 return client.eval(script.text, len(keys), *keys, *arguments)
 
         return self.call(operation)
+
+    def trouble(self) -> str | None:
+        """Why the server does not answer at the moment, None where it does. No patience: it takes 5 s at the most."""
+        try:
+            self._connected().ping()
+        except redis.RedisError as error:
+            return f"{self.name} does not answer: {said(error)}"
+        return None
 
     def close(self) -> None:
         """Close all connections; a later call opens them again."""

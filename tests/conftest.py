@@ -10,15 +10,25 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from fractions import Fraction
 from pathlib import Path
 from urllib.parse import quote
 
+import av
+import hypothesis
+import numpy as np
 import pytest
 import redis
 
 from fer_stream.queues.embedded import EmbeddedServer
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# The same examples on every run, however slow the machine is; benchmarks/fuzz looks for new ones.
+hypothesis.settings.register_profile(
+    "suite", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
 CANARY = "canary/p@ss#w0rd"
 CANARY_IN_URL = quote(CANARY, safe="")
 
@@ -62,6 +72,22 @@ def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("portrait") / "portrait.png"
     io.imsave(path, data.astronaut())  # type: ignore[no-untyped-call]
     return path
+
+
+@pytest.fixture(scope="session")
+def heads(portrait: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sprites for `fer_stream.capture.synthetic`: two people with a bright and a dark picture of a head each."""
+    import cv2
+
+    folder = tmp_path_factory.mktemp("heads")
+    head = cv2.imread(str(portrait))[20:240, 110:330]  # type: ignore[index]
+    alpha = np.zeros(head.shape[:2], np.uint8)
+    cv2.circle(alpha, (110, 110), 108, 255, -1)
+    for person, image in (("left", head), ("right", head[:, ::-1])):
+        (folder / person).mkdir()
+        for name, light in (("bright", 1.0), ("dark", 0.7)):
+            cv2.imwrite(str(folder / person / f"{name}.png"), np.dstack([(image * light).astype(np.uint8), alpha]))
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -212,9 +238,46 @@ def _gstreamer() -> None:
         pytest.skip(f"needs an RTSP server: apt-get install {GSTREAMER}")
 
 
+@pytest.fixture(scope="session")
+def film(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four seconds of two faces, 480×270 px, as cameras send them: raw H.264, one slice a picture, no B-frames."""
+    return _filmed(clips / "two_faces.mp4", tmp_path_factory.mktemp("film") / "face.h264", 480, 270)
+
+
+@pytest.fixture(scope="session")
+def small_film(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`film` in 240×136 px."""
+    return _filmed(clips / "two_faces.mp4", tmp_path_factory.mktemp("film") / "small.h264", 240, 136)
+
+
+def _filmed(clip: Path, path: Path, width: int, height: int) -> Path:
+    with av.open(str(clip)) as source, av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=15)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.gop_size = 5
+        stream.codec_context.thread_count = 1
+        stream.options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "sliced-threads=0:scenecut=0"}
+        for index, frame in enumerate(source.decode(video=0)):
+            picture = frame.reformat(width, height, "yuv420p")
+            picture.pts, picture.time_base = index, Fraction(1, 15)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
 @pytest.fixture
 def rtsp_camera(_gstreamer: None) -> Iterator[Callable[..., Camera]]:
     """Makes cameras that are not started yet: `rtsp_camera(clips, "--pts-zero")`; clips are raw H.264."""
+    yield from _cameras()
+
+
+@pytest.fixture(scope="module")
+def lasting_camera(_gstreamer: None) -> Iterator[Callable[..., Camera]]:
+    """As `rtsp_camera`, for all tests of a module."""
+    yield from _cameras()
+
+
+def _cameras() -> Iterator[Callable[..., Camera]]:
     cameras: list[Camera] = []
 
     def make(clips: tuple[Path, ...], *faults: str) -> Camera:

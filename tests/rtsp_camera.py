@@ -10,6 +10,7 @@ encoded again. Prints READY once it listens.
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import time
 from pathlib import Path
@@ -24,10 +25,14 @@ from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402 - the versions 
 PIPELINE = (
     "( appsrc name=source is-live=true format=time max-buffers=2"
     ' caps="video/x-h264,stream-format=byte-stream,alignment=au"'
-    " ! h264parse config-interval=-1 ! rtph264pay name=pay0 pt=96 )"
+    " ! h264parse config-interval=-1 ! rtph264pay pt=96 {} )"
 )
+ALL_PACKETS, SOME_PACKETS = "name=pay0", "! identity name=pay0 drop-probability={}"
 SLICE_TYPES = {1, 5}  # coded slice of a non-IDR and of an IDR picture (H.264, table 7-1)
 IDR = 5
+
+# A camera that slept for longer does not make up for it.
+LATE_S = 0.5
 
 
 class Picture(NamedTuple):
@@ -54,12 +59,14 @@ class Feed:
 
     def __init__(self, source: Any, clip: list[Picture], options: argparse.Namespace) -> None:
         self._source, self._clip, self._options = source, clip, options
-        self._sent = 0
+        self._sent = self._skipped = 0
         self._started = time.monotonic()
         source.connect("need-data", lambda *_: self._push())
 
     def _push(self) -> None:
-        elapsed_s = self._sent / self._options.fps
+        if self._options.live_since is not None:
+            self._join_the_present()
+        elapsed_s = (self._sent - self._skipped) / self._options.fps
         if self._options.end_after_s is not None and elapsed_s >= self._options.end_after_s:
             self._source.emit("end-of-stream")
             return
@@ -73,6 +80,19 @@ class Feed:
         buffer = Gst.Buffer.new_wrapped(picture.data[:6] + b"\xaa" * 64 if garbled else picture.data)
         buffer.pts = buffer.dts = int(self._pts_s(elapsed_s) * Gst.SECOND)
         self._source.emit("push-buffer", buffer)
+
+    def _join_the_present(self) -> None:
+        """Go to the next key picture where what happened in the meantime was missed."""
+        now_s, fps = time.time() - self._options.live_since, self._options.fps
+        if now_s - self._sent / fps < LATE_S:
+            return
+        due = math.ceil(now_s * fps)
+        while not self._clip[due % len(self._clip)].key:
+            due += 1
+        if self._sent == 0:
+            self._skipped = due
+            self._started += due / fps - now_s
+        self._sent = due
 
     def _hit(self, picture: Picture, every: int | None) -> bool:
         return every is not None and not picture.key and self._sent % every == 0
@@ -106,7 +126,8 @@ def serve(options: argparse.Namespace) -> None:
     feeds: list[Feed] = []
     factory = GstRtspServer.RTSPMediaFactory.new()
     factory.set_shared(True)
-    factory.set_launch(PIPELINE)
+    packets = SOME_PACKETS.format(options.lose_packets) if options.lose_packets else ALL_PACKETS
+    factory.set_launch(PIPELINE.format(packets))
     factory.connect(
         "media-configure",
         lambda _, media: feeds.append(Feed(media.get_element().get_by_name("source"), clip, options)),
@@ -133,7 +154,11 @@ def main() -> None:
     parser.add_argument("--fps", type=float, default=15.0)
     parser.add_argument("--user")
     parser.add_argument("--password", default="")
+    parser.add_argument(
+        "--live-since", type=float, help="the clips are played since then (Unix s), whether anyone looks or not"
+    )
     parser.add_argument("--end-after-s", type=float, help="end the stream cleanly after so long")
+    parser.add_argument("--lose-packets", type=float, help="lose this part of all RTP packets")
     parser.add_argument("--lose-every", type=int, help="lose every Nth picture that is no key picture")
     parser.add_argument(
         "--garble-every", type=int, help="send noise in place of every Nth picture that is no key picture"

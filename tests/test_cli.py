@@ -185,7 +185,49 @@ def test_when_stopped_the_outputs_are_whole(
     assert not list(out.glob(".*")), "nothing half-written is left"
 
 
-def wait_until(condition: Callable[[], bool], limit_s: float = 60) -> None:
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(signal.SIGSEGV, "crashed the process that worked on it (SIGSEGV, exit code -11)"), (signal.SIGKILL, "memory")],
+)
+def test_a_file_that_crashes_its_process_is_named_and_the_others_go_on(
+    clips: Path, tmp_path: Path, number: signal.Signals, said: str
+) -> None:
+    bad, good, out = tmp_path / "bad.mp4", tmp_path / "good.mp4", tmp_path / "out"
+    shutil.copy(clips / "long_mostly_no_face.mp4", bad)
+    shutil.copy(clips / "one_face_smile.mp4", good)
+    command: list[str | Path] = [FER_STREAM, "run", bad, good, "--jobs", "1", "--no-video", "--out", out]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: any(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")))
+    (partial,) = out.glob(".partial-*.csv")
+    os.kill(int(partial.name.split("-")[1]), number)
+    told, faults = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert "good.mp4: 1 person, 72 frames" in told
+    (fault,) = faults.splitlines()
+    assert str(bad) in fault
+    assert said in fault
+    assert {name.partition(".")[0] for name in names(out)} == {"good"}, "nothing half-written is left"
+
+
+def test_a_second_interrupt_ends_it_at_once(clips: Path, tmp_path: Path) -> None:
+    sources = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    for source in sources:
+        shutil.copy(clips / "long_mostly_no_face.mp4", source)
+    out = tmp_path / "out"
+    process = subprocess.Popen([FER_STREAM, "run", *sources, "--jobs", "1", "--out", out], stderr=subprocess.DEVNULL)
+    wait_until(lambda: any(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")))
+    (partial,) = out.glob(".partial-*.csv")
+    worker = int(partial.name.split("-")[1])
+    os.kill(worker, signal.SIGSTOP)  # as if it hung
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
+    assert not Path(f"/proc/{worker}").exists()
+    assert names(out) == set()
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 240) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

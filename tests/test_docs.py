@@ -19,8 +19,10 @@ DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROO
         *sorted((ROOT / "docs").glob("*.md"))]  # fmt: skip
 
 # `models pull` needs the network and is tested against a local server; `serve` never ends, tests/service runs it;
-# `make` is what runs these tests.
-ELSEWHERE = ("make", "sudo", "export", "fer-stream models pull", "fer-stream serve")
+# `submit` and `jobs` need a service that runs, as in tests/jobs; `make` is what runs these tests.
+ELSEWHERE = (
+    "make", "sudo", "export", "fer-stream models pull", "fer-stream serve", "fer-stream submit", "fer-stream jobs",
+)  # fmt: skip
 
 
 def blocks(language: str) -> list[str]:

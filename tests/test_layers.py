@@ -25,16 +25,24 @@ MODULES = modules()
 
 ROOT = {"records", "errors"}
 CORE = {
-    "config.file", "config.groups", "config.live", "config.servers", "config.source", "expected", "yamlfile",
-    "metrics", "log", "weights", "capture.source", "faces.detector", "faces.tracker", "faces.cuts", "faces.crop",
-    "faces.quality", "faces.follow", "queues.queue", "queues.codec", "queues.memory", "recognize.classifier",
-    "timeline.smoothing", "timeline.segments", "timeline.builder", "timeline.person", "timeline.live",
-    "timeline.keeper", "timeline.payload", "timeline.store", "timeline.memory", "writers.writer",
+    "config.file", "config.groups", "config.jobs", "config.live", "config.servers", "config.source",
+    "config.training", "config.web", "expected", "yamlfile", "metrics", "log", "weights", "capture.source",
+    "faces.detector", "faces.tracker", "faces.cuts", "faces.crop", "faces.quality", "faces.follow", "jobs.job",
+    "queues.queue", "queues.codec", "queues.memory",
+    "recognize.classifier", "timeline.smoothing", "timeline.segments", "timeline.builder", "timeline.counts",
+    "timeline.person", "timeline.live", "timeline.keeper", "timeline.payload", "timeline.store", "timeline.memory",
+    "training.progress", "writers.writer",
 }  # fmt: skip
 LINKS = {"redis_link", "leases"}  # adapters that the queue and the result store share
 LOOPS = {"pipeline"}
-ASSEMBLY = {"build", "filejob", "batch", "api", *(name for name in MODULES if name.startswith("service."))}
-ENTRY = {"cli", "cli_service", "console"}
+ASSEMBLY = {
+    "build",
+    "filejob",
+    "batch",
+    "api",
+    *(name for name in MODULES if name.startswith(("jobs.", "service.")) and name != "jobs.job"),
+}
+ENTRY = {"cli", "cli_service", "cli_jobs", "cli_forget", "cli_training", "console"}
 
 HEAVY = (
     "tensorflow",
@@ -46,6 +54,9 @@ HEAVY = (
     "ai_edge_litert",
     "trackers",
     "plotly",
+    "fastapi",
+    "starlette",
+    "uvicorn",
     "matplotlib",
 )
 
@@ -123,6 +134,7 @@ def test_importing_loads_nothing_heavy(statement: str) -> None:
     assert not {name.partition(".")[0] for name in loaded} & {*HEAVY, "numpy"}
 
 
-def test_tensorflow_is_loaded_by_one_adapter_alone() -> None:
+def test_tensorflow_is_loaded_by_one_adapter_and_in_training_alone() -> None:
     users = {module for module, path in MODULES.items() if {"tensorflow", "keras"} & imports(path, at_top=True)}
-    assert users == {"recognize.keras"}
+    assert {module for module in users if stage(module) != "training"} == {"recognize.keras"}
+    assert "tensorflow" not in imports(MODULES["training.fit"])

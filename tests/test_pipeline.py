@@ -17,6 +17,7 @@ from fer_stream.pipeline import run_capture, run_recognize, run_timeline
 from fer_stream.queues.memory import MemoryJournal, MemoryQueue
 from fer_stream.queues.queue import Overflow, Redelivery
 from fer_stream.records import F32, U8, EmotionSegment, LabelledFrame, ModelSpec
+from fer_stream.timeline.counts import TimelineCounts
 from fer_stream.timeline.keeper import TimelineKeeper
 from fer_stream.timeline.memory import MemoryStore
 
@@ -73,9 +74,8 @@ def through_the_queue(
             queue,
             journal,
             keeper,
-            metrics=metrics(),
+            TimelineCounts(metrics(), now=time.time),
             stop=stop,
-            now=time.time,
             monotonic=time.monotonic,
         )
 

@@ -33,7 +33,7 @@ def test_it_carries_all_that_the_code_reads_and_one_package(wheel: Path) -> None
     beside_code = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "fer_stream").rglob("*")
-        if path.is_file() and path.suffix in {".py", ".lua", ".html", ".css", ".js", ".typed"}
+        if path.is_file() and path.suffix in {".py", ".lua", ".html", ".css", ".js", ".svg", ".typed"}
     }
     assert beside_code <= set(names)
 

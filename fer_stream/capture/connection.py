@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import av
@@ -46,7 +47,8 @@ class Connection:
 
     Whoever started it waits for `over` and looks at `patience_ends_s`; past that it calls `abandon` and starts
     another. An abandoned reader gives no more pictures and ends with FFmpeg's own timeouts: after at most
-    3 × `stall_s`. `on_exit` is called when the thread ends, however it ends.
+    3 × `stall_s`. `on_exit` is called when the thread ends, however it ends. `timed` surrounds the decoding of each
+    packet.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Connection:
         name: str,
         now: Callable[[], float],
         on_exit: Callable[[], None],
+        timed: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.over = threading.Event()
         self.outage = Outage("internal", "the reader failed; its traceback says why")
@@ -67,6 +70,7 @@ class Connection:
         self._name = name
         self._now = now
         self._on_exit = on_exit
+        self._timed = timed
         self._started_s = now()
         self._heard_s: float | None = None
         self._first_picture_s: float | None = None
@@ -150,7 +154,8 @@ class Connection:
                 return
             self._heard_s = self._now()
             try:
-                images = packet.decode()
+                with self._timed():
+                    images = packet.decode()
             except av.error.InvalidDataError as error:
                 self._listener.damaged(self, outage(error).text)
                 continue

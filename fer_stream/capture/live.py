@@ -15,6 +15,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import av
 import numpy as np
@@ -69,6 +70,7 @@ class LiveSource:
         self._now = monotonic
         self.epoch_ms = max(last_epoch_ms + 1, int(wall() * 1000))
         self.stream_id = stream_id_of(name, self.epoch_ms)
+        self._timed = partial(metrics.timed, "decode")
         self._feed = Feed(name, self._settings.fps, metrics, now=monotonic, wall=wall)
         self._scaler = VideoReformatter()
         self._backoff = Backoff(self._settings, rng or random.Random())
@@ -128,6 +130,7 @@ class LiveSource:
                 name=self._name,
                 now=self._now,
                 on_exit=self._readers.release,
+                timed=self._timed,
             )
             self._feed.listen_to(connection)
             connection.start()

@@ -4,6 +4,8 @@
     file.py      FileSettings: `fer-stream run` and `analyze`
     source.py    one camera of the live service
     servers.py   its queue and its store
+    web.py       its page and HTTP API
+    jobs.py      recorded files as jobs
     live.py      LiveSettings: the whole service, and what a change of its settings means
 
 `fer_stream.yamlfile` reads them from YAML.
@@ -18,6 +20,7 @@ from fer_stream.config.groups import (
     TimelineSettings,
     TrackerSettings,
 )
+from fer_stream.config.jobs import JobSettings
 from fer_stream.config.live import (
     Changes,
     DailyFileSettings,
@@ -37,6 +40,7 @@ from fer_stream.config.servers import (
     TlsSettings,
 )
 from fer_stream.config.source import CameraSettings, OverflowSettings, SourceSettings
+from fer_stream.config.web import WebSettings
 
 __all__ = [
     "CameraSettings",
@@ -44,6 +48,7 @@ __all__ = [
     "DailyFileSettings",
     "DetectorSettings",
     "FileSettings",
+    "JobSettings",
     "LiveSettings",
     "LiveTimelineSettings",
     "LogSettings",
@@ -62,6 +67,7 @@ __all__ = [
     "TimelineSettings",
     "TlsSettings",
     "TrackerSettings",
+    "WebSettings",
     "WorkerSettings",
     "changes",
 ]

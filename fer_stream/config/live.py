@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from platformdirs import user_state_path
 from pydantic import Field, StringConstraints, model_validator
 
+from fer_stream.config.file import FileSettings
 from fer_stream.config.groups import (
     DetectorSettings,
     LocalPath,
@@ -19,8 +21,10 @@ from fer_stream.config.groups import (
     TimelineSettings,
     TrackerSettings,
 )
+from fer_stream.config.jobs import JobSettings
 from fer_stream.config.servers import QueueSettings, StoreSettings
 from fer_stream.config.source import SourceSettings
+from fer_stream.config.web import WebSettings
 
 SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -69,6 +73,8 @@ class MetricsSettings(Settings):
     """The first process serves here, each further one on the next port; null is none at all."""
     host: str = "127.0.0.1"
     """The address to listen on: they name the cameras, so by default this machine alone sees them."""
+    targets: LocalPath | None = None
+    """A file in which `serve` lists its processes for Prometheus (file_sd), with a name that ends in .json."""
 
 
 class LogSettings(Settings):
@@ -91,12 +97,30 @@ class LiveSettings(Settings):
     workers: WorkerSettings = WorkerSettings()
     timeline: LiveTimelineSettings = LiveTimelineSettings()
     files: DailyFileSettings = DailyFileSettings()
+    jobs: JobSettings = JobSettings()
     queue: QueueSettings = QueueSettings()
     store: StoreSettings = StoreSettings()
     state_dir: LocalPath = Field(default_factory=lambda: user_state_path("fer-stream", appauthor=False))
     """The folder of the private servers, for this user alone; by default in the user's own state folder."""
+    web: WebSettings = WebSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
+
+    def for_files(self) -> FileSettings:
+        """How recorded files are processed unless something else is said: as the cameras are."""
+        timeline = self.timeline.model_dump(include=set(TimelineSettings.model_fields))
+        return FileSettings(
+            detector=self.detector,
+            tracker=self.tracker,
+            quality=self.quality,
+            model=self.model,
+            timeline=TimelineSettings.model_validate(timeline),
+        )
+
+    @property
+    def jobs_folder(self) -> Path:
+        """Where the results of jobs go that name no other place."""
+        return self.jobs.folder or self.state_dir / "jobs"
 
     @model_validator(mode="after")
     def _complete_sources(self) -> Self:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import cast
 
 from redis.exceptions import ResponseError
@@ -14,9 +15,9 @@ from fer_stream.queues import scripts
 from fer_stream.queues.codec import decode
 from fer_stream.queues.directory import Directory
 from fer_stream.queues.keys import COUNTS_EXPIRE_MS, GROUP, Keys
-from fer_stream.queues.queue import Delivery, Redelivery
+from fer_stream.queues.queue import DeadReason, Delivery, Redelivery
 from fer_stream.records import FaceCrop
-from fer_stream.redis_link import Link
+from fer_stream.redis_link import Client, Link
 
 _log = logging.getLogger(__name__)
 
@@ -31,14 +32,16 @@ _NO_SOURCE_PAUSE_S = 0.05
 _LONGEST_BLOCK_S = 1.0
 _TIDY_EVERY_S = 60.0
 _MOST_DEAD = 1000
+# After all ids that a server gives. What is read there, other than with `>`, touches none of the worker's loans.
+_BEYOND = "18446744073709551615-0"
 
 
 class Consumer:
-    """One worker, by the name under which its loans are booked."""
+    """One worker, by the name under which its loans are booked. `on_dead` is told of every crop that it gives up."""
 
     def __init__(
         self, link: Link, directory: Directory, serves: Collection[int], redelivery: Redelivery, *, name: str,
-        idle_s: float,
+        idle_s: float, on_dead: Callable[[DeadReason], object],
     ) -> None:  # fmt: skip
         self._link = link
         self._directory = directory
@@ -46,6 +49,7 @@ class Consumer:
         self._redelivery = redelivery
         self._name = name
         self._idle_s = idle_s
+        self._on_dead = on_dead
         self._fetched: list[Delivery] = []
         self._turn = 0
         self._reclaim_at = float("-inf")
@@ -75,6 +79,15 @@ class Consumer:
     def tidy(self, idle_s: float = 600.0) -> int:
         """Remove workers that asked for nothing for `idle_s` seconds and have nothing on loan; how many."""
         return self._remove_consumers(idle_s, "")
+
+    def lively(self, within_s: float) -> set[object]:
+        """The names of the workers that asked any source for crops within the last `within_s` seconds."""
+        return {
+            one["name"]
+            for keys in self._directory.listed(self._serves)
+            for one in self._link.call(partial(_consumers, keys.crops))
+            if int(one["idle"]) < 1000 * within_s
+        }
 
     def close(self) -> None:
         """Sign off, unless crops are still on loan: these are handed to others when their time is over."""
@@ -184,7 +197,16 @@ class Consumer:
                 if delivery:
                     return delivery
             if start == b"0-0":
+                self._show_up(keys)
                 return None
+
+    def _show_up(self, keys: Keys) -> None:
+        """Read what cannot be there: before Redis 7.2 a worker that is given nothing is taken for an idle one."""
+        try:
+            self._link.call(lambda client: client.xreadgroup(GROUP, self._name, {keys.crops: _BEYOND}, count=1))
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
 
     def _claim(self, keys: Keys, start: bytes | str) -> tuple[bytes, list[StreamEntry], list[bytes]]:
         """One step of XAUTOCLAIM: where to go on, at most one crop, and ids on loan whose crop was deleted."""
@@ -213,7 +235,7 @@ class Consumer:
         self._bury(keys, entry, fields, attempt - 1, "deliveries")
         return None
 
-    def _bury(self, keys: Keys, entry: bytes, fields: Fields, attempts: int, reason: str) -> None:
+    def _bury(self, keys: Keys, entry: bytes, fields: Fields, attempts: int, reason: DeadReason) -> None:
         stream_id = fields.get(b"s", keys.source.encode())
         epitaph: list[str | bytes | int] = [
             "stream",
@@ -232,7 +254,8 @@ class Consumer:
         if isinstance(crop, FaceCrop):
             epitaph += ["track", crop.key.track_id, "frame", crop.key.frame_index, "time_s", repr(crop.time_s)]
         arguments = [GROUP, entry, stream_id, _MOST_DEAD, *epitaph]
-        self._link.run(scripts.BURY, [keys.crops, keys.counts, keys.dead], arguments)
+        if self._link.run(scripts.BURY, [keys.crops, keys.counts, keys.dead], arguments):
+            self._on_dead(reason)
 
     def _count_deleted(self, keys: Keys, number: int) -> None:
         """Someone else trimmed the stream. Which stream_id the crops had is gone with them: the latest one's."""
@@ -240,3 +263,13 @@ class Consumer:
         if stream_id is not None:
             field = f"{stream_id.decode()}:dropped"
             self._link.run(scripts.TALLY, [keys.counts], [COUNTS_EXPIRE_MS, field, number])
+
+
+def _consumers(stream: str, client: Client) -> list[dict[str, bytes | int]]:
+    """Who reads `stream`; nobody where it has no reader yet, or there is none."""
+    try:
+        return cast(list[dict[str, bytes | int]], client.xinfo_consumers(stream, GROUP))
+    except ResponseError as error:
+        if not str(error).startswith(("NOGROUP", "no such key")):
+            raise
+        return []

@@ -32,6 +32,10 @@ class MemoryJournal:
                 self._entries.setdefault(source, deque()).append(entry)
             self._changed.notify_all()
 
+    def knows(self, source: str, position: str) -> bool:  # noqa: ARG002 - no server, nothing is ever lost
+        """As `Journal.knows`."""
+        return True
+
     def read(self, after: Mapping[str, str], max_per_source: int, max_wait_s: float) -> list[Entry]:
         """As `Journal.read`."""
         with self._changed:

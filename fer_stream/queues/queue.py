@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from fer_stream.queues.codec import Message
 from fer_stream.records import FaceCrop, Gap, Prediction, source_of
@@ -63,6 +63,11 @@ class Overflow:
     def file(cls, capacity: int = 256, expire_s: float = 86_400.0) -> Overflow:
         """For files, of which nothing is lost. 256 are enough for a few workers to have full batches."""
         return cls("block", capacity, None, expire_s)
+
+
+DeadReason = Literal["deliveries", "unreadable"]
+"""Why a crop is given up: it was delivered too often in vain, or its bytes are no crop."""
+DEAD_REASONS: tuple[DeadReason, ...] = get_args(DeadReason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,14 @@ class Journal(Protocol):
         """What follows the position `after[source]` of each source, in order within a source.
 
         Waits up to `max_wait_s` for a first entry. Empty means that all sources were read to their ends.
+        """
+        ...
+
+    def knows(self, source: str, position: str) -> bool:
+        """Is `position` from this journal?
+
+        Not where a server lost everything: with its clock set back, what it holds since would seem to have been
+        read. It must be read from `START`.
         """
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import count, groupby
 from typing import cast
 from uuid import uuid4
@@ -17,7 +17,7 @@ from fer_stream.queues.codec import decode, encode
 from fer_stream.queues.consumer import Consumer
 from fer_stream.queues.directory import Directory
 from fer_stream.queues.keys import COUNTS_EXPIRE_MS, GROUP, Keys
-from fer_stream.queues.queue import Counts, Delivery, Overflow, Redelivery
+from fer_stream.queues.queue import Counts, DeadReason, Delivery, Overflow, Redelivery
 from fer_stream.records import FaceCrop, Prediction, source_of
 from fer_stream.redis_link import Link
 
@@ -31,7 +31,8 @@ class RedisQueue:
 
     A capture makes one per source, because `overflow` and `lease` are the source's own. A worker makes one for all
     sources of the shards that it serves (by default all of them); `consumer` is its name, which no other worker
-    may bear, and `idle_s` how long `take` waits for a first crop. One thread at a time.
+    may bear, `idle_s` how long `take` waits for a first crop, and `on_dead` is told of every crop that this worker
+    gives up. One thread at a time.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class RedisQueue:
         redelivery: Redelivery | None = None,
         consumer: str | None = None,
         idle_s: float = 1.0,
+        on_dead: Callable[[DeadReason], object] = lambda _: None,
     ) -> None:
         self.directory = Directory(link, shards)
         self._link = link
@@ -53,7 +55,13 @@ class RedisQueue:
         self._lease = lease
         self._redelivery = redelivery or Redelivery()
         self._consumer = Consumer(
-            link, self.directory, self._serves, self._redelivery, name=consumer or uuid4().hex, idle_s=idle_s
+            link,
+            self.directory,
+            self._serves,
+            self._redelivery,
+            name=consumer or uuid4().hex,
+            idle_s=idle_s,
+            on_dead=on_dead,
         )
         self._producer = uuid4().hex
         self._pushes = count()
@@ -108,6 +116,14 @@ class RedisQueue:
                 return None
             return crop if isinstance(crop, FaceCrop) else None
         return None
+
+    def workers(self) -> int:
+        """How many workers of the shards that this queue serves asked for crops lately.
+
+        A worker that is neither idle nor in the midst of a batch for longer than `Redelivery.after_s` is taken for
+        dead, as its crops are.
+        """
+        return len(self._consumer.lively(self._redelivery.after_s))
 
     def tidy(self, idle_s: float = 600.0) -> int:
         """Remove workers that asked for nothing for `idle_s` seconds and have nothing on loan; how many.

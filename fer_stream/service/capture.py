@@ -17,13 +17,16 @@ from fer_stream.errors import FerStreamError
 from fer_stream.faces.detector import FaceDetector, OneAtATime
 from fer_stream.faces.zones import OutsideZones
 from fer_stream.leases import Lease
-from fer_stream.pipeline import run_capture
+from fer_stream.metrics import Metrics
+from fer_stream.pipeline import decoded, run_capture
 from fer_stream.queues.keys import Keys
 from fer_stream.queues.redis_journal import RedisJournal
 from fer_stream.records import Frame, Gap, epoch_ms_of
 from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link, overflow_of
+from fer_stream.service.previews import Previews
 from fer_stream.service.process import Process
 from fer_stream.service.recording import Recording
+from fer_stream.timeline.live import stream_id_of_state
 from fer_stream.timeline.redis import RedisStore
 from fer_stream.timeline.store import CameraState
 
@@ -33,12 +36,15 @@ _log = logging.getLogger(__name__)
 _BEAT_S = 2.0
 _RETRY_S = (1.0, 2.0, 5.0, 10.0)
 _JOIN_S = 3.0
+# A capture whose sources gave nothing for so long is not ready; the alert on a camera without pictures takes as long.
+_SEES_S = 30.0
 
 
 def capture(process: Process, load: Callable[[], LiveSettings], mine: Callable[[str], bool]) -> None:
     """Read the sources that are `mine` until told to stop; on SIGHUP `load` the settings again."""
     office = _Office(process, process.settings)
     running: dict[str, _Source] = {}
+    process.health.need("frames", lambda: _blind(list(running.values())))
 
     def start(names: Iterator[str], settings: LiveSettings) -> None:
         for name in filter(mine, names):
@@ -46,15 +52,19 @@ def capture(process: Process, load: Callable[[], LiveSettings], mine: Callable[[
             running[name].start()
 
     settings = process.settings
+    if settings.files.folder and any(source.record for source in settings.sources.values()):
+        process.watch_disk("files", settings.files.folder)
     start(iter(settings.sources), settings)
     while not process.stop.is_set():
         process.woken.wait(_BEAT_S)
         process.woken.clear()
         for source in running.values():
+            process.health.beat()
             source.beat()
+        process.health.beat()
         if process.reload.is_set():
             process.reload.clear()
-            settings = _reloaded(load, settings, running, start)
+            settings = _reloaded(load, settings, running, start, office.metrics)
     _end(list(running.values()))
 
 
@@ -63,6 +73,7 @@ def _reloaded(
     old: LiveSettings,
     running: dict[str, _Source],
     start: Callable[[Iterator[str], LiveSettings], None],
+    metrics: Metrics,
 ) -> LiveSettings:
     """Apply what changed in the settings to the sources concerned, and to no other."""
     try:
@@ -74,6 +85,8 @@ def _reloaded(
     if news.restart:
         _log.warning("only a restart applies what changed in %s", ", ".join(news.restart))
     _end([running.pop(name) for name in (*news.removed, *news.changed) if name in running])
+    for name in news.removed:
+        metrics.forget(name)
     start(iter((*news.added, *news.changed)), new)
     return new
 
@@ -91,8 +104,11 @@ class _Office:
     def __init__(self, process: Process, settings: LiveSettings) -> None:
         self.settings = settings
         self.metrics = process.metrics
-        self.link = open_queue_link(settings, process.stop)
-        self.store = open_store(open_store_link(settings, process.stop), settings)
+        self.owner = process.owner
+        self.link = process.link_to("queue", open_queue_link)
+        self.store = open_store(process.link_to("store", open_store_link), settings)
+        self.previews = Previews(self.store, settings.web)
+        self.previews.start()
         self._detectors: dict[DetectorSettings, FaceDetector] = {}
 
     def detector(self, settings: DetectorSettings) -> FaceDetector:
@@ -113,14 +129,26 @@ class _Source(Thread):
 
     def __init__(self, name: str, settings: SourceSettings, office: _Office) -> None:
         super().__init__(name=f"source-{name}", daemon=True)
-        self._source_name = name
+        self.source_name = name
         self._settings = settings
         self._office = office
         self._closing = Event()
         self._lost = Event()
-        self._lease = Lease(office.link, Keys(name, office.settings.queue.shards).lease)
+        self._lease = Lease(office.link, Keys(name, office.settings.queue.shards).lease, owner=office.owner)
         self._source: FrameSource | None = None
         self._told = _Told(False, time.time())
+        self._frame_s = float("-inf")
+        self._view = office.previews.view(name)
+
+    def blind(self) -> str | None:
+        """Why it gives no frames; None while it does."""
+        source = self._source
+        if source is None:
+            return "not begun, or captured by another process"
+        if isinstance(source, LiveSource) and not source.state.up:
+            return source.state.reason or "waits for its first picture"
+        silent_s = time.monotonic() - self._frame_s
+        return None if silent_s < _SEES_S else f"no frame for more than {_SEES_S:.0f} s"
 
     def run(self) -> None:
         """Capture until closed; a file ends by itself."""
@@ -132,11 +160,11 @@ class _Source(Thread):
                     self._capture()
                     if not self._lost.is_set():
                         return
-                _log.info("%s is captured by another process: waiting", self._source_name)
+                _log.info("%s is captured by another process: waiting", self.source_name)
             except FerStreamError as error:
-                _log.error("%s: %s", self._source_name, error)
+                _log.error("%s: %s", self.source_name, error)
             except Exception:  # noqa: BLE001 - a fault that nobody foresaw must not end a source for good
-                _log.exception("%s failed", self._source_name)
+                _log.exception("%s failed", self.source_name)
             self._closing.wait(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
             failures += 1
 
@@ -146,13 +174,13 @@ class _Source(Thread):
         if source is None:
             return
         try:
-            if not self._lease.hold():
-                _log.error("%s was taken over by another process", self._source_name)
+            if not self._lease.keep():
+                _log.error("%s: its lease ran out or another process took it over", self.source_name)
                 self._lost.set()
                 _hurry(source)
-            self._office.store.set_state(self._source_name, self._state(source))
+            self._office.store.set_state(self.source_name, self._state(source))
         except FerStreamError as error:
-            _log.error("%s: %s", self._source_name, error)
+            _log.error("%s: %s", self.source_name, error)
 
     def close(self) -> None:
         """Stop soon. The thread ends when what it read is told."""
@@ -160,29 +188,37 @@ class _Source(Thread):
         _hurry(self._source)
 
     def _capture(self) -> None:
-        office, name = self._office, self._source_name
+        office, name = self._office, self.source_name
         last_epoch_ms = _last_epoch_ms(office.store, name)
         queue = open_queue(office.link, office.settings, overflow=overflow_of(self._settings), lease=self._lease)
         journal = RedisJournal(office.link, shards=office.settings.queue.shards, lease=self._lease)
+        if self._settings.kind == "camera":
+            # Before anything can go wrong with the camera: who never gave a picture must be missed too.
+            office.metrics.camera_up.labels(name).set(0)
+            office.metrics.camera_last_frame.labels(name)
         source = self._source = self._open(last_epoch_ms)
+        self._frame_s = time.monotonic()
         try:
-            detector = OutsideZones(office.detector(self._settings.detector), self._settings.ignore)
+            seeing = self._view.through(office.detector(self._settings.detector))
+            detector = OutsideZones(seeing, self._settings.ignore)
             follower = build.make_follower(source, detector, self._settings, office.metrics)
             messages = self._recorded(source) if self._settings.record else self._messages(source)
-            run_capture(messages, source, follower, queue, journal, metrics=office.metrics)
+            run_capture(self._seen(messages), source, follower, queue, journal, metrics=office.metrics)
         finally:
             self._source = None
             source.close()
             self._lease.release()
+            if self._lost.is_set():
+                office.metrics.forget(name)
 
     def _open(self, last_epoch_ms: int) -> FrameSource:
         if self._settings.kind == "camera":
             return build.open_live(
-                self._source_name, self._settings, last_epoch_ms=last_epoch_ms, metrics=self._office.metrics
+                self.source_name, self._settings, last_epoch_ms=last_epoch_ms, metrics=self._office.metrics
             )
         return build.open_file(
             Path(self._settings.url.get_secret_value()),
-            name=self._source_name,
+            name=self.source_name,
             epoch_ms=max(last_epoch_ms + 1, time.time_ns() // 1_000_000),
             fps=self._settings.fps,
             threads=1,
@@ -192,7 +228,7 @@ class _Source(Thread):
         if isinstance(source, LiveSource):
             yield from source.messages()
             return
-        frames = source.frames()
+        frames = decoded(source.frames(), self._office.metrics)
         if self._settings.pace == "realtime":
             frames = in_real_time(frames, monotonic=time.monotonic, wait=self._closing.wait)
         for frame in frames:
@@ -200,9 +236,17 @@ class _Source(Thread):
                 return
             yield frame
 
+    def _seen(self, messages: Iterator[Frame | Gap]) -> Iterator[Frame | Gap]:
+        for message in messages:
+            if isinstance(message, Frame):
+                self._frame_s = time.monotonic()
+            yield message
+            if isinstance(message, Frame):  # its faces are found by now
+                self._view.show(message)
+
     def _recorded(self, source: FrameSource) -> Iterator[Frame | Gap]:
         files = self._office.settings.files
-        recording = Recording(self._source_name, source.stream_id, self._office.store, files, self._settings.fps)
+        recording = Recording(self.source_name, source.stream_id, self._office.store, files, self._settings.fps)
         recording.start()
         try:
             for message in self._messages(source):
@@ -215,11 +259,27 @@ class _Source(Thread):
 
     def _state(self, source: FrameSource) -> CameraState:
         if not isinstance(source, LiveSource):
-            return CameraState(True, self._told.since)
+            return CameraState(True, self._told.since, width=self._view.width, height=self._view.height)
         state = source.state
         if state.up != self._told.up:
             self._told = _Told(state.up, time.time())
-        return CameraState(state.up, self._told.since, state.reason, state.text, state.failures)
+        return CameraState(
+            state.up,
+            self._told.since,
+            state.reason,
+            state.text,
+            state.failures,
+            self._view.width,
+            self._view.height,
+        )
+
+
+def _blind(sources: list[_Source]) -> str | None:
+    """Why no source gives frames; None where one does, and where all that there are were played to their ends."""
+    reasons = {source.source_name: source.blind() for source in sources if source.is_alive()}
+    if not reasons or None in reasons.values():
+        return None
+    return "no source gives frames: " + ", ".join(f"{name} ({reason})" for name, reason in reasons.items())
 
 
 def _hurry(source: FrameSource | None) -> None:
@@ -229,5 +289,7 @@ def _hurry(source: FrameSource | None) -> None:
 
 
 def _last_epoch_ms(store: RedisStore, name: str) -> int:
-    latest = store.latest(name)
-    return epoch_ms_of(latest.stream_id) if latest else 0
+    """The newest epoch that anybody knows of, or 0. A timeline takes no epoch before the one that it is in."""
+    latest, checkpoint = store.latest(name), store.checkpoint(name)
+    known = [latest.stream_id if latest else None, stream_id_of_state(checkpoint.state) if checkpoint else None]
+    return max((epoch_ms_of(stream_id) for stream_id in known if stream_id), default=0)

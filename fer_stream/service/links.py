@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from threading import Event
+from typing import TYPE_CHECKING, Literal
 
-from fer_stream.config import LiveSettings, OverflowSettings, SourceSettings
+from fer_stream.config import LiveSettings, OverflowSettings, ServerSettings, SourceSettings
 from fer_stream.leases import Lease
-from fer_stream.queues.embedded import attach
-from fer_stream.queues.queue import Overflow, Redelivery
+from fer_stream.queues.queue import DeadReason, Overflow, Redelivery
 from fer_stream.queues.redis import RedisQueue
 from fer_stream.redis_link import Link, open_link
 from fer_stream.timeline.redis import RedisStore
 from fer_stream.timeline.store import Retention
 
+if TYPE_CHECKING:
+    from fer_stream.jobs.rq import RqJobs
+
 
 def open_queue_link(settings: LiveSettings, stop: Event) -> Link:
     """The queue's server: the one that is named, or the private one of a running `serve`."""
-    address = settings.queue.address
-    url = address.get_secret_value() if address else attach(settings.state_dir, "queue")
-    return open_link(url, cluster=settings.queue.cluster, stop=stop)
+    return open_link(_url(settings.queue, settings, "queue"), cluster=settings.queue.cluster, stop=stop)
 
 
-def open_store_link(settings: LiveSettings, stop: Event) -> Link:
-    """The store's server, as `open_queue_link`."""
-    address = settings.store.address
-    url = address.get_secret_value() if address else attach(settings.state_dir, "store")
-    return open_link(url, stop=stop)
+def open_store_link(settings: LiveSettings, stop: Event, *, patience_s: float = 30.0) -> Link:
+    """The store's server, as `open_queue_link`. While it is away, a call tries again for `patience_s`."""
+    return open_link(_url(settings.store, settings, "store"), patience_s=patience_s, stop=stop)
+
+
+def store_url(settings: LiveSettings) -> str:
+    """Where the store is, with user and password. Raises `QueueError` where a private one does not run."""
+    return _url(settings.store, settings, "store")
+
+
+def _url(server: ServerSettings, settings: LiveSettings, role: Literal["queue", "store"]) -> str:
+    if server.address:
+        return server.address.get_secret_value()
+    # Not at the top: containers, which name their servers, come without one.
+    from fer_stream.queues.embedded import attach
+
+    return attach(settings.state_dir, role)
 
 
 def open_queue(
@@ -35,8 +49,10 @@ def open_queue(
     overflow: Overflow | None = None,
     lease: Lease | None = None,
     consumer: str | None = None,
+    serves: Collection[int] | None = None,
+    on_dead: Callable[[DeadReason], object] = lambda _: None,
 ) -> RedisQueue:
-    """The queue on `link`, as the settings want it."""
+    """The queue on `link`, as the settings want it; for the rest see `RedisQueue`."""
     redelivery = settings.queue.redelivery
     return RedisQueue(
         link,
@@ -45,7 +61,9 @@ def open_queue(
         lease=lease,
         redelivery=Redelivery(redelivery.after_s, redelivery.deliveries),
         consumer=consumer,
+        serves=serves,
         idle_s=0.5,
+        on_dead=on_dead,
     )
 
 
@@ -54,6 +72,14 @@ def open_store(link: Link, settings: LiveSettings, lease: Lease | None = None) -
     kept = settings.store.retention
     retention = Retention(results=kept.results, results_s=kept.results_s, segments_days=kept.segments_days)
     return RedisStore(link, lease=lease, retention=retention)
+
+
+def open_jobs(link: Link, settings: LiveSettings) -> RqJobs:
+    """The jobs on `link`, the store's, as the settings want them."""
+    # Not at the top: most processes have nothing to do with rq.
+    from fer_stream.jobs.rq import RqJobs
+
+    return RqJobs(link, settings.jobs)
 
 
 def overflow_of(source: SourceSettings) -> Overflow:

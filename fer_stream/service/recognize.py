@@ -9,6 +9,7 @@ import numpy as np
 
 from fer_stream import build
 from fer_stream.pipeline import run_recognize
+from fer_stream.queues.queue import DEAD_REASONS
 from fer_stream.records import CROP_SIZE_PX
 from fer_stream.service.links import open_queue, open_queue_link
 from fer_stream.service.process import Process
@@ -19,11 +20,13 @@ _log = logging.getLogger(__name__)
 def recognize(process: Process) -> None:
     """Classify until told to stop; what is in work by then is finished."""
     settings = process.settings
+    dead_letters = {reason: process.metrics.dead_letters.labels(reason) for reason in DEAD_REASONS}
     classifier = build.make_classifier(settings.model)
     # Warm before work is taken: the first batch of a size costs the most.
     for faces in (1, settings.model.max_batch):
         classifier.predict(np.zeros((faces, CROP_SIZE_PX, CROP_SIZE_PX), np.uint8))
-    queue = open_queue(open_queue_link(settings, process.stop), settings)
+    link = process.link_to("queue", open_queue_link)
+    queue = open_queue(link, settings, on_dead=lambda reason: dead_letters[reason].inc())
     _log.info("classifying with %s", classifier.spec.model_id)
     try:
         run_recognize(
@@ -34,6 +37,7 @@ def recognize(process: Process) -> None:
             metrics=process.metrics,
             stop=process.stop,
             now=time.time,
+            beat=process.health.beat,
         )
     finally:
         queue.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from typing import Self
 
 from fer_stream.config import LiveSettings, ServerSettings
 from fer_stream.errors import FerStreamError
+from fer_stream.leases import Owner
 from fer_stream.queues.embedded import EmbeddedServer, Role, tethered
 from fer_stream.service.links import open_queue, open_queue_link
-from fer_stream.service.process import Process
+from fer_stream.service.process import OWNER_VARIABLE, Process
+from fer_stream.service.targets import check_ports, listed
 
 _log = logging.getLogger(__name__)
 
@@ -42,10 +45,21 @@ class Child:
     started_s: float = 0.0
     failures: int = 0
     restart_s: float = field(default=0.0)
+    owner: Owner = field(default_factory=Owner)
 
     def start(self) -> None:
-        """Start it. It does not hear the Ctrl-C of our terminal: we tell it, in our order. It does not outlive us."""
-        self.process = subprocess.Popen(tethered(self.command), start_new_session=True)
+        """Start it. It does not hear the Ctrl-C of our terminal: we tell it, in our order. It does not outlive us.
+
+        Its last process is dead by now, so that the next one may take over the leases of that.
+        """
+        environment = {**os.environ, OWNER_VARIABLE: str(self.owner)}
+        # Until it can take a SIGHUP, which else would end it, one has to wait: it inherits our mask.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+        try:
+            self.process = subprocess.Popen(tethered(self.command), start_new_session=True, env=environment)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        self.owner = self.owner.next_life
         self.started_s = time.monotonic()
 
     def watch(self) -> None:
@@ -84,8 +98,10 @@ class Child:
 def serve(process: Process, config: Path) -> None:
     """Run the whole service of `config` until told to stop."""
     settings = process.settings
-    with _Servers(settings) as servers:
-        children = [Child(role, command) for role, command in _commands(settings, config)]
+    commands = _commands(settings, config)
+    check_ports(settings.metrics, len(commands))
+    with _Servers(settings) as servers, listed(settings.metrics, [role for role, _ in commands]):
+        children = [Child(role, command) for role, command in commands]
         for child in children:
             child.start()
         names = ", ".join(settings.sources) or "no source yet"
@@ -139,13 +155,13 @@ def _watch(process: Process, servers: _Servers, children: Sequence[Child]) -> No
 
 def _stop(settings: LiveSettings, children: Sequence[Child]) -> None:
     """First those who bring work, then, when it is done, those who do it, then those who write it down."""
-    _end(_of("capture", children), _CAPTURE_END_S)
+    _end((*_of("capture", children), *_of("jobs", children)), _CAPTURE_END_S)
     # In a thread, because a server that is gone may take its time to say nothing.
     drain = Thread(target=_drain, args=(settings, time.monotonic() + _DRAIN_S), daemon=True)
     drain.start()
     drain.join(_DRAIN_S)
     _end(_of("recognize", children), _END_S)
-    _end(_of("timeline", children), _END_S)
+    _end((*_of("timeline", children), *_of("web", children)), _END_S)
 
 
 def _end(children: Sequence[Child], limit_s: float) -> None:
@@ -183,6 +199,8 @@ def _commands(settings: LiveSettings, config: Path) -> list[tuple[str, list[str]
         *(("capture", ["--part", str(part), "--parts", str(parts)]) for part in range(parts)),
         *(("recognize", list[str]()) for _ in range(workers)),
         *(("timeline", ["--shard", str(shard)]) for shard in range(settings.queue.shards)),
+        *(("jobs", list[str]()) for _ in range(settings.jobs.processes)),
+        *(("web", list[str]()) for _ in range(settings.web.port is not None)),
     ]
     start = [sys.executable, "-m", "fer_stream.cli", "worker"]
     return [

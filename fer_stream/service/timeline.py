@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from threading import Event, Thread
 
-from fer_stream.config import LiveSettings
+from fer_stream.config import LiveSettings, changes
 from fer_stream.errors import FerStreamError, OutputError
 from fer_stream.filejob import make_folder
 from fer_stream.leases import Lease
@@ -16,6 +16,8 @@ from fer_stream.pipeline import run_timeline
 from fer_stream.queues.redis_journal import RedisJournal
 from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link, overflow_of
 from fer_stream.service.process import Process
+from fer_stream.service.shard import ShardWatch
+from fer_stream.timeline.counts import TimelineCounts
 from fer_stream.timeline.keeper import TimelineKeeper
 from fer_stream.timeline.redis import lease_key
 from fer_stream.writers.rolling import RollingTables
@@ -32,26 +34,38 @@ def timeline(process: Process, load: Callable[[], LiveSettings], shard: int) -> 
     On SIGHUP `load` the settings again, for what they say of new sources.
     """
     settings = process.settings
-    store_link = open_store_link(settings, process.stop)
-    lease = Lease(store_link, lease_key(shard), _LEASE_S)
-    if not _wait_for(lease, process.stop):
+    store_link = process.link_to("store", open_store_link)
+    lease = Lease(store_link, lease_key(shard), _LEASE_S, owner=process.owner)
+    if not _wait_for(lease, process):
         return
-    queue_link = open_queue_link(settings, process.stop)
-    queue = open_queue(queue_link, settings)
+    queue_link = process.link_to("queue", open_queue_link)
+    queue = open_queue(queue_link, settings, serves=[shard])
+    watch = ShardWatch(shard, queue, process.metrics)
     files = _open_files(process)
+    _watch_disks(process)
     keeper = TimelineKeeper(
         open_store(store_link, settings, lease),
         files,
         settings=settings.timeline,
         lateness_s=lambda source: _lateness_s(settings, source),
+        owns=lambda: lease.held or lease.keep(),
+    )
+    counts = TimelineCounts(
+        process.metrics,
+        now=time.time,
+        is_live=lambda source: _is_live(settings, source),
+        # Settings without any source leave it to those of the captures.
+        is_wanted=lambda source: not settings.sources or source in settings.sources,
     )
     tidied_s = -_PRUNE_S
 
     def sources() -> list[str]:
         nonlocal settings, tidied_s
+        process.health.beat()
+        watch.look()
         if process.reload.is_set():
             process.reload.clear()
-            settings = _reloaded(load, settings)
+            settings = _reloaded(load, settings, counts)
         if files and time.monotonic() - tidied_s > _PRUNE_S:
             tidied_s = time.monotonic()
             _prune(files)
@@ -66,9 +80,8 @@ def timeline(process: Process, load: Callable[[], LiveSettings], shard: int) -> 
             queue,
             RedisJournal(queue_link, shards=settings.queue.shards),
             keeper,
-            metrics=process.metrics,
+            counts,
             stop=over,
-            now=time.time,
             monotonic=time.monotonic,
         )
     finally:
@@ -81,12 +94,24 @@ def _lateness_s(settings: LiveSettings, source: str) -> float:
     return math.inf if known and overflow_of(known).policy == "block" else settings.timeline.lateness_s
 
 
-def _reloaded(load: Callable[[], LiveSettings], old: LiveSettings) -> LiveSettings:
+def _is_live(settings: LiveSettings, source: str) -> bool:
+    """A camera, or a file that stands for one: the age of its results says how the service keeps up."""
+    known = settings.sources.get(source)
+    return known is None or known.kind == "camera" or known.pace == "realtime"
+
+
+def _reloaded(load: Callable[[], LiveSettings], old: LiveSettings, counts: TimelineCounts) -> LiveSettings:
     try:
-        return load()
+        new = load()
     except FerStreamError as error:
         _log.error("the new settings are left alone: %s", error)
         return old
+    news = changes(old, new)
+    for source in news.removed:
+        counts.forget(source)
+    for source in news.added:
+        counts.return_of(source)
+    return new
 
 
 def _open_files(process: Process) -> RollingTables | None:
@@ -100,16 +125,25 @@ def _open_files(process: Process) -> RollingTables | None:
     return RollingTables(settings.folder, retention_days=settings.retention_days, clock=time.time)
 
 
-def _wait_for(lease: Lease, stop: Event) -> bool:
+def _watch_disks(process: Process) -> None:
+    settings = process.settings
+    if settings.files.folder:
+        process.watch_disk("files", settings.files.folder)
+    if not (settings.queue.url and settings.store.url):
+        process.watch_disk("state", settings.state_dir)
+
+
+def _wait_for(lease: Lease, process: Process) -> bool:
     """Stand by until the lease is ours; False where we are told to stop first."""
     told = False
-    while not stop.is_set():
+    while not process.stop.is_set():
+        process.health.beat()
         if lease.hold():
             return True
         if not told:
             _log.info("another process keeps these timelines: standing by")
             told = True
-        stop.wait(_LEASE_S / 5)
+        process.stop.wait(_LEASE_S / 5)
     return False
 
 
@@ -124,8 +158,8 @@ def _hold(lease: Lease, stop: Event, over: Event) -> None:
     """Lengthen the lease until we are told to stop; without it the work is over at once."""
     while not stop.wait(_LEASE_S / 4):
         try:
-            if not lease.hold():
-                _log.error("another process took the timelines over")
+            if not lease.keep():
+                _log.error("the lease of these timelines ran out or another process took them over")
                 break
         except FerStreamError as error:
             _log.error("%s", error)

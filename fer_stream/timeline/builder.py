@@ -79,6 +79,12 @@ class TimelineBuilder:
         """Media time of the last mark; minus infinity before the first."""
         return self._newest_s
 
+    @property
+    def open_since_s(self) -> float:
+        """Media time from which on something of somebody is kept here and not told yet; infinity where nothing is."""
+        early = (face.time_s for faces in self._early.values() for face in faces.values())
+        return min([*early, *(person.open_since_s for person in self._people.values())], default=math.inf)
+
     def give_up_before(self, time_s: float) -> list[LabelledFrame]:
         """Wait no longer for the faces of frames before `time_s`; return the frames that this makes final.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from fer_stream.config import TimelineSettings
-from fer_stream.errors import FilesStopped, StoreFull
+from fer_stream.errors import FilesStopped, LeaseLost, StoreFull
 from fer_stream.queues.queue import START, Entry
 from fer_stream.records import ClosedGap, ClosedSegment, FaceCrop, LabelledFrame
 from fer_stream.timeline.live import Horizon, SourceTimeline
@@ -36,7 +36,9 @@ class _Kept:
 class TimelineKeeper:
     """The timelines of the sources of one shard. `files` None writes none.
 
-    `lateness_s` tells for how long of its media time a source waits for a face.
+    `lateness_s` tells for how long of its media time a source waits for a face, `owns` whether the timelines are ours
+    still. It is asked before files are touched, because they cannot tell who writes, as the store can; where it says
+    no, `open`, `settle` and `commit` raise `LeaseLost`.
 
     `unreadable` counts entries of the journal that are no messages, `unpublished` frames that a full store refused.
     """
@@ -48,11 +50,13 @@ class TimelineKeeper:
         *,
         settings: TimelineSettings,
         lateness_s: Callable[[str], float],
+        owns: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
         self._files = files
         self._settings = settings
         self._lateness_s = lateness_s
+        self._owns = owns
         self._kept: dict[str, _Kept] = {}
         self.unreadable = self.unpublished = 0
 
@@ -77,6 +81,11 @@ class TimelineKeeper:
         """Where the journal of each source is to be read on."""
         return {source: kept.position for source, kept in self._kept.items()}
 
+    def start_over(self, source: str) -> None:
+        """Read the journal of a source from its beginning: it is another one than that which was read so far."""
+        _log.error("%s: the queue's server lost the journal, reading the new one from its beginning", source)
+        self._kept[source].position = START
+
     def lost(self, source: str) -> tuple[int, int]:
         """Faces of a source that never came, and that came too late."""
         timeline = self._kept[source].timeline
@@ -96,8 +105,8 @@ class TimelineKeeper:
         """As `SourceTimeline.horizon`."""
         return self._kept[source].timeline.horizon(oldest)
 
-    def settle(self, source: str, horizon: Horizon) -> None:
-        """Make final what can be, and show it."""
+    def settle(self, source: str, horizon: Horizon) -> Sequence[LabelledFrame]:
+        """Make final what can be, and show it; the frames that became final."""
         kept = self._kept[source]
         kept.timeline.settle(horizon)
         news = kept.timeline.news()
@@ -106,6 +115,7 @@ class TimelineKeeper:
         kept.gaps += news.gaps
         self._write(lambda files: files.append_frames(source, news.frames))
         self._write(lambda files: files.append_segments(source, news.segments, news.gaps))
+        return news.frames
 
     def commit(self) -> list[tuple[str, str]]:
         """Commit what happened since the last time; the sources concerned and what of their journals is done with."""
@@ -117,7 +127,7 @@ class TimelineKeeper:
         return done
 
     def _commit(self, source: str, kept: _Kept) -> None:
-        offsets = self._files.offsets(source) if self._files else {}
+        offsets = self._owned(self._files).offsets(source) if self._files else {}
         checkpoint = Checkpoint(kept.position, kept.timeline.state(), offsets)
         self._store.commit(source, checkpoint, kept.segments, kept.gaps)
         kept.committed, kept.segments, kept.gaps = kept.position, [], []
@@ -135,6 +145,11 @@ class TimelineKeeper:
         if self._files is None:
             return
         try:
-            write(self._files)
+            write(self._owned(self._files))
         except FilesStopped as error:
             _log.error("%s", error)
+
+    def _owned(self, files: RollingWriter) -> RollingWriter:
+        if not self._owns():
+            raise LeaseLost("Another process may keep these timelines by now: nothing more was written to files.")
+        return files

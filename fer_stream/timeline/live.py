@@ -18,6 +18,8 @@ from fer_stream.records import (
     LabelledFrame,
     Prediction,
     epoch_ms_of,
+    source_of,
+    unix_time,
 )
 from fer_stream.timeline.builder import TimelineBuilder
 
@@ -43,7 +45,8 @@ class Horizon:
 
 
 class SourceTimeline:
-    """Follows one source through its epochs. A new epoch closes the old one.
+    """Follows one source through its epochs. A new epoch closes the old one, and where that had not ended, tells of
+    a gap: its capture, or the queue that it wrote to, was gone.
 
     A frame waits for its faces for `lateness_s` of media time at the most. `missing` and `late` count the faces of
     all epochs, as `TimelineBuilder` does; `late` also those that belong to an epoch that is over.
@@ -55,6 +58,7 @@ class SourceTimeline:
         self._stream_id: str | None = None
         self._builder = TimelineBuilder(settings)
         self._ending = False
+        self._gaps_until_s = -1.0
         self._news = News()
         self._missing = self._late = 0
 
@@ -71,6 +75,16 @@ class SourceTimeline:
     def late(self) -> int:
         """Faces that came when their frame was done."""
         return self._late + self._builder.late
+
+    def open_within(self, from_s: float, to_s: float) -> float | None:
+        """Since when, in Unix seconds, something of somebody is kept here that is not told yet; None for nothing.
+
+        Only what may reach into the wall time from `from_s` to before `to_s` counts.
+        """
+        if self._stream_id is None:
+            return None
+        since = unix_time(self._stream_id, self._builder.open_since_s)
+        return since if since < to_s and unix_time(self._stream_id, self._builder.newest_s) >= from_s else None
 
     def add(self, messages: Iterable[Message]) -> None:
         """Take what captures and workers said, in the order of the journal."""
@@ -124,6 +138,7 @@ class SourceTimeline:
         document = {
             "stream_id": self._stream_id,
             "ending": self._ending,
+            "gaps_until_s": self._gaps_until_s,
             "missing": self._missing,
             "late": self._late,
             "builder": self._builder.state().decode(),
@@ -135,6 +150,7 @@ class SourceTimeline:
         document = json.loads(state)
         self._builder = TimelineBuilder.restore(self._settings, document["builder"].encode())
         self._stream_id, self._ending = document["stream_id"], document["ending"]
+        self._gaps_until_s = document["gaps_until_s"]
         self._missing, self._late = document["missing"], document["late"]
 
     def _begin_epoch(self, message: Prediction | FrameMark | EndOfStream) -> bool:
@@ -143,13 +159,27 @@ class SourceTimeline:
         if epoch_ms_of(stream_id) < self._epoch_ms:
             self._late += isinstance(message, Prediction)
             return False
+        self._note_restart(message)
         self._end()
-        self._stream_id = stream_id
+        self._stream_id, self._gaps_until_s = stream_id, -1.0
         return True
 
+    def _note_restart(self, message: Prediction | FrameMark | EndOfStream) -> None:
+        """An epoch that is followed by `message` without having ended was cut off: nobody looked in between."""
+        if self._stream_id is None or self._ending or self._builder.newest_s == -math.inf:
+            return
+        newest_s = self._builder.newest_s
+        begins_s = (epoch_ms_of(_stream_id(message)) - self._epoch_ms) / 1000 + message.time_s
+        # How long is not known where the clock was set back, or a file was played faster than the clock runs.
+        self._note_gap(Gap(source_of(self._stream_id), newest_s, max(newest_s, begins_s), "restart"))
+
     def _note_gap(self, gap: Gap) -> None:
-        """A capture tells of a gap after something else of its epoch, so the gap belongs to the present one."""
-        if self._stream_id is not None:
+        """A capture tells of a gap after something else of its epoch, so the gap belongs to the present one.
+
+        It may tell twice, where a reply of the journal was lost.
+        """
+        if self._stream_id is not None and gap.end_s > self._gaps_until_s:
+            self._gaps_until_s = gap.end_s
             self._news.gaps.append(ClosedGap(self._stream_id, gap))
 
     def _end(self) -> None:
@@ -164,6 +194,12 @@ class SourceTimeline:
     def _note(self, frames: list[LabelledFrame]) -> None:
         self._news.frames += frames
         self._news.fresh += self._builder.fresh(frames)
+
+
+def stream_id_of_state(state: bytes) -> str | None:
+    """The stream whose timeline is in a state of `SourceTimeline`."""
+    stream_id: str | None = json.loads(state)["stream_id"]
+    return stream_id
 
 
 def _stream_id(message: Prediction | FrameMark | EndOfStream) -> str:

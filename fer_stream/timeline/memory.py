@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from fer_stream.records import ClosedGap, ClosedSegment, LabelledFrame, unix_time
-from fer_stream.timeline.store import CameraState, Checkpoint, Retention, position_of
+from fer_stream.timeline.store import PREVIEW_S, WATCH_S, CameraState, Checkpoint, Preview, Retention, position_of
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +34,8 @@ class MemoryStore:
         self._retention = retention or Retention()
         self._clock = clock
         self._sources: dict[str, _Source] = {}
+        self._watched_until: dict[str, float] = {}
+        self._previews: dict[str, tuple[float, Preview]] = {}
         self._changed = threading.Condition()
 
     def publish(self, source: str, frames: Sequence[LabelledFrame]) -> int:
@@ -112,6 +114,33 @@ class MemoryStore:
         with self._changed:
             kept = self._known(source)
             return kept.state if self._clock() < kept.state_until else None
+
+    def next_end(self, source: str, from_s: float) -> float | None:
+        """As `ResultStore.next_end`."""
+        with self._changed:
+            ends = (_segment_span(closed)[1] for closed in self._known(source).segments)
+            return min((end for end in ends if end >= from_s), default=None)
+
+    def watch(self, source: str) -> None:
+        """As `ResultStore.watch`."""
+        with self._changed:
+            self._watched_until[source] = self._clock() + WATCH_S
+
+    def watched(self, sources: Sequence[str]) -> set[str]:
+        """As `ResultStore.watched`."""
+        with self._changed:
+            return {source for source in sources if self._clock() < self._watched_until.get(source, 0.0)}
+
+    def set_preview(self, source: str, preview: Preview) -> None:
+        """As `ResultStore.set_preview`."""
+        with self._changed:
+            self._previews[source] = (self._clock() + PREVIEW_S, preview)
+
+    def preview(self, source: str) -> Preview | None:
+        """As `ResultStore.preview`."""
+        with self._changed:
+            until, preview = self._previews.get(source, (0.0, None))
+            return preview if self._clock() < until else None
 
     def forget(self, source: str, from_s: float, to_s: float) -> int:
         """As `ResultStore.forget`."""

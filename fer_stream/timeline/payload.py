@@ -7,7 +7,8 @@ in NAME.frames.csv, which is what the models are good for: boxes 2, probabilitie
 from __future__ import annotations
 
 import json
-from typing import Any
+import math
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,14 +23,18 @@ from fer_stream.records import (
     LabelledFace,
     LabelledFrame,
     Quality,
+    QualityReason,
     source_of,
     unix_time,
 )
+from fer_stream.timeline.store import Preview
 
 VERSION = 1
 """Stands in every document as `v`. New names may be added to a version; none is removed or given another meaning."""
 
 _BOX, _PROB, _TIME = 2, 4, 6
+
+_MALFORMED = (KeyError, OverflowError, TypeError, ValueError)
 
 
 def frame_to_json(frame: LabelledFrame) -> str:
@@ -51,8 +56,10 @@ def frame_from_json(text: str | bytes) -> LabelledFrame:
     document = _from_json(text)
     try:
         faces = tuple(_read_face(face) for face in document["faces"])
-        return LabelledFrame(document["stream_id"], document["index"], document["time_s"], faces)
-    except (KeyError, TypeError, ValueError) as error:
+        return LabelledFrame(
+            _stream_id(document["stream_id"]), _whole(document["index"]), _number(document["time_s"]), faces
+        )
+    except _MALFORMED as error:
         raise CodecError(f"A frame in the store is malformed: {error!r}") from error
 
 
@@ -75,10 +82,12 @@ def segment_from_json(text: str | bytes) -> ClosedSegment:
     """The inverse of `segment_to_json`, but for the rounding. Raises `CodecError` where `text` is no segment."""
     found = _from_json(text)
     try:
-        segment = EmotionSegment(found["label"], found["start_s"], found["end_s"], found["mean_prob"])
-        return ClosedSegment(found["stream_id"], found["track_id"], segment)
-    except KeyError as error:
-        raise CodecError(f"A segment in the store has no {error}") from error
+        segment = EmotionSegment(
+            _text(found["label"]), _number(found["start_s"]), _number(found["end_s"]), _number(found["mean_prob"])
+        )
+        return ClosedSegment(_stream_id(found["stream_id"]), _whole(found["track_id"]), segment)
+    except _MALFORMED as error:
+        raise CodecError(f"A segment in the store is malformed: {error!r}") from error
 
 
 def gap_to_json(closed: ClosedGap) -> str:
@@ -98,17 +107,41 @@ def gap_from_json(text: str | bytes) -> ClosedGap:
     """The inverse of `gap_to_json`, but for the rounding. Raises `CodecError` where `text` is no gap."""
     found = _from_json(text)
     try:
-        stream_id = found["stream_id"]
-        return ClosedGap(stream_id, Gap(source_of(stream_id), found["start_s"], found["end_s"], found["reason"]))
-    except KeyError as error:
-        raise CodecError(f"A gap in the store has no {error}") from error
+        stream_id = _stream_id(found["stream_id"])
+        start_s, end_s = _number(found["start_s"]), _number(found["end_s"])
+        return ClosedGap(stream_id, Gap(source_of(stream_id), start_s, end_s, _text(found["reason"])))
+    except _MALFORMED as error:
+        raise CodecError(f"A gap in the store is malformed: {error!r}") from error
+
+
+def preview_to_bytes(preview: Preview) -> bytes:
+    """A picture: a line of JSON that says which, then the JPEG."""
+    head = {
+        "v": VERSION,
+        "stream_id": preview.stream_id,
+        "index": preview.index,
+        "width": preview.width,
+        "height": preview.height,
+    }
+    return _to_json(head).encode() + b"\n" + preview.jpeg
+
+
+def preview_from_bytes(message: bytes) -> Preview:
+    """The inverse of `preview_to_bytes`. Raises `CodecError` where `message` is no picture."""
+    head, _, jpeg = message.partition(b"\n")
+    found = _from_json(head)
+    try:
+        width, height = _whole(found["width"]), _whole(found["height"])
+        return Preview(_stream_id(found["stream_id"]), _whole(found["index"]), width, height, jpeg)
+    except _MALFORMED as error:
+        raise CodecError(f"A picture on its way is malformed: {error!r}") from error
 
 
 def start_at(text: str | bytes) -> float:
     """When the segment or gap in `text` began, in Unix seconds."""
     try:
-        return float(_from_json(text)["start_at"])
-    except (KeyError, TypeError, ValueError) as error:
+        return _number(_from_json(text)["start_at"])
+    except _MALFORMED as error:
         raise CodecError(f"A segment or gap in the store does not say when it began: {error!r}") from error
 
 
@@ -136,14 +169,45 @@ def _face(face: LabelledFace) -> dict[str, Any]:
 
 def _read_face(face: dict[str, Any]) -> LabelledFace:
     return LabelledFace(
-        track_id=face["track_id"],
+        track_id=_whole(face["track_id"]),
         xyxy=_array(face["xyxy"], 4),
-        confidence=face["confidence"],
-        quality=Quality(face["quality"], face["quality_reason"]),
+        confidence=_number(face["confidence"]),
+        quality=Quality(_number(face["quality"]), _reason(face["quality_reason"])),
         probs=_array(face["probs"], len(LABELS)),
         smoothed=_array(face["smoothed"], len(LABELS)),
-        label=face["label"],
+        label=_text(face["label"]),
     )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, received {type(value).__name__}")
+    return value
+
+
+def _stream_id(value: object) -> str:
+    stream_id = _text(value)
+    unix_time(stream_id, 0.0)
+    return stream_id
+
+
+def _reason(value: object) -> QualityReason:
+    # Not checked against those we know: a newer release may have others.
+    return cast(QualityReason, _text(value))
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"expected a whole number, received {type(value).__name__}")
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError(f"expected a number, received {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError("a number is not finite")
+    return float(value)
 
 
 def _rounded(array: F32, decimals: int) -> list[float]:
@@ -152,9 +216,9 @@ def _rounded(array: F32, decimals: int) -> list[float]:
 
 
 def _array(numbers: list[float], count: int) -> F32:
-    array = np.array(numbers, np.float32)
-    if array.shape != (count,):
-        raise ValueError(f"expected {count} numbers, received {array.shape}")
+    array = np.array([_number(number) for number in numbers], np.float32)
+    if array.shape != (count,) or not np.isfinite(array).all():
+        raise ValueError(f"expected {count} finite numbers")
     return array
 
 
@@ -170,7 +234,7 @@ def _to_json(document: dict[str, Any]) -> str:
 def _from_json(text: str | bytes) -> dict[str, Any]:
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise CodecError(f"Expected JSON in the store: {error}") from error
     version = document.get("v") if isinstance(document, dict) else None
     if version != VERSION:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, replace
 from typing import Any
@@ -19,6 +20,11 @@ class Visit:
         self.smoother = KernelSmoother(settings.smoothing_s)
         self._labeller = Labeller(settings)
         self._segmenter = Segmenter()
+
+    @property
+    def segment_start_s(self) -> float | None:
+        """Where the segment begins that is not closed yet; None while nothing is labelled."""
+        return self._segmenter.start_s
 
     def settle(self, known_until_s: float) -> list[EmotionSegment]:
         """Label what can be labelled; return the segments that end thereby."""
@@ -69,6 +75,14 @@ class Person:
     def present(self) -> bool:
         """Is a visit going on?"""
         return self._visit is not None
+
+    @property
+    def open_since_s(self) -> float:
+        """Media time from which on this person's timeline is not told yet; infinity where all of it is."""
+        if self._visit is None:
+            return math.inf
+        start_s = self._visit.segment_start_s
+        return self._first_s if start_s is None else start_s
 
     def see(self, prediction: Prediction) -> Sample:
         """Note one face; the sample gets its label when `settle` or `leave` come to it."""

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from redis.exceptions import ClusterCrossSlotError, OutOfMemoryError, RedisClusterException
 
-from fer_stream.errors import ConfigError, StoreFull
+from fer_stream.errors import ConfigError, QueueError, StoreFull
 from fer_stream.leases import Lease
 from fer_stream.records import ClosedGap, ClosedSegment, LabelledFrame, unix_time
 from fer_stream.redis_link import Client, Link
@@ -25,7 +25,8 @@ from fer_stream.timeline.payload import (
     segment_to_json,
     start_at,
 )
-from fer_stream.timeline.store import CameraState, Checkpoint, Retention, position_of
+from fer_stream.timeline.previews import Channel
+from fer_stream.timeline.store import WATCH_S, CameraState, Checkpoint, Preview, Retention, position_of
 
 SOURCES = "fer:store:sources"
 """Sorted set: the names of all sources, by the Unix time at which they were written last."""
@@ -50,6 +51,7 @@ class Keys:
         self.gaps = f"fer:store:{source}:gaps"
         self.state = f"fer:store:{source}:state"
         self.checkpoint = f"fer:store:{source}:checkpoint"
+        self.watched = f"fer:store:{source}:watched"
 
 
 def lease_key(shard: int) -> str:
@@ -70,6 +72,7 @@ class RedisStore:
         self._link = link
         self._lease = lease
         self._retention = retention or Retention()
+        self._pictures = Channel(link)
         self._refuse_cluster()
 
     def publish(self, source: str, frames: Sequence[LabelledFrame]) -> int:
@@ -152,6 +155,7 @@ class RedisStore:
         fields: list[Argument] = [
             *("up", int(state.up), "since", _number(state.since), "reason", state.reason or ""),
             *("text", state.text, "failures", state.failures),
+            *("width", state.width or 0, "height", state.height or 0),
         ]
         arguments = [source, ceil(self._retention.source_s), round(1000 * self._retention.state_s), *fields]
         self._link.run(scripts.STATE, [Keys(source).state, SOURCES], arguments)
@@ -168,7 +172,44 @@ class RedisStore:
             reason=found["reason"] or None,
             text=found["text"],
             failures=int(found["failures"]),
+            width=int(found.get("width", 0)) or None,
+            height=int(found.get("height", 0)) or None,
         )
+
+    def next_end(self, source: str, from_s: float) -> float | None:
+        """As `ResultStore.next_end`."""
+        segments = Keys(source).segments
+        found = self._link.call(
+            lambda client: cast(
+                list[tuple[bytes, float]],
+                client.zrangebyscore(segments, from_s, "+inf", start=0, num=1, withscores=True),
+            )
+        )
+        return found[0][1] if found else None
+
+    def watch(self, source: str) -> None:
+        """As `ResultStore.watch`, also at the server's memory limit."""
+        self._link.run(scripts.WATCH, [Keys(source).watched], [round(1000 * WATCH_S)])
+
+    def watched(self, sources: Sequence[str]) -> set[str]:
+        """As `ResultStore.watched`, in one round trip."""
+        if not sources:
+            return set()
+        keys = [Keys(source).watched for source in sources]
+        marks = self._link.call(lambda client: cast(list[bytes | None], client.mget(keys)))
+        return {source for source, mark in zip(sources, marks, strict=True) if mark is not None}
+
+    def set_preview(self, source: str, preview: Preview) -> None:
+        """As `ResultStore.set_preview`: a message, which the server does not keep at all."""
+        self._pictures.send(source, preview)
+
+    def preview(self, source: str) -> Preview | None:
+        """As `ResultStore.preview`."""
+        return self._pictures.newest(source)
+
+    def close(self) -> None:
+        """Listen for pictures no more. The link stays open."""
+        self._pictures.close()
 
     def forget(self, source: str, from_s: float, to_s: float) -> int:
         """As `ResultStore.forget`. A persistent server keeps what was erased in its file until it rewrites that."""
@@ -181,6 +222,17 @@ class RedisStore:
         if texts:
             erased += self._link.call(lambda client: client.zrem(keys.segments, *texts))
         return erased
+
+    def compact(self) -> bool:
+        """Have the server rewrite its append-only file, so that what was erased leaves the disk too.
+
+        False where it does not let us, or is at it already.
+        """
+        try:
+            self._link.call(lambda client: client.bgrewriteaof())
+        except QueueError:
+            return False
+        return True
 
     def _erase(self, stream: str, ids: list[bytes]) -> int:
         return self._link.call(lambda client: client.xdel(stream, *ids))
@@ -235,7 +287,7 @@ class RedisStore:
 def _is_cluster(client: Client) -> bool:
     """Whether keys of different hash slots may not meet in one script."""
     try:
-        client.eval(scripts.PROBE.text, 2, SOURCES, lease_key(0))
+        client.eval(scripts.PROBE.text, 2, "fer:store:probe:0", "fer:store:probe:1")
     except (ClusterCrossSlotError, RedisClusterException):
         return True
     return False

@@ -103,6 +103,11 @@ class Segmenter:
         self._start_s = 0.0
         self._prob_sum, self._count = 0.0, 0
 
+    @property
+    def start_s(self) -> float | None:
+        """Where the segment begins that is not closed yet; None before the first one."""
+        return None if self._last is None else self._start_s
+
     def push(self, samples: Sequence[Sample]) -> list[EmotionSegment]:
         """Take the next labelled samples; return the segments that they end."""
         ended = []

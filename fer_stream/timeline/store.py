@@ -14,6 +14,12 @@ from fer_stream.records import ClosedGap, ClosedSegment, LabelledFrame, epoch_ms
 START = "0"
 """The position before the first result of every source."""
 
+WATCH_S = 5.0
+"""For so long somebody is taken to look on: longer than a browser takes between two pictures."""
+
+PREVIEW_S = 2.0
+"""A picture that is older says nothing of now."""
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:
@@ -57,7 +63,8 @@ class Checkpoint:
 class CameraState:
     """How a camera is, since Unix time `since`. `reason` and `text` say why it is down, without any secret.
 
-    `failures` counts the connections that ended since the last picture.
+    `failures` counts the connections that ended since the last picture. `width` and `height` are those of its
+    pictures in px, as all boxes are, once there was one.
     """
 
     up: bool
@@ -65,6 +72,19 @@ class CameraState:
     reason: str | None = None
     text: str = ""
     failures: int = 0
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A small picture of a camera: `jpeg` shows frame `index`, whose own size is `width` × `height` px."""
+
+    stream_id: str
+    index: int
+    width: int
+    height: int
+    jpeg: bytes
 
 
 def position_of(frame: LabelledFrame) -> str:
@@ -137,6 +157,26 @@ class ResultStore(Protocol):
 
     def state(self, source: str) -> CameraState | None:
         """How the camera is; None where nobody said so lately, as when its capture is gone."""
+        ...
+
+    def next_end(self, source: str, from_s: float) -> float | None:
+        """When the first closed segment ends that ends at wall time `from_s` or later; None where there is none."""
+        ...
+
+    def watch(self, source: str) -> None:
+        """Say that somebody looks at `source`: previews are made for the next `WATCH_S` seconds."""
+        ...
+
+    def watched(self, sources: Sequence[str]) -> set[str]:
+        """Those of `sources` that somebody looks at."""
+        ...
+
+    def set_preview(self, source: str, preview: Preview) -> None:
+        """Show a picture to those who look. It is kept nowhere but in memory, and not for long."""
+        ...
+
+    def preview(self, source: str) -> Preview | None:
+        """The newest picture, if it is not older than `PREVIEW_S`. Never waits, so the first one may come later."""
         ...
 
     def forget(self, source: str, from_s: float, to_s: float) -> int:

@@ -322,6 +322,15 @@ def test_reading_the_journal_waits_for_something_new(rig: MakeRig) -> None:
     late.join()
 
 
+def test_a_journal_knows_its_positions_also_when_it_is_trimmed(rig: MakeRig) -> None:
+    queue = rig()
+    assert queue.journal.knows("door", START)
+    queue.journal.append([FrameMark(STREAM, index, float(index), 0) for index in range(3)])
+    last = queue.positions()[-1]
+    queue.journal.trim("door", last)
+    assert queue.journal.knows("door", last)
+
+
 def test_what_is_trimmed_is_gone_and_the_rest_stays(rig: MakeRig) -> None:
     queue = rig()
     marks = [FrameMark(STREAM, index, index / 5, 0) for index in range(5)]

@@ -18,7 +18,7 @@ from fer_stream.errors import ConfigError, LeaseLost, QueueError
 from fer_stream.leases import Lease
 from fer_stream.queues.codec import encode
 from fer_stream.queues.keys import GROUP, SHARDS, SOURCES, Keys, shard_of
-from fer_stream.queues.queue import START, Counts, Overflow, Redelivery
+from fer_stream.queues.queue import START, Counts, DeadReason, Overflow, Redelivery
 from fer_stream.queues.redis import RedisQueue
 from fer_stream.queues.redis_journal import RedisJournal
 from fer_stream.records import FaceCrop, FaceKey, FrameMark, Prediction
@@ -92,11 +92,14 @@ def test_a_worker_killed_in_mid_batch_loses_nothing_and_repeats_nothing(
 
 
 def test_dead_letters_hold_no_pixels(server: Server, link: Link, crop: MakeCrop) -> None:
-    queue = RedisQueue(link, redelivery=Redelivery(after_s=0.05, deliveries=1), idle_s=0.05)
+    told: list[DeadReason] = []
+    redelivery = Redelivery(after_s=0.05, deliveries=1)
+    queue = RedisQueue(link, redelivery=redelivery, idle_s=0.05, on_dead=told.append)
     queue.put([crop(5)])
     queue.take(1, 0)
     while not queue.counts(STREAM).dead:
         queue.take(1, 0)
+    assert told == ["deliveries"]
     with raw(server) as client:
         [(_, letter)] = client.xrange(DOOR.dead)
     assert letter[b"reason"] == b"deliveries"
@@ -109,13 +112,15 @@ def test_dead_letters_hold_no_pixels(server: Server, link: Link, crop: MakeCrop)
 def test_what_cannot_be_read_is_buried_and_the_others_come_through(
     server: Server, link: Link, crop: MakeCrop, what: bytes
 ) -> None:
-    queue = RedisQueue(link, idle_s=0.2)
+    told: list[DeadReason] = []
+    queue = RedisQueue(link, idle_s=0.2, on_dead=told.append)
     queue.put([crop(0)])
     with raw(server) as client:
         client.xadd(DOOR.crops, {"s": STREAM, "c": what})
     queue.put([crop(1)])
     assert [delivery.crop.key.frame_index for delivery in queue.take(8, 0)] == [0, 1]
     assert queue.counts(STREAM).dead == 1
+    assert told == ["unreadable"]
     with raw(server) as client:
         [(_, letter)] = client.xrange(DOOR.dead)
     assert letter[b"reason"] == b"unreadable"
@@ -216,6 +221,21 @@ def test_only_the_owner_of_the_lease_may_put_and_append(link: Link, server: Serv
     assert len(journal.read({"door": START}, 10, 0)) == 1
 
 
+def test_a_journal_that_a_server_lost_is_known_by_the_positions_it_cannot_have(link: Link, server: Server) -> None:
+    journal, mark = RedisJournal(link), FrameMark(STREAM, 0, 0.0, 0)
+    journal.append([mark])
+    [entry] = journal.read({"door": START}, 10, 0)
+    assert journal.knows("door", entry.position)
+    client = raw(server)
+    client.delete(DOOR.predictions)
+    assert not journal.knows("door", entry.position)
+    # As a server writes that begins anew with its clock an hour back.
+    milliseconds = int(entry.position.partition("-")[0])
+    client.xadd(DOOR.predictions, {"m": encode(mark)}, id=f"{milliseconds - 3_600_000}-0")
+    assert journal.read({"door": entry.position}, 10, 0) == []
+    assert not journal.knows("door", entry.position)
+
+
 def test_only_idle_workers_without_loans_are_removed(
     server: Server, link: Link, crop: MakeCrop, answer: Answer
 ) -> None:
@@ -231,6 +251,26 @@ def test_only_idle_workers_without_loans_are_removed(
         time.sleep(0.05)
         assert queue.tidy(idle_s=0.02) == 1
         assert [info["name"] for info in client.xinfo_consumers(DOOR.crops, GROUP)] == [b"busy"]
+
+
+def test_workers_are_counted_while_they_ask_even_where_nothing_comes(link: Link) -> None:
+    redelivery = Redelivery(after_s=0.5)
+    watcher = RedisQueue(link, redelivery=redelivery)
+    workers = [RedisQueue(link, redelivery=redelivery, idle_s=0.02) for _ in range(2)]
+
+    def ask_for(seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            for worker in workers:
+                assert worker.take(1, 0) == []
+
+    ask_for(0.1)
+    assert watcher.workers() == 0, "there is no source to ask for"
+    RedisJournal(link).append([FrameMark(STREAM, 0, 0.0, 0)])
+    ask_for(2)
+    assert watcher.workers() == 2
+    time.sleep(0.6)
+    assert watcher.workers() == 0
 
 
 def test_a_worker_signs_off(server: Server, link: Link, crop: MakeCrop) -> None:
@@ -377,6 +417,12 @@ def test_no_key_and_no_value_holds_the_password(
             assert b"canary" not in key + dump
 
 
+def test_a_source_that_shows_nobody_is_listed(link: Link) -> None:
+    journal = RedisJournal(link)
+    journal.append([FrameMark(STREAM, 0, 0.0, 0)])
+    assert [keys.source for keys in journal.directory.listed([0], fresh=True)] == ["door"]
+
+
 def test_a_user_with_the_documented_rights_can_do_everything(
     server: Server, link: Link, crop: MakeCrop, answer: Answer
 ) -> None:
@@ -400,6 +446,7 @@ def test_a_user_with_the_documented_rights_can_do_everything(
     assert queue.put([crop(frame) for frame in range(4)]) == 1
     first, *_ = queue.take(3, 0)
     queue.settle([(first, answer(first.crop))])
+    assert RedisQueue(narrow).workers() == 1
     deadline = time.monotonic() + 5
     while queue.counts(STREAM).open and time.monotonic() < deadline:
         queue.take(1, 0)

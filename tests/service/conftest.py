@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from threading import Event
 from typing import Any
+from urllib.parse import quote
 
-import av
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 
-from fer_stream import FileSettings, analyze
+from fer_stream import FileSettings, analyze, build
 from fer_stream.api import Analysis
 from fer_stream.config import DetectorSettings, LiveSettings
+from fer_stream.metrics import Metrics
 from fer_stream.queues.queue import Counts
 from fer_stream.queues.redis import RedisQueue
-from fer_stream.records import LabelledFrame
+from fer_stream.records import ClosedGap, FaceCrop, Gap, LabelledFrame, unix_time
 from fer_stream.redis_link import Link
 from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link
 from fer_stream.timeline.redis import RedisStore
+from fer_stream.timeline.store import START, position_of
 from fer_stream.writers.tables import rows, segment_document
 from fer_stream.yamlfile import load
 
@@ -54,8 +59,10 @@ class Service:
             "state_dir": str(self.state_dir),
             "files": {"folder": str(self.files)},
             "metrics": {"port": None},
+            "web": {"port": None},
             **settings,
         }
+        self.harm_folder = folder / "harm"
         self._started: list[subprocess.Popen[bytes]] = []
         self._links: list[Link] = []
         self.configure()
@@ -75,9 +82,20 @@ class Service:
 
     def run(self, *command: str) -> subprocess.Popen[bytes]:
         """Start a process, whose output and that of its children goes to the log."""
+        path = os.pathsep.join(filter(None, (str(self.harm_folder), os.environ.get("PYTHONPATH"))))
         with self.log.open("ab") as log:
-            self._started.append(subprocess.Popen(command, stdout=log, stderr=log))
+            self._started.append(
+                subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path})
+            )
         return self._started[-1]
+
+    def harm(self, role: str, program: str) -> None:
+        """Let every process of `role` run `program` before anything else. For one role of a service."""
+        self.harm_folder.mkdir(exist_ok=True)
+        (self.harm_folder / "sitecustomize.py").write_text(
+            f"import sys\nif {{'worker', {role!r}}} <= set(sys.orig_argv):\n    import harm\n"
+        )
+        (self.harm_folder / "harm.py").write_text(program)
 
     def children(self, role: str) -> list[int]:
         """The processes of `role` that belong to these settings, however they were started."""
@@ -100,9 +118,9 @@ class Service:
         subprocess.run(["kill", f"-{number}", str(process)], check=True)
         return process
 
-    def stop(self) -> list[int]:
-        """SIGTERM to everything that was started; their exit codes. It must all be over within 10 s."""
-        deadline_s = time.monotonic() + 10
+    def stop(self, within_s: float = 60) -> list[int]:
+        """SIGTERM to everything that was started; their exit codes."""
+        deadline_s = time.monotonic() + within_s
         for process in self._started:
             process.terminate()
         codes = [process.wait(max(0.0, deadline_s - time.monotonic())) for process in self._started]
@@ -122,6 +140,12 @@ class Service:
 
     def said(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
+
+    def betrays(self, secret: str, *more: bytes) -> list[bytes]:
+        """The forms in which a password is in the log, in the files, or in what else is given."""
+        files = [path.read_bytes() for path in self.files.rglob("*") if path.is_file()]
+        everything = b"\n".join([self.said().encode(), *files, *more])
+        return [form for form in forms(secret) if form in everything]
 
     # What others see
 
@@ -145,7 +169,7 @@ class Service:
     def store(self) -> RedisStore:
         return open_store(self.store_link, load(self.config, LiveSettings))
 
-    def wait(self, what: Callable[[], Any], within_s: float = 60) -> float:
+    def wait(self, what: Callable[[], Any], within_s: float = 120) -> float:
         """Wait until `what` holds; how many seconds it took."""
         began_s = time.monotonic()
         while not what():
@@ -163,6 +187,56 @@ class Service:
 
     def results(self, source: str) -> list[LabelledFrame]:
         return self.store.results(source, "0", 100_000, 0)
+
+    def newest(self, source: str) -> str:
+        """The position of the newest result."""
+        latest = self.store.latest(source)
+        return position_of(latest) if latest else START
+
+    def more_results(self, source: str, within_s: float = 120) -> float:
+        """Wait for results that are newer than those there are; how many seconds it took."""
+        before = self.newest(source)
+        return self.wait(lambda: self.newest(source) != before, within_s)
+
+    def reason(self, source: str) -> str | None:
+        """Why the camera is down; `up` where it is not, None where nobody knows."""
+        state = self.store.state(source)
+        return None if state is None else "up" if state.up else state.reason
+
+    def gaps(self, source: str) -> list[tuple[str, float, float]]:
+        """The gaps with their Unix times, the same in the store and in the file."""
+
+        def stored() -> list[ClosedGap]:
+            return self.store.gaps(source, 0, FOREVER)
+
+        def written() -> list[tuple[str, float, float]]:
+            return [(line["reason"], line["start_s"], line["end_s"]) for line in self.lines(source, "gap")]
+
+        self.wait(lambda: written() == [_rounded(one.gap) for one in stored()])
+        return [
+            (one.gap.reason, unix_time(one.stream_id, one.gap.start_s), unix_time(one.stream_id, one.gap.end_s))
+            for one in stored()
+        ]
+
+    def holes(self, source: str, longest_s: float = 1.5) -> list[tuple[float, float]]:
+        """Where nobody can tell why there are no results: more than `longest_s` without any, and no gap there."""
+        gaps = self.gaps(source)
+        times = [unix_time(frame.stream_id, frame.time_s) for frame in self.results(source)]
+        silences = [(last, first) for last, first in pairwise(times) if first - last > longest_s]
+        return [
+            (last, first)
+            for last, first in silences
+            if first - last - sum(max(0.0, min(first, end) - max(last, start)) for _, start, end in gaps) > longest_s
+        ]
+
+    def nothing_is_twice(self, source: str) -> bool:
+        """Does every frame and person have one row, every frame one result, every segment one line?"""
+        rows = [(*row.split(",")[:3], row.rsplit(",", 2)[1]) for row in self.dated_rows(source)]
+        results = [position_of(frame) for frame in self.results(source)]
+        lines = [(line["stream_id"], line["person"], line["start_s"]) for line in self.lines(source, "segment")]
+        stored = self.store.segments(source, 0, FOREVER)
+        kept = [(one.stream_id, one.track_id, round(one.segment.start_s, 6)) for one in stored]
+        return all(len(set(found)) == len(found) for found in (rows, results, lines, kept)) and bool(rows)
 
     def segments(self, source: str) -> list[Segment]:
         """The closed segments in the store."""
@@ -193,13 +267,26 @@ class Service:
         return sorted(_segment(line["person"], line) for line in self.lines(source, "segment"))
 
 
+def _rounded(gap: Gap) -> tuple[str, float, float]:
+    return gap.reason, round(gap.start_s, 6), round(gap.end_s, 6)
+
+
 def _segment(person: int, document: dict[str, Any]) -> Segment:
     return person, document["label"], document["start_s"], document["end_s"], document["mean_prob"]
 
 
+def forms(secret: str) -> list[bytes]:
+    """How a password may look: itself, in a URL, in an HTTP header, in JSON, and the part after its @."""
+    header = b64encode(f"viewer:{secret}".encode())
+    return [secret.encode(), quote(secret, safe="").encode(), header, secret.rpartition("@")[2].encode()]
+
+
 @pytest.fixture
-def service(yunet_weights: Path) -> Iterator[Callable[..., Service]]:
-    """Makes services that are not started yet: `service(sources={…}, workers={…})`."""
+def service(yunet_weights: Path, canary: str) -> Iterator[Callable[..., Service]]:
+    """Makes services that are not started yet: `service(sources={…}, workers={…})`.
+
+    Whatever happens to them, the canary password is in none of their logs and files.
+    """
     services: list[Service] = []
     folders: list[Path] = []
 
@@ -213,8 +300,10 @@ def service(yunet_weights: Path) -> Iterator[Callable[..., Service]]:
     yield make
     for each in services:
         each.end()
+    betrayed = [form for each in services for form in each.betrays(canary)]
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+    assert not betrayed
 
 
 class Truth:
@@ -260,18 +349,15 @@ def truth(clips: Path, yunet_weights: Path) -> Callable[[str], Truth]:
 
 
 @pytest.fixture(scope="session")
-def film(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four seconds of two faces, 480×270 px, as cameras send them: raw H.264, one slice a picture, no B-frames."""
-    path = tmp_path_factory.mktemp("film") / "face.h264"
-    with av.open(str(clips / "two_faces.mp4")) as clip, av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=15)
-        stream.width, stream.height, stream.pix_fmt = 480, 270, "yuv420p"
-        stream.codec_context.gop_size = 5
-        stream.codec_context.thread_count = 1
-        stream.options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "sliced-threads=0:scenecut=0"}
-        for index, frame in enumerate(clip.decode(video=0)):
-            picture = frame.reformat(480, 270, "yuv420p")
-            picture.pts, picture.time_base = index, Fraction(1, 15)
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-    return path
+def faces(clips: Path, yunet_weights: Path) -> Callable[[str], list[FaceCrop]]:
+    """`faces(name of a clip)`: what a capture cuts out of it, in order."""
+
+    def find(name: str) -> list[FaceCrop]:
+        settings, metrics = FileSettings(), Metrics(CollectorRegistry())
+        source = build.open_file(clips / f"{name}.mp4", name=name, epoch_ms=1, fps=None, threads=1)
+        detector = build.make_detector(DetectorSettings(kind="yunet", weights=yunet_weights))
+        follower = build.make_follower(source, detector, settings, metrics)
+        told = [item for frame in source.frames() for item in follower.follow(frame)]
+        return [item for item in (*told, *follower.finish()) if isinstance(item, FaceCrop)]
+
+    return find

@@ -6,8 +6,9 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from fer_stream.timeline.store import START, position_of
+from fer_stream.records import unix_time
 
 if TYPE_CHECKING:
     from tests.conftest import Camera
@@ -23,37 +24,6 @@ def source(camera: Camera, **settings: Any) -> dict[str, Any]:
     return {"url": camera.url(), **PATIENCE, **settings}
 
 
-def newest(live: Service, name: str) -> str:
-    latest = live.store.latest(name)
-    return position_of(latest) if latest else START
-
-
-def more_results(live: Service, name: str, within_s: float = 60) -> float:
-    """Wait for results of a source that are newer than those it has; how many seconds it took."""
-    before = newest(live, name)
-    return live.wait(lambda: newest(live, name) != before, within_s)
-
-
-def reason(live: Service, name: str) -> str | None:
-    """Why the camera is down; `up` where it is not, None where nobody knows."""
-    state = live.store.state(name)
-    return None if state is None else "up" if state.up else state.reason
-
-
-def gaps(live: Service, name: str) -> list[tuple[str, float, float]]:
-    """The gaps of a source in the store, which must stand in its file too."""
-    found = [(one.gap.reason, one.gap.start_s, one.gap.end_s) for one in live.store.gaps(name, 0, FOREVER)]
-    live.wait(lambda: len(live.lines(name, "gap")) >= len(found))
-    assert [(line["reason"], line["start_s"], line["end_s"]) for line in live.lines(name, "gap")] == found
-    return found
-
-
-def nothing_twice(live: Service, name: str) -> bool:
-    """Does every frame and person have one row at the most?"""
-    rows = [(*row.split(",")[:3], row.rsplit(",", 2)[1]) for row in live.dated_rows(name)]
-    return len(set(rows)) == len(rows) > 0
-
-
 def test_one_camera_is_killed_another_comes_late(
     service: Callable[..., Service], rtsp_camera: Callable[..., Camera], film: Path
 ) -> None:
@@ -64,30 +34,71 @@ def test_one_camera_is_killed_another_comes_late(
     live.serve()
     live.wait_for_servers()
     for name in ("front", "back"):
-        live.wait(lambda name=name: live.stream_id(name) and reason(live, name) == "up")  # type: ignore[misc]
-    live.wait(lambda: reason(live, "late") == "refused")
+        live.wait(lambda name=name: live.stream_id(name) and live.reason(name) == "up")  # type: ignore[misc]
+    live.wait(lambda: live.reason("late") == "refused")
     assert live.store.latest("late") is None
     cameras["late"].start()
-    print(f"absent at start: first result {more_results(live, 'late'):.1f} s after the camera was there")
+    print(f"absent at start: first result {live.more_results('late'):.1f} s after the camera was there")
     epochs = {name: live.stream_id(name) for name in cameras}
 
     cameras["back"].kill()
-    noticed_s = live.wait(lambda: reason(live, "back") in ("ended", "network", "refused"))
-    more_results(live, "front")
+    noticed_s = live.wait(lambda: live.reason("back") in ("ended", "network", "refused"))
+    live.more_results("front")
     cameras["back"].start()
-    recovered_s = more_results(live, "back")
+    recovered_s = live.more_results("back")
     print(f"killed: its state says so after {noticed_s:.1f} s; first result {recovered_s:.1f} s after it was back")
-    live.wait(lambda: reason(live, "back") == "up" and live.store.gaps("back", 0, FOREVER))
-    ((why, start_s, end_s),) = gaps(live, "back")
+    live.wait(lambda: live.reason("back") == "up" and live.store.gaps("back", 0, FOREVER))
+    ((why, start_s, end_s),) = live.gaps("back")
     assert (why in ("ended", "network"), start_s < end_s) == (True, True)
     live.wait(lambda: live.store.gaps("late", 0, FOREVER))
-    ((why, start_s, _),) = gaps(live, "late")
-    assert (why, start_s) == ("refused", 0)
-    assert gaps(live, "front") == []
+    ((why, start_s, _),) = live.gaps("late")
+    assert (why, start_s) == ("refused", unix_time(epochs["late"], 0))
+    assert [live.holes(name) for name in cameras] == [[], [], []]
+    assert live.gaps("front") == []
 
     assert {name: live.stream_id(name) for name in cameras} == epochs
+    assert all(live.nothing_is_twice(name) for name in cameras)
     assert live.stop() == [0]
-    assert all(nothing_twice(live, name) for name in cameras)
+
+
+def test_odd_cameras_cost_nobody_else_anything(
+    service: Callable[..., Service], rtsp_camera: Callable[..., Camera], film: Path, small_film: Path, canary: str
+) -> None:
+    cameras = {
+        "jumps": rtsp_camera((film,), "--pts-back-every-s", "0.5"),
+        "zero": rtsp_camera((film,), "--pts-zero"),
+        "lossy": rtsp_camera((film,), "--lose-packets", "0.02"),
+        "resized": rtsp_camera((small_film, film)),
+        "locked": rtsp_camera((film,), "--user", "viewer", "--password", "another"),
+    }
+    user = f"viewer:{quote(canary, safe='')}@"
+    sources = {name: source(camera, fps=5, url=camera.url(user)) for name, camera in cameras.items()}
+    sources["lossy"]["transport"] = "udp"
+    live = service(sources=sources)
+    for camera in cameras.values():
+        camera.start()
+    live.serve()
+    live.wait_for_servers()
+    seen = cameras.keys() - {"locked"}
+    for name in seen:
+        live.wait(lambda name=name: len(live.results(name)) > 30)  # type: ignore[misc]
+    live.wait(lambda: live.reason("locked") == "unauthorized")
+    assert live.store.latest("locked") is None
+    for name in seen:
+        results = live.results(name)
+        times = [frame.time_s for frame in results]
+        assert len({frame.stream_id for frame in results}) == 1
+        assert times == sorted(times)
+        # A time that is kept: five pictures a second, whatever the camera says of its own.
+        assert (len(times) - 1) / (times[-1] - times[0]) < 6
+        assert any(frame.faces for frame in results)
+        assert live.holes(name) == []
+        assert live.nothing_is_twice(name)
+    # Boxes are those of either size of the picture.
+    widths = {int(face.xyxy[2] - face.xyxy[0]) for frame in live.results("resized") for face in frame.faces}
+    print(f"widths of faces while the picture changes its size: {min(widths)} to {max(widths)} px")
+    assert max(widths) > 1.5 * min(widths)
+    assert live.stop() == [0]
 
 
 def test_a_camera_falls_silent_and_the_service_ends_while_a_read_hangs(
@@ -97,15 +108,15 @@ def test_a_camera_falls_silent_and_the_service_ends_while_a_read_hangs(
     live = service(sources={"front": source(camera, stall_s=3, open_timeout_s=5)})
     live.serve()
     live.wait_for_servers()
-    live.wait(lambda: reason(live, "front") == "up")
+    live.wait(lambda: live.reason("front") == "up" and live.stream_id("front"))
     epoch = live.stream_id("front")
     camera.freeze()
-    noticed_s = live.wait(lambda: reason(live, "front") == "stalled")
+    noticed_s = live.wait(lambda: live.reason("front") == "stalled")
     camera.thaw()
-    recovered_s = more_results(live, "front")
+    recovered_s = live.more_results("front")
     print(f"silent: its state says so after {noticed_s:.1f} s; first result {recovered_s:.1f} s after it went on")
-    live.wait(lambda: reason(live, "front") == "up" and live.store.gaps("front", 0, FOREVER))
-    assert [why for why, _, _ in gaps(live, "front")] == ["stalled"]
+    live.wait(lambda: live.reason("front") == "up" and live.store.gaps("front", 0, FOREVER))
+    assert [why for why, _, _ in live.gaps("front")] == ["stalled"]
     assert live.stream_id("front") == epoch
     camera.freeze()
     assert live.stop() == [0]
@@ -138,10 +149,10 @@ def test_sighup_changes_the_sources_concerned_and_no_other(
     serve.send_signal(signal.SIGHUP)
     live.wait(lambda: live.stream_id("comes"))
     live.wait(lambda: live.stream_id("changes") != epochs["changes"])
-    last = newest(live, "goes")
+    last = live.newest("goes")
     for name in ("stays", "changes", "comes"):
-        more_results(live, name)
-    assert newest(live, "goes") == last
+        live.more_results(name)
+    assert live.newest("goes") == last
     assert live.stream_id("stays") == epochs["stays"]
     assert live.store.gaps("stays", 0, FOREVER) == []
     assert live.children("capture") == capture

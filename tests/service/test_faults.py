@@ -13,13 +13,31 @@ import pytest
 
 from fer_stream.queues.embedded import EmbeddedServer
 from fer_stream.queues.keys import GROUP, Keys
-from fer_stream.timeline.redis import lease_key
 
 if TYPE_CHECKING:
     from tests.service.conftest import Service, Truth
 
 NAME = "clip"
 CAPACITY = 64
+
+
+DIES_AT_A_COMMIT = """
+import os, signal
+from fer_stream.timeline.redis import RedisStore
+commit, life, seen = RedisStore.commit, int(os.environ["FER_STREAM_OWNER"].rpartition(":")[2]), []
+
+def harmed(self, source, checkpoint, *what):
+    if checkpoint.files not in seen:
+        seen.append(checkpoint.files)
+    rows_since_last = len(seen) == 3
+    if rows_since_last and life == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    commit(self, source, checkpoint, *what)
+    if rows_since_last and life == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+RedisStore.commit = harmed
+"""
 
 
 def on_loan(live: Service) -> int:
@@ -66,26 +84,25 @@ def test_a_worker_killed_in_mid_batch_loses_nothing(
     assert live.stop() == [0]
 
 
-def test_a_timeline_killed_again_and_again_writes_everything_once(
+def test_a_timeline_killed_before_after_and_between_commits_writes_everything_once(
     service: Callable[..., Service], truth: Callable[[str], Truth], clips: Path
 ) -> None:
     expected = truth("one_face_crying")
     live = service(sources={NAME: {"url": str(clips / "one_face_crying.mp4"), "pace": "realtime"}})
+    live.harm("timeline", DIES_AT_A_COMMIT)
     live.serve()
     live.wait_for_servers()
-    for attempt in range(3):
+    for deaths, moment in enumerate(("between write and commit", "after a commit", "at any moment"), 1):
+        if deaths == 3:
+            live.more_results(NAME)
+            live.tell("timeline", signal.SIGKILL)
+        live.wait(lambda deaths=deaths: live.said().count("timeline ended with code -9") == deaths)  # type: ignore[misc]
         written = len(live.rows(NAME))
-        live.wait(lambda written=written: len(live.rows(NAME)) > written)  # type: ignore[misc]
-        live.tell("timeline", signal.SIGKILL)
-        shown = len(live.results(NAME))
-        if attempt:
-            # Once is enough to wait until the lease of a dead process has run out.
-            live.store_link.call(lambda client: client.delete(lease_key(0)))
-        back_s = live.wait(lambda shown=shown: len(live.results(NAME)) > shown)  # type: ignore[misc]
-        how = "was given back" if attempt else "had to run out"
-        print(f"timeline killed after row {written}: back after {back_s:.1f} s, its lease {how}")
+        assert written > 0
+        print(f"timeline killed {moment}, {written} rows written: back after {live.more_results(NAME):.1f} s")
     live.wait(lambda: expected.is_told_by(live, NAME))
     expected.check(live, NAME)
+    assert live.nothing_is_twice(NAME)
     assert live.stop() == [0]
 
 
@@ -119,11 +136,11 @@ def test_a_second_timeline_stands_by_and_takes_over(
 def test_a_killed_capture_begins_a_new_epoch(
     service: Callable[..., Service], truth: Callable[[str], Truth], clips: Path
 ) -> None:
-    expected = truth("two_faces")
-    live = service(sources={NAME: {"url": str(clips / "two_faces.mp4"), "pace": "realtime"}})
+    expected = truth("leave_and_return")
+    live = service(sources={NAME: {"url": str(clips / "leave_and_return.mp4"), "pace": "realtime"}})
     live.serve()
     live.wait_for_servers()
-    live.wait(lambda: len(live.results(NAME)) > 10)
+    live.wait(lambda: len(live.results(NAME)) > 60)
     old = live.stream_id(NAME)
     before = live.tell("capture", signal.SIGKILL)
     began_s = live.wait(lambda: live.stream_id(NAME) != old)
@@ -131,6 +148,9 @@ def test_a_killed_capture_begins_a_new_epoch(
     print(f"capture killed: first result of the new epoch {began_s:.1f} s later")
     counts = live.queue.counts(old)
     assert (counts.open, counts.dropped, counts.dead) == (0, 0, 0)
+    live.wait(lambda: live.gaps(NAME))
+    ((why, start, end),) = live.gaps(NAME)
+    assert (why, start < end) == ("restart", True)
     # The file plays again from its beginning, so the rows of its new epoch are those of the whole file.
     live.wait(lambda: live.rows(NAME)[-len(expected.rows) :] == expected.rows)
     cut_off = live.rows(NAME)[: -len(expected.rows)]
@@ -139,10 +159,10 @@ def test_a_killed_capture_begins_a_new_epoch(
     results = live.results(NAME)
     assert len({(frame.stream_id, frame.index) for frame in results}) == len(results)
     live.wait(lambda: len(live.segments(NAME)) > len(expected.segments))
+    live.wait(lambda: live.written_segments(NAME) == live.segments(NAME))
     segments = live.lines(NAME, "segment")
     assert {line["stream_id"] for line in segments} == {old, live.stream_id(NAME)}
     assert len({(line["stream_id"], line["person"], line["start_s"]) for line in segments}) == len(segments)
-    assert live.written_segments(NAME) == live.segments(NAME)
     assert live.stop() == [0]
 
 
@@ -166,9 +186,13 @@ def test_a_private_server_that_dies_is_started_again(
         # What the queue held in memory is gone with it; the store has written all down.
         live.wait(lambda: expected.is_told_by(live, NAME))
         expected.check(live, NAME)
+    else:
+        # The file is played again from its beginning, in an epoch of its own.
+        live.wait(lambda: [why for why, _, _ in live.gaps(NAME)] == ["restart"])
+    assert len({frame.stream_id for frame in live.results(NAME)}) == (2 if role == "queue" else 1)
+    assert len(live.gaps(NAME)) == (1 if role == "queue" else 0)
+    assert live.nothing_is_twice(NAME)
     assert live.stop() == [0]
-    rows = live.dated_rows(NAME)
-    assert len(set(rows)) == len(rows)
 
 
 def test_nothing_outlives_a_service_that_is_killed(service: Callable[..., Service], clips: Path) -> None:

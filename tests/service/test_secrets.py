@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,12 +13,6 @@ import redis
 if TYPE_CHECKING:
     from tests.conftest import Camera
     from tests.service.conftest import Service
-
-
-def forms(secret: str) -> list[bytes]:
-    """How a password may look: itself, in a URL, in an HTTP header, in JSON, and the part after its @."""
-    header = b64encode(f"viewer:{secret}".encode())
-    return [secret.encode(), quote(secret, safe="").encode(), header, secret.rpartition("@")[2].encode()]
 
 
 def contents(client: redis.Redis) -> Iterator[bytes]:
@@ -78,9 +71,8 @@ def test_no_password_anywhere(
         kept = [*contents(queue), *contents(store)]
         assert live.stop() == [0]
         kept += [*contents(queue), *contents(store)]
-    written = [path.read_bytes() for path in live.files.rglob("*") if path.is_file()]
+    written = [path for path in live.files.rglob("*") if path.is_file()]
     assert any(b"fer_camera_up" in page for page in seen)
     assert (len(kept) > 20, len(written) > 0) == (True, True)
-    everything = b"\n".join([live.log.read_bytes(), *seen, *kept, *written])
-    print(f"searched {len(everything):,} bytes of logs, metrics, keys, values and files")
-    assert not [form for form in forms(canary) if form in everything]
+    print(f"searched {sum(map(len, (*seen, *kept))):,} bytes of metrics, keys and values, and all logs and files")
+    assert not live.betrays(canary, *seen, *kept)

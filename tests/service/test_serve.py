@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ ROLES = ("capture", "recognize", "timeline")
 def test_files_through_serve_are_files_through_run(
     service: Callable[..., Service], truth: Callable[[str], Truth], clips: Path
 ) -> None:
-    names = ["two_faces", "leave_and_return"]
+    names = ["two_faces", "leave_and_return", "no_face"]
     live = service(
         sources={name: {"url": str(clips / f"{name}.mp4"), "pace": "fast"} for name in names},
         workers={"recognize": 2},
@@ -32,6 +33,18 @@ def test_files_through_serve_are_files_through_run(
         live.wait(lambda name=name: truths[name].is_told_by(live, name))  # type: ignore[misc]
     for name in names:
         truths[name].check(live, name)
+    assert live.stop() == [0]
+
+
+def test_a_sighup_at_the_very_start_ends_no_process(service: Callable[..., Service], clips: Path) -> None:
+    live = service(sources={"clip": {"url": str(clips / "two_faces.mp4"), "pace": "realtime"}})
+    serve = live.serve()
+    live.wait(lambda: live.children("timeline"))
+    live.configure(sources={"other": {"url": str(clips / "no_face.mp4"), "pace": "realtime"}})
+    serve.send_signal(signal.SIGHUP)
+    live.wait_for_servers()
+    live.wait(lambda: live.stream_id("other"))
+    assert "ended with code" not in live.said()
     assert live.stop() == [0]
 
 
@@ -79,5 +92,5 @@ def test_serve_ends_in_time_when_its_queue_is_gone(
     server.kill()
     server.wait()
     live.wait(lambda: "is away" in live.said())
-    assert live.stop() == [0]
+    assert live.stop(within_s=10) == [0]
     assert not any(live.children(role) for role in ROLES)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from fer_stream.config import TimelineSettings
-from fer_stream.queues.queue import Entry
+from fer_stream.errors import LeaseLost
+from fer_stream.queues.queue import START, Entry
 from fer_stream.records import LABELS, FaceKey, FrameMark, Prediction, Quality
 from fer_stream.timeline.keeper import TimelineKeeper
 from fer_stream.timeline.memory import MemoryStore
@@ -96,6 +97,30 @@ def test_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
     feed(keeper, [Entry(SOURCE, "1-1", None), *entries(1, 3)])
     assert keeper.unreadable == 1
     assert keeper.positions == {SOURCE: "3-2"}
+
+
+def test_who_lost_the_timelines_touches_no_file(tmp_path: Path) -> None:
+    ours = [True]
+    store, files = MemoryStore(), RollingTables(tmp_path, retention_days=None, clock=time.time)
+    keeper = TimelineKeeper(
+        store, files, settings=TimelineSettings(), lateness_s=lambda _: math.inf, owns=lambda: ours[0]
+    )
+    keeper.open(SOURCE)
+    feed(keeper, entries(0, 60))
+    before = written(tmp_path)
+    ours[0] = False
+    with pytest.raises(LeaseLost, match="nothing more was written"):
+        feed(keeper, entries(60, 120))
+    with pytest.raises(LeaseLost):
+        keeper.commit()
+    assert written(tmp_path) == before
+
+
+def test_a_journal_that_began_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
+    keeper = make(MemoryStore(), tmp_path)
+    feed(keeper, entries(0, 3))
+    keeper.start_over(SOURCE)
+    assert keeper.positions == {SOURCE: START}
 
 
 def test_a_full_disk_stops_the_files_and_not_the_service(

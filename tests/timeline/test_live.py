@@ -23,7 +23,7 @@ from fer_stream.records import (
     Prediction,
     Quality,
 )
-from fer_stream.timeline.live import Message, SourceTimeline
+from fer_stream.timeline.live import Message, SourceTimeline, stream_id_of_state
 
 FPS = 10.0
 LATENESS_S = 2.0
@@ -135,6 +135,35 @@ def test_an_outage_is_told() -> None:
     outage = Gap("door", 1.0, 4.0, "stalled")
     timeline.add([*film("happy", 10), outage])
     assert timeline.news().gaps == [ClosedGap(stream(1), outage)]
+
+
+def test_an_outage_that_is_told_twice_is_one() -> None:
+    timeline = make()
+    outages = [Gap("door", 1.0, 4.0, "stalled"), Gap("door", 5.0, 6.0, "ended")]
+    timeline.add([*film("happy", 10), outages[0], outages[0]])
+    found = timeline.news().gaps
+    again = make()
+    again.restore(timeline.state())
+    again.add([outages[0], outages[1]])
+    assert [one.gap for one in [*found, *again.news().gaps]] == outages
+
+
+@pytest.mark.parametrize(("epoch_ms", "end_s"), [(5001, 5.0), (2, 0.9)])
+def test_an_epoch_that_was_cut_off_ends_in_a_gap(epoch_ms: int, end_s: float) -> None:
+    timeline = make()
+    timeline.add([*film("happy", 10), *film("sad", 1, epoch=epoch_ms)])
+    assert timeline.news().gaps == [ClosedGap(stream(1), Gap("door", 0.9, end_s, "restart"))]
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_an_epoch_that_ended_leaves_no_gap(closed: bool) -> None:
+    timeline = make()
+    timeline.add([*film("happy", 10), EndOfStream(stream(1), 0.9, 10, 10)])
+    if closed:
+        timeline.settle(timeline.horizon(None))
+    timeline.add(film("sad", 1, epoch=5001))
+    assert timeline.news().gaps == []
+    assert stream_id_of_state(timeline.state()) == stream(5001)
 
 
 Out = tuple[list[tuple[int, list[tuple[int, str]]]], list[ClosedSegment]]

@@ -15,7 +15,16 @@ from fer_stream.redis_link import Link, open_link
 from fer_stream.timeline.memory import MemoryStore
 from fer_stream.timeline.payload import frame_to_json
 from fer_stream.timeline.redis import RedisStore
-from fer_stream.timeline.store import START, CameraState, Checkpoint, ResultStore, Retention, position_of
+from fer_stream.timeline.store import (
+    PREVIEW_S,
+    START,
+    CameraState,
+    Checkpoint,
+    Preview,
+    ResultStore,
+    Retention,
+    position_of,
+)
 
 MakeFrame = Callable[..., LabelledFrame]
 MakeSegment = Callable[..., ClosedSegment]
@@ -29,6 +38,7 @@ CHECKPOINT = Checkpoint("1767225600000-3", b"\x00\xff state", {"door/2026-01-01.
 def make_store(request: pytest.FixtureRequest) -> Iterator[MakeStore]:
     """Makes an empty store with the retention that a test wants."""
     links: list[Link] = []
+    stores: list[RedisStore] = []
 
     def make(retention: Retention | None = None) -> ResultStore:
         if request.param == "memory":
@@ -37,9 +47,12 @@ def make_store(request: pytest.FixtureRequest) -> Iterator[MakeStore]:
         with redis.Redis.from_url(url) as client:
             client.flushall()
         links.append(open_link(url, patience_s=5))
-        return RedisStore(links[-1], retention=retention)
+        stores.append(RedisStore(links[-1], retention=retention))
+        return stores[-1]
 
     yield make
+    for store in stores:
+        store.close()
     for link in links:
         link.close()
 
@@ -215,11 +228,49 @@ def test_the_state_of_a_camera_is_forgotten_when_nobody_repeats_it(make_store: M
     store.set_state("door", down)
     assert store.state("door") == down
     assert store.sources() == ["door"]
-    up = CameraState(True, 1767225601.5)
+    up = CameraState(True, 1767225601.5, width=1920, height=1080)
     store.set_state("door", up)
     assert store.state("door") == up
     time.sleep(0.6)
     assert store.state("door") is None
+
+
+def test_the_end_of_the_next_segment_is_found(store: ResultStore, segment: MakeSegment, epoch: int) -> None:
+    assert store.next_end("door", 0) is None
+    store.commit("door", CHECKPOINT, [segment(0, 30), segment(1, 2), segment(40, 41)], [])
+    first, second, third = (unix_time(f"door@{epoch}", time_s) for time_s in (2, 30, 41))
+    assert store.next_end("door", 0) == pytest.approx(first, abs=1e-5)
+    assert store.next_end("door", first + 0.1) == pytest.approx(second, abs=1e-5)
+    assert store.next_end("door", second + 0.1) == pytest.approx(third, abs=1e-5)
+    assert store.next_end("door", third + 0.1) is None
+    assert store.next_end("yard", 0) is None
+
+
+def test_who_is_looked_at_is_known(store: ResultStore) -> None:
+    assert store.watched([]) == set()
+    assert store.watched(["door", "yard"]) == set()
+    store.watch("door")
+    store.watch("door")
+    assert store.watched(["door", "yard"]) == {"door"}
+    assert store.watched(["yard"]) == set()
+    assert store.sources() == []
+
+
+def test_the_newest_picture_is_shown_for_a_while(store: ResultStore) -> None:
+    assert store.preview("door") is None
+    jpeg = bytes(range(256)) * 100
+    sent = [Preview("door@1", index, 1280, 720, jpeg) for index in range(2)]
+    deadline = time.monotonic() + 10
+    while (seen := store.preview("door")) is None:
+        assert time.monotonic() < deadline
+        store.set_preview("door", sent[0])
+    assert seen == sent[0]
+    store.set_preview("door", sent[1])
+    while store.preview("door") != sent[1]:
+        assert time.monotonic() < deadline
+    assert store.preview("yard") is None
+    time.sleep(PREVIEW_S + 0.1)
+    assert store.preview("door") is None
 
 
 def test_what_is_forgotten_is_gone_and_the_rest_stays(

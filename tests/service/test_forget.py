@@ -1,0 +1,112 @@
+"""`fer-stream forget`: nothing of that time is left in any place, and the service goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
+
+import numpy as np
+import redis
+
+from fer_stream.config import LiveSettings
+from fer_stream.queues.queue import START
+from fer_stream.queues.redis_journal import RedisJournal
+from fer_stream.records import FaceKey, FrameMark, Prediction, Quality, epoch_ms_of, stream_id_of
+from fer_stream.service.forget import forget
+from fer_stream.service.links import open_queue_link, open_store, open_store_link
+from fer_stream.timeline.live import Horizon, SourceTimeline
+from fer_stream.timeline.store import Checkpoint
+
+if TYPE_CHECKING:
+    from tests.service.conftest import Service
+
+NEW_YEAR = 1767225600.0
+
+
+def run(config: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fer_stream.cli", "forget", source, "--config", str(config), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+
+
+def iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()
+
+
+def test_nothing_is_left_and_the_service_goes_on(service: Callable[..., Service], clips: Path) -> None:
+    clip = str(clips / "one_face_smile.mp4")
+    sources = {name: {"url": clip, "pace": "fast", "record": name == "door"} for name in ("door", "hall")}
+    live = service(sources=sources)
+    live.serve()
+    live.wait_for_servers()
+    for name in sources:
+        live.wait(lambda name=name: live.stream_id(name) and live.segments(name), 120)  # type: ignore[misc]
+        live.wait(lambda name=name: live.counts(name).put and not live.counts(name).open)  # type: ignore[misc]
+    live.wait(lambda: len(live.rows("door")) == len(live.rows("hall")) == len(live.results("hall")))
+    live.wait(lambda: any((live.files / "door").glob("2*.mp4")))
+    seen, begin = live.results("door"), epoch_ms_of(live.stream_id("door")) / 1000
+    kept_on_disk = [path for path in live.state_dir.rglob("*.aof") if b"door@" in path.read_bytes()]
+    assert kept_on_disk
+
+    times = ("--from", iso(begin + 0.5), "--to", iso(begin + 3600))
+    told = run(live.config, "door", *times, "--dry-run")
+    assert told.returncode == 0, told.stderr
+    assert len(live.results("door")) == len(seen)
+    told = run(live.config, "door", *times, "--yes")
+    assert told.returncode == 0, told.stderr
+    print(told.stdout)
+
+    left = [frame.index for frame in seen if frame.time_s < 0.5]
+    assert [frame.index for frame in live.results("door")] == left
+    assert [row for row in live.rows("door") if row] == live.rows("hall")[: len(left)]
+    assert live.segments("door") == []
+    assert '"segment"' not in "".join(path.read_text() for path in live.files.glob("door/*.jsonl"))
+    assert not list((live.files / "door").glob("*.mp4"))
+    assert len(live.results("hall")) == len(seen)
+    live.wait(lambda: not any(path.exists() for path in kept_on_disk))
+
+    # Without an answer to the question nothing is erased.
+    assert run(live.config, "hall", "--from", iso(begin)).returncode == 1
+    assert len(live.results("hall")) == len(seen)
+    unknown = run(live.config, "dor", "--from", iso(begin))
+    assert (unknown.returncode, unknown.stderr) == (2, "fer-stream: Nothing is kept of dor; there are door, hall.\n")
+    assert live.stop() == [0]
+
+
+def prediction(index: int) -> Prediction:
+    key = FaceKey(stream_id_of("door", round(1000 * NEW_YEAR)), 1, index)
+    probs = np.array([0, 0, 0, 1, 0, 0, 0], np.float32)
+    return Prediction(
+        key, index / 5, NEW_YEAR + index / 5, np.zeros(4, np.float32), 0.9, Quality(0.9, "ok"), probs, "test"
+    )
+
+
+def test_what_waits_is_erased_and_what_is_open_is_told(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    settings = LiveSettings.model_validate({"queue": {"url": f"{redis_url}/0"}, "store": {"url": f"{redis_url}/1"}})
+    faces = [prediction(index) for index in range(50)]
+    stream_id = faces[0].key.stream_id
+    timeline = SourceTimeline(settings.timeline, 15)
+    timeline.add([FrameMark(stream_id, face.key.frame_index, face.time_s, 1) for face in faces])
+    timeline.add(faces)
+    timeline.settle(Horizon(stream_id, 9.9))
+    assert timeline.news().segments == []
+    open_store(open_store_link(settings, Event()), settings).commit(
+        "door", Checkpoint(START, timeline.state(), {}), [], []
+    )
+    journal = RedisJournal(open_queue_link(settings, Event()))
+    journal.append([FrameMark(stream_id, 50, 10.0, 1), prediction(50), prediction(51)])
+
+    erased = forget(settings, "door", NEW_YEAR + 10, NEW_YEAR + 10.1, dry_run=False)
+    assert (erased.waiting, erased.results, erased.open_since_at) == (1, 0, None)
+    assert erased.compacted
+    left = [entry.message for entry in journal.read({"door": START}, 10, 0)]
+    assert [getattr(message, "index", None) for message in left] == [50, None]
+    erased = forget(settings, "door", NEW_YEAR + 1, NEW_YEAR + 2, dry_run=False)
+    assert (erased.complete, erased.open_since_at) == (False, NEW_YEAR)
+    assert forget(settings, "door", NEW_YEAR - 2, NEW_YEAR - 1, dry_run=True).complete

@@ -1,0 +1,28 @@
+"""The tests that docs/reliability.md names are there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in (ROOT / "docs" / "reliability.md").read_text().splitlines()
+    if line.startswith("| ") and not line.startswith(("| fault |", "| --- |"))
+]
+
+
+def test_every_row_names_tests_that_exist() -> None:
+    named = []
+    for fault, tests, *_ in ROWS:
+        found = re.findall(r"`([\w/]+\.py)::(\w+)`", tests)
+        assert found or tests.startswith("the "), f"{fault}: which test shows that?"
+        named += found
+    assert len(named) > 20
+    for path, name in named:
+        assert re.search(rf"^def {name}\(", (ROOT / "tests" / path).read_text(), re.MULTILINE), f"{path}::{name}"
+
+
+def test_every_row_says_what_was_done_and_lost() -> None:
+    assert [row for row in ROWS if len(row) != 5 or not (row[0] and row[2] and (row[3] or row[4]))] == []
