@@ -21,7 +21,7 @@ check: $(BIN)/fer-stream
 	$(BIN)/mypy
 
 test: $(BIN)/fer-stream
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(BIN)/fer-stream
 	$(BIN)/python -m benchmarks.file_job
