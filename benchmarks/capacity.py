@@ -1,11 +1,11 @@
 """How many cameras this machine carries with everything on it, and what happens at twice as many.
 
-    python -m benchmarks.capacity [--step 2] [--seconds 20]
+    python -m benchmarks.capacity [--step 2] [--seconds 30]
 
 Cameras are added, by SIGHUP, until half the results take more than 100 ms or a tenth of the pictures is dropped. Then
-the largest number that kept 95 % below 100 ms and dropped nothing is doubled for a while and halved again. All are
-real RTSP streams of 640×360 at 15 fps with up to two people, each decoded by itself; two servers send them all. The
-service is `fer-stream serve` with a capture process for each core and the rest as by default.
+the first number at which 5 % took more than 100 ms, or more than 0.2 % was dropped, is doubled for a while and halved
+again. All are real RTSP streams of 640×360 at 15 fps with up to two people, each decoded by itself; four servers send
+them. The service is `fer-stream serve` with a capture process for each core and the rest as by default.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.material import FOLDER, table
 from benchmarks.rtsp import Camera, cpu_s
-from benchmarks.scenes import FPS, cut_heads, make_film
+from benchmarks.scenes import FPS, LOOP_S, cut_heads, make_film
 from benchmarks.service import Service
 from benchmarks.soak.account import Span, increase, percentiles
 from benchmarks.soak.report import machine
@@ -31,10 +31,11 @@ from benchmarks.watch import Subscriber, Watcher
 from fer_stream.queues.keys import shard_of
 
 _MOST = 64
+_SERVERS = 4
 _SETTLE_S = 12.0
 _LIMIT_S = 0.1
+_HICCUP = 0.002
 _PHASE_S = 60.0
-_BIN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,9 @@ class Step:
 
     @property
     def carried(self) -> bool:
-        """Nothing dropped, and 95 % in time."""
-        return not self.dropped_pictures and not self.dropped_faces and self.latency_s.get("p95", 1) <= _LIMIT_S
+        """95 % in time, and nothing dropped but for a hiccup."""
+        dropped = self.dropped_pictures + self.dropped_faces
+        return self.latency_s.get("p95", 1) <= _LIMIT_S and dropped <= _HICCUP * self.cameras * FPS
 
     @property
     def beyond(self) -> bool:
@@ -79,9 +81,13 @@ class Bench:
 
     def __init__(self, folder: Path, clips: Path, weights: Path, stack: ExitStack) -> None:
         cut_heads(clips, weights, folder / "sprites")
-        now_s = time.time()
+        # Each server begins its film at another moment, so that there are always about as many people.
+        begun_s = [time.time() - number * LOOP_S / _SERVERS for number in range(_SERVERS)]
         films = [make_film(folder / "sprites", folder, seed=seed, people=2) for seed in (1, 2)]
-        self._servers = [Camera(film.stream.stem, film.stream, since_s=now_s, fps=FPS) for film in films]
+        self._servers = [
+            Camera(f"server-{number}", films[number % len(films)].stream, since_s=since_s, fps=FPS)
+            for number, since_s in enumerate(begun_s)
+        ]
         for server in self._servers:
             stack.callback(server.kill)
             server.start()
@@ -132,18 +138,6 @@ class Bench:
             memory_mb=sum(member.pss_mb() for member in self.service.members()),
         )
 
-    def recovered_after_s(self, since_s: float) -> float | None:
-        """How long after `since_s` nine tenths of the results of a bin and of all later ones were in time."""
-        late: list[int] = []
-        bins = int((time.time() - since_s) / _BIN_S)
-        for number in range(bins):
-            window = since_s + number * _BIN_S, since_s + (number + 1) * _BIN_S
-            found = [one.latency_s for some in self._arrived(window) for one in some]
-            if not found or percentiles(found, (90,))["p90"] > _LIMIT_S:
-                late.append(number)
-        last = max(late, default=-1)
-        return None if last == bins - 1 else (last + 1) * _BIN_S
-
     def _arrived(self, window: Span) -> list[list[Any]]:
         return [
             [one for one in self.subscriber.since(name, window[0]) if one.received_s <= window[1]]
@@ -189,23 +183,22 @@ def ramp(bench: Bench, step: int, seconds: float) -> list[Step]:
     return steps
 
 
-def overload(bench: Bench, cameras: int) -> tuple[list[list[str]], float | None]:
-    """The load, twice the load, and the load again; rows, and how long it took to be as before."""
+def overload(bench: Bench, cameras: int) -> list[list[str]]:
+    """The load, twice the load, and the load again, each from 12 s after the change on."""
     rows = []
-    changed_s = time.time()
     for phase, number in (("before", cameras), ("twice as many", 2 * cameras), ("half of them again", cameras)):
-        changed_s = time.time()
         bench.change(number)
         time.sleep(_SETTLE_S)
         rows.append([phase, *bench.measure(number, _PHASE_S).cells()])
         print("| " + " | ".join(rows[-1]) + " |", flush=True)
-    return rows, bench.recovered_after_s(changed_s)
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--step", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--limit", type=int, help="the number that is too much, instead of looking for it")
     parser.add_argument("--clips", type=Path, default=FOLDER / "clips", help="where heads are cut from")
     parser.add_argument(
         "--weights", type=Path, default=FOLDER / "detectors" / "face_detection_yunet_2023mar.onnx", help="YuNet, ONNX"
@@ -214,13 +207,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fer-") as folder, ExitStack() as stack:
         bench = Bench(Path(folder), options.clips, options.weights, stack)
         print(", ".join(f"{name} {value}" for name, value in machine().items()), flush=True)
-        steps = ramp(bench, options.step, options.seconds)
-        carried = max((step.cameras for step in steps if step.carried), default=steps[0].cameras)
-        rows, recovered_s = overload(bench, carried)
+        steps = [] if options.limit else ramp(bench, options.step, options.seconds)
+        limit = options.limit or next((step.cameras for step in steps if not step.carried), steps[-1].cameras)
+        rows = overload(bench, limit)
     print(table(HEAD, [step.cells() for step in steps]))
-    print(f"\nCarried: {carried} cameras\n")
+    print(f"\nToo much: {limit} cameras\n")
     print(table(["phase", *HEAD], rows))
-    print(f"\nIn time again {recovered_s} s after the load was halved")
 
 
 if __name__ == "__main__":
