@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -50,7 +51,7 @@ class Process:
     reload: threading.Event = field(default_factory=threading.Event)
     woken: threading.Event = field(default_factory=threading.Event)
 
-    def told(self, number: int, _: object = None) -> None:
+    def told(self, number: int) -> None:
         """Take a signal."""
         (self.reload if number == signal.SIGHUP else self.stop).set()
         self.woken.set()
@@ -106,14 +107,26 @@ def run(
     process.metrics.build_info.info({"version": __version__, "python": platform.python_version()})
     if metrics_port is not None:
         serve_endpoint(settings.metrics.host, metrics_port, registry, process.health)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, process.told)
+    _hear(process)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # `serve` starts us with it blocked
     threading.Thread(target=process.health.watch, args=(process.stop,), name="health", daemon=True).start()
     if grace_s is not None:
         threading.Thread(target=_end_in_time, args=(process.stop, grace_s), daemon=True).start()
     work(process)
     _log.info("stopped")
+
+
+def _hear(process: Process) -> None:
+    """Take signals in a thread: a handler that sets an event would wait for ever if it interrupted its `wait`."""
+    heard: SimpleQueue[int] = SimpleQueue()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _: heard.put(number))
+
+    def pass_on() -> None:
+        while True:
+            process.told(heard.get())
+
+    threading.Thread(target=pass_on, name="signals", daemon=True).start()
 
 
 def _owner() -> Owner:

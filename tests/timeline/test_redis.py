@@ -367,6 +367,7 @@ def test_keys_fields_and_names_are_those_of_the_docs(
     assert latest == {"id": position_of(frame(2)), **entry}
     assert state == {
         "up": "0", "since": "1767225600.500000", "reason": "refused", "text": "Connection refused", "failures": "2",
+        "width": "0", "height": "0",
     }  # fmt: skip
     assert all(f"`{field}`" in text for field in (*latest, *state))
     assert client.zrange(SOURCES, 0, -1) == ["door"]
