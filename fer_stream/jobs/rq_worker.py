@@ -158,15 +158,18 @@ class JobWorker(Worker):
         return super().wait_for_horse()
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
-        """Say that we live, and end a job that was cancelled or is not ours any more."""
+        """Say that we live, and end a job that was cancelled, is not ours any more, or takes too long.
+
+        rq has the process of the job raise an exception when its time is up, which whatever runs there may swallow.
+        """
         assert isinstance(job, Record)
+        unwanted = _is_late(job)
         try:
             super().maintain_heartbeats(job, execution)
             self._come_round()
-            unwanted = job.is_to_cancel() or not job.is_of(self.name)
+            unwanted |= job.is_to_cancel() or not job.is_of(self.name)
         except RedisError as error:
             _log.warning("the store is away, the job %s goes on: %s", job.id, redact(str(error)))
-            return
         if unwanted:
             self.kill_horse()
 
@@ -186,7 +189,7 @@ class JobWorker(Worker):
         job.get_meta(refresh=True)
         job.sweep()
         if not self._stop_requested:
-            late = job.started_at and job.timeout and (now() - job.started_at).total_seconds() > job.timeout
+            late = _is_late(job)
             reason = too_late(job) if late else f"The process that worked on it {how_it_ended(ret_val)}."
             job.blame(reason, curable=not late)
 
@@ -294,6 +297,13 @@ class JobWorker(Worker):
         state: JobState = "retrying" if job.should_retry else "cancelled" if job.cancel_asked else "failed"
         self._metrics.jobs.labels(state).inc()
         _log.warning("the worker of job %s is gone: %s", job.id, state)
+
+
+def _is_late(job: Record) -> bool:
+    """Has the attempt under way taken longer than it may?"""
+    if not job.started_at or not job.timeout:
+        return False
+    return (now() - job.started_at).total_seconds() > job.timeout
 
 
 class _GivenAway(Exception):  # noqa: N818 - nobody sees it

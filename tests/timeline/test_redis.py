@@ -77,24 +77,35 @@ def persistent(
         options = ("--requirepass", canary, "--appendonly", "yes")
         running = [redis_server(tmp_path, port, *options)]
 
+        url = f"redis://:{quote(canary, safe='')}@127.0.0.1:{port}"
+
         def restart() -> None:
+            with redis.Redis.from_url(url) as client:
+                until_written(client)
             running[-1].kill()
             running[-1].wait()
             running.append(redis_server(tmp_path, port, *options))
 
-        yield f"redis://:{quote(canary, safe='')}@127.0.0.1:{port}", restart
+        yield url, restart
         return
 
     servers = [EmbeddedServer(tmp_path, "store")]
 
     def restart_embedded() -> None:
         with redis.Redis.from_url(servers[-1].url) as client:
+            until_written(client)
             os.kill(client.info("server")["process_id"], signal.SIGKILL)
         servers[-1].close()
         servers.append(EmbeddedServer(tmp_path, "store"))
 
     yield servers[0].url, restart_embedded
     servers[-1].close()
+
+
+def until_written(client: redis.Redis) -> None:
+    """A server synced every second holds writes back for up to two while its disk is busy: docs/reliability.md."""
+    while client.info("persistence")["aof_buffer_length"]:
+        time.sleep(0.01)
 
 
 def indices(store: RedisStore) -> list[int]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -247,65 +245,51 @@ def test_a_card_tells_when_its_camera_dies_and_comes_back(live: Live, open_page:
     expect(page.get_by_role("heading", level=1, name="front")).to_be_focused()
 
 
-class Listener(threading.Thread):
-    """Hears what the camera `front` shows: the faces of each frame, by stream and index."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__()
-        self._url = f"{url}/api/v1/sources/front/live"
-        self._over = threading.Event()
-        self.faces: dict[str, list[dict[str, Any]]] = {}
-        self.size = (0, 0)
-
-    def run(self) -> None:
-        with httpx.stream("GET", self._url, timeout=30) as answer:
-            for line in answer.iter_lines():
-                if self._over.is_set():
-                    return
-                if line.startswith("data: ") and "xyxy" in line:
-                    frame = json.loads(line.removeprefix("data: "))
-                    self.faces[f"{frame['stream_id']} {frame['index']}"] = frame["faces"]
-                    self.size = frame["width"], frame["height"]
-
-    def __enter__(self) -> Listener:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self.join()
+# Keeps the frames that a page is told, by stream and index.
+EAVESDROP = """
+  window.told = {};
+  window.EventSource = class extends EventSource {
+    constructor(...all) {
+      super(...all);
+      this.addEventListener("frame", ({ data }) => {
+        const frame = JSON.parse(data);
+        window.told[`${frame.stream_id} ${frame.index}`] = frame;
+      });
+    }
+  };
+"""
 
 
-def frozen_at(page: Page, listener: Listener) -> list[dict[str, Any]]:
-    """Pause the page at a picture whose frame we heard of too; the faces of that frame."""
+def frozen(page: Page) -> dict[str, Any]:
+    """Pause the page at a picture of a frame that it was told of; what it was told."""
     canvas, pause = page.locator("canvas.picture"), page.get_by_role("button", name="Pause")
     for _ in range(20):
         expect(canvas).to_have_attribute("data-frame", re.compile("front@"))
         pause.click()
         page.wait_for_timeout(500)
-        faces = listener.faces.get(str(canvas.get_attribute("data-frame")), [])
-        if len(faces) == 2:
-            return faces
+        frame: dict[str, Any] = page.evaluate("id => told[id] ?? {}", canvas.get_attribute("data-frame"))
+        if len(frame.get("faces", [])) == 2:
+            return frame
         pause.click()
         page.wait_for_timeout(700)
     raise AssertionError("no picture of a frame that was told")
 
 
 def test_boxes_stand_where_the_faces_of_the_picture_are(live: Live, open_page: Opener) -> None:
-    with Listener(live.url) as listener:
-        # Chromium would have the test read pixels otherwise.
-        page = open_page(f"{live.url}/#/cameras/front", fine=("willReadFrequently",))
-        faces = frozen_at(page, listener)
-    width, height = listener.size
-    for face in faces:
+    # Chromium would have the test read pixels otherwise.
+    page = open_page(f"{live.url}/#/cameras/front", fine=("willReadFrequently",))
+    page.add_init_script(EAVESDROP)
+    page.reload()
+    frame = frozen(page)
+    for face in frame["faces"]:
         told = str(page.locator("canvas.picture").get_attribute("aria-label"))
         assert f"{face['track_id']}  {face['label']}" in told
         left, top, right, bottom = face["xyxy"]
         x, y = (left + right) / 2, (top + bottom) / 2
         colour = COLOURS[face["label"]]
         for edge in ((left, y), (right, y), (x, top), (x, bottom)):
-            assert has_colour(page, colour, edge[0] / width, edge[1] / height)
-        assert not has_colour(page, colour, x / width, y / height)
+            assert has_colour(page, colour, edge[0] / frame["width"], edge[1] / frame["height"])
+        assert not has_colour(page, colour, x / frame["width"], y / frame["height"])
 
 
 def has_colour(page: Page, colour: str, x: float, y: float) -> bool:
