@@ -24,7 +24,8 @@ test: $(BIN)/fer-stream
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(BIN)/fer-stream
-	$(BIN)/python -m benchmarks.file_job
+	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks --json bench.json
 
 lock:
 	uv pip compile --universal --python-version 3.11 --group dev --group gpu pyproject.toml --no-annotate --no-header -o constraints.txt

@@ -14,6 +14,7 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
@@ -27,7 +28,7 @@ from benchmarks.scenes import FPS, LOOP_S, cut_heads, make_film
 from benchmarks.service import Service
 from benchmarks.soak.account import Span, increase, percentiles
 from benchmarks.soak.report import machine
-from benchmarks.watch import Subscriber, Watcher
+from benchmarks.watch import Subscriber, Watcher, busy_s
 from fer_stream.queues.keys import shard_of
 
 _MOST = 64
@@ -36,27 +37,41 @@ _SETTLE_S = 12.0
 _LIMIT_S = 0.1
 _HICCUP = 0.002
 _PHASE_S = 60.0
+_GENERATOR = "generator"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What so many cameras came to; rates are per second of all cameras, shares are of all cores."""
+    """What so many cameras came to; rates are per second of all cameras.
+
+    `faces` is how many a result has. `service` is a share of the cores that the service may use, `generator` and
+    `others` are of all; `roles` is how many cores each role of the service took, `memory_mb` (PSS) what it had in
+    the end.
+    """
 
     cameras: int
     results: float
+    faces: float
     dropped_pictures: float
     dropped_faces: float
     latency_s: dict[str, float]
     service: float
     generator: float
     others: float
-    memory_mb: float
+    roles: dict[str, float]
+    memory_mb: dict[str, float]
 
     @property
     def carried(self) -> bool:
         """95 % in time, and nothing dropped but for a hiccup."""
         dropped = self.dropped_pictures + self.dropped_faces
         return self.latency_s.get("p95", 1) <= _LIMIT_S and dropped <= _HICCUP * self.cameras * FPS
+
+    @property
+    def in_time(self) -> bool:
+        """95 % in time, nothing dropped, and nothing that fell behind."""
+        whole = self.results >= (1 - _HICCUP) * self.cameras * FPS
+        return self.latency_s.get("p95", 1) <= _LIMIT_S and self.dropped_pictures + self.dropped_faces == 0 and whole
 
     @property
     def beyond(self) -> bool:
@@ -69,7 +84,7 @@ class Step:
         shares = [f"{share:.0%}" for share in (self.service, self.generator, self.others)]
         drops = [f"{rate:.1f}" for rate in (self.dropped_pictures, self.dropped_faces)]
         rate = f"{self.results / (self.cameras * FPS):.1%}"
-        return [str(self.cameras), rate, *drops, *latency, *shares, f"{self.memory_mb:.0f} MB"]
+        return [str(self.cameras), rate, *drops, *latency, *shares, f"{sum(self.memory_mb.values()):.0f} MB"]
 
 
 HEAD = ["cameras", "of the rate", "pictures dropped/s", "faces dropped/s", "p50", "p95", "p99", "service",
@@ -77,25 +92,34 @@ HEAD = ["cameras", "of the rate", "pictures dropped/s", "faces dropped/s", "p50"
 
 
 class Bench:
-    """A running service whose number of cameras can be changed."""
+    """A running service whose number of cameras can be changed. All of it runs on `cores`, if these are given.
 
-    def __init__(self, folder: Path, clips: Path, weights: Path, stack: ExitStack) -> None:
-        cut_heads(clips, weights, folder / "sprites")
+    `streams` are what the cameras send; `settings` are the service's but for its sources. `first` cameras are there
+    from the beginning.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        streams: Sequence[Path],
+        settings: dict[str, Any],
+        stack: ExitStack,
+        *,
+        first: int,
+        cores: Sequence[int] | None = None,
+    ) -> None:
         # Each server begins its film at another moment, so that there are always about as many people.
         begun_s = [time.time() - number * LOOP_S / _SERVERS for number in range(_SERVERS)]
-        films = [make_film(folder / "sprites", folder, seed=seed, people=2) for seed in (1, 2)]
         self._servers = [
-            Camera(f"server-{number}", films[number % len(films)].stream, since_s=since_s, fps=FPS)
+            Camera(f"server-{number}", streams[number % len(streams)], since_s=since_s, fps=FPS)
             for number, since_s in enumerate(begun_s)
         ]
         for server in self._servers:
             stack.callback(server.kill)
             server.start()
-        self._parts = os.cpu_count() or 1
-        self._names = _names(self._parts)
-        detector = {"kind": "yunet", "weights": str(weights)}
-        self.service = Service(folder, {"sources": self._sources(2 * self._parts), "detector": detector,
-                                        "workers": {"sources_per_capture": 2}})  # fmt: skip
+        self._cores = len(cores) if cores else os.cpu_count() or 1
+        self._names = _names(self._cores)
+        self.service = Service(folder, {"sources": self._sources(first), **settings}, cores=cores)
         stack.callback(self.service.end)
         self.service.start()
         over = Event()
@@ -104,8 +128,8 @@ class Bench:
         self.watcher = Watcher(self.service, over, every_s=1.0)
         self.subscriber.start()
         self.watcher.start()
-        first = self._names[: 2 * self._parts]
-        self.service.wait(lambda: all(self.subscriber.arrivals[name] for name in first), "results of all cameras")
+        shown = self._names[:first]
+        self.service.wait(lambda: all(self.subscriber.arrivals[name] for name in shown), "results of all cameras")
 
     def _sources(self, cameras: int) -> dict[str, Any]:
         return {
@@ -119,23 +143,27 @@ class Bench:
 
     def measure(self, cameras: int, seconds: float) -> Step:
         """What happens in the next `seconds`."""
-        before, cpu, busy = time.time(), self._cpu_s(), _busy_s()
+        before, used, busy = time.time(), self._used_s(), busy_s()
         time.sleep(seconds)
         window = before, time.time()
         lasted_s = window[1] - before
+        spent = {role: now - used.get(role, 0.0) for role, now in self._used_s().items()}
+        generator = spent.pop(_GENERATOR)
+        service = sum(spent.values())
         all_cores_s = lasted_s * (os.cpu_count() or 1)
-        service, generator = (now - then for now, then in zip(self._cpu_s(), cpu, strict=True))
-        latency = [one.latency_s for some in self._arrived(window) for one in some]
+        arrived = [one for some in self._arrived(window) for one in some]
         return Step(
             cameras=cameras,
-            results=len(latency) / lasted_s,
+            results=len(arrived) / lasted_s,
+            faces=sum(one.faces for one in arrived) / max(1, len(arrived)),
             dropped_pictures=self._rise("fer_frames_dropped_total", window) / lasted_s,
             dropped_faces=self._rise("fer_crops_dropped_total", window) / lasted_s,
-            latency_s=percentiles(latency),
-            service=service / all_cores_s,
+            latency_s=percentiles([one.latency_s for one in arrived]),
+            service=service / (lasted_s * self._cores),
             generator=generator / all_cores_s,
-            others=max(0.0, _busy_s() - busy - service - generator) / all_cores_s,
-            memory_mb=sum(member.pss_mb() for member in self.service.members()),
+            others=max(0.0, busy_s() - busy - service - generator) / all_cores_s,
+            roles={role: each / lasted_s for role, each in spent.items()},
+            memory_mb=self._memory_mb(),
         )
 
     def _arrived(self, window: Span) -> list[list[Any]]:
@@ -148,9 +176,18 @@ class Bench:
         series = [samples for (_, key), samples in self.watcher.seen.metrics.items() if key.startswith(name)]
         return sum(increase(list(samples), [window]) for samples in series)
 
-    def _cpu_s(self) -> tuple[float, float]:
-        """Processor time of the service, and of what loads and watches it."""
-        return sum(member.cpu_s() for member in self.service.members()), cpu_s(self._servers) + time.process_time()
+    def _used_s(self) -> dict[str, float]:
+        """Processor time by role of the service, and of what loads and watches it."""
+        used: dict[str, float] = {_GENERATOR: cpu_s(self._servers) + time.process_time()}
+        for member in self.service.members():
+            used[member.role] = used.get(member.role, 0.0) + member.cpu_s()
+        return used
+
+    def _memory_mb(self) -> dict[str, float]:
+        used: dict[str, float] = {}
+        for member in self.service.members():
+            used[member.role] = used.get(member.role, 0.0) + member.pss_mb()
+        return used
 
 
 def _names(parts: int) -> list[str]:
@@ -162,12 +199,6 @@ def _names(parts: int) -> list[str]:
         if shard_of(name, parts) == len(found) % parts:
             found.append(name)
     return found
-
-
-def _busy_s() -> float:
-    """Seconds of processor time that anyone took of this machine so far."""
-    user, nice, system, _, _, irq, soft = map(int, Path("/proc/stat").read_text().split()[1:8])
-    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
 
 
 def ramp(bench: Bench, step: int, seconds: float) -> list[Step]:
@@ -194,6 +225,14 @@ def overload(bench: Bench, cameras: int) -> list[list[str]]:
     return rows
 
 
+def _crowd(folder: Path, clips: Path, weights: Path, stack: ExitStack) -> Bench:
+    """The whole machine with a capture process for each core, before cameras with up to two people."""
+    cut_heads(clips, weights, folder / "sprites")
+    films = [make_film(folder / "sprites", folder, seed=seed, people=2) for seed in (1, 2)]
+    settings = {"detector": {"kind": "yunet", "weights": str(weights)}, "workers": {"sources_per_capture": 2}}
+    return Bench(folder, [film.stream for film in films], settings, stack, first=2 * (os.cpu_count() or 1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--step", type=int, default=2)
@@ -205,7 +244,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fer-") as folder, ExitStack() as stack:
-        bench = Bench(Path(folder), options.clips, options.weights, stack)
+        bench = _crowd(Path(folder), options.clips, options.weights, stack)
         print(", ".join(f"{name} {value}" for name, value in machine().items()), flush=True)
         steps = [] if options.limit else ramp(bench, options.step, options.seconds)
         limit = options.limit or next((step.cameras for step in steps if not step.carried), steps[-1].cameras)

@@ -71,7 +71,7 @@ def find(detector: FaceDetector, images: U8, labels: I64) -> Found:
 
 def predict(model: LiteRTClassifier, found: Found, boxes: F32, geometry: CropGeometry) -> I64:
     crops = [cut(bgr(picture), box, geometry) for picture, box in zip(found.canvases, boxes, strict=True)]
-    best: I64 = model.predict(np.stack(crops)).argmax(axis=1)
+    best: I64 = model.predict(np.stack(crops)).probs.argmax(axis=1)
     return best
 
 
@@ -153,7 +153,7 @@ def main() -> None:
     arguments = parser(__doc__).parse_args()
     images, labels = public_test(arguments.fer2013, arguments.images)
     model = classifier(arguments.model)
-    as_they_are = np.argmax(model.predict(images), axis=1) == labels
+    as_they_are = np.argmax(model.predict(images).probs, axis=1) == labels
     print(f"{len(images)} images as they are: {percent(as_they_are):.1f} %")
     detectors: list[FaceDetector] = [
         YuNetDetector(arguments.weights, long_side_px=320, min_confidence=MIN_CONFIDENCE),

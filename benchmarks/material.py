@@ -17,7 +17,7 @@ from fer_stream.records import I64, U8
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path(os.environ.get("FER_STREAM_TEST_DATA", ROOT.parent / "shared"))
-PUBLIC_TEST = 1
+PUBLIC_TEST, PRIVATE_TEST = 1, 2
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -35,8 +35,17 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 def public_test(path: Path, n: int) -> tuple[U8, I64]:
     """n images uint8 (n, 48, 48) of FER-2013's PublicTest, always the same, and their labels (n,)."""
+    return _drawn(path, PUBLIC_TEST, n)
+
+
+def private_test(path: Path, n: int) -> tuple[U8, I64]:
+    """The same of its PrivateTest, on which nothing may be chosen."""
+    return _drawn(path, PRIVATE_TEST, n)
+
+
+def _drawn(path: Path, part: int, n: int) -> tuple[U8, I64]:
     with np.load(path) as data:
-        rows = np.flatnonzero(data["usage"] == PUBLIC_TEST)
+        rows = np.flatnonzero(data["usage"] == part)
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:n])
         return data["images"][rows], data["labels"][rows].astype(np.int64)
 

@@ -55,7 +55,7 @@ def cut_off(images: U8, share: float, turns: int) -> U8:
 def report_cut_off(model: LiteRTClassifier, images: U8, labels: I64) -> None:
     rows = []
     for share in VISIBLE:
-        hits = [model.predict(cut_off(images, share, turns)).argmax(axis=1) == labels for turns in range(4)]
+        hits = [model.predict(cut_off(images, share, turns)).probs.argmax(axis=1) == labels for turns in range(4)]
         rows.append([f"{share:g}", *(f"{percent(hit):.1f}" for hit in hits)])
     print("\n" + table(["visible", "cut off below, accuracy in %", "on the right", "above", "on the left"], rows))
 
@@ -64,7 +64,7 @@ def report_degraded(model: LiteRTClassifier, name: str, versions: dict[str, U8],
     """Print accuracy and sharpness of every version of the images; return both for every single one."""
     rows, values, hits = [], [], []
     for key, images in versions.items():
-        hit = model.predict(images).argmax(axis=1) == labels
+        hit = model.predict(images).probs.argmax(axis=1) == labels
         sharp = np.array([sharpness(image) for image in images])
         rows.append([key, f"{percent(hit):.1f}", *(f"{q:.3f}" for q in np.percentile(sharp, (5, 50, 95)))])
         values.append(sharp)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 
 import av
@@ -17,6 +18,7 @@ from fer_stream import FileSettings, analyze
 from fer_stream.api import Analysis
 from fer_stream.capture.synthetic import Scene, SyntheticSource
 from fer_stream.config import DetectorSettings
+from fer_stream.faces.yunet import YuNetDetector
 from fer_stream.records import F32, LABELS, U8
 
 FPS = 15
@@ -36,6 +38,14 @@ _CLEAR = 0.5
 _SMALLEST_PX = 132
 _CERTAIN = 0.75
 _GRAY = 120
+# A crowd stands in lines of tiles, which fill 1280×720; so many sides of a face's box are a tile's height.
+_CAST = (*_CLIPS, "three_faces")
+_COLUMNS, _LINES, _TILE_PX = 5, 4, (256, 180)
+_AROUND = 1.7
+_TILE_FRAMES = 90
+CROWD = _COLUMNS * _LINES
+"""So many faces at the most."""
+
 # Nobody looks the same all the time.
 _PICTURES = 2
 
@@ -123,23 +133,95 @@ def _is_seen(head: U8, label: str, folder: Path, settings: FileSettings) -> bool
 
 
 def make_film(sprites: Path, folder: Path, *, seed: int, people: int) -> Film:
-    """Draw a scene from `seed` and encode it as cameras do: H.264, one slice a picture, no B-frames."""
+    """Draw a scene from `seed` and encode it as cameras do."""
     scene = Scene(sprites, seed=seed, people=people, width=WIDTH, height=HEIGHT, duration_s=LOOP_S)
     film = Film(scene, folder / f"film-{seed}.mp4", folder / f"film-{seed}.h264")
-    with av.open(str(film.clip), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.codec_context.gop_size = _KEY_EVERY
-        stream.codec_context.thread_count = 1
-        stream.options = {"preset": "veryfast", "tune": "zerolatency", "crf": "20",
-                          "x264-params": "sliced-threads=0:scenecut=0"}  # fmt: skip
-        for frame in SyntheticSource(scene, name="film", epoch_ms=1, fps=FPS).frames():
-            picture = av.VideoFrame.from_ndarray(frame.image, format="bgr24")
-            picture.pts, picture.time_base = frame.index, Fraction(1, FPS)
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
+    frames = SyntheticSource(scene, name="film", epoch_ms=1, fps=FPS).frames()
+    encode((frame.image for frame in frames), film.clip, FPS, as_camera=True)
     film.stream.write_bytes(b"".join(_annex_b(film.clip)))
     return film
+
+
+def camera_of(clip: Path, folder: Path) -> tuple[Path, Path]:
+    """A real clip as a camera would send it, 640×360 at 15 fps: as MP4, and as the raw H.264 that a camera plays."""
+    again, stream = folder / f"{clip.stem}.mp4", folder / f"{clip.stem}.h264"
+    encode(resized(clip, FPS, (WIDTH, HEIGHT)), again, FPS, as_camera=True)
+    stream.write_bytes(b"".join(_annex_b(again)))
+    return again, stream
+
+
+def resized(clip: Path, fps: float, size: tuple[int, int]) -> Iterator[U8]:
+    """The pictures of a clip at another rate and size (width, height)."""
+    rate, given = rate_of(clip), 0
+    for index, image in enumerate(clip_frames(clip, every=1)):
+        while given / fps <= index / rate:
+            yield cv2.resize(image, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+            given += 1
+
+
+def cast(clips: Path, weights: Path) -> list[list[U8]]:
+    """Twenty moving faces, each the pictures of a tile: of the people in the clips, and of their mirror images.
+
+    Where these are fewer, the same come again from another moment on.
+    """
+    people = [tile for name in _CAST for tile in _tiles(clips / f"{name}.mp4", weights)]
+    everyone = [*people, *([np.ascontiguousarray(image[:, ::-1]) for image in tile] for tile in people)]
+    turned = chain.from_iterable(
+        (tile[shift % len(tile) :] + tile[: shift % len(tile)] for tile in everyone) for shift in range(0, 300, 7)
+    )
+    return list(islice(turned, CROWD))
+
+
+def _tiles(clip: Path, weights: Path) -> list[list[U8]]:
+    """What the parts of the picture around each face of the first one show from then on, forwards and backwards."""
+    images = list(islice(clip_frames(clip, every=1), _TILE_FRAMES))
+    detector = YuNetDetector(weights, long_side_px=max(images[0].shape), min_confidence=0.7)
+    width, height = _TILE_PX
+    tiles = []
+    for x1, y1, x2, y2 in detector.detect(images[0]).xyxy.tolist():
+        tall = _AROUND * max(x2 - x1, y2 - y1)
+        size, centre = (round(tall * width / height), round(tall)), ((x1 + x2) / 2, (y1 + y2) / 2)
+        shown = [cv2.resize(cv2.getRectSubPix(image, size, centre), _TILE_PX).astype(np.uint8) for image in images]
+        tiles.append([*shown, *shown[::-1]])
+    return tiles
+
+
+def view(tiles: Sequence[Sequence[U8]], index: int) -> U8:
+    """The picture number `index` of those who are there, uint8 (720, 1280, 3)."""
+    width, height = _TILE_PX
+    image = np.full((_LINES * height, _COLUMNS * width, 3), _GRAY, np.uint8)
+    for number, tile in enumerate(tiles):
+        line, column = divmod(number, _COLUMNS)
+        rows = slice(line * height, (line + 1) * height)
+        image[rows, column * width : (column + 1) * width] = tile[index % len(tile)]
+    return image
+
+
+def rate_of(clip: Path) -> float:
+    """Frames a second."""
+    with av.open(str(clip)) as container:
+        rate = container.streams.video[0].average_rate
+    assert rate is not None
+    return float(rate)
+
+
+def encode(images: Iterable[U8], target: Path, fps: int, *, as_camera: bool) -> None:
+    """Write pictures as H.264 in MP4: as cameras do, one slice a picture and no B-frames, or as recordings are."""
+    with av.open(str(target), "w") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"preset": "veryfast", "crf": "20"}
+        if as_camera:
+            stream.codec_context.gop_size = _KEY_EVERY
+            stream.codec_context.thread_count = 1
+            stream.options |= {"tune": "zerolatency", "x264-params": "sliced-threads=0:scenecut=0"}
+        for index, image in enumerate(images):
+            if index == 0:
+                stream.height, stream.width = image.shape[:2]
+            picture = av.VideoFrame.from_ndarray(image, format="bgr24")
+            picture.pts, picture.time_base = index, Fraction(1, fps)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
 
 
 def _annex_b(clip: Path) -> Iterator[bytes]:

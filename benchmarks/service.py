@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,12 @@ class Member:
 
 
 class Service:
-    """`fer-stream serve` with private servers in `folder`, whose path must be short. Other settings are default."""
+    """`fer-stream serve` with private servers in `folder`, whose path must be short. Other settings are default.
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+    With `cores`, none of its processes uses another.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], *, cores: Sequence[int] | None = None) -> None:
         self.config = folder / "live.yaml"
         self.files = folder / "files"
         self.state_dir = folder / "state"
@@ -75,6 +78,7 @@ class Service:
             "web": {"port": None},
             **settings,
         }
+        self._cores = cores
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -82,7 +86,7 @@ class Service:
         self._write()
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "fer_stream.cli", "serve", str(self.config)]
-            self._process = subprocess.Popen(tethered(command), stdout=log, stderr=log)
+            self._process = subprocess.Popen(self._pinned(tethered(command)), stdout=log, stderr=log)
         self.wait(lambda: all(self.socket(role).exists() for role in _SERVERS), "the private servers")
         self.wait(lambda: {*_WORKERS, *_SERVERS} <= {member.role for member in self.members()}, "all processes")
 
@@ -130,6 +134,9 @@ class Service:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def _pinned(self, command: list[str]) -> list[str]:
+        return ["taskset", "-c", ",".join(map(str, self._cores)), *command] if self._cores else command
 
     def _write(self) -> None:
         partial = self.config.with_suffix(".partial")

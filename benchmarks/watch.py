@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any, cast
 from urllib.error import URLError
@@ -82,6 +84,12 @@ class Subscriber(Thread):
                 frame = json.loads(entry[b"frame"])
                 arrivals.append(Arrival(now_s, frame["at"], frame["stream_id"], frame["index"], len(frame["faces"])))
                 self._positions[name] = position.decode()
+
+
+def busy_s() -> float:
+    """Seconds of processor time that anyone took of this machine so far."""
+    user, nice, system, _, _, irq, soft = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,14 @@ from fer_stream.capture.find import is_image
 from fer_stream.capture.source import FrameSource, Sampler
 from fer_stream.config import DetectorSettings, FileSettings, ModelSettings, SourceSettings
 from fer_stream.errors import WeightsError
+from fer_stream.faces.between import BetweenLooks
 from fer_stream.faces.crop import geometry_of
 from fer_stream.faces.follow import FaceFollower
 from fer_stream.faces.tracker import EverybodyNew, FaceTracker, Identifier, Identities
+from fer_stream.faces.turns import Turns
 from fer_stream.metrics import Metrics
+from fer_stream.recognize.card import listed
+from fer_stream.recognize.choice import choose, cpu_flags
 
 if TYPE_CHECKING:
     from fer_stream.capture.live import LiveSource
@@ -24,7 +28,17 @@ if TYPE_CHECKING:
 # What is assumed of a source that does not tell its frame rate.
 _USUAL_FPS = 25.0
 
-_VOICES = ("fer-stream", "ai-edge-litert", "av", "numpy", "onnxruntime", "opencv-python", "tensorflow", "trackers")
+_VOICES = (
+    "fer-stream",
+    "ai-edge-litert",
+    "av",
+    "numpy",
+    "onnxruntime",
+    "opencv-python",
+    "openvino",
+    "tensorflow",
+    "trackers",
+)
 
 _YUNET = ("yunet-2023mar", "yunet-2026may")
 
@@ -63,23 +77,46 @@ def make_detector(settings: DetectorSettings, *, threads: int = 1) -> FaceDetect
 
 
 def make_classifier(settings: ModelSettings, *, threads: int = 1) -> EmotionClassifier:
-    """The classifier that the settings name. `auto` is Keras where there is a GPU, else LiteRT on the CPU."""
+    """The classifier that the settings name. `auto` is Keras where there is a GPU, else the fastest on this CPU."""
     model_dir = settings.path or weights.shipped_model_dir()
-    if settings.backend == "keras" or (settings.backend == "auto" and _has_gpu()):
+    backend = settings.backend if settings.backend != "auto" else _fastest(model_dir)
+    if backend == "keras":
         from fer_stream.recognize.keras import KerasClassifier
 
         return KerasClassifier(model_dir, max_batch=settings.max_batch)
+    if backend == "onnx":
+        from fer_stream.recognize.onnx import OnnxClassifier
+
+        return OnnxClassifier(model_dir, threads=threads)
+    if backend == "openvino":
+        from fer_stream.recognize.openvino import OpenVinoClassifier
+
+        return OpenVinoClassifier(model_dir, threads=threads)
     from fer_stream.recognize.litert import LiteRTClassifier
 
     return LiteRTClassifier(model_dir, threads=threads)
 
 
 def make_follower(
-    source: FrameSource, detector: FaceDetector, settings: FileSettings | SourceSettings, metrics: Metrics
+    source: FrameSource,
+    detector: FaceDetector,
+    settings: FileSettings | SourceSettings,
+    metrics: Metrics,
+    *,
+    classify_every_s: float,
 ) -> FaceFollower:
-    """What turns the frames of `source` into crops of known persons."""
+    """What turns the frames of `source` into crops of known persons, of each one every `classify_every_s`."""
     geometry = geometry_of(detector.name)
-    return FaceFollower(detector, _identifier(source, settings), geometry, settings.quality, metrics)
+    between = BetweenLooks(every_s=settings.detector.every_s, sure=settings.tracker.new_track_confidence)
+    return FaceFollower(
+        detector,
+        _identifier(source, settings),
+        geometry,
+        settings.quality,
+        metrics,
+        between=between,
+        turns=Turns(classify_every_s),
+    )
 
 
 def open_live(name: str, settings: SourceSettings, *, last_epoch_ms: int, metrics: Metrics) -> LiveSource:
@@ -119,6 +156,10 @@ def _identifier(source: FrameSource, settings: FileSettings | SourceSettings) ->
         return ByteTrack(tracker, rate)
 
     return Identities(make_tracker, tracker)
+
+
+def _fastest(model_dir: Path) -> str:
+    return "keras" if _has_gpu() else choose(listed(model_dir), cpu_flags(), versions().keys())
 
 
 def _has_gpu() -> bool:

@@ -44,6 +44,8 @@ class Backend(StrEnum):
 
     auto = "auto"
     litert = "litert"
+    onnx = "onnx"
+    openvino = "openvino"
     keras = "keras"
 
 

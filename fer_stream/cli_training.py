@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from fer_stream.records import F32, U8
 
 _TRAIN_EPILOG = """\b
 Examples:
@@ -24,6 +28,8 @@ class Runtime(StrEnum):
     """Which runtime classifies."""
 
     litert = "litert"
+    onnx = "onnx"
+    openvino = "openvino"
     keras = "keras"
 
 
@@ -63,7 +69,7 @@ def export(
     name: Annotated[str, typer.Option(help="What the model is called; by default as the folder of the run.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace a model that is there already.")] = False,
 ) -> None:
-    """Make a model folder of a finished run: Keras, int8 LiteRT, ONNX and the card."""
+    """Make a model folder of a finished run: Keras, int8 LiteRT, ONNX, int8 ONNX and the card."""
     from fer_stream.training.export import export
 
     card = export(run, out, model_id=name or run.name, force=force)
@@ -90,15 +96,31 @@ def evaluate(
     from fer_stream.training.dataset import load_faces
     from fer_stream.training.evaluate import HARMS
     from fer_stream.training.evaluate import evaluate as judge
+    from fer_stream.weights import shipped_model_dir
 
     faces = load_faces(data, part.value, ferplus)
     classifier = make_classifier(ModelSettings(backend=backend.value, path=model))
     found = judge(
-        classifier.predict, faces, harms=() if no_robustness else tuple(HARMS), batches=_BATCHES, progress=_on_stderr
+        classifier.predict,
+        faces,
+        harms=() if no_robustness else tuple(HARMS),
+        batches=_BATCHES,
+        progress=_on_stderr,
+        ferplus=_ferplus_head(model or shipped_model_dir()) if faces.votes.any() else None,
     )
     path = report.write(found, f"{classifier.spec.model_id}, {backend.value}, on {part.value} of {data.name}", out)
     low, high = found.interval
     typer.echo(f"{found.accuracy:.2%} of {found.faces} faces (95 %: {low:.1%} to {high:.1%}); {path}")
+
+
+def _ferplus_head(model: Path) -> Callable[[U8], F32] | None:
+    """What the Keras file of a model folder says of FER+, if it has such a head, whichever backend is judged."""
+    from fer_stream.recognize.card import KERAS_FILE
+    from fer_stream.training.fit import predict
+    from fer_stream.training.trained import load_net
+
+    net = load_net(model / KERAS_FILE)
+    return (lambda images: predict(net, images)["ferplus"]) if "ferplus" in net.output_names else None
 
 
 def _on_stderr(text: str) -> None:

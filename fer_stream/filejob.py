@@ -94,7 +94,9 @@ class Engine:
         look: Look | None = None,
     ) -> JobSummary:
         """Run an open source and close it; `sink` gets its final frames, `look` its crops."""
-        follower = build.make_follower(source, self.detector, self.settings, metrics)
+        follower = build.make_follower(
+            source, self.detector, self.settings, metrics, classify_every_s=self.settings.model.every_s
+        )
         builder = TimelineBuilder(self.settings.timeline.at_rate(build.rate_of(source, self.settings.fps)))
         try:
             run = run_file(
@@ -104,6 +106,7 @@ class Engine:
                 builder,
                 sink,
                 max_batch=self.settings.model.max_batch,
+                min_agreement=self.settings.model.min_agreement,
                 metrics=metrics,
                 stop=stop or Event(),
                 progress=(lambda run: progress(source.info, run)) if progress else _ignore,

@@ -14,13 +14,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Event
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import numpy as np
 
 from fer_stream.capture.source import FrameSource
-from fer_stream.faces.follow import FaceFollower
+from fer_stream.faces.follow import FaceFollower, Followed
+from fer_stream.faces.quality import with_agreement
 from fer_stream.metrics import Metrics
 from fer_stream.queues.queue import Delivery, Journal, MessageQueue
 from fer_stream.recognize.classifier import EmotionClassifier
@@ -73,6 +75,7 @@ def run_file(
     sink: Callable[[Sequence[LabelledFrame]], None],
     *,
     max_batch: int,
+    min_agreement: float,
     metrics: Metrics,
     stop: Flag,
     progress: Callable[[FileRun], object],
@@ -83,7 +86,7 @@ def run_file(
     Ends when the source does, or soon after `stop` is set; either way all that was read is labelled and given out.
     """
     run = FileRun()
-    batch = _Batch(classifier, max_batch, metrics)
+    batch = _Batch(partial(classify, classifier=classifier, min_agreement=min_agreement, metrics=metrics), max_batch)
     for frame in decoded(source.frames(), metrics):
         run.frames, run.last_s = run.frames + 1, frame.time_s
         metrics.frames.labels(source.info.name).inc()
@@ -97,7 +100,7 @@ def run_file(
             break
     batch.extend(follower.finish())
     look(batch.crops)
-    end = EndOfStream(source.stream_id, run.last_s, run.frames, batch.faces)
+    end = EndOfStream(source.stream_id, run.last_s, run.frames, batch.put)
     _deliver([*batch.classify(), end], builder, sink, metrics)
     metrics.faces.labels(source.info.name).inc(batch.faces)
     progress(run)
@@ -115,8 +118,9 @@ def run_capture(
 ) -> None:
     """Put the faces of every frame on the queue until `messages`, those of `source`, end.
 
-    The crops of a frame are put before its mark, so that whoever has read the mark knows that its crops were put. A
-    gap follows the first mark after it, which tells the epoch that it belongs to.
+    The crops of a frame are put before its mark, so that whoever has read the mark knows that its crops were put; the
+    faces that need not be classified go to the journal with it. A gap follows the first message after it, which tells
+    the epoch that it belongs to.
     """
     name = source.info.name
     end = EndOfStream(source.stream_id, 0.0, 0, 0)
@@ -124,15 +128,15 @@ def run_capture(
     frames, faces = metrics.frames.labels(name), metrics.faces.labels(name)
     put, dropped = metrics.crops_put.labels(name), metrics.crops_dropped.labels(name, "overflow")
 
-    def tell(items: Sequence[FaceCrop | FrameMark]) -> int:
+    def tell(items: Sequence[Followed]) -> int:
         crops = [item for item in items if isinstance(item, FaceCrop)]
         if crops:
-            faces.inc(len(crops))
             put.inc(len(crops))
             dropped.inc(queue.put(crops))
-        if marks := [item for item in items if isinstance(item, FrameMark)]:
-            journal.append([*marks, *gaps])
+        if rest := [item for item in items if not isinstance(item, FaceCrop)]:
+            journal.append([*rest, *gaps])
             gaps.clear()
+        faces.inc(sum(not isinstance(item, FrameMark) for item in items))
         return len(crops)
 
     for message in messages:
@@ -151,6 +155,7 @@ def run_recognize(
     classifier: EmotionClassifier,
     *,
     max_batch: int,
+    min_agreement: float,
     max_wait_s: float,
     metrics: Metrics,
     stop: Flag,
@@ -161,6 +166,7 @@ def run_recognize(
 
     `beat` is called once a batch, and at least as often as the queue was told to idle.
     """
+    judge = partial(classify, classifier=classifier, min_agreement=min_agreement, metrics=metrics)
     for label in classifier.spec.labels:
         metrics.predictions.labels(classifier.spec.model_id, label)
     while not stop.is_set():
@@ -171,7 +177,7 @@ def run_recognize(
             if delivery.attempt > 1:
                 metrics.redelivered.inc()
         if deliveries:
-            queue.settle(_classify_what_can_be(deliveries, classifier, metrics))
+            queue.settle(_classify_what_can_be(deliveries, judge))
 
 
 def run_timeline(
@@ -213,7 +219,7 @@ def _follow_journal(queue: MessageQueue, journal: Journal, keeper: TimelineKeepe
     entries = journal.read(keeper.positions, _MAX_ENTRIES, _IDLE_S)
     while entries:
         keeper.add(entries)
-        predictions += [entry.message for entry in entries if isinstance(entry.message, Prediction)]
+        predictions += [entry.message for entry in entries if _was_classified(entry.message)]
         entries = journal.read(keeper.positions, _MAX_ENTRIES, 0)
     with counts.metrics.timed("timeline"):
         for source, horizon in horizons.items():
@@ -223,75 +229,90 @@ def _follow_journal(queue: MessageQueue, journal: Journal, keeper: TimelineKeepe
     counts.published(predictions)
 
 
+_Judge = Callable[[Sequence[FaceCrop]], list[Prediction]]
+
+
+def _was_classified(message: object) -> TypeGuard[Prediction]:
+    return isinstance(message, Prediction) and message.probs is not None
+
+
 def _commit(keeper: TimelineKeeper, journal: Journal) -> None:
     for source, position in keeper.commit():
         journal.trim(source, position)
 
 
-def _classify_what_can_be(
-    deliveries: Sequence[Delivery], classifier: EmotionClassifier, metrics: Metrics
-) -> list[tuple[Delivery, Prediction]]:
+def _classify_what_can_be(deliveries: Sequence[Delivery], judge: _Judge) -> list[tuple[Delivery, Prediction]]:
     """A batch that fails is halved until the crop that fails stands alone; that one is left to be tried again."""
     try:
-        predictions = classify([delivery.crop for delivery in deliveries], classifier, metrics)
+        predictions = judge([delivery.crop for delivery in deliveries])
     except Exception:  # noqa: BLE001 - whatever one crop does to a classifier, its batch must not suffer
         if len(deliveries) == 1:
             _log.exception("a crop cannot be classified, attempt %d", deliveries[0].attempt)
             return []
         middle = len(deliveries) // 2
         halves = (deliveries[:middle], deliveries[middle:])
-        return [pair for half in halves for pair in _classify_what_can_be(half, classifier, metrics)]
+        return [pair for half in halves for pair in _classify_what_can_be(half, judge)]
     return list(zip(deliveries, predictions, strict=True))
 
 
 class _Batch:
     """Messages on their way to the builder, whose crops are classified together."""
 
-    def __init__(self, classifier: EmotionClassifier, max_crops: int, metrics: Metrics) -> None:
-        self._classifier = classifier
+    def __init__(self, judge: _Judge, max_crops: int) -> None:
+        self._judge = judge
         self._max_crops = max_crops
-        self._metrics = metrics
         self.crops: list[FaceCrop] = []
-        self._marks: list[FrameMark] = []
+        self._others: list[Prediction | FrameMark] = []
+        self._frames = 0
         self.faces = 0
+        self.put = 0
 
-    def extend(self, messages: Sequence[FaceCrop | FrameMark]) -> None:
+    def extend(self, messages: Sequence[Followed]) -> None:
         for message in messages:
-            if isinstance(message, FaceCrop):
-                self.crops.append(message)
-                self.faces += 1
-            else:
-                self._marks.append(message)
+            match message:
+                case FaceCrop():
+                    self.crops.append(message)
+                    self.put += 1
+                    self.faces += 1
+                case Prediction():
+                    self._others.append(message)
+                    self.faces += 1
+                case FrameMark():
+                    self._others.append(message)
+                    self._frames += 1
 
     @property
     def full(self) -> bool:
-        return len(self.crops) >= self._max_crops or len(self._marks) >= _MAX_FRAMES_PER_BATCH
+        return len(self.crops) >= self._max_crops or self._frames >= _MAX_FRAMES_PER_BATCH
 
     def classify(self) -> list[Message]:
         predictions = [
             prediction
             for start in range(0, len(self.crops), self._max_crops)
-            for prediction in classify(self.crops[start : start + self._max_crops], self._classifier, self._metrics)
+            for prediction in self._judge(self.crops[start : start + self._max_crops])
         ]
-        messages: list[Message] = [*predictions, *self._marks]
-        self.crops, self._marks = [], []
+        messages: list[Message] = [*predictions, *self._others]
+        self.crops, self._others, self._frames = [], [], 0
         return messages
 
 
-def classify(crops: Sequence[FaceCrop], classifier: EmotionClassifier, metrics: Metrics) -> list[Prediction]:
-    """One batch of crops → their predictions."""
+def classify(
+    crops: Sequence[FaceCrop], *, classifier: EmotionClassifier, min_agreement: float, metrics: Metrics
+) -> list[Prediction]:
+    """One batch of crops → their predictions; faces of less agreement than `min_agreement` are `unclear`."""
     spec = classifier.spec
     with metrics.timed("inference"):
-        probs = classifier.predict(np.stack([crop.pixels for crop in crops]))
+        probs, agreement = classifier.predict(np.stack([crop.pixels for crop in crops]))
     metrics.batch_size.observe(len(crops))
     for best in probs.argmax(axis=1):
         metrics.predictions.labels(spec.model_id, spec.labels[best]).inc()
     return [
         Prediction(
-            crop.key, crop.time_s, crop.captured_at, crop.xyxy, crop.confidence, crop.quality, row, spec.model_id
+            crop.key, crop.time_s, crop.captured_at, crop.xyxy, crop.confidence,
+            with_agreement(crop.quality, share, min_agreement), row, spec.model_id,
         )
-        for crop, row in zip(crops, probs, strict=True)
-    ]
+        for crop, row, share in zip(crops, probs, agreement.tolist(), strict=True)
+    ]  # fmt: skip
 
 
 def _deliver(

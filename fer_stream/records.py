@@ -17,13 +17,19 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
+FERPLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+"""The eight emotions of FER+, in the order of its votes (Barsoum et al., 2016)."""
+
+FERPLUS_NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+"""What FER+ calls each of `LABELS`."""
+
 UNKNOWN = "unknown"
 """The label of a face that cannot be judged: it is not an eighth emotion."""
 
 CROP_SIZE_PX = 48
 """Side of a face crop: the size of a FER-2013 image."""
 
-QualityReason = Literal["ok", "small", "blurred", "turned", "cut_off"]
+QualityReason = Literal["ok", "small", "blurred", "turned", "cut_off", "unclear"]
 
 
 def stream_id_of(source: str, epoch: int) -> str:
@@ -174,7 +180,11 @@ class FaceCrop:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What a classifier said of one face: `probs` float32 (7,) in the order of `LABELS`, summing to 1."""
+    """What a classifier said of one face: `probs` float32 (7,) in the order of `LABELS`, summing to 1.
+
+    `probs` is None, and `model_id` empty, where the face was not classified because the same face just was: what it
+    shows is then told by its neighbours in time.
+    """
 
     key: FaceKey
     time_s: float
@@ -182,7 +192,7 @@ class Prediction:
     xyxy: F32
     confidence: float
     quality: Quality
-    probs: F32
+    probs: F32 | None
     model_id: str
 
 
@@ -243,7 +253,8 @@ class ClosedGap:
 class LabelledFace:
     """One face of one frame with its final label: a row of the table, a box in the picture.
 
-    `probs` is what the classifier said, `smoothed` what the label was read from, both float32 (7,).
+    `probs` is what the classifier said, `smoothed` what the label was read from, both float32 (7,). They are the same
+    where the face was not classified.
     """
 
     track_id: int

@@ -27,8 +27,8 @@ ROOT = {"records", "errors"}
 CORE = {
     "config.file", "config.groups", "config.jobs", "config.live", "config.servers", "config.source",
     "config.training", "config.web", "expected", "yamlfile", "metrics", "log", "weights", "capture.source",
-    "faces.detector", "faces.tracker", "faces.cuts", "faces.crop", "faces.quality", "faces.follow", "jobs.job",
-    "queues.queue", "queues.codec", "queues.memory",
+    "faces.between", "faces.detector", "faces.tracker", "faces.cuts", "faces.crop", "faces.motion", "faces.quality",
+    "faces.follow", "faces.turns", "jobs.job", "queues.queue", "queues.codec", "queues.memory",
     "recognize.classifier", "timeline.smoothing", "timeline.segments", "timeline.builder", "timeline.counts",
     "timeline.person", "timeline.live", "timeline.keeper", "timeline.payload", "timeline.store", "timeline.memory",
     "training.progress", "writers.writer",
@@ -51,6 +51,7 @@ HEAVY = (
     "cv2",
     "av",
     "onnxruntime",
+    "openvino",
     "ai_edge_litert",
     "trackers",
     "plotly",

@@ -16,7 +16,8 @@ from fer_stream.metrics import Metrics
 from fer_stream.pipeline import run_capture, run_recognize, run_timeline
 from fer_stream.queues.memory import MemoryJournal, MemoryQueue
 from fer_stream.queues.queue import Overflow, Redelivery
-from fer_stream.records import F32, U8, EmotionSegment, LabelledFrame, ModelSpec
+from fer_stream.recognize.classifier import Judgement
+from fer_stream.records import U8, EmotionSegment, LabelledFrame, ModelSpec
 from fer_stream.timeline.counts import TimelineCounts
 from fer_stream.timeline.keeper import TimelineKeeper
 from fer_stream.timeline.memory import MemoryStore
@@ -37,7 +38,7 @@ class Poisoned:
         self._real = engine.classifier
         self._poison = poison
 
-    def predict(self, pixels: U8) -> F32:
+    def predict(self, pixels: U8) -> Judgement:
         if any(one.tobytes() == self._poison for one in pixels):
             raise RuntimeError("poison")
         return self._real.predict(pixels)
@@ -60,13 +61,24 @@ def through_the_queue(
     keeper = TimelineKeeper(store, None, settings=engine.settings.timeline, lateness_s=lambda _: 60)
 
     def capture() -> None:
-        follower = build.make_follower(source, engine.detector, engine.settings, metrics())
+        follower = build.make_follower(
+            source, engine.detector, engine.settings, metrics(), classify_every_s=engine.settings.model.every_s
+        )
         run_capture(source.frames(), source, follower, queue, journal, metrics=metrics())
         ended.set()
 
     def recognize() -> None:
         classifier = Poisoned(engine, poison) if poison else engine.classifier
-        run_recognize(queue, classifier, max_batch=16, max_wait_s=0, metrics=metrics(), stop=stop, now=time.time)
+        run_recognize(
+            queue,
+            classifier,
+            max_batch=16,
+            min_agreement=engine.settings.model.min_agreement,
+            max_wait_s=0,
+            metrics=metrics(),
+            stop=stop,
+            now=time.time,
+        )
 
     def timeline() -> None:
         run_timeline(
@@ -123,9 +135,9 @@ def test_a_poison_crop_costs_itself_alone(engine: Engine, clips: Path) -> None:
         metrics=metrics(),
         look=lambda crops: poison.extend(c.pixels.tobytes() for c in crops),
     )
-    store, keeper, queue = through_the_queue(engine, clip, poison=poison[30])
+    store, keeper, queue = through_the_queue(engine, clip, poison=poison[10])
     (stream_id,) = {frame.stream_id for frame in store.results(NAME, "0", 1, 0)}
     counts = queue.counts(stream_id)
-    assert (counts.put, counts.settled, counts.dead) == (72, 71, 1)
+    assert (counts.put, counts.settled, counts.dead) == (len(poison), len(poison) - 1, 1)
     assert keeper.lost(NAME) == (1, 0)
     assert [segment.label for _, segment in told(store)] == ["neutral", "happy"]

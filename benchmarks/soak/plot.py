@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks.plot import COLOURS, INK, tidy
 from benchmarks.soak.account import percentiles
 from benchmarks.soak.observe import Observed
 from benchmarks.watch import Arrival
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BIN_S = 10.0
-_GRID = "#e4e4e4"
-_INK = "#333333"
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito: for all eyes
 _ROLES = ("capture", "recognize", "timeline", "serve", "queue", "store")
 
 
@@ -37,7 +35,7 @@ def plot(seen: Observed, path: Path) -> None:
     _drops(drops, seen)
     _memory(memory, seen)
     for axes in (marks, latency, drops, memory):
-        _tidy(axes)
+        tidy(axes)
         for fault in seen.faults:
             axes.axvspan(*(_minutes(seen, edge) for edge in fault.window), color="#f3f0ea", lw=0, zorder=0)
     memory.set_xlabel("minutes")
@@ -48,7 +46,7 @@ def plot(seen: Observed, path: Path) -> None:
 
 def _faults(axes: Axes, seen: Observed, kinds: Sequence[str]) -> None:
     for fault in seen.faults:
-        axes.plot(_minutes(seen, fault.began_s), kinds.index(fault.kind), "|", color=_COLOURS[1], ms=7, mew=2)
+        axes.plot(_minutes(seen, fault.began_s), kinds.index(fault.kind), "|", color=COLOURS[1], ms=7, mew=2)
     axes.set_yticks(range(len(kinds)), kinds)
     axes.set_ylim(len(kinds) - 0.5, -0.5)
     axes.set_title("Faults", loc="left")
@@ -60,11 +58,11 @@ def _latency(axes: Axes, seen: Observed) -> None:
     spread = [percentiles([arrival.latency_s for arrival in some]) for some in bins.values()]
     for which, colour, label in (
         ("max", "#bbbbbb", "slowest"),
-        ("p95", _COLOURS[1], "p95"),
-        ("p50", _COLOURS[0], "p50"),
+        ("p95", COLOURS[1], "p95"),
+        ("p50", COLOURS[0], "p50"),
     ):
         axes.plot(minutes, [1000 * one[which] for one in spread], color=colour, lw=1.2, label=label)
-    axes.axhline(100, color=_INK, lw=0.6, ls=":")
+    axes.axhline(100, color=INK, lw=0.6, ls=":")
     axes.set_yscale("log")
     axes.set_title(f"Picture to result, ms, in {_BIN_S:.0f} s each", loc="left")
     axes.legend(loc="upper right", ncols=3, frameon=False)
@@ -80,7 +78,7 @@ def _binned(arrivals: Sequence[Arrival], seen: Observed) -> dict[int, list[Arriv
 
 def _drops(axes: Axes, seen: Observed) -> None:
     what = {"fer_frames_dropped_total": "pictures", "fer_crops_dropped_total": "faces"}
-    for (name, label), colour in zip(what.items(), _COLOURS, strict=False):
+    for (name, label), colour in zip(what.items(), COLOURS, strict=False):
         axes.step(*_rises(seen, name), color=colour, lw=1.2, label=label, where="post")
     axes.set_title("Dropped and counted, so far", loc="left")
     axes.legend(loc="upper left", frameon=False)
@@ -101,7 +99,7 @@ def _rises(seen: Observed, name: str) -> tuple[list[float], list[float]]:
 
 
 def _memory(axes: Axes, seen: Observed) -> None:
-    for role, colour in zip(_ROLES, _COLOURS, strict=True):
+    for role, colour in zip(_ROLES, COLOURS, strict=True):
         lives: dict[int, list[tuple[float, float]]] = defaultdict(list)
         for one in seen.seen.usage:
             if one.role == role:
@@ -117,10 +115,3 @@ def _memory(axes: Axes, seen: Observed) -> None:
 
 def _minutes(seen: Observed, time_s: float) -> float:
     return (time_s - seen.span[0]) / 60
-
-
-def _tidy(axes: Any) -> None:
-    axes.grid(axis="y", color=_GRID, lw=0.6)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(length=0, labelcolor=_INK, labelsize=9)
-    axes.title.set(fontsize=10, color=_INK)

@@ -62,6 +62,9 @@ class DetectorSettings(Settings):
     800 of 819 reference faces)."""
     min_confidence: Fraction = 0.5
     """Detections below this are not faces."""
+    every_s: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    """The detector looks so often, and at once where faces come, go or are lost; in between they are followed by the
+    motion of their pixels. 0 looks at every frame. At most 0.5 s, because blurred previews rely on it."""
 
 
 class TrackerSettings(Settings):
@@ -95,12 +98,18 @@ class QualitySettings(Settings):
 class ModelSettings(Settings):
     """Which classifier runs, and where."""
 
-    backend: Literal["auto", "litert", "keras"] = "auto"
-    """`auto` is Keras where TensorFlow sees a GPU, else LiteRT int8 on the CPU."""
+    backend: Literal["auto", "litert", "onnx", "openvino", "keras"] = "auto"
+    """`auto` is Keras where TensorFlow sees a GPU, else what is fastest on this CPU (docs/backends.md)."""
     path: LocalPath | None = None
     """A folder with a model and its card.json; by default the model that comes with fer-stream."""
     max_batch: Annotated[int, Field(ge=1, le=4096)] = 32
     """So many faces are classified at once at the most."""
+    min_agreement: Fraction = 0.1
+    """Faces are `unclear` where the model expects a smaller share of people to name the emotion that it calls. With
+    0.1 that is a tenth of FER+, none of which most people call so (docs/training.md); 0 judges all."""
+    every_s: NotNegative = 0.08
+    """A person is classified so often; in between, the label comes from the frames before and after. 0 is every face
+    of every frame."""
 
 
 class TimelineSettings(Settings):

@@ -67,7 +67,7 @@ class TeacherSettings(Settings):
     """Distillation: larger nets see the same augmented batch, and the net learns what they say."""
 
     runs: tuple[LocalPath, ...] = ()
-    """The folders of finished runs."""
+    """The folders of finished runs, or .keras files."""
     weight: Fraction = 0.8
     """The share of the teachers in the target; the label has the rest."""
 
@@ -77,6 +77,9 @@ class TrainSettings(Settings):
 
     data: DataSettings
     network: NetworkSettings = NetworkSettings()
+    start_from: LocalPath | None = None
+    """A finished run, or a .keras file, of the same network, whose weights are the first ones; then take a low
+    learning_rate. By default weights are drawn at random."""
     augment: AugmentSettings = AugmentSettings()
     teachers: TeacherSettings = TeacherSettings()
     epochs: Count = 60
@@ -94,8 +97,6 @@ class TrainSettings(Settings):
     """Without teachers: the share of a label that is spread over all."""
     ferplus_weight: NotNegative = 1.0
     """The weight of the FER+ votes in the loss; it is worth about two points of accuracy."""
-    clarity_weight: NotNegative = 0.2
-    """The weight of learning how far people agree about a face."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is faster on a GPU, and no faster on most CPUs."""
     seed: int = 0

@@ -42,17 +42,20 @@ def geometry_of(detector: str) -> CropGeometry:
 
 
 def cut(image: U8, xyxy: F32, geometry: CropGeometry) -> U8:
-    """The face in the box `xyxy`, float32 (4,) px of `image` uint8 (H, W, 3) BGR → uint8 (48, 48) gray.
+    """The face in the box `xyxy`, float32 (4,) px of `image`, as 48×48 gray pixels, uint8.
 
-    The box may lie anywhere: beyond the edge of the picture its outermost pixels are repeated. Raises `ValueError`
-    for a box that is not finite.
+    `image` is uint8 (H, W, 3) BGR or (H, W) gray. The box may lie anywhere: beyond the edge of the picture its
+    outermost pixels are repeated. Raises `ValueError` for a box that is not finite.
     """
     left, top, side = _square(image, xyxy, geometry)
     rows, above, below = _clip(top, side, image.shape[0])
     columns, before, after = _clip(left, side, image.shape[1])
-    face = cv2.cvtColor(image[rows, columns], cv2.COLOR_BGR2GRAY)
+    face = image[rows, columns]
+    if image.ndim == 3:
+        face = np.asarray(cv2.cvtColor(face, cv2.COLOR_BGR2GRAY), np.uint8)
     if above or below or before or after:
-        face = cv2.copyMakeBorder(face, above, below, before, after, cv2.BORDER_REPLICATE)
+        border = cv2.copyMakeBorder(face, above, below, before, after, cv2.BORDER_REPLICATE)
+        face = np.asarray(border, np.uint8)
     # Area averaging is the only one of OpenCV's kernels that does not alias when it shrinks.
     kernel = cv2.INTER_AREA if side > CROP_SIZE_PX else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(face, (CROP_SIZE_PX, CROP_SIZE_PX), interpolation=kernel), np.uint8)

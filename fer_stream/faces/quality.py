@@ -39,6 +39,13 @@ def grade(
     return Quality(score=parts[worst], reason="ok" if parts[worst] >= _GATE else worst)
 
 
+def with_agreement(quality: Quality, agreement: float, least: float) -> Quality:
+    """`quality`, or `unclear` where less than the share `least` of people would agree about a face that is fine."""
+    if not quality.ok or agreement >= least:
+        return quality
+    return Quality(_part(agreement, least, least), "unclear")
+
+
 def shorter_side(xyxy: F32) -> float:
     """The shorter side of the box (4,) in px; 0 where its corners are swapped."""
     x1, y1, x2, y2 = map(float, xyxy)

@@ -18,13 +18,15 @@ from typing import Protocol
 import numpy as np
 
 from fer_stream.config import TrackerSettings
-from fer_stream.faces.cuts import CutDetector
 from fer_stream.records import F32, I64, Detections, Frame
 
 # A face that returns must be within so many of its own sides of where it left, and its side within this ratio.
 # People who step out of view and back in are further off than that; a wrong join is worse than a new number.
 _RELINK_DISTANCE = 0.75
 _RELINK_RATIO = 1.4
+
+# Of a face that was followed between two looks with where it was found; ByteTrack asks for 0.1.
+_TOLD_OVERLAP = 0.6
 
 
 class FaceTracker(Protocol):
@@ -59,7 +61,15 @@ class Identifier(Protocol):
     """Says who the faces of a frame are."""
 
     def update(self, detections: Detections, frame: Frame) -> Identified:
-        """Identify the faces of the next frame."""
+        """Identify the faces that were found in the next frame."""
+        ...
+
+    def carry(self, detections: Detections, frame: Frame) -> None:
+        """In the next frame, the faces of known persons were followed to these places, and nobody else looked for."""
+        ...
+
+    def cut(self) -> None:
+        """A new shot begins with the next frame: nobody in it is known."""
         ...
 
 
@@ -73,6 +83,12 @@ class EverybodyNew:
         """Number the faces on from the last picture."""
         first, self._last_id = self._last_id + 1, self._last_id + len(detections)
         return Identified(np.arange(first, self._last_id + 1, dtype=np.int64), ())
+
+    def carry(self, detections: Detections, frame: Frame) -> None:
+        """See `Identifier`."""
+
+    def cut(self) -> None:
+        """See `Identifier`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -96,16 +112,14 @@ class Identities:
     def __init__(self, make_tracker: Callable[[], FaceTracker], settings: TrackerSettings) -> None:
         self._make_tracker = make_tracker
         self._tracker = make_tracker()
-        self._cuts = CutDetector()
         self._away_s = settings.lost_s + settings.relink_s
         self._people: dict[int, _Person] = {}
         self._open: list[_Open] = []
+        self._told = Detections.none().xyxy
         self._last_id = 0
 
     def update(self, detections: Detections, frame: Frame) -> Identified:
-        """Identify the faces of the next frame."""
-        if self._cuts.is_cut(frame.image):
-            self._end_all()
+        """Identify the faces that were found in the next frame."""
         self._forget(before_s=frame.time_s - self._away_s)
         tracks = self._tracker.update(detections, frame.time_s)
         new = {int(track): row for row, track in enumerate(tracks) if track >= 0 and int(track) not in self._people}
@@ -117,7 +131,16 @@ class Identities:
         )
         return Identified(self._see(tracks, detections.xyxy, frame), earlier)
 
-    def _end_all(self) -> None:
+    def carry(self, detections: Detections, frame: Frame) -> None:
+        """See `Identifier`."""
+        overlaps = map(_overlap, self._told, detections.xyxy)
+        # The tracker joins boxes by overlap: it must hear of a face before that is too far from where it was known.
+        if min(overlaps, default=1.0) < _TOLD_OVERLAP:
+            self._tracker.update(detections, frame.time_s)
+            self._told = detections.xyxy
+
+    def cut(self) -> None:
+        """See `Identifier`."""
         self._tracker = self._make_tracker()
         self._people.clear()
         self._open.clear()
@@ -159,6 +182,7 @@ class Identities:
 
     def _see(self, tracks: I64, xyxy: F32, frame: Frame) -> I64:
         """Note where everybody is, and which detections are open."""
+        self._told = xyxy[tracks >= 0]
         track_ids = np.full(len(tracks), -1, np.int64)
         self._open = []
         for row, track in enumerate(tracks.tolist()):

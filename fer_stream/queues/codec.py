@@ -8,7 +8,7 @@ A record is one block, little-endian, without padding:
     face  = track_id i64 | frame_index i64 | time_s f64 | captured_at f64 | xyxy 4 × f32 | confidence f64
             | quality score f64 | quality reason u8
     1 FaceCrop     face | pixels 48 × 48 u8             | stream_id text
-    2 Prediction   face | probs 7 × f32                 | stream_id text | model_id text
+    2 Prediction   face | probs 7 × f32, NaN for none   | stream_id text | model_id text
     3 FrameMark    index i64 | time_s f64 | faces u32   | stream_id text
     4 Gap          start_s f64 | end_s f64              | source text    | reason text
     5 EndOfStream  time_s f64 | frames i64 | crops i64  | stream_id text
@@ -60,6 +60,7 @@ _U8 = np.dtype("u1")
 _F32 = np.dtype("<f4")
 _PIXELS = CROP_SIZE_PX * CROP_SIZE_PX
 _PROBS = len(LABELS)
+_NO_PROBS = np.full(_PROBS, np.nan, _F32)
 _REASONS: tuple[QualityReason, ...] = get_args(QualityReason)
 
 
@@ -176,12 +177,14 @@ def _read_crop(body: _Reader) -> FaceCrop:
 
 
 def _write_prediction(face: Prediction) -> bytes:
-    return _face(face) + _array(face.probs, _F32, (_PROBS,)) + _text(face.key.stream_id) + _text(face.model_id)
+    probs = _NO_PROBS if face.probs is None else face.probs
+    return _face(face) + _array(probs, _F32, (_PROBS,)) + _text(face.key.stream_id) + _text(face.model_id)
 
 
 def _read_prediction(body: _Reader) -> Prediction:
     track, frame, time_s, captured_at, xyxy, confidence, quality = body.face()
-    probs = body.array(_F32, _PROBS)
+    said = body.array(_F32, _PROBS)
+    probs = None if np.isnan(said).all() else said
     key = FaceKey(body.text(), track, frame)
     return Prediction(key, time_s, captured_at, xyxy, confidence, quality, probs, body.text())
 

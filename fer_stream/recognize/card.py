@@ -26,6 +26,8 @@ from fer_stream.errors import ModelError, WeightsError
 from fer_stream.records import CROP_SIZE_PX, LABELS, ModelSpec
 
 CARD_NAME = "card.json"
+KERAS_FILE, LITERT_FILE = "emotion.keras", "emotion.int8.tflite"
+ONNX_FILE, ONNX_INT8_FILE = "emotion.onnx", "emotion.int8.onnx"
 _NOT_STATED = "not stated"
 _REPLACE = "Replace the whole folder with one model, its weights and its card together"
 
@@ -55,6 +57,27 @@ def read_card(model_dir: Path, weights_name: str) -> ModelSpec:
         raise ModelError(f"{path} lacks the key {error}. {_REPLACE}.") from error
     except (AttributeError, OverflowError, TypeError, ValueError) as error:
         raise ModelError(f"{path} is no model card: {error}. {_REPLACE}.") from error
+
+
+def listed(model_dir: Path) -> frozenset[str]:
+    """The names of the files that the card in `model_dir` lists. Raises `ModelError` as `read_card` does."""
+    path = model_dir / CARD_NAME
+    files = _load(path).get("files")
+    if not isinstance(files, dict):
+        raise ModelError(f"{path} is no model card: expected an object of files, received {files!r}. {_REPLACE}.")
+    return frozenset(files)
+
+
+def first_listed(model_dir: Path, *names: str) -> str:
+    """The first of `names` that the card in `model_dir` lists. Raises `ModelError` where it lists none of them."""
+    files = listed(model_dir)
+    for name in names:
+        if name in files:
+            return name
+    raise ModelError(
+        f"{model_dir / CARD_NAME} lists no {' or '.join(names)}. Make the folder again with `fer-stream export`, "
+        "which writes them, or let another runtime classify (model.backend, --backend)."
+    )
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -20,12 +20,11 @@ import keras
 import tensorflow as tf
 
 from fer_stream.errors import ModelError
-from fer_stream.recognize.card import read_card
-from fer_stream.recognize.classifier import as_input, probabilities
-from fer_stream.records import F32, LABELS, U8
+from fer_stream.recognize.card import KERAS_FILE, read_card
+from fer_stream.recognize.classifier import Judgement, check_outputs, classify
+from fer_stream.records import F32, U8
 
-WEIGHTS_NAME = "emotion.keras"
-HEAD_NAME = "fer2013"
+HEAD_NAME, FERPLUS_HEAD_NAME = "fer2013", "ferplus"
 
 
 class KerasClassifier:
@@ -42,27 +41,18 @@ class KerasClassifier:
                 f"Keras runs on {keras.backend.backend()}, because it was imported before fer-stream. "
                 "Set KERAS_BACKEND=tensorflow."
             )
-        self.spec = read_card(model_dir, WEIGHTS_NAME)
+        self.spec = read_card(model_dir, KERAS_FILE)
         _share_gpus()
         self._max_batch = max_batch
-        head = _head(model_dir / WEIGHTS_NAME)
+        head = _head(model_dir / KERAS_FILE)
         self._infer = tf.function(lambda faces: head(faces, training=False))
 
-    def predict(self, pixels: U8) -> F32:
-        """Face crops uint8 (n, 48, 48) → float32 (n, 7); each row sums to 1. n may be 0.
-
-        Raises `ValueError` for any other shape or dtype.
-        """
-        faces = as_input(pixels)
-        chunks = [
-            self._run(faces[start : start + self._max_batch]) for start in range(0, len(faces), self._max_batch)
-        ]
-        if not chunks:
-            return np.empty((0, len(LABELS)), np.float32)
-        return probabilities(np.concatenate(chunks), self.spec.temperature)
+    def predict(self, pixels: U8) -> Judgement:
+        """Judge face crops, uint8 (n, 48, 48). n may be 0. Raises `ValueError` for any other shape or dtype."""
+        return classify(pixels, self._run, at_once=self._max_batch, temperature=self.spec.temperature)
 
     def _run(self, faces: F32) -> F32:
-        """One batch, float32 (n, 48, 48, 1) → (n, 7), n ≤ max_batch."""
+        """One batch, float32 (n, 48, 48, 1) → (n, k), n ≤ max_batch."""
         missing = bucket(len(faces), self._max_batch) - len(faces)
         padded = np.pad(faces, ((0, missing), (0, 0), (0, 0), (0, 0)))
         scores: F32 = self._infer(tf.constant(padded)).numpy()
@@ -75,17 +65,15 @@ def bucket(n: int, max_batch: int) -> int:
 
 
 def _head(path: Path) -> keras.Model:
-    """The graph from the input to the softmax over the seven labels; other heads fall away."""
+    """The graph from the input to the scores of the seven labels, and of FER+ where it has them."""
     try:
         model = keras.models.load_model(path, compile=False)
-        head = keras.Model(model.inputs, model.get_layer(HEAD_NAME).output)
+        outputs = [model.get_layer(HEAD_NAME).output]
     except (ValueError, OSError) as error:
         raise ModelError(f"{path} is no Keras model with an output {HEAD_NAME!r}: {error}. Save it again.") from error
-    if head.output_shape[-1] != len(LABELS):
-        raise ModelError(
-            f"{path}: expected {len(LABELS)} outputs of {HEAD_NAME!r}, received {head.output_shape[-1]}."
-        )
-    return head
+    outputs += [layer.output for layer in model.layers if layer.name == FERPLUS_HEAD_NAME]
+    check_outputs(path, sum(output.shape[-1] for output in outputs))
+    return keras.Model(model.inputs, keras.ops.concatenate(outputs, axis=1))
 
 
 def _share_gpus() -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from fer_stream.errors import ModelError
 from fer_stream.log import native_silence
-from fer_stream.recognize.card import read_card
-from fer_stream.recognize.classifier import as_input, probabilities
-from fer_stream.records import F32, LABELS, U8
-
-WEIGHTS_NAME = "emotion.int8.tflite"
+from fer_stream.recognize.card import LITERT_FILE, read_card
+from fer_stream.recognize.classifier import Judgement, check_outputs, classify
+from fer_stream.records import F32, U8
 
 # Larger batches bring no speed on a CPU (docs/measurements.md), only memory: 5 MB of activations at 32 faces.
 _CHUNK = 32
@@ -26,8 +23,8 @@ class LiteRTClassifier:
     """
 
     def __init__(self, model_dir: Path, *, threads: int = 1) -> None:
-        self.spec = read_card(model_dir, WEIGHTS_NAME)
-        path = model_dir / WEIGHTS_NAME
+        self.spec = read_card(model_dir, LITERT_FILE)
+        path = model_dir / LITERT_FILE
         try:
             with native_silence():
                 self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
@@ -38,25 +35,14 @@ class LiteRTClassifier:
         output = self._interpreter.get_output_details()[0]
         self._output = output["index"]
         self._batch = 1
-        if tuple(output["shape"]) != (1, len(LABELS)):
-            raise ModelError(
-                f"{path}: expected an output of shape (1, {len(LABELS)}), received {tuple(output['shape'])}. "
-                "Export the head of the seven labels alone."
-            )
+        check_outputs(path, int(output["shape"][-1]))
 
-    def predict(self, pixels: U8) -> F32:
-        """Face crops uint8 (n, 48, 48) → float32 (n, 7); each row sums to 1. n may be 0.
-
-        Raises `ValueError` for any other shape or dtype.
-        """
-        faces = as_input(pixels)
-        chunks = [self._run(faces[start : start + _CHUNK]) for start in range(0, len(faces), _CHUNK)]
-        if not chunks:
-            return np.empty((0, len(LABELS)), np.float32)
-        return probabilities(np.concatenate(chunks), self.spec.temperature)
+    def predict(self, pixels: U8) -> Judgement:
+        """Judge face crops, uint8 (n, 48, 48). n may be 0. Raises `ValueError` for any other shape or dtype."""
+        return classify(pixels, self._run, at_once=_CHUNK, temperature=self.spec.temperature)
 
     def _run(self, faces: F32) -> F32:
-        """One batch, float32 (n, 48, 48, 1) → (n, 7). A new size costs 0.1 ms, padding up to 3 ms a row."""
+        """One batch, float32 (n, 48, 48, 1) → (n, k). A new size costs 0.1 ms, padding up to 3 ms a row."""
         if len(faces) != self._batch:
             self._interpreter.resize_tensor_input(self._input, faces.shape)
             self._interpreter.allocate_tensors()

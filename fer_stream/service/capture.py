@@ -201,7 +201,9 @@ class _Source(Thread):
         try:
             seeing = self._view.through(office.detector(self._settings.detector))
             detector = OutsideZones(seeing, self._settings.ignore)
-            follower = build.make_follower(source, detector, self._settings, office.metrics)
+            follower = build.make_follower(
+                source, detector, self._settings, office.metrics, classify_every_s=office.settings.model.every_s
+            )
             messages = self._recorded(source) if self._settings.record else self._messages(source)
             run_capture(self._seen(messages), source, follower, queue, journal, metrics=office.metrics)
         finally:

@@ -33,6 +33,7 @@ def recognize(process: Process) -> None:
             queue,
             classifier,
             max_batch=settings.model.max_batch,
+            min_agreement=settings.model.min_agreement,
             max_wait_s=settings.workers.max_wait_ms / 1000,
             metrics=process.metrics,
             stop=process.stop,

@@ -230,7 +230,7 @@ def _labelled_face(prediction: Prediction, sample: Sample) -> LabelledFace:
         prediction.xyxy,
         prediction.confidence,
         prediction.quality,
-        prediction.probs,
+        sample.smoothed if prediction.probs is None else prediction.probs,
         sample.smoothed,
         sample.label,
     )
@@ -240,11 +240,11 @@ def _row(face: Prediction) -> list[Any]:
     """A prediction in terms of JSON. Its probabilities are float32, which JSON's doubles hold exactly."""
     return [
         astuple(face.key), face.time_s, face.captured_at, face.xyxy.tolist(), face.confidence,
-        astuple(face.quality), face.probs.tolist(), face.model_id,
+        astuple(face.quality), None if face.probs is None else face.probs.tolist(), face.model_id,
     ]  # fmt: skip
 
 
 def _read_row(row: Sequence[Any]) -> Prediction:
     key, time_s, captured_at, xyxy, confidence, quality, probs, model_id = row
-    box, seven = np.array(xyxy, np.float32), np.array(probs, np.float32)
+    box, seven = np.array(xyxy, np.float32), None if probs is None else np.array(probs, np.float32)
     return Prediction(FaceKey(*key), time_s, captured_at, box, confidence, Quality(*quality), seven, model_id)

@@ -8,22 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from fer_stream.records import F32, F64
+from fer_stream.records import F32, F64, LABELS
 
 # The kernel is cut off where it has fallen to 5 %; what lies further away could not change a label.
 _REACH = 3.0
+
+_SILENCE = np.full(len(LABELS), 1 / len(LABELS), np.float32)
+"""What a face says that was not classified, where nobody near it was."""
+
+_TINY = 1e-12
 
 
 @dataclass(slots=True, eq=False)
 class Sample:
     """What is known of one face at one time; `smoothed`, `evidence` and `label` are filled in one after the other.
 
-    `probs` and `smoothed` are float32 (7,). `ok` says whether the face was good enough to judge; `evidence` is
-    the share, 0..1, of such faces in the neighbourhood.
+    `probs` and `smoothed` are float32 (7,), `probs` None where the face was not classified. `ok` says whether the
+    face was good enough to judge; `evidence` is the share, 0..1, of such faces among those classified nearby.
     """
 
     time_s: float
-    probs: F32
+    probs: F32 | None
     ok: bool
     smoothed: F32 | None = None
     evidence: float = 0.0
@@ -41,17 +46,15 @@ class SampleBook:
         """The number of `sample` in `rows`."""
         if id(sample) not in self._numbers:
             self._numbers[id(sample)] = len(self.rows)
-            smoothed = None if sample.smoothed is None else sample.smoothed.tolist()
-            self.rows.append(
-                [sample.time_s, sample.probs.tolist(), sample.ok, smoothed, sample.evidence, sample.label]
-            )
+            probs, smoothed = _listed(sample.probs), _listed(sample.smoothed)
+            self.rows.append([sample.time_s, probs, sample.ok, smoothed, sample.evidence, sample.label])
         return self._numbers[id(sample)]
 
     @staticmethod
     def read(rows: Sequence[Sequence[Any]]) -> list[Sample]:
         """The samples again, by number."""
         return [
-            Sample(time_s, _f32(probs), ok, None if smoothed is None else _f32(smoothed), evidence, label)
+            Sample(time_s, _f32(probs), ok, _f32(smoothed), evidence, label)
             for time_s, probs, ok, smoothed, evidence, label in rows
         ]
 
@@ -119,21 +122,28 @@ class KernelSmoother:
         self._done -= old
 
 
-def _f32(values: Sequence[float]) -> F32:
-    return np.array(values, np.float32)
+def _listed(values: F32 | None) -> list[float] | None:
+    return None if values is None else values.tolist()
+
+
+def _f32(values: Sequence[float] | None) -> F32 | None:
+    return None if values is None else np.array(values, np.float32)
 
 
 def smooth(samples: Sequence[Sample], at: Sequence[Sample], tau_s: float) -> tuple[F32, F64]:
     """Probabilities float32 (k, 7) and evidence float64 (k,) at the k times of `at`, from all `samples`.
 
-    Only samples that are `ok` speak; where none does, the probabilities are those of all samples and the evidence
-    is 0.
+    Only samples that are `ok` and were classified speak; where none does, the probabilities are those of all that
+    were classified, the same for every emotion where none was, and the evidence is 0.
     """
     times = np.array([sample.time_s for sample in samples])
     ok = np.array([sample.ok for sample in samples])
-    probs = np.stack([sample.probs for sample in samples])
+    said = np.array([sample.probs is not None for sample in samples])
+    probs = np.stack([_SILENCE if sample.probs is None else sample.probs for sample in samples])
     distance = np.abs(np.array([sample.time_s for sample in at])[:, None] - times)
     weights = np.where(distance <= _REACH * tau_s, np.exp(-distance / tau_s), 0.0)
-    evidence = (weights * ok).sum(axis=1) / weights.sum(axis=1)
-    weights = np.where(evidence[:, None] > 0, weights * ok, weights)
+    judged, good = (weights * speaks for speaks in (said, said & ok))
+    evidence = good.sum(axis=1) / np.maximum(judged.sum(axis=1), _TINY)
+    for speaking in (judged, good):
+        weights = np.where(speaking.any(axis=1, keepdims=True), speaking, weights)
     return (weights @ probs / weights.sum(axis=1, keepdims=True)).astype(np.float32), evidence

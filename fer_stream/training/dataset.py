@@ -18,15 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_stream.errors import SourceNotFound, UnreadableSource
-from fer_stream.records import CROP_SIZE_PX, F32, I64, LABELS, U8
+from fer_stream.records import CROP_SIZE_PX, F32, FERPLUS, I64, LABELS, U8
 
 Part = Literal["train", "public", "private"]
 PARTS: tuple[Part, ...] = get_args(Part)
 """What is learned from, what choices are made on, and what is read once, at the end."""
 
-VOTES = (
-    "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF",
-)  # fmt: skip
+VOTES = (*FERPLUS, "unknown", "NF")
 """What the ten raters of FER+ could say, in the order of its columns; NF is not a face."""
 
 _USAGE: dict[str, Part] = {"Training": "train", "PublicTest": "public", "PrivateTest": "private"}

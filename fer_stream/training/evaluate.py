@@ -15,11 +15,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_stream.records import CROP_SIZE_PX, F32, F64, I64, LABELS, U8
+from fer_stream.recognize.classifier import Judgement
+from fer_stream.records import CROP_SIZE_PX, F32, F64, FERPLUS, FERPLUS_NAMES, I64, LABELS, U8
 from fer_stream.training.dataset import VOTES, Faces
 
-Predict = Callable[[U8], F32]
-"""uint8 (n, 48, 48) → probs."""
+Predict = Callable[[U8], Judgement]
+"""uint8 (n, 48, 48) → probs and agreement."""
 
 # Of the normal distribution, for 95 %.
 _Z = 1.959964
@@ -27,18 +28,16 @@ _BINS = 15
 _COVERAGE = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 _SEED = 2013
 
-# The emotions of FER+ that FER-2013 knows, as its labels.
-_FERPLUS = {"neutral": "neutral", "happiness": "happy", "surprise": "surprise", "sadness": "sad", "anger": "angry",
-            "disgust": "disgust", "fear": "fear"}  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """What `evaluate` found. Shares are of 1. `confusion` [i][j] counts faces of label i that were called j.
 
     `calibration_error` is the expected one over 15 equal bins of the highest probability. `majority_accuracy` is
-    against the majority of FER+ votes, over the `majority_faces` whose majority is one of the seven labels.
-    `selective` has coverage and accuracy when the least sure faces are left out, `robustness` level and accuracy by
+    against the majority of FER+ votes, over the `majority_faces` whose majority is one of the seven labels;
+    `ferplus_accuracy` is that of the head for FER+'s eight emotions, over the `ferplus_faces` that most called one.
+    `selective` has coverage and accuracy when the faces of the lowest probabilities are left out, and
+    `selective_by_agreement` when those are about which people would agree least; `robustness` level and accuracy by
     kind of harm, `speed_ms` batch size and milliseconds a face.
     """
 
@@ -51,7 +50,10 @@ class Evaluation:
     calibration_error: float
     majority_accuracy: float | None
     majority_faces: int
+    ferplus_accuracy: float | None
+    ferplus_faces: int
     selective: list[tuple[float, float]]
+    selective_by_agreement: list[tuple[float, float]]
     robustness: dict[str, list[tuple[float, float]]]
     speed_ms: list[tuple[int, float]]
 
@@ -63,19 +65,23 @@ def evaluate(
     harms: Sequence[str],
     batches: Sequence[int],
     progress: Callable[[str], object],
+    ferplus: Callable[[U8], F32] | None = None,
 ) -> Evaluation:
     """Judge a model on labelled faces.
 
+    `ferplus` is its head for FER+, if it has one: uint8 (n, 48, 48) → float32 (n, 8), the higher the surer.
     `harms`, names of `HARMS`, are what it has to withstand besides; `batches` are the sizes whose speed is measured;
     `progress` is told each harm as it begins.
     """
-    probs = predict(faces.images)
+    probs, agreement = predict(faces.images)
     right = probs.argmax(axis=1) == faces.labels
     confusion = np.zeros((len(LABELS), len(LABELS)), np.int64)
     np.add.at(confusion, (faces.labels, probs.argmax(axis=1)), 1)
     there = confusion.sum(axis=1) > 0
     recall = confusion.diagonal()[there] / confusion.sum(axis=1)[there]
     majority, known = majority_of(faces.votes)
+    eight, named = ferplus_majority_of(faces.votes)
+    answers = ferplus(faces.images[named]).argmax(axis=1) if ferplus and named.any() else None
     robustness = {}
     for harm in harms:
         progress(harm)
@@ -95,7 +101,10 @@ def evaluate(
         calibration_error=calibration_error(probs, faces.labels),
         majority_accuracy=float((probs.argmax(axis=1) == majority)[known].mean()) if known.any() else None,
         majority_faces=int(known.sum()),
+        ferplus_accuracy=None if answers is None else float((answers == eight[named]).mean()),
+        ferplus_faces=int(named.sum()),
         selective=selective(probs.max(axis=1), right),
+        selective_by_agreement=selective(agreement, right),
         robustness=robustness,
         speed_ms=[(batch, speed_ms(predict, batch)) for batch in batches],
     )
@@ -134,10 +143,20 @@ def selective(sure: F32, right: NDArray[np.bool_]) -> list[tuple[float, float]]:
 
 def majority_of(votes: F32) -> tuple[I64, NDArray[np.bool_]]:
     """The label that most of FER+ named, int64 (n,), and where that is a single one of the seven, bool (n,)."""
-    label_of = np.array([LABELS.index(_FERPLUS[vote]) if vote in _FERPLUS else -1 for vote in VOTES])
-    first, second = np.sort(votes, axis=1)[:, [-1, -2]].T
+    label_of = np.array([FERPLUS_NAMES.index(vote) if vote in FERPLUS_NAMES else -1 for vote in VOTES])
     labels = label_of[votes.argmax(axis=1)]
-    return labels, (first > second) & (labels >= 0)
+    return labels, _single(votes) & (labels >= 0)
+
+
+def ferplus_majority_of(votes: F32) -> tuple[I64, NDArray[np.bool_]]:
+    """The index in `VOTES` that most named, int64 (n,), and where that is a single one of FER+'s eight emotions."""
+    most = votes.argmax(axis=1)
+    return most, _single(votes) & (most < len(FERPLUS))
+
+
+def _single(votes: F32) -> NDArray[np.bool_]:
+    first, second = np.sort(votes, axis=1)[:, [-1, -2]].T
+    return np.asarray(first > second)
 
 
 def speed_ms(predict: Predict, batch: int, *, seconds: float = 1.0) -> float:
@@ -209,7 +228,7 @@ HARMS: dict[str, Harm] = {
 
 
 def _accuracy(predict: Predict, images: U8, labels: I64) -> float:
-    return float((predict(images).argmax(axis=1) == labels).mean())
+    return float((predict(images).probs.argmax(axis=1) == labels).mean())
 
 
 def _surprise(logits: F32, labels: I64) -> float:

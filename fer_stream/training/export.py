@@ -1,4 +1,4 @@
-"""A finished run as a model folder: Keras, int8 LiteRT, ONNX, and the card that describes them.
+"""A finished run as a model folder: Keras, int8 LiteRT, ONNX in float32 and int8, and the card that describes them.
 
 Importing this module loads TensorFlow, whose converter makes the LiteRT file.
 """
@@ -22,17 +22,19 @@ import tensorflow as tf
 from fer_stream.config.training import TrainSettings
 from fer_stream.errors import OutputExists
 from fer_stream.records import CROP_SIZE_PX, LABELS, U8
-from fer_stream.training import onnx
+from fer_stream.training import onnx, onnx_int8
 from fer_stream.training.dataset import load_parts
 from fer_stream.training.evaluate import best_temperature
-from fer_stream.training.fit import accuracy, load_run, predict
-from fer_stream.training.network import multiply_adds
+from fer_stream.training.fit import accuracy, predict
+from fer_stream.training.network import HEADS, multiply_adds
+from fer_stream.training.trained import load_run
 
-KERAS, LITERT, ONNX, CARD = "emotion.keras", "emotion.int8.tflite", "emotion.onnx", "card.json"
+KERAS, LITERT, ONNX, ONNX_INT8 = "emotion.keras", "emotion.int8.tflite", "emotion.onnx", "emotion.int8.onnx"
+CARD = "card.json"
 
 # int8 ranges are taken from so many training crops; more change nothing.
 _CALIBRATION_FACES = 500
-_HEAD = "fer2013"
+_HEAD, _SCORES = "fer2013", "scores"
 
 
 def export(run: Path, out: Path, *, model_id: str, force: bool = False) -> dict[str, Any]:
@@ -47,21 +49,36 @@ def export(run: Path, out: Path, *, model_id: str, force: bool = False) -> dict[
     parts = load_parts(settings.data.path, settings.data.ferplus)
     out.mkdir(parents=True, exist_ok=True)
     net.save(out / KERAS)
-    (out / LITERT).write_bytes(_int8(net, parts["train"].images))
-    onnx.write(net, [_HEAD], out / ONNX)
+    some = _calibration(parts["train"].images)
+    scores = _scores(net)
+    (out / LITERT).write_bytes(_int8(scores, some))
+    onnx.write(scores, [_SCORES], out / ONNX)
+    onnx_int8.write(out / ONNX, some, out / ONNX_INT8)
     temperature = best_temperature(predict(net, parts["public"].images)[_HEAD], parts["public"].labels)
     card = _card(settings, net, model_id, temperature, accuracy(net, parts["public"]), out)
     (out / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return card
 
 
+def _calibration(images: U8) -> U8:
+    return images[np.random.default_rng(0).choice(len(images), min(_CALIBRATION_FACES, len(images)), replace=False)]
+
+
+def _scores(net: keras.Model) -> keras.Model:
+    """The net with its heads as one output, float32 (n, 15): the logits of the labels, then those of FER+."""
+    heads = [net.get_layer(head) for head in HEADS]
+    merged = keras.layers.Dense(sum(HEADS.values()), name=_SCORES)
+    scores = keras.Model(net.inputs, merged(heads[0].input))
+    weights = [head.get_weights() for head in heads]
+    merged.set_weights([np.concatenate(parts, axis=-1) for parts in zip(*weights, strict=True)])
+    return scores
+
+
 def _int8(net: keras.Model, images: U8) -> bytes:
     """int8 inside, float32 at both ends: 256 steps are too few for a probability."""
-    head = keras.Model(net.inputs, net.get_layer(_HEAD).output)
-    converter = tf.lite.TFLiteConverter.from_keras_model(head)
+    converter = tf.lite.TFLiteConverter.from_keras_model(net)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    some = np.random.default_rng(0).choice(len(images), min(_CALIBRATION_FACES, len(images)), replace=False)
-    converter.representative_dataset = lambda: ([image[None, ..., None].astype(np.float32)] for image in images[some])
+    converter.representative_dataset = lambda: ([image[None, ..., None].astype(np.float32)] for image in images)
     converted: bytes = converter.convert()
     return converted
 
@@ -82,7 +99,7 @@ def _card(
         "metrics": {"fer2013_public_test_single_crop": round(public, 4)},
         "training": settings.model_dump(mode="json", exclude={"data"}),
         "versions": {name: version(name) for name in ("fer-stream", "keras")},
-        "files": {name: _sha256(out / name) for name in (KERAS, LITERT, ONNX)},
+        "files": {name: _sha256(out / name) for name in (KERAS, LITERT, ONNX, ONNX_INT8)},
     }
 
 

@@ -14,20 +14,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from fer_stream.config.training import TrainSettings
 from fer_stream.errors import ConfigError, ModelError, OutputExists
-from fer_stream.records import F32, U8
-from fer_stream.training.dataset import VOTES, Faces, copies, load_parts
+from fer_stream.records import F32, FERPLUS, U8
+from fer_stream.training.dataset import Faces, copies, load_parts
 from fer_stream.training.learner import Learner
 from fer_stream.training.network import build
 from fer_stream.training.progress import Begun, Epoch, Progress, Step
+from fer_stream.training.trained import SETTINGS, WEIGHTS, assign, load_net, load_values, save_values, start_from
 
-SETTINGS, HISTORY, STATE, WEIGHTS = "settings.json", "history.csv", "state.npz", "weights.npz"
+HISTORY, STATE = "history.csv", "state.npz"
 
 _PREDICT_BATCH = 512
 
@@ -48,8 +48,7 @@ def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]
     if len(faces) < settings.batch_size:
         raise ConfigError(f"batch_size {settings.batch_size} is more than the {len(faces)} training images.")
     keras.utils.set_random_seed(settings.seed)
-    net = build(settings.network, weight_decay=settings.weight_decay, precision=settings.precision)
-    learner = Learner(net, [load_run(run)[1] for run in settings.teachers.runs], settings)
+    learner = Learner(_first_net(settings), [load_net(path) for path in settings.teachers.runs], settings)
     steps = len(faces) // settings.batch_size
     learner.compile(optimizer=_optimizer(settings, steps), jit_compile="auto")
     learner.optimizer.build(learner.trainable_variables)
@@ -63,21 +62,6 @@ def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]
     return keeper.history
 
 
-def load_run(out: Path) -> tuple[TrainSettings, keras.Model]:
-    """The settings of a run, and its net in float32 with its best weights.
-
-    Raises `ModelError` where it has none yet.
-    """
-    try:
-        settings = TrainSettings.model_validate_json((out / SETTINGS).read_text(encoding="utf-8"))
-        net = build(settings.network)
-        with np.load(out / WEIGHTS) as file:
-            _assign(net.variables, [file[str(number)] for number in range(len(file.files))])
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{out} is no finished training run: {error}. Train it with fer-stream train.") from error
-    return settings, net
-
-
 def accuracy(net: keras.Model, faces: Faces) -> float:
     """Share of the faces whose label has the highest logit."""
     logits = predict(net, faces.images)["fer2013"]
@@ -87,8 +71,15 @@ def accuracy(net: keras.Model, faces: Faces) -> float:
 def predict(net: keras.Model, images: U8) -> dict[str, F32]:
     """uint8 (n, 48, 48) → the logits of all heads, float32 (n, k)."""
     faces = images[..., np.newaxis].astype(np.float32)
-    answers: dict[str, F32] = net.predict(faces, batch_size=_PREDICT_BATCH, verbose=0)
-    return answers
+    answers: dict[str, F32] | list[F32] = net.predict(faces, batch_size=_PREDICT_BATCH, verbose=0)
+    return answers if isinstance(answers, dict) else dict(zip(net.output_names, answers, strict=True))
+
+
+def _first_net(settings: TrainSettings) -> keras.Model:
+    net = build(settings.network, weight_decay=settings.weight_decay, precision=settings.precision)
+    if settings.start_from:
+        start_from(net, settings.start_from)
+    return net
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -116,15 +107,13 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
 def targets_of(faces: Faces) -> dict[str, np.ndarray]:
     """What a net shall say: `label` int32 (n,); `votes` float32 (n, 8), shares among the emotions of FER+, rows of 0
-    where nobody was asked or nobody saw one; `clarity` float32 (n,), the share of people who named the commonest.
+    where nobody was asked or nobody saw one.
     """
-    emotions = faces.votes[:, : len(VOTES) - 2]
+    emotions = faces.votes[:, : len(FERPLUS)]
     voices = np.maximum(emotions.sum(axis=1), 1)
-    people = np.maximum(faces.votes.sum(axis=1), 1)
     return {
         "label": faces.labels.astype(np.int32),
         "votes": emotions / voices[:, np.newaxis],
-        "clarity": emotions.max(axis=1) / people,
     }
 
 
@@ -146,13 +135,12 @@ class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
         """Go on from the state on disk; which epoch comes next."""
         self.history = _read_history(self._out / HISTORY)
         try:
-            with np.load(self._out / STATE) as file:
-                kept = [file[str(number)] for number in range(len(file.files))]
+            kept = load_values(self._out / STATE)
         except FileNotFoundError:
             self.history = []
             return 0
         done = int(kept.pop())
-        _assign(self._variables(), kept)
+        assign(self._variables(), kept)
         self.history = self.history[:done]
         return done
 
@@ -160,7 +148,7 @@ class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
         super().on_epoch_begin(epoch, logs)
         if epoch == len(self.history) and epoch:
             values = [*(np.asarray(variable) for variable in self._variables()), np.array(epoch)]
-            _save(self._out / STATE, values)
+            save_values(self._out / STATE, values)
         self._learner.begin(epoch)
         self._batches.begin(epoch)
         self._started = time.monotonic()
@@ -183,7 +171,7 @@ class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
             seconds=time.monotonic() - self._started,
         )
         if done.accuracy > max((past.accuracy for past in self.history), default=-1.0):
-            _save(self._out / WEIGHTS, [np.asarray(variable) for variable in self._learner.net.variables])
+            save_values(self._out / WEIGHTS, [np.asarray(variable) for variable in self._learner.net.variables])
         self.history.append(done)
         _write_history(self._out / HISTORY, self.history)
         self._progress(done)
@@ -235,21 +223,6 @@ def _claim(out: Path, settings: TrainSettings) -> None:
         raise OutputExists(f"{out} holds a finished run. Name another folder with --out, or remove it.")
     out.mkdir(parents=True, exist_ok=True)
     path.write_text(asked, encoding="utf-8")
-
-
-def _assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
-    if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
-        raise ValueError("the weights are those of another net")
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-
-
-def _save(path: Path, values: Sequence[np.ndarray]) -> None:
-    """Whole or not at all: a kill in the midst leaves what was there."""
-    part = path.with_name(f".partial-{path.name}")
-    named: dict[str, Any] = {str(number): value for number, value in enumerate(values)}
-    np.savez(part, **named)
-    part.replace(path)
 
 
 def _read_history(path: Path) -> list[Epoch]:

@@ -66,14 +66,10 @@ class Learner(keras.Model):  # type: ignore[misc]
         assert y_pred is not None
         settings, share = self._settings, y_pred["share"]
         labels = ops.one_hot(y["label"], len(LABELS))
-        votes, clarity = y["votes"], y["clarity"]
         if not self.teachers:
             labels = labels * (1 - settings.label_smoothing) + settings.label_smoothing / len(LABELS)
         loss = self._cross_entropy("fer2013", _mixed(labels, share), y_pred)
-        loss += settings.ferplus_weight * self._cross_entropy("ferplus", _mixed(votes, share), y_pred)
-        asked = ops.sum(votes, axis=1)
-        unsure = ops.binary_crossentropy(_mixed(clarity, share), y_pred["clarity"][:, 0], from_logits=True)
-        loss += settings.clarity_weight * _mixed(asked, share) * unsure
+        loss += settings.ferplus_weight * self._cross_entropy("ferplus", _mixed(y["votes"], share), y_pred)
         return ops.mean(loss) + sum(self.net.losses)
 
     def _cross_entropy(self, head: str, target: Tensor, said: Mapping[str, Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The nets: gray faces in, three heads out. Keras 3 without any one backend."""
+"""The nets: gray faces in, two heads out. Keras 3 without any one backend."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import keras
 from keras import layers
 
 from fer_stream.config.training import NetworkSettings
-from fer_stream.records import CROP_SIZE_PX, LABELS
-from fer_stream.training.dataset import VOTES
+from fer_stream.records import CROP_SIZE_PX, FERPLUS, LABELS
 
-HEADS = {"fer2013": len(LABELS), "ferplus": len(VOTES) - 2, "clarity": 1}
-"""The outputs, as logits in float32: FER-2013's labels, FER+'s eight, and how far people agree about the face."""
+HEADS = {"fer2013": len(LABELS), "ferplus": len(FERPLUS)}
+"""The outputs, as logits in float32: FER-2013's labels, and the eight emotions of FER+."""
 
 # Mean and standard deviation of FER-2013 Training, in shares of the range.
 _MEAN, _STD = 0.5075, 0.255

@@ -48,12 +48,19 @@ def _markdown(evaluation: Evaluation, title: str) -> str:
                 f"{evaluation.majority_accuracy:.2%} of {evaluation.majority_faces}",
             )
         )
+    if evaluation.ferplus_accuracy is not None:
+        rows.append(("accuracy of the FER+ head", f"{evaluation.ferplus_accuracy:.2%} of {evaluation.ferplus_faces}"))
     parts = [f"# {title}", f"{evaluation.faces} faces, one crop each.", _table(("measure", "value"), rows)]
     parts += [f"![Confusion matrix]({CONFUSION})"]
-    coverage = [(f"{share:.0%}", f"{accuracy:.1%}") for share, accuracy in evaluation.selective]
+    coverage = [
+        (f"{share:.0%}", f"{accuracy:.1%}", f"{by_agreement:.1%}")
+        for (share, accuracy), (_, by_agreement) in zip(
+            evaluation.selective, evaluation.selective_by_agreement, strict=True
+        )
+    ]
     parts += [
         "## When the least sure faces are left out",
-        _table(("share judged", "accuracy"), coverage),
+        _table(("share judged", "by probability", "by agreement"), coverage),
         f"![Accuracy over coverage]({COVERAGE})",
     ]
     if evaluation.robustness:
@@ -72,8 +79,8 @@ def _harm_table(found: tuple[str, list[tuple[float, float]]]) -> str:
     )
 
 
-def _table(head: tuple[str, str], rows: Sequence[tuple[str, str]]) -> str:
-    return "\n".join(f"| {left} | {right} |" for left, right in (head, ("---", "---"), *rows))
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
 
 
 def _confusion(evaluation: Evaluation) -> Figure:
@@ -95,7 +102,9 @@ def _confusion(evaluation: Evaluation) -> Figure:
 def _coverage(evaluation: Evaluation) -> Figure:
     figure = Figure(figsize=(5, 3.2))
     axes = figure.add_subplot()
-    axes.plot(*zip(*evaluation.selective, strict=True), marker="o")
+    axes.plot(*zip(*evaluation.selective, strict=True), marker="o", label="by probability")
+    axes.plot(*zip(*evaluation.selective_by_agreement, strict=True), marker="o", label="by agreement")
+    axes.legend()
     axes.set_xlabel("share of the faces that are judged")
     axes.set_ylabel("accuracy")
     axes.grid(alpha=0.3)

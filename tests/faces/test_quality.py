@@ -17,7 +17,7 @@ from fer_stream.config import QualitySettings
 from fer_stream.faces.blazeface import BlazeFaceDetector
 from fer_stream.faces.crop import cut, geometry_of
 from fer_stream.faces.detector import FaceDetector
-from fer_stream.faces.quality import grade, sharpness, turn, visible
+from fer_stream.faces.quality import grade, sharpness, turn, visible, with_agreement
 from fer_stream.faces.yunet import YuNetDetector
 from fer_stream.records import F32, U8, Quality
 
@@ -184,6 +184,21 @@ def test_a_real_face_before_a_camera_is_ok(
     reasons = grades(detectors[detector], clips / f"{clip}.mp4", step=6)
     assert len(reasons) >= 10
     assert reasons.count("ok") >= 0.95 * len(reasons)
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_fine_face_about_which_few_would_agree_is_unclear(agreement: float, least: float) -> None:
+    quality = with_agreement(Quality(0.8, "ok"), agreement, least)
+    if agreement >= least:
+        assert quality == Quality(0.8, "ok")
+    else:
+        assert quality.reason == "unclear"
+        assert 0 <= quality.score < 0.5
+
+
+def test_what_was_wrong_with_a_face_stays_its_reason() -> None:
+    small = Quality(0.3, "small")
+    assert with_agreement(small, 0.0, 0.5) is small
 
 
 def test_small_real_faces_are_not_ok(detectors: dict[str, FaceDetector], clips: Path) -> None:

@@ -16,8 +16,8 @@ SETTINGS = TrackerSettings()
 GRAY: U8 = np.full((240, 320, 3), 120, np.uint8)
 
 
-def frame(index: int, image: U8 = GRAY, fps: float = FPS) -> Frame:
-    return Frame("test@1", index, index / fps, 0.0, image)
+def frame(index: int, fps: float = FPS) -> Frame:
+    return Frame("test@1", index, index / fps, 0.0, GRAY)
 
 
 def faces(*boxes: tuple[float, float, float], confidence: float = 0.9) -> Detections:
@@ -40,11 +40,9 @@ def persons(updates: list[Identified]) -> list[list[int]]:
     return rows
 
 
-def follow(pictures: list[Detections], images: list[U8] | None = None, fps: float = FPS) -> list[list[int]]:
+def follow(pictures: list[Detections], fps: float = FPS) -> list[list[int]]:
     people = identities(fps)
-    return persons(
-        [people.update(found, frame(i, images[i] if images else GRAY, fps)) for i, found in enumerate(pictures)]
-    )
+    return persons([people.update(found, frame(i, fps)) for i, found in enumerate(pictures)])
 
 
 def test_the_first_detection_gets_its_number_one_frame_later() -> None:
@@ -67,11 +65,20 @@ def test_a_detection_of_a_single_frame_is_nobody() -> None:
 
 
 def test_a_cut_ends_the_tracks_though_the_face_is_in_the_same_place() -> None:
-    rng = np.random.default_rng(0)
-    scenes = [rng.integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(20, 0).repeat(20, 1) for _ in range(2)]
-    face = faces((160, 120, 60))
-    rows = follow([face] * 20, [scenes[0]] * 10 + [scenes[1]] * 10)
-    assert rows == [[1]] * 10 + [[2]] * 10
+    people, face = identities(), faces((160, 120, 60))
+    before = [people.update(face, frame(index)) for index in range(10)]
+    people.cut()
+    after = [people.update(face, frame(index)) for index in range(10, 20)]
+    assert persons([*before, *after]) == [[1]] * 10 + [[2]] * 10
+
+
+def test_a_face_that_was_carried_far_is_the_same_person() -> None:
+    people = identities()
+    for index in range(3):
+        people.update(faces((60, 100, 40)), frame(index))
+    for index in range(3, 13):
+        people.carry(faces((60 + 20 * (index - 2), 100, 40)), frame(index))
+    assert people.update(faces((280, 100, 40)), frame(13)).track_ids.tolist() == [1]
 
 
 def test_a_face_that_returns_to_its_place_is_the_same_person() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import struct
 from contextlib import suppress
 from dataclasses import replace
+from typing import get_args
 from zlib import crc32
 
 import numpy as np
@@ -21,13 +22,14 @@ from fer_stream.records import (
     Gap,
     Prediction,
     Quality,
+    QualityReason,
 )
 
 numbers = st.floats(width=64)
 int64s = st.integers(-(2**63), 2**63 - 1)
 texts = st.text(max_size=80).filter(lambda text: text.isascii() or text.isprintable())
 keys = st.builds(FaceKey, texts, int64s, int64s)
-qualities = st.builds(Quality, numbers, st.sampled_from(["ok", "small", "blurred", "turned", "cut_off"]))
+qualities = st.builds(Quality, numbers, st.sampled_from(get_args(QualityReason)))
 boxes = hnp.arrays(np.float32, 4, elements=st.floats(width=32))
 
 crops = st.builds(
@@ -36,7 +38,7 @@ crops = st.builds(
 )  # fmt: skip
 predictions = st.builds(
     Prediction, keys, numbers, numbers, boxes, numbers, qualities,
-    hnp.arrays(np.float32, 7, elements=st.floats(width=32)), texts,
+    st.none() | hnp.arrays(np.float32, 7, elements=st.floats(width=32, allow_nan=False)), texts,
 )  # fmt: skip
 marks = st.builds(FrameMark, texts, int64s, numbers, st.integers(0, 2**32 - 1))
 gaps = st.builds(Gap, texts, numbers, numbers, texts)

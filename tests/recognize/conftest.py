@@ -1,4 +1,4 @@
-"""What the tests of this folder share: both classifiers with the shipped model."""
+"""What the tests of this folder share: every classifier with the shipped model."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fer_stream.build import make_classifier
+from fer_stream.config import ModelSettings
 from fer_stream.recognize.classifier import EmotionClassifier
-from fer_stream.recognize.keras import KerasClassifier
-from fer_stream.recognize.litert import LiteRTClassifier
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 
@@ -16,4 +16,7 @@ MODELS = Path(__file__).resolve().parents[2] / "models"
 @pytest.fixture(scope="session")
 def classifiers() -> dict[str, EmotionClassifier]:
     """By backend."""
-    return {"litert": LiteRTClassifier(MODELS, threads=2), "keras": KerasClassifier(MODELS, max_batch=24)}
+    return {
+        backend: make_classifier(ModelSettings.model_validate({"backend": backend, "max_batch": 24}), threads=2)
+        for backend in ("litert", "onnx", "openvino", "keras")
+    }

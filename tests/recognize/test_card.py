@@ -115,7 +115,7 @@ def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
 def test_other_weights_than_the_card_describes_are_refused(folder: Path) -> None:
     with (folder / WEIGHTS).open("ab") as file:
         file.write(b"\0")
-    with pytest.raises(WeightsError, match=r"is not the file that card\.json describes: expected SHA-256 8d30584e"):
+    with pytest.raises(WeightsError, match=r"is not the file that card\.json describes: expected SHA-256 ca8a055f"):
         read_card(folder, WEIGHTS)
 
 

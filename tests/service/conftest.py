@@ -356,7 +356,7 @@ def faces(clips: Path, yunet_weights: Path) -> Callable[[str], list[FaceCrop]]:
         settings, metrics = FileSettings(), Metrics(CollectorRegistry())
         source = build.open_file(clips / f"{name}.mp4", name=name, epoch_ms=1, fps=None, threads=1)
         detector = build.make_detector(DetectorSettings(kind="yunet", weights=yunet_weights))
-        follower = build.make_follower(source, detector, settings, metrics)
+        follower = build.make_follower(source, detector, settings, metrics, classify_every_s=0)
         told = [item for frame in source.frames() for item in follower.follow(frame)]
         return [item for item in (*told, *follower.finish()) if isinstance(item, FaceCrop)]
 

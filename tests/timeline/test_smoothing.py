@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -87,3 +89,17 @@ def test_popping_early_and_late_gives_the_same(steps: list[tuple[float, F32, boo
         assert a.smoothed.sum() == pytest.approx(1, abs=1e-4)
         assert a.evidence == pytest.approx(b.evidence)
         assert 0 <= a.evidence <= 1 + 1e-9
+
+
+def test_a_face_that_was_not_classified_is_told_by_its_neighbours() -> None:
+    sparse = [replace(one, probs=one.probs if n % 2 == 0 else None) for n, one in enumerate(step(25.0))]
+    for one, other in zip(smoothed(sparse), smoothed(step(25.0)), strict=True):
+        assert happy(one) == pytest.approx(happy(other), abs=0.06)
+        assert one.evidence == other.evidence == 1.0
+
+
+def test_where_nobody_was_classified_nothing_is_known() -> None:
+    (alone,) = smoothed([Sample(0.0, None, True)])
+    assert alone.smoothed is not None
+    assert alone.smoothed.tolist() == pytest.approx([1 / 7] * 7)
+    assert alone.evidence == 0.0

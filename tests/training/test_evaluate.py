@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from fer_stream.recognize.classifier import Judgement
 from fer_stream.records import F32, I64, LABELS, U8
 from fer_stream.training import report
 from fer_stream.training.dataset import VOTES, Faces
@@ -47,11 +48,20 @@ def found(labels: I64, logits: F32) -> Evaluation:
     images = np.zeros((500, 48, 48), np.uint8)
     images[:, 0, 0], images[:, 0, 1] = np.arange(500) // 256, np.arange(500) % 256
 
-    def predict(pixels: U8) -> F32:
-        return softmax(logits)[(pixels[:, 0, 0].astype(int) * 256 + pixels[:, 0, 1]) % 500]
+    def predict(pixels: U8) -> Judgement:
+        probs = softmax(logits)[(pixels[:, 0, 0].astype(int) * 256 + pixels[:, 0, 1]) % 500]
+        return Judgement(probs, 1 - probs.max(axis=1))
 
-    faces = Faces(images, labels, np.zeros((500, len(VOTES)), np.float32))
-    return evaluate(predict, faces, harms=("noise",), batches=(1,), progress=lambda _: None)
+    votes = np.zeros((500, len(VOTES)), np.float32)
+    votes[:200, VOTES.index("contempt")] = 6
+    votes[200:300, VOTES.index("fear")] = 10
+    votes[300:, VOTES.index("NF")] = 10
+
+    def contempt(pixels: U8) -> F32:
+        return np.tile(np.eye(8, dtype=np.float32)[VOTES.index("contempt")], (len(pixels), 1))
+
+    faces = Faces(images, labels, votes)
+    return evaluate(predict, faces, harms=("noise",), batches=(1,), progress=lambda _: None, ferplus=contempt)
 
 
 def test_the_figures_are_those_of_scikit_learn(found: Evaluation, labels: I64, logits: F32) -> None:
@@ -62,7 +72,10 @@ def test_the_figures_are_those_of_scikit_learn(found: Evaluation, labels: I64, l
     recall = metrics.recall_score(labels, called, average=None)
     assert list(found.recall.values()) == pytest.approx(recall.tolist())
     assert tuple(found.recall) == LABELS
-    assert found.majority_accuracy is None
+    fear = LABELS.index("fear")
+    assert found.majority_accuracy == pytest.approx((called[200:300] == fear).mean())
+    assert (found.majority_faces, found.ferplus_faces) == (100, 300)
+    assert found.ferplus_accuracy == pytest.approx(2 / 3)
 
 
 def test_the_interval_is_wilsons() -> None:

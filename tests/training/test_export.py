@@ -11,9 +11,11 @@ import pytest
 
 from fer_stream.config.training import NetworkSettings, TrainSettings
 from fer_stream.errors import OutputExists
-from fer_stream.recognize.classifier import probabilities
+from fer_stream.recognize.classifier import as_input, probabilities
 from fer_stream.recognize.keras import KerasClassifier
 from fer_stream.recognize.litert import LiteRTClassifier
+from fer_stream.recognize.onnx import OnnxClassifier
+from fer_stream.recognize.openvino import OpenVinoClassifier
 from fer_stream.records import F32
 from fer_stream.training import onnx
 from fer_stream.training.dataset import Faces, load_parts
@@ -42,18 +44,21 @@ def model(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
 
 def test_every_file_says_the_same(model: tuple[Path, dict[str, Any]], faces: Faces) -> None:
     folder, _ = model
-    keras_probs = KerasClassifier(folder, max_batch=32).predict(faces.images)
+    keras_probs, keras_agreement = KerasClassifier(folder, max_batch=32).predict(faces.images)
     session = onnxruntime.InferenceSession(str(folder / ONNX))
-    logits: F32 = session.run(["fer2013"], {"faces": faces.images[..., None].astype(np.float32)})[0]
+    scores: F32 = session.run(["scores"], {"faces": as_input(faces.images)})[0]
+    assert scores.shape == (len(faces), 15)
     spec = KerasClassifier(folder, max_batch=32).spec
-    np.testing.assert_allclose(probabilities(logits, spec.temperature), keras_probs, atol=1e-4)
-    int8_probs = LiteRTClassifier(folder).predict(faces.images)
-    assert np.abs(int8_probs - keras_probs).max() < 0.1
-    assert (int8_probs.argmax(axis=1) == keras_probs.argmax(axis=1)).mean() > 0.95
+    np.testing.assert_allclose(probabilities(scores[:, :7], spec.temperature), keras_probs, atol=1e-4)
+    for int8 in (LiteRTClassifier(folder), OnnxClassifier(folder), OpenVinoClassifier(folder)):
+        probs, agreement = int8.predict(faces.images)
+        assert np.abs(probs - keras_probs).max() < 0.1
+        assert np.abs(agreement - keras_agreement).mean() < 0.03
+        assert (probs.argmax(axis=1) == keras_probs.argmax(axis=1)).mean() > 0.95
 
 
 def test_int8_probabilities_are_finer_than_256_steps(model: tuple[Path, dict[str, Any]], faces: Faces) -> None:
-    assert len(np.unique(LiteRTClassifier(model[0]).predict(faces.images))) > 300
+    assert len(np.unique(LiteRTClassifier(model[0]).predict(faces.images).probs)) > 300
 
 
 def test_the_card_tells_how_it_was_made(model: tuple[Path, dict[str, Any]], small: TrainSettings) -> None:
@@ -78,12 +83,12 @@ def test_a_model_is_not_overwritten(model: tuple[Path, dict[str, Any]], run: Pat
 )
 def test_every_net_can_be_written_as_onnx(settings: NetworkSettings, faces: Faces, tmp_path: Path) -> None:
     net = build(settings)
-    onnx.write(net, ["fer2013", "clarity"], tmp_path / "net.onnx")
+    onnx.write(net, ["fer2013", "ferplus"], tmp_path / "net.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"))
     some = faces.images[:9]
     for head, logits in zip(
-        ("fer2013", "clarity"),
-        session.run(["fer2013", "clarity"], {"faces": some[..., None].astype(np.float32)}),
+        ("fer2013", "ferplus"),
+        session.run(["fer2013", "ferplus"], {"faces": some[..., None].astype(np.float32)}),
         strict=True,
     ):
         np.testing.assert_allclose(logits, predict(net, some)[head], atol=1e-3)

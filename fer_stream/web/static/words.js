@@ -79,7 +79,10 @@ export function namer(people) {
   return ({ stream_id, number }) => `Person ${number}${several ? ` (${shortClock(opened(stream_id))})` : ""}`;
 }
 
-const QUALITY = { small: "too small", blurred: "blurred", turned: "turned away", cut_off: "cut off by the edge" };
+const QUALITY = {
+  small: "too small", blurred: "blurred", turned: "turned away", cut_off: "cut off by the edge",
+  unclear: "no clear expression",
+};
 
 /** Why a face is not judged; empty where it is. */
 export const unjudged = (reason) => QUALITY[reason] ?? "";

@@ -1,0 +1,229 @@
+"""What more work costs: cameras, faces in view, pixels, length. Curves as PNG, and their numbers as tables.
+
+    python -m benchmarks.growth [--only cameras faces pixels length] [--longest 3600] [--out docs/images]
+
+Everything runs on the first core that this process may use; cameras are sent from the second. A point is the median
+of three runs in turn with the others, but for cameras and lengths, which are run once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+from benchmarks.file_job import decode_alone
+from benchmarks.goals import Rounds, Unmeasured
+from benchmarks.material import ROOT, clip_frames, table
+from benchmarks.plot import Curve, Panel, draw
+from benchmarks.rows import Options, cores, pinned
+from benchmarks.rows.live import at, one_core
+from benchmarks.rows.recorded import job
+from benchmarks.scenes import CROWD, camera_of, cast, encode, rate_of, repeated, resized, view
+from benchmarks.soak.report import machine
+from fer_stream import analyze
+from fer_stream.filejob import Engine
+
+CAMERAS = (1, 2, 4, 8, 16)
+FACES = (1, 2, 4, 8, 12, 16, CROWD)
+SIZES = ((640, 360), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160))
+LENGTHS_S = (10, 60, 600, 3600)
+
+_ROLES = ("capture", "recognize", "timeline", "queue", "store")
+_FRAMES = 90
+_LOOK_S = 0.05
+_FPS = 15
+
+
+def cameras(options: Options) -> tuple[str, list[Panel]]:
+    """More and more cameras on one core, with all of the service on it."""
+    steps = []
+    with tempfile.TemporaryDirectory(prefix="fer-") as folder, ExitStack() as stack:
+        _, bench = one_core(Path(folder), options, stack, first=CAMERAS[0])
+        for number in CAMERAS:
+            steps.append(at(bench, number, 8.0, 20.0))
+            print("  " + ", ".join(steps[-1].cells()), file=sys.stderr, flush=True)
+        bench.service.stop()
+    head = ["cameras", "of the core", *(f"{role}, a camera" for role in _ROLES), "p50", "p95", "dropped/s",
+            "capture, PSS", "service, PSS"]  # fmt: skip
+    rows = [
+        [
+            str(step.cameras),
+            f"{step.service:.0%}",
+            *(f"{step.roles[role] / step.cameras:.1%}" for role in _ROLES),
+            *(f"{1000 * step.latency_s.get(which, float('nan')):,.0f} ms" for which in ("p50", "p95")),
+            f"{step.dropped_pictures + step.dropped_faces:.1f}",
+            f"{step.memory_mb['capture']:.0f} MB",
+            f"{sum(step.memory_mb.values()):.0f} MB",
+        ]
+        for step in steps
+    ]
+    at_most = [float(step.cameras) for step in steps]
+    p95 = [1000 * step.latency_s.get("p95", float("nan")) for step in steps]
+    panels = [
+        Panel("share of one core", "cameras", [Curve("service", at_most, [100 * s.service for s in steps])], "%"),
+        Panel("picture to result, p95", "cameras", [Curve("p95", at_most, p95)], "ms", line=100, log=True),
+        Panel(
+            "memory (PSS)", "cameras",
+            [Curve(role, at_most, [step.memory_mb[role] for step in steps]) for role in ("capture", "recognize")],
+            "MB",
+        ),
+    ]  # fmt: skip
+    return table(head, rows), panels
+
+
+def faces(options: Options) -> tuple[str, list[Panel]]:
+    """A file of 1280×720 with more and more real faces in view, all of the same size."""
+    with tempfile.TemporaryDirectory(prefix="fer-") as folder:
+        tiles = cast(options.material / "clips", options.weights)
+        clips = {}
+        for number in FACES:
+            clips[number] = Path(folder) / f"{number}.mp4"
+            encode((view(tiles[:number], index) for index in range(_FRAMES)), clips[number], _FPS, as_camera=False)
+        found = {number: _faces_found(clip, options) for number, clip in clips.items()}
+        jobs = _in_turn({str(number): clip for number, clip in clips.items()}, options)
+    ms = [1000 * median(jobs.seconds[f"job {number}"]) / _FRAMES for number in FACES]
+    alone = [1000 * median(jobs.seconds[f"decode {number}"]) / _FRAMES for number in FACES]
+    rows = [
+        [str(number), f"{found[number]:.1f}", f"{decode:.2f}", f"{whole:.2f}", f"{(whole - decode) / number:.2f}"]
+        for number, whole, decode in zip(FACES, ms, alone, strict=True)
+    ]
+    head = [
+        "faces",
+        "found in a frame",
+        "decoding alone, ms a frame",
+        "job, ms a frame",
+        "job less decoding, ms a face",
+    ]
+    x = [float(number) for number in FACES]
+    panel = Panel("a frame", "faces in view", [Curve("job", x, ms), Curve("decoding alone", x, alone)], "ms")
+    return table(head, rows), [panel]
+
+
+def pixels(options: Options) -> tuple[str, list[Panel]]:
+    """One clip with one face, from 360p to 4K."""
+    with tempfile.TemporaryDirectory(prefix="fer-") as folder:
+        clips = {}
+        for size in SIZES:
+            clips[f"{size[1]}p"] = Path(folder) / f"{size[1]}.mp4"
+            images = islice(resized(options.clip("one_face_crying"), _FPS, size), _FRAMES)
+            encode(images, clips[f"{size[1]}p"], _FPS, as_camera=False)
+        jobs = _in_turn(clips, options)
+        peaks = [_run(clip, options)[1] for clip in clips.values()]
+    ms = [1000 * median(jobs.seconds[f"job {name}"]) / _FRAMES for name in clips]
+    alone = [1000 * median(jobs.seconds[f"decode {name}"]) / _FRAMES for name in clips]
+    rows = [
+        [name, f"{decode:.2f}", f"{whole:.2f}", f"{decode / whole:.2f}", f"{peak:.0f} MB"]
+        for name, decode, whole, peak in zip(clips, alone, ms, peaks, strict=True)
+    ]
+    head = ["", "decoding alone, ms a frame", "job, ms a frame", "of decoding's speed", "most memory (RSS)"]
+    x = [width * height / 1e6 for width, height in SIZES]
+    return table(head, rows), [
+        Panel("a frame", "megapixels", [Curve("job", x, ms), Curve("decoding alone", x, alone)], "ms"),
+        Panel("most memory (RSS)", "megapixels", [Curve("run", x, peaks)], "MB"),
+    ]
+
+
+def length(options: Options, longest_s: float) -> tuple[str, list[Panel]]:
+    """`fer-stream run` on 10 s to an hour of one clip, over and over."""
+    rows, x, taken, peaks = [], [], [], []
+    with tempfile.TemporaryDirectory(prefix="fer-") as folder:
+        clip, _ = camera_of(options.clip("one_face_crying"), Path(folder))
+        loop_s = sum(1 for _ in clip_frames(clip, every=1)) / rate_of(clip)
+        for seconds in (each for each in LENGTHS_S if each <= longest_s):
+            long = Path(folder) / "long.mp4"
+            times = max(1, round(seconds / loop_s))
+            repeated(clip, times, long)
+            lasted_s, peak_mb = _run(long, options)
+            video_s = times * loop_s
+            rows.append(
+                [f"{video_s:,.0f} s", f"{lasted_s:.1f} s", f"{video_s / lasted_s:.1f} ×", f"{peak_mb:.0f} MB"]
+            )
+            x.append(video_s / 60)
+            taken.append(lasted_s)
+            peaks.append(peak_mb)
+            print("  " + ", ".join(rows[-1]), file=sys.stderr, flush=True)
+    return table(["video", "took", "of real time", "most memory (RSS)"], rows), [
+        Panel("the whole command", "minutes of video", [Curve("run", x, taken)], "s"),
+        Panel("most memory (RSS)", "minutes of video", [Curve("run", x, peaks)], "MB"),
+    ]
+
+
+def _faces_found(clip: Path, options: Options) -> float:
+    frames = analyze(clip, options.settings).frames
+    return sum(len(frame.faces) for frame in frames) / len(frames)
+
+
+def _in_turn(clips: dict[str, Path], options: Options) -> Rounds:
+    """Decode each clip alone and run it, all of them in turn, on one core."""
+    with pinned(cores(1)):
+        engine = Engine(options.settings, threads=1)
+        works: dict[str, Callable[[], object]] = {}
+        for name, clip in clips.items():
+            works[f"decode {name}"] = partial(decode_alone, clip)
+            works[f"job {name}"] = partial(job, engine, clip)
+        rounds = Rounds(works)
+        rounds.go(3)
+    return rounds
+
+
+def _run(clip: Path, options: Options) -> tuple[float, float]:
+    """Seconds that `fer-stream run` takes on one core, and the most memory (RSS) that it had, in MB."""
+    peak_mb = 0.0
+    with tempfile.TemporaryDirectory(prefix="fer-") as folder, pinned(cores(1)):
+        command = [sys.executable, "-m", "fer_stream.cli", "run", str(clip), "--out", folder, "--no-video",
+                   "--no-report", "--weights", str(options.weights)]  # fmt: skip
+        began_s = time.monotonic()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            peak_mb = max(peak_mb, _most_mb(process.pid))
+            time.sleep(_LOOK_S)
+        lasted_s = time.monotonic() - began_s
+    if process.returncode:
+        raise Unmeasured(f"`fer-stream run` ended with exit code {process.returncode}")
+    return lasted_s, peak_mb
+
+
+def _most_mb(pid: int) -> float:
+    """The most memory that a process had so far, 0 for one that is gone.
+
+    The kernel's own account of children (ru_maxrss) begins with the memory of the parent that forked them.
+    """
+    with suppress(OSError, StopIteration):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    return 0.0
+
+
+CURVES: dict[str, Callable[[Options, float], tuple[str, list[Panel]]]] = {
+    "cameras": lambda options, _: cameras(options),
+    "faces": lambda options, _: faces(options),
+    "pixels": lambda options, _: pixels(options),
+    "length": length,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=CURVES, default=list(CURVES))
+    parser.add_argument("--longest", type=float, default=LENGTHS_S[-1], help="seconds of the longest video")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images", help="where growth-NAME.png go")
+    chosen = parser.parse_args()
+    options = Options()
+    print(", ".join(f"{name} {value}" for name, value in machine().items()), flush=True)
+    for name in chosen.only:
+        numbers, panels = CURVES[name](options, chosen.longest)
+        draw(panels, chosen.out / f"growth-{name}.png")
+        print(f"\n{name}\n\n{numbers}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Make the environments of all peers."""
+
+from __future__ import annotations
+
+from benchmarks.goals import Unmeasured
+from benchmarks.peers import PEERS, Running, install
+
+
+def main() -> None:
+    for peer in PEERS.values():
+        print(f"{peer.title}: ", end="", flush=True)
+        reason = install(peer)
+        if not reason:
+            try:
+                Running(peer).close()
+            except Unmeasured as error:
+                reason = str(error)
+        print(reason or "ready", flush=True)
+
+
+if __name__ == "__main__":
+    main()

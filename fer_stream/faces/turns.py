@@ -1,0 +1,44 @@
+"""Whose turn it is to be classified.
+
+Emotions last longer than frames, and the timeline smooths over neighbouring ones anyway: a few faces of a person each
+second say what all of them say.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+# Times of frames are rounded, to 1 ms by Matroska: whose turn it is must not wait for the next frame.
+_ROUNDING_S = 0.0011
+
+
+@dataclass(slots=True)
+class _Last:
+    """When a person was classified last, and when with a face that was good enough."""
+
+    any_s: float
+    ok_s: float
+
+
+class Turns:
+    """Gives every person of a stream a turn every `every_s`, at 0 on every frame.
+
+    A turn that fell on a bad face does not count for a good one, so that wherever there are good faces, one of them
+    is classified.
+    """
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._last: dict[int, _Last] = {}
+
+    def take(self, track_id: int, time_s: float, *, ok: bool) -> bool:
+        """Is it the turn of this person? `ok` says whether the face is good enough to judge. Times never go back."""
+        due_s = time_s + _ROUNDING_S - self._every_s
+        last = self._last.get(track_id) or _Last(-math.inf, -math.inf)
+        if (last.ok_s if ok else last.any_s) > due_s:
+            return False
+        if track_id not in self._last:  # whose turn it is anyway need not be remembered
+            self._last = {other: seen for other, seen in self._last.items() if seen.any_s > due_s}
+        self._last[track_id] = _Last(time_s, time_s if ok else last.ok_s)
+        return True

@@ -1,0 +1,66 @@
+"""The rows of the table: what they say where they cannot be measured, and the films and figures that they share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.goals import Unmeasured
+from benchmarks.material import clip_frames
+from benchmarks.rows import Options, cores
+from benchmarks.rows.catalogue import WORKS, lines_of
+from benchmarks.rows.memory import growth
+from benchmarks.scenes import CROWD, encode, rate_of, resized, view
+from benchmarks.watch import Usage
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.mark.parametrize("name", ["file", "file-1080p", "classify", "start", "memory"])
+def test_a_row_without_its_material_says_so(name: str, tmp_path: Path) -> None:
+    (line,) = lines_of(WORKS[name], Options(quick=True, material=tmp_path))
+    assert "FER_STREAM_TEST_DATA" in line.why_not
+
+
+def test_more_cores_than_there_are() -> None:
+    with pytest.raises(Unmeasured, match="needs 100000 cores"):
+        cores(100_000)
+
+
+def test_growth_is_told_for_the_frames_of_an_hour() -> None:
+    usage = [Usage(float(second), "capture", 1, 200.0, 80.0 + 0.01 * second, 9) for second in range(61)]
+    # 0.6 MB in a minute in which 5,400 frames went through: an hour of a camera has ten times as many.
+    assert growth(usage, frames=5_400) == pytest.approx(6.0)
+
+
+def test_a_film_has_the_rate_and_the_size_that_are_wanted(tmp_path: Path) -> None:
+    ramp = [np.full((64, 96, 3), 12 * index, np.uint8) for index in range(20)]
+    encode(ramp, tmp_path / "ramp.mp4", 30, as_camera=False)
+    encode(resized(tmp_path / "ramp.mp4", 15, (48, 32)), tmp_path / "again.mp4", 15, as_camera=True)
+    images = list(clip_frames(tmp_path / "again.mp4", every=1))
+    assert rate_of(tmp_path / "again.mp4") == 15
+    assert len(images) == 10
+    assert images[0].shape == (32, 48, 3)
+    assert [float(image.mean()) for image in images] == pytest.approx([24 * index for index in range(10)], abs=10)
+
+
+def test_a_crowd_stands_side_by_side() -> None:
+    tiles = [
+        [np.full((180, 256, 3), number, np.uint8), np.full((180, 256, 3), 200, np.uint8)] for number in range(CROWD)
+    ]
+    assert view(tiles, 0).shape == (720, 1280, 3)
+    assert view(tiles, 0)[::180, ::256, 0].ravel().tolist() == list(range(CROWD))
+    assert (view(tiles, 3) == 200).all()
+    assert len(np.unique(view(tiles[:1], 0))) == 2
+
+
+@pytest.mark.parametrize("name", ["benchmarks", "benchmarks.growth", "benchmarks.capacity"])
+def test_help_tells_how(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", name, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert f"python -m {name}" in done.stdout
