@@ -48,6 +48,8 @@ _MAX_FRAMES_PER_BATCH = 64
 _COMMIT_S = 1.0
 _MAX_ENTRIES = 500
 _IDLE_S = 0.05
+# A turn costs a round trip for every source, whatever it finds. So each waits for what comes meanwhile.
+_BETWEEN_TURNS_S = 0.02
 
 
 class Flag(Protocol):
@@ -208,6 +210,7 @@ def run_timeline(
             for source, position in keeper.positions.items():
                 if not journal.knows(source, position):
                     keeper.start_over(source)
+        stop.wait(_BETWEEN_TURNS_S)
     _follow_journal(queue, journal, keeper, counts)
     _commit(keeper, journal)
 

@@ -57,6 +57,10 @@ class Script:
         self.sha = sha1(text.encode()).hexdigest()
 
 
+NO_STREAM = ("NOGROUP", "UNBLOCKED")
+"""How errors begin that tell of a stream without its consumer group, or that went while a read waited for it."""
+
+
 class Link:
     """One server or Cluster. Calls are tried again for up to `patience_s` seconds while it is away.
 
@@ -78,7 +82,7 @@ class Link:
         """What `operation` returns for the client. It may run more than once and has to bear that.
 
         Raises `QueueError` where the server stays away or refuses us and `LeaseLost` where a script found another
-        owner. `OutOfMemoryError` and a NOGROUP `ResponseError` are the caller's to handle.
+        owner. `OutOfMemoryError` and a `ResponseError` of `NO_STREAM` are the caller's to handle.
         """
         deadline = time.monotonic() + self._patience_s
         pause_s = _FIRST_PAUSE_S
@@ -110,7 +114,7 @@ class Link:
 
     def _translated(self, error: ResponseError) -> Exception:
         text = said(error)
-        if isinstance(error, OutOfMemoryError) or text.startswith("NOGROUP"):
+        if isinstance(error, OutOfMemoryError) or text.startswith(NO_STREAM):
             return error
         if text.startswith("LEASE"):
             return LeaseLost(f"{self.name}: {text}")

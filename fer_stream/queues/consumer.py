@@ -17,7 +17,7 @@ from fer_stream.queues.directory import Directory
 from fer_stream.queues.keys import COUNTS_EXPIRE_MS, GROUP, Keys
 from fer_stream.queues.queue import DeadReason, Delivery, Redelivery
 from fer_stream.records import FaceCrop
-from fer_stream.redis_link import Client, Link
+from fer_stream.redis_link import NO_STREAM, Client, Link
 
 _log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class Consumer:
                 lambda client: client.xreadgroup(GROUP, self._name, streams, count=share, block=block_ms)  # type: ignore[arg-type]
             )
         except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
+            if not str(error).startswith(NO_STREAM):
                 raise
             # One missing stream fails the whole read: a new source, one that expired, a server that restarted.
             self._ensure(sources)
@@ -205,7 +205,7 @@ class Consumer:
         try:
             self._link.call(lambda client: client.xreadgroup(GROUP, self._name, {keys.crops: _BEYOND}, count=1))
         except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
+            if not str(error).startswith(NO_STREAM):
                 raise
 
     def _claim(self, keys: Keys, start: bytes | str) -> tuple[bytes, list[StreamEntry], list[bytes]]:
@@ -216,7 +216,7 @@ class Consumer:
                 lambda client: client.xautoclaim(keys.crops, GROUP, self._name, least_ms, start, count=1)
             )
         except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
+            if not str(error).startswith(NO_STREAM):
                 raise
             self._ensure([keys])
             return b"0-0", [], []
@@ -270,6 +270,6 @@ def _consumers(stream: str, client: Client) -> list[dict[str, bytes | int]]:
     try:
         return cast(list[dict[str, bytes | int]], client.xinfo_consumers(stream, GROUP))
     except ResponseError as error:
-        if not str(error).startswith(("NOGROUP", "no such key")):
+        if not str(error).startswith((*NO_STREAM, "no such key")):
             raise
         return []

@@ -256,7 +256,7 @@ class _Source(Thread):
                     recording.keep(message)
                 yield message
         finally:
-            recording.close()
+            recording.close(patiently=not self._closing.is_set())
             recording.join(_JOIN_S)
 
     def _state(self, source: FrameSource) -> CameraState:

@@ -44,6 +44,7 @@ class Recording(Thread):
         self._after = f"{epoch_ms_of(stream_id) - 1}-0"
         self._frames: deque[Frame] = deque()
         self._closing = Event()
+        self._patience_s = 0.0
         self._recorder = Recorder(
             settings.folder,
             source,
@@ -61,15 +62,19 @@ class Recording(Thread):
         while len(self._frames) > room or frame.time_s - self._frames[0].time_s > _PATIENCE_S:
             self._frames.popleft()
 
-    def close(self) -> None:
-        """No frame will follow. The labels of the last ones are waited for, for a moment."""
+    def close(self, *, patiently: bool) -> None:
+        """No frame will follow. The labels of the last ones are waited for, for a moment or as long as usual."""
+        self._patience_s = _PATIENCE_S if patiently else 0.0
         self._closing.set()
 
     def run(self) -> None:
         """Join frames and labels until closed."""
         while not self._closing.is_set():
             self._record()
+        until_s = time.monotonic() + self._patience_s
         self._record()
+        while self._frames and time.monotonic() < until_s:
+            self._record()
         self._guarded_close()
 
     def _record(self) -> None:

@@ -132,6 +132,8 @@ class Operated:
             "files": {"folder": str(folder / "files")},
             "metrics": {"port": port, "targets": str(self._targets)},
             "log": {"format": "json"},
+            # Every face is put on the queue, so that what was put and what was labelled are the same.
+            "model": {"every_s": 0},
             **settings,
         }
 

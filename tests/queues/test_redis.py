@@ -150,6 +150,22 @@ def test_a_stream_that_expired_is_made_again(server: Server, link: Link, crop: M
     assert [delivery.crop.key.frame_index for delivery in queue.take(8, 0)] == [1]
 
 
+def test_a_stream_that_goes_while_a_worker_waits_is_no_fault(server: Server, link: Link, crop: MakeCrop) -> None:
+    capture, worker = RedisQueue(link), RedisQueue(link, idle_s=5)
+    capture.put([crop(0)])
+    assert len(worker.take(8, 0)) == 1
+    with raw(server) as client:
+        timers = [
+            threading.Timer(0.3, lambda: client.delete(DOOR.crops)),
+            threading.Timer(0.8, lambda: capture.put([crop(1)])),
+        ]
+        for timer in timers:
+            timer.start()
+        assert [delivery.crop.key.frame_index for delivery in worker.take(8, 0)] == [1]
+        for timer in timers:
+            timer.join()
+
+
 def test_a_worker_waits_for_sources_that_do_not_exist_yet(server: Server, link: Link, crop: MakeCrop) -> None:
     worker = RedisQueue(link, idle_s=5)
     capture = RedisQueue(link)

@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry
 
 from fer_stream import FileSettings, analyze, build
 from fer_stream.api import Analysis
-from fer_stream.config import DetectorSettings, LiveSettings
+from fer_stream.config import DetectorSettings, LiveSettings, ModelSettings
 from fer_stream.metrics import Metrics
 from fer_stream.queues.queue import Counts
 from fer_stream.queues.redis import RedisQueue
@@ -285,6 +285,7 @@ def forms(secret: str) -> list[bytes]:
 def service(yunet_weights: Path, canary: str) -> Iterator[Callable[..., Service]]:
     """Makes services that are not started yet: `service(sources={…}, workers={…})`.
 
+    They classify every face, so that it is known of each what becomes of it; `test_pipeline.py` has the usual turns.
     Whatever happens to them, the canary password is in none of their logs and files.
     """
     services: list[Service] = []
@@ -294,7 +295,8 @@ def service(yunet_weights: Path, canary: str) -> Iterator[Callable[..., Service]
         # Not pytest's own folder, whose path may be too long for a socket.
         folders.append(Path(tempfile.mkdtemp(prefix="fer-")))
         detector = {"kind": "yunet", "weights": str(yunet_weights)}
-        services.append(Service(folders[-1], {"detector": detector, **settings}))
+        model = {"every_s": 0, **settings.pop("model", {})}
+        services.append(Service(folders[-1], {"detector": detector, "model": model, **settings}))
         return services[-1]
 
     yield make
@@ -336,8 +338,10 @@ class Truth:
 
 @pytest.fixture(scope="session")
 def truth(clips: Path, yunet_weights: Path) -> Callable[[str], Truth]:
-    """`truth(name of a clip)`, worked out once."""
-    settings = FileSettings(detector=DetectorSettings(kind="yunet", weights=yunet_weights))
+    """`truth(name of a clip)`, worked out once; every face is classified."""
+    settings = FileSettings(
+        detector=DetectorSettings(kind="yunet", weights=yunet_weights), model=ModelSettings(every_s=0)
+    )
     known: dict[str, Truth] = {}
 
     def find(name: str) -> Truth:

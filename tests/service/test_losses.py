@@ -33,30 +33,30 @@ PATIENCE = {"open_timeout_s": 2, "stall_s": 2, "retry_first_s": 0.1, "retry_max_
 POISON = """
 import os, signal
 from hashlib import sha256
-from fer_stream.recognize.litert import LiteRTClassifier
-predict = LiteRTClassifier.predict
+from fer_stream.recognize import classifier
+classify = classifier.classify
 
-def harmed(self, pixels):
+def harmed(pixels, *more, **options):
     found = {{sha256(face.tobytes()).hexdigest() for face in pixels}}
     if found & {deadly}:
         os.kill(os.getpid(), signal.SIGKILL)
     if found & {bad}:
         raise RuntimeError("a face that nobody can bear to look at")
-    return predict(self, pixels)
+    return classify(pixels, *more, **options)
 
-LiteRTClassifier.predict = harmed
+classifier.classify = harmed
 """
 
 SLOW = """
 import time
-from fer_stream.recognize.litert import LiteRTClassifier
-predict = LiteRTClassifier.predict
+from fer_stream.recognize import classifier
+classify = classifier.classify
 
-def harmed(self, pixels):
+def harmed(pixels, *more, **options):
     time.sleep(0.2 * len(pixels))
-    return predict(self, pixels)
+    return classify(pixels, *more, **options)
 
-LiteRTClassifier.predict = harmed
+classifier.classify = harmed
 """
 
 CLOCK = """
