@@ -315,7 +315,7 @@ def test_a_camera_page_tells_who_is_there_and_what_they_showed(live: Live, open_
     people = page.get_by_role("region", name="In the picture now").get_by_role("listitem")
     expect(people).to_have_count(2)
     for person in people.all_inner_texts():
-        assert re.match(rf"Person \d+\s+({'|'.join([*LABELS, UNKNOWN])})\s", person), person
+        assert re.match(rf"Person \d+\s+({'|'.join([*LABELS, UNKNOWN])})\b", person), person
     shares = page.get_by_role("region", name="Distribution")
     told = [row.split()[-2:] for row in shares.get_by_role("row").all_inner_texts()[1:]]
     assert len(told) == len(COLOURS)

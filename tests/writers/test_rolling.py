@@ -148,7 +148,8 @@ def test_many_sources_keep_no_file_open(tmp_path: Path) -> None:
     rolling, open_before = tables(tmp_path), len(list(Path("/proc/self/fd").iterdir()))
     for number in range(300):
         rolling.append_frames(f"cam{number}", frames(2))
-    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+    # Files of tests before this one may be closed meanwhile.
+    assert len(list(Path("/proc/self/fd").iterdir())) <= open_before
     assert len(content(tmp_path)) == 300
 
 
