@@ -21,11 +21,11 @@ DETECTORS = ("yunet", "blazeface")
 # Per clip: persons, frames, and the bounds on what labels may do: the least share of a person's time that has a
 # label other than `unknown`, and the most changes of label a minute.
 CLIPS = {
-    "one_face_crying": (1, 472, 0.9, 20),
+    "one_face_crying": (1, 472, 0.85, 20),
     "one_face_smile": (1, 72, 0.9, 40),
     "two_faces": (2, 56, 0.7, 30),
     # One of the three is neutral; the model calls that sad, which few people would: unclear for most of the time.
-    "three_faces": (3, 41, 0.15, 40),
+    "three_faces": (3, 41, 0.1, 40),
     "leave_and_return": (2, 383, 0.9, 40),
     "no_face": (0, 95, 0.0, 0),
 }
