@@ -51,6 +51,8 @@ _IDLE_S = 0.05
 # A turn costs a round trip for every source, whatever it finds. So each waits for what comes meanwhile.
 _BETWEEN_TURNS_S = 0.02
 
+_Judge = Callable[[Sequence[FaceCrop]], list[Prediction]]
+
 
 class Flag(Protocol):
     """Something that may be set from elsewhere, as a `threading.Event` or a `multiprocessing.Event`."""
@@ -230,9 +232,6 @@ def _follow_journal(queue: MessageQueue, journal: Journal, keeper: TimelineKeepe
             counts.lost(source, *keeper.lost(source))
     counts.kept_back(keeper.unreadable, keeper.unpublished)
     counts.published(predictions)
-
-
-_Judge = Callable[[Sequence[FaceCrop]], list[Prediction]]
 
 
 def _was_classified(message: object) -> TypeGuard[Prediction]:

@@ -26,6 +26,10 @@ FERPLUS_NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise",
 UNKNOWN = "unknown"
 """The label of a face that cannot be judged: it is not an eighth emotion."""
 
+ROUNDING_S = 0.0011
+"""How far times of frames may be off: Matroska and FLV round them to 1 ms, and so the start too. Without it every
+third frame of 30 fps would come just before it is due."""
+
 CROP_SIZE_PX = 48
 """Side of a face crop: the size of a FER-2013 image."""
 

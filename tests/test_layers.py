@@ -33,7 +33,7 @@ CORE = {
     "timeline.person", "timeline.live", "timeline.keeper", "timeline.payload", "timeline.store", "timeline.memory",
     "training.progress", "writers.writer",
 }  # fmt: skip
-LINKS = {"redis_link", "leases"}  # adapters that the queue and the result store share
+LINKS = {"redis_link", "leases", "onnx_session"}  # adapters that two stages share
 LOOPS = {"pipeline"}
 ASSEMBLY = {
     "build",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from fer_stream.records import Damage, Frame, SourceInfo
+from fer_stream.records import ROUNDING_S, Damage, Frame, SourceInfo
 
 
 class FrameSource(Protocol):
@@ -35,11 +35,6 @@ class FrameSource(Protocol):
         ...
 
 
-# Matroska and FLV round times to 1 ms, and so the start too, which would put every third frame of 30 fps into the
-# slot before.
-_ROUNDING_S = 0.0011
-
-
 class Sampler:
     """Picks frames so that at most `fps` a second remain; `fps` None keeps them all.
 
@@ -57,7 +52,7 @@ class Sampler:
         """Is the frame at `time_s` media seconds one to process?"""
         if self._fps is None:
             return True
-        slot = int((time_s + _ROUNDING_S) * self._fps)
+        slot = int((time_s + ROUNDING_S) * self._fps)
         if slot <= self._slot:
             return False
         self._slot = slot

@@ -12,10 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fer_stream.faces.motion import FaceMotion
-from fer_stream.records import I64, U8, Detections
-
-# Times of frames are rounded, to 1 ms by Matroska: what is due at this frame must not wait for the next.
-_ROUNDING_S = 0.0011
+from fer_stream.records import I64, ROUNDING_S, U8, Detections
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +39,7 @@ class BetweenLooks:
 
     def move(self, gray: U8, time_s: float) -> Moved | None:
         """The faces of the next frame, `gray` uint8 (H, W); None where a look is due."""
-        if time_s + _ROUNDING_S >= self._due_s:
+        if time_s + ROUNDING_S >= self._due_s:
             return None
         moved = self._motion.move(gray)
         return None if moved is None else Moved(moved, self._track_ids)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# Times of frames are rounded, to 1 ms by Matroska: whose turn it is must not wait for the next frame.
-_ROUNDING_S = 0.0011
+from fer_stream.records import ROUNDING_S
 
 
 @dataclass(slots=True)
@@ -34,7 +33,7 @@ class Turns:
 
     def take(self, track_id: int, time_s: float, *, ok: bool) -> bool:
         """Is it the turn of this person? `ok` says whether the face is good enough to judge. Times never go back."""
-        due_s = time_s + _ROUNDING_S - self._every_s
+        due_s = time_s + ROUNDING_S - self._every_s
         last = self._last.get(track_id) or _Last(-math.inf, -math.inf)
         if (last.ok_s if ok else last.any_s) > due_s:
             return False

@@ -13,11 +13,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from fer_stream import weights as model_files
 from fer_stream.errors import WeightsError
+from fer_stream.onnx_session import LOAD_ERRORS, open_session
 from fer_stream.records import F32, U8, Detections
 
 _STRIDES_PX = (8, 16, 32)
@@ -33,14 +32,6 @@ _MAX_ENLARGEMENT = 4.0
 
 _NMS_IOU = 0.3
 """Boxes that overlap a better one by more are the same face: the default of `cv2.FaceDetectorYN`."""
-
-_LOAD_ERRORS = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NotImplemented,
-)
 
 
 class YuNetDetector:
@@ -75,25 +66,16 @@ class YuNetDetector:
 
 def _open_session(data: bytes, path: Path, threads: int) -> Any:
     """An ONNX Runtime session on the CPU that takes pictures of any size."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    # A thread that spins while it waits for the next frame burns a core that another process needs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-
-    def load(model: bytes) -> Any:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
     try:
-        session = load(data)
-    except _LOAD_ERRORS as error:
+        session = open_session(data, threads=threads)
+    except LOAD_ERRORS as error:
         raise WeightsError(
             f"{path} is damaged or no ONNX file: fetch the weights with `fer-stream models pull`."
         ) from error
     if not set(_OUTPUTS) <= {output.name for output in session.get_outputs()}:
         raise WeightsError(f"{path} is an ONNX model, but no YuNet: it lacks outputs such as {_OUTPUTS[0]}.")
     fixed_size = isinstance(session.get_inputs()[0].shape[2], int)
-    return load(_with_free_size(data)) if fixed_size else session
+    return open_session(_with_free_size(data), threads=threads) if fixed_size else session
 
 
 def _with_free_size(data: bytes) -> bytes:

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
-
 from fer_stream.errors import ModelError
+from fer_stream.onnx_session import LOAD_ERRORS, open_session
 from fer_stream.recognize.card import ONNX_FILE, ONNX_INT8_FILE, first_listed, read_card
 from fer_stream.recognize.classifier import Judgement, check_outputs, classify
 from fer_stream.records import F32, U8
 
 # As in LiteRT: a larger batch is no faster on a CPU (docs/backends.md) and needs more memory.
 _CHUNK = 32
-
-_LOAD_ERRORS = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NotImplemented,
-)
 
 
 class OnnxClassifier:
@@ -34,14 +24,9 @@ class OnnxClassifier:
         name = first_listed(model_dir, ONNX_INT8_FILE, ONNX_FILE)
         self.spec = read_card(model_dir, name)
         path = model_dir / name
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        # A thread that spins while it waits for the next face burns a core that another process needs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except _LOAD_ERRORS as error:
+            self._session = open_session(path, threads=threads)
+        except LOAD_ERRORS as error:
             raise ModelError(f"{path} is no ONNX model: {error}. Export it again.") from error
         self._input: str = self._session.get_inputs()[0].name
         output = self._session.get_outputs()[0]
