@@ -7,7 +7,7 @@ where data enters (a source, a codec, a model), not again at every hop.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,19 +87,41 @@ class Damage:
     truncated: bool = False
 
 
+class Pixels(Protocol):
+    """The pixels of a picture. Any thread may ask for them."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in px."""
+        ...
+
+    def bgr(self) -> U8:
+        """The colours, uint8 (H, W, 3) BGR; made when they are first asked for."""
+        ...
+
+    def gray(self) -> U8:
+        """The luma, uint8 (H, W) from 0 to 255; made anew each time."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One picture of a stream.
 
-    `image` is uint8 (H, W, 3) in BGR. `time_s` is media time in seconds since the stream was opened;
-    `captured_at` is Unix time in seconds and serves latency only.
+    `time_s` is media time in seconds since the stream was opened; `captured_at` is Unix time in seconds and serves
+    latency only.
     """
 
     stream_id: str
     index: int
     time_s: float
     captured_at: float
-    image: U8
+    pixels: Pixels
+
+    @property
+    def image(self) -> U8:
+        """Its colours, uint8 (H, W, 3) BGR."""
+        return self.pixels.bgr()
 
 
 @dataclass(frozen=True, slots=True)

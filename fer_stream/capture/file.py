@@ -8,20 +8,17 @@ from itertools import chain
 from pathlib import Path
 
 import av
-import cv2
-import numpy as np
 from av.container import InputContainer
-from av.sidedata.sidedata import SideData
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from fer_stream.capture.decode import Decoder
 from fer_stream.capture.find import check_file
+from fer_stream.capture.pixels import Converter, orientation_of
 from fer_stream.capture.source import Sampler
 from fer_stream.errors import UnreadableSource
-from fer_stream.records import U8, Damage, Frame, SourceInfo, stream_id_of
+from fer_stream.records import Damage, Frame, SourceInfo, stream_id_of
 
 # These have FFmpeg open further files or addresses (a list of protocols alone does not stop a playlist), or, as tty
 # does, draw any text as a film.
@@ -65,7 +62,7 @@ class VideoFileSource:
         self.stream_id = stream_id_of(name, epoch_ms)
         self._sampler = sampler or Sampler(None)
         self._clock = clock
-        self._reformatter = VideoReformatter()
+        self._converter = Converter()
         self._container = _open(path)
         try:
             stream = _video_stream(path, self._container)
@@ -95,24 +92,18 @@ class VideoFileSource:
         return self._decoder.damage
 
     def frames(self) -> Iterator[Frame]:
-        """The frames in order; to be called once. `image` is contiguous."""
+        """The frames in order; to be called once."""
         first, self._first = self._first, None
         for picture in chain([first] if first else [], self._pictures):
             if self._sampler.keep(picture.time_s):
-                image = self._image(picture.frame)
-                yield Frame(self.stream_id, picture.index, picture.time_s, self._clock(), image)
+                pixels = self._converter.pixels(picture.frame)
+                yield Frame(self.stream_id, picture.index, picture.time_s, self._clock(), pixels)
 
     def close(self) -> None:
         """Release the file and the decoder. May be called twice, and while `frames()` is suspended."""
         self._first = None
         self._pictures.close()  # before the container: a suspended demuxer would read from what is gone
         self._container.close()
-
-    def _image(self, frame: VideoFrame) -> U8:
-        # One reformatter for all frames: VideoFrame.to_ndarray makes a new one each time, at twice the cost.
-        # One thread: a picture below full HD takes longer when it is split.
-        bgr = self._reformatter.reformat(frame, format="bgr24", threads=1).to_ndarray()
-        return _upright(np.asarray(bgr, np.uint8), frame)
 
 
 def _open(path: Path) -> InputContainer:
@@ -138,7 +129,7 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
 
 
 def _info(name: str, container: InputContainer, stream: VideoStream, first: VideoFrame) -> SourceInfo:
-    sideways = _axes(first)[0]
+    sideways = orientation_of(first).sideways
     if stream.duration and stream.time_base:
         duration_s = float(stream.duration * stream.time_base)
     else:
@@ -154,23 +145,3 @@ def _info(name: str, container: InputContainer, stream: VideoStream, first: Vide
         codec=stream.codec_context.codec.canonical_name,
         pixel_format=first.format.name,
     )
-
-
-def _axes(frame: VideoFrame) -> tuple[bool, bool, bool]:
-    """How the display matrix lays the picture: are rows and columns swapped, and then rows, columns reversed?
-
-    The matrix moves the stored (x, y) to (a·x + c·y, b·x + d·y). Other angles are taken for the nearest quarter.
-    """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if not isinstance(matrix, SideData):
-        return False, False, False
-    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
-    return (True, b < 0, c < 0) if abs(b) > abs(a) else (False, d < 0, a < 0)
-
-
-def _upright(image: U8, frame: VideoFrame) -> U8:
-    transpose, reverse_rows, reverse_columns = _axes(frame)
-    upright = cv2.transpose(image) if transpose else image  # numpy takes five times as long, and tenfold to flip
-    if reverse_rows or reverse_columns:
-        upright = cv2.flip(upright, -1 if reverse_rows and reverse_columns else int(reverse_columns))
-    return np.ascontiguousarray(upright, np.uint8)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from fer_stream.capture.find import check_file
+from fer_stream.capture.pixels import Plain
 from fer_stream.errors import UnreadableSource
 from fer_stream.records import U8, Damage, Frame, SourceInfo, stream_id_of
 
@@ -50,7 +51,7 @@ class ImageSource:
     def frames(self) -> Iterator[Frame]:
         """The one frame; none after `close`."""
         if self._image is not None:
-            yield Frame(self.stream_id, 0, 0.0, self._clock(), self._image)
+            yield Frame(self.stream_id, 0, 0.0, self._clock(), Plain(self._image))
 
     def close(self) -> None:
         """Let go of the picture."""

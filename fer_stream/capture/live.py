@@ -18,14 +18,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import av
-import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from fer_stream.capture.address import camera_address
 from fer_stream.capture.backoff import Backoff
 from fer_stream.capture.connection import Connection
 from fer_stream.capture.feed import Feed, LiveState, Picture
 from fer_stream.capture.outage import Outage
+from fer_stream.capture.pixels import Converter
 from fer_stream.config import CameraSettings
 from fer_stream.metrics import Metrics
 from fer_stream.records import Damage, Frame, Gap, SourceInfo, stream_id_of
@@ -72,7 +71,7 @@ class LiveSource:
         self.stream_id = stream_id_of(name, self.epoch_ms)
         self._timed = partial(metrics.timed, "decode")
         self._feed = Feed(name, self._settings.fps, metrics, now=monotonic, wall=wall)
-        self._scaler = VideoReformatter()
+        self._converter = Converter(long_side_px=self._settings.long_side_px)
         self._backoff = Backoff(self._settings, rng or random.Random())
         self._readers = threading.BoundedSemaphore(_MAX_READERS)
         self._connection: Connection | None = None
@@ -159,17 +158,9 @@ class LiveSource:
         self._closing.wait(wait_s)
 
     def _frame(self, picture: Picture) -> Frame | None:
-        image = picture.image
-        width, height = _shrunk(image.width, image.height, self._settings.long_side_px)
         try:
-            bgr = self._scaler.reformat(image, width, height, "bgr24", interpolation="AREA").to_ndarray()
+            pixels = self._converter.pixels(picture.image)
         except av.FFmpegError as error:
-            self._feed.spoilt(f"{image.format.name} cannot be converted: {error.strerror}")
+            self._feed.spoilt(f"{picture.image.format.name} cannot be converted: {error.strerror}")
             return None
-        return Frame(self.stream_id, picture.index, picture.time_s, picture.captured_at, np.asarray(bgr, np.uint8))
-
-
-def _shrunk(width: int, height: int, long_side_px: int | None) -> tuple[int, int]:
-    """The size with its shape kept and its long side at most `long_side_px`."""
-    factor = min(1.0, (long_side_px or max(width, height)) / max(width, height))
-    return max(1, round(width * factor)), max(1, round(height * factor))
+        return Frame(self.stream_id, picture.index, picture.time_s, picture.captured_at, pixels)

@@ -51,16 +51,21 @@ class AugmentSettings(Settings):
     """Made brighter or darker by up to this share of the range."""
     gamma: NotNegative = 0.3
     """Gamma from exp(−gamma) to exp(gamma): low light, and its opposite."""
-    shrink: Fraction = 0.2
-    """This share of the images is reduced to 24, 16 or 12 px and enlarged again, as a face far from the camera is."""
-    noise: Fraction = 0.04
-    """Noise of a deviation of up to this share of the range."""
     erase: Fraction = 0.5
     """A rectangle is erased from this share of the images."""
     erase_px: tuple[Count, Count] = (6, 18)
     """The least and the greatest side of that rectangle."""
     mixup: NotNegative = 0.0
     """Alpha of the beta distribution by which every second batch mixes pairs of images; 0 is never."""
+    shrink: Fraction = 0.15
+    """This share of the images is reduced to 24, 16 or 12 px and enlarged again, as a face far from the camera is.
+    Teachers see none of this and the following harms, so that the net learns what is under them."""
+    blur: Fraction = 0.15
+    """This share of the images is blurred, at most by a Gaussian of 1.8 px."""
+    compress: Fraction = 0.15
+    """This share of the images is compressed as JPEG does it, at a quality from 10 to 80."""
+    noise: Fraction = 0.2
+    """This share of the images has noise of up to 25 gray levels' deviation."""
 
 
 class TeacherSettings(Settings):
@@ -80,6 +85,9 @@ class TrainSettings(Settings):
     start_from: LocalPath | None = None
     """A finished run, or a .keras file, of the same network, whose weights are the first ones; then take a low
     learning_rate. By default weights are drawn at random."""
+    start_share: Fraction = 0.0
+    """The share of those first weights in the ones that are kept, whose other part is what was learned. Such a mean
+    keeps most of both (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022)."""
     augment: AugmentSettings = AugmentSettings()
     teachers: TeacherSettings = TeacherSettings()
     epochs: Count = 60
@@ -101,6 +109,12 @@ class TrainSettings(Settings):
     """bfloat16 is faster on a GPU, and no faster on most CPUs."""
     seed: int = 0
     """Runs with the same seed, settings and versions are the same."""
+
+    @model_validator(mode="after")
+    def _there_is_a_start_to_share(self) -> Self:
+        if self.start_share and not self.start_from:
+            raise ValueError("start_share needs start_from")
+        return self
 
     @model_validator(mode="after")
     def _there_is_time_to_warm_up(self) -> Self:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import cv2
-import numpy as np
-
 from fer_stream.config import QualitySettings
 from fer_stream.faces.between import BetweenLooks
 from fer_stream.faces.crop import CropGeometry, cut
@@ -55,7 +52,7 @@ class FaceFollower:
 
     def follow(self, frame: Frame) -> list[Followed]:
         """The faces and marks that `frame` settles, in order of time."""
-        gray = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY), np.uint8)
+        gray = frame.pixels.gray()
         detections, identified = self._faces(frame, gray)
         with self._metrics.timed("crop"):
             crops = [
@@ -77,7 +74,7 @@ class FaceFollower:
     def _faces(self, frame: Frame, gray: U8) -> tuple[Detections, Identified]:
         """The faces of the frame and who they are, from the detector where a look is due."""
         with self._metrics.timed("track"):
-            if self._cuts.is_cut(frame.image):
+            if self._cuts.is_cut(gray):
                 self._identities.cut()
                 self._between.forget()
             moved = self._between.move(gray, frame.time_s)

@@ -46,7 +46,7 @@ class View:
 
     def show(self, frame: Frame) -> None:
         """Take note of a frame, and of the faces that the detector found in it."""
-        self.height, self.width = frame.image.shape[:2]
+        self.height, self.width = frame.pixels.shape
         with self._lock:
             if self._found and frame.time_s < self._found[-1][0]:  # a new epoch
                 self._found.clear()

@@ -58,7 +58,8 @@ class Recording(Thread):
     def keep(self, frame: Frame) -> None:
         """Keep a frame until its labels are there. Never waits."""
         self._frames.append(frame)
-        room = max(1, _MAX_BYTES // frame.image.nbytes)
+        height, width = frame.pixels.shape
+        room = max(1, _MAX_BYTES // (3 * height * width))
         while len(self._frames) > room or frame.time_s - self._frames[0].time_s > _PATIENCE_S:
             self._frames.popleft()
 

@@ -1,4 +1,4 @@
-"""Training images changed at random: one affine warp, size, light, noise, erasing; and mixup.
+"""Training images changed at random: one affine warp, light, erasing, mixup; and the harms of a camera.
 
 All of it is `keras.ops` over whole batches, so that it is compiled into the training step on any backend. Keras' own
 random layers took over 100 s on an H100 without finishing an epoch.
@@ -7,9 +7,11 @@ random layers took over 100 s on an H100 without finishing an epoch.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from fer_stream.config.training import AugmentSettings
@@ -20,6 +22,23 @@ Tensor = Any
 
 _MIDDLE = (CROP_SIZE_PX - 1) / 2
 _SMALL_PX = (24, 16, 12)
+_BLUR_PX = np.exp(-0.5 * (np.arange(-4, 5) / 1.8) ** 2)
+_BLUR = (np.outer(_BLUR_PX, _BLUR_PX) / _BLUR_PX.sum() ** 2).astype(np.float32)[..., None, None]
+"""A Gaussian of 1.8 px: the kernel of a convolution, float32 (9, 9, 1, 1)."""
+_QUALITY = (10, 80)
+_NOISE = 0.1
+
+# The discrete cosine transform of eight values, and the steps for luminance of the JPEG standard (ITU-T T.81, table
+# K.1), which in libjpeg's scale are those of quality 50.
+_COSINES = np.array(
+    [[math.sqrt((1 if wave else 0.5) / 4) * math.cos((2 * place + 1) * wave * math.pi / 16) for place in range(8)]
+     for wave in range(8)], np.float32,
+)  # fmt: skip
+_LUMINANCE = np.array(
+    [[16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55], [14, 13, 16, 24, 40, 57, 69, 56],
+     [14, 17, 22, 29, 51, 87, 80, 62], [18, 22, 37, 56, 68, 109, 103, 77], [24, 35, 55, 64, 81, 104, 113, 92],
+     [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99]], np.float32,
+).reshape(1, 1, 8, 1, 8)  # fmt: skip
 
 
 class Augment:
@@ -30,12 +49,12 @@ class Augment:
         self._seed = seed
 
     def __call__(self, faces: Tensor) -> Tensor:
-        """float32 (n, 48, 48, 1), values 0..255 → the same shape and range."""
-        n = ops.shape(faces)[0]
-        faces = faces / 255
-        for change in (self._warp, self._shrink, self._light, self._noise, self._erase):
-            faces = change(faces, n)
-        return ops.clip(faces, 0, 1) * 255
+        """Other views of faces: float32 (n, 48, 48, 1), values 0..255 → the same shape and range."""
+        return self._changed(faces, self._warp, self._light, self._erase)
+
+    def harmed(self, faces: Tensor) -> Tensor:
+        """Faces as a poor camera gives them, small, blurred, compressed or noisy: the same shape and range."""
+        return self._changed(faces, self._shrink, self._blur, self._compress, self._noise)
 
     def mixup_share(self) -> Tensor:
         """What each image of a batch keeps when it is mixed with another, float32 (): 1 in every second batch."""
@@ -44,6 +63,13 @@ class Augment:
             return ops.ones(())
         share = keras.random.beta((), alpha, alpha, seed=self._seed)
         return ops.where(self._any((), 0, 1) < 0.5, share, 1.0)
+
+    def _changed(self, faces: Tensor, *changes: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        n = ops.shape(faces)[0]
+        faces = faces / 255
+        for change in changes:
+            faces = ops.clip(change(faces, n), 0, 1)
+        return faces * 255
 
     def _warp(self, faces: Tensor, n: Tensor) -> Tensor:
         """Mirrored, turned, scaled, stretched and moved, in one bilinear sampling; edges are continued."""
@@ -69,6 +95,26 @@ class Augment:
             faces = ops.where((chance >= (number - 1) * share) & (chance < number * share), again, faces)
         return faces
 
+    def _blur(self, faces: Tensor, n: Tensor) -> Tensor:
+        """Some out of focus, each by another share of the greatest blur."""
+        edge_px = _BLUR.shape[0] // 2
+        around = ops.pad(faces, ((0, 0), (edge_px, edge_px), (edge_px, edge_px), (0, 0)), mode="symmetric")
+        blurred = ops.conv(around, ops.convert_to_tensor(_BLUR), padding="valid")
+        share = ops.where(self._some(n, self._settings.blur), self._any((n, 1, 1, 1), 0, 1), 0.0)
+        return faces + share * (blurred - faces)
+
+    def _compress(self, faces: Tensor, n: Tensor) -> Tensor:
+        """Some as JPEG gives them back: blocks of 8 px, whose frequencies are rounded."""
+        side, turn = CROP_SIZE_PX // 8, ops.convert_to_tensor(_COSINES)
+        quality = self._any((n, 1, 1, 1, 1), *_QUALITY)
+        steps = ops.convert_to_tensor(_LUMINANCE) * ops.where(quality < 50, 50 / quality, 2 - quality / 50)
+        blocks = ops.reshape(faces * 255 - 128, (n, side, 8, side, 8))
+        waves = ops.einsum("ab,nrbsc,dc->nrasd", turn, blocks, turn)
+        waves = ops.round(waves / steps) * steps
+        again = (ops.einsum("ba,nrbsc,cd->nrasd", turn, waves, turn) + 128) / 255
+        again = ops.reshape(again, (n, CROP_SIZE_PX, CROP_SIZE_PX, 1))
+        return ops.where(self._some(n, self._settings.compress), again, faces)
+
     def _light(self, faces: Tensor, n: Tensor) -> Tensor:
         settings, each = self._settings, (n, 1, 1, 1)
         faces = ops.clip(faces, 1e-3, 1) ** ops.exp(self._either_way(each, settings.gamma))
@@ -77,7 +123,7 @@ class Augment:
         return mean + contrast * (faces - mean) + self._either_way(each, settings.brightness)
 
     def _noise(self, faces: Tensor, n: Tensor) -> Tensor:
-        deviation = self._any((n, 1, 1, 1), 0, self._settings.noise)
+        deviation = ops.where(self._some(n, self._settings.noise), self._any((n, 1, 1, 1), 0, _NOISE), 0.0)
         return faces + deviation * keras.random.normal(ops.shape(faces), seed=self._seed)
 
     def _erase(self, faces: Tensor, n: Tensor) -> Tensor:
@@ -91,6 +137,9 @@ class Augment:
             half_px = self._any(each, least, most) / 2
             inside = inside & (ops.abs(axis - self._either_way(each, _MIDDLE)) < half_px)
         return ops.where(inside, self._any(each, 0, 1), faces)
+
+    def _some(self, n: Tensor, share: float) -> Tensor:
+        return self._any((n, 1, 1, 1), 0, 1) < share
 
     def _either_way(self, shape: tuple[Any, ...], most: float) -> Tensor:
         return self._any(shape, -most, most)

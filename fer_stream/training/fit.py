@@ -53,7 +53,7 @@ def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]
     learner.compile(optimizer=_optimizer(settings, steps), jit_compile="auto")
     learner.optimizer.build(learner.trainable_variables)
     batches = _Batches(faces, settings)
-    keeper = _Keeper(learner, batches, out, parts["public"], progress)
+    keeper = _Keeper(learner, batches, out, parts["public"], progress, settings.start_share)
     learner.fit(
         batches, epochs=settings.epochs, initial_epoch=keeper.restore(), shuffle=False, verbose=0,
         callbacks=[keeper, keras.callbacks.TerminateOnNaN(), *_tensorboard(out)],
@@ -118,12 +118,19 @@ def targets_of(faces: Faces) -> dict[str, np.ndarray]:
 
 
 class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
-    """Writes down each epoch, so that a killed run goes on; between epochs the net has its averaged weights."""
+    """Writes down each epoch, so that a killed run goes on; between epochs the net has its averaged weights.
 
-    def __init__(self, learner: Learner, batches: _Batches, out: Path, public: Faces, progress: Progress) -> None:
+    The net is made with the weights that it starts from, which have their part in what is kept.
+    """
+
+    def __init__(
+        self, learner: Learner, batches: _Batches, out: Path, public: Faces, progress: Progress, start_share: float
+    ) -> None:
         super().__init__(swap_on_epoch=True)
         self.history: list[Epoch] = []
         self._learner = learner
+        self._start_share = start_share
+        self._start = _values(learner.net)
         self._batches = batches
         self._out = out
         self._public = public
@@ -163,15 +170,20 @@ class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
         super().on_epoch_end(epoch, logs)
         if self._broken:
             return
+        net = self._learner.net
+        learned = _values(net)
+        kept = _between(self._start, learned, 1 - self._start_share)
+        assign(net.variables, kept)
         done = Epoch(
             epoch=epoch,
             loss=float((logs or {})["loss"]),
-            accuracy=accuracy(self._learner.net, self._public),
+            accuracy=accuracy(net, self._public),
             learning_rate=float(np.asarray(self._learner.optimizer.learning_rate)),
             seconds=time.monotonic() - self._started,
         )
+        assign(net.variables, learned)
         if done.accuracy > max((past.accuracy for past in self.history), default=-1.0):
-            save_values(self._out / WEIGHTS, [np.asarray(variable) for variable in self._learner.net.variables])
+            save_values(self._out / WEIGHTS, kept)
         self.history.append(done)
         _write_history(self._out / HISTORY, self.history)
         self._progress(done)
@@ -187,6 +199,18 @@ class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
 
     def _variables(self) -> list[keras.Variable]:
         return [*self._learner.net.variables, *self._learner.optimizer.variables]
+
+
+def _between(first: Sequence[np.ndarray], last: Sequence[np.ndarray], way: float) -> list[np.ndarray]:
+    """So far on the way from the `first` weights, 0, to the `last`, 1. What is no weight, as a seed, is the last."""
+    return [
+        (before + way * (after - before)).astype(after.dtype) if np.issubdtype(after.dtype, np.floating) else after
+        for before, after in zip(first, last, strict=True)
+    ]
+
+
+def _values(net: keras.Model) -> list[np.ndarray]:
+    return [np.array(variable) for variable in net.variables]
 
 
 def _optimizer(settings: TrainSettings, steps: int) -> keras.Optimizer:

@@ -41,7 +41,7 @@ class Learner(keras.Model):  # type: ignore[misc]
             return dict(self.net(faces, training=False))
         share = self._augment.mixup_share()
         faces = _mixed(self._augment(faces), share)
-        said = dict(self.net(faces, training=True))
+        said = dict(self.net(self._augment.harmed(faces), training=True))
         if self.teachers:
             said |= self._taught(faces)
         return said | {"share": ops.broadcast_to(share, (ops.shape(faces)[0],))}

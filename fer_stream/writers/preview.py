@@ -20,7 +20,7 @@ def preview_of(frame: Frame, covers: Sequence[F32] = ()) -> Preview:
 
     About 25 KB for a room, at a quality at which the faces are still clear.
     """
-    height, width = frame.image.shape[:2]
+    height, width = frame.pixels.shape
     factor = min(1.0, LONG_SIDE_PX / max(width, height))
     size = max(1, round(width * factor)), max(1, round(height * factor))
     # A copy in any case: others still read the frame.

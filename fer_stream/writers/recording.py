@@ -73,7 +73,7 @@ class Recorder:
 
         Raises what went wrong since the last call: `OutputError`s pass, and recording resumes by itself.
         """
-        self._waiting.put(Shot(labelled, frame.image.shape[:2], frame.image))
+        self._waiting.put(Shot(labelled, frame.pixels.shape, frame.image))
         self._tell()
 
     def close(self, timeout_s: float = 5.0) -> None:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -168,6 +169,15 @@ def test_sampling_keeps_the_numbers_of_the_file(make_video: MakeVideo) -> None:
 # Pictures
 
 
+def assert_gray_fits(frame: Frame) -> None:
+    """Its gray picture is what OpenCV makes of its colours, but for the rounding of a way there and back."""
+    found = frame.pixels.gray()
+    assert found.shape == frame.pixels.shape == frame.image.shape[:2]
+    assert found.dtype == np.uint8
+    expected = cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY)
+    assert np.abs(found.astype(int) - expected).mean() < 3
+
+
 @pytest.mark.parametrize(
     ("display", "corner"),
     [
@@ -200,6 +210,7 @@ def test_turns_and_mirrors_as_the_display_matrix_says(
     row, column = corner.split()
     quarters = frame.image.mean(axis=2).reshape(2, frame.image.shape[0] // 2, 2, -1).mean(axis=(1, 3))
     assert quarters.argmax() == 2 * rows[row] + columns[column]
+    assert_gray_fits(frame)
 
 
 @pytest.mark.parametrize(
@@ -217,11 +228,14 @@ def test_turns_and_mirrors_as_the_display_matrix_says(
         ("a.avi", "rawvideo", "bgr24", (63, 47)),
         ("a.avi", "mjpeg", "yuvj420p", (31, 17)),
         ("a.gif", "gif", "rgb8", (63, 47)),
+        ("a.avi", "rawvideo", "nv12", (64, 48)),
+        ("a.mkv", "ffv1", "yuv422p", (63, 47)),
+        ("a.mp4", "libx264", "yuv444p", (64, 48)),
         ("a.mkv", "ffv1", "yuv420p", (1, 1)),
         ("a.mov", "png", "rgb24", (1, 1)),
     ],
 )
-def test_makes_bgr_of_any_pixel_format_and_size(
+def test_makes_bgr_and_gray_of_any_pixel_format_and_size(
     make_video: MakeVideo, name: str, codec: str, pix_fmt: str, size: tuple[int, int]
 ) -> None:
     (frame, _), source = read(make_video(name, codec=codec, pix_fmt=pix_fmt, size=size, frames=2))
@@ -230,6 +244,18 @@ def test_makes_bgr_of_any_pixel_format_and_size(
     assert frame.image.flags.c_contiguous
     assert frame.image[0, 0].mean() == pytest.approx(gray(0), abs=20)
     assert (source.info.width, source.info.height) == size
+    assert_gray_fits(frame)
+
+
+def test_gray_goes_from_black_to_white(make_video: MakeVideo) -> None:
+    def blocks(index: int, width: int, height: int) -> NDArray[np.uint8]:
+        levels = np.repeat(np.linspace(0, 255, 8).astype(np.uint8), width // 8)
+        return np.repeat(np.repeat(levels[None, :, None], height, axis=0), 3, axis=2)
+
+    for name, codec, pix_fmt in (("a.mkv", "ffv1", "yuv420p"), ("b.avi", "mjpeg", "yuvj420p")):
+        (frame,), _ = read(make_video(name, codec=codec, pix_fmt=pix_fmt, draw=blocks, frames=1))
+        shown = frame.pixels.gray().astype(int)
+        np.testing.assert_allclose(shown[:, 4::8], blocks(0, 64, 48)[:, 4::8, 0], atol=3)
 
 
 def test_reads_an_8k_frame(make_video: MakeVideo) -> None:

@@ -43,6 +43,16 @@ def test_shrinking_averages_areas() -> None:
     np.testing.assert_allclose(cut(image, box(0, 0, 96, 96), EXACT), means, atol=0.51)
 
 
+@pytest.mark.parametrize("side", [97, 150, 191, 250, 390, 800])
+def test_a_large_face_is_what_averaging_all_of_it_at_once_gives(side: int) -> None:
+    rows, columns = np.mgrid[:900, :900]
+    image = (127 + 60 * np.sin(rows / 40) + 60 * np.cos(columns / 25)).astype(np.uint8)
+    crop = cut(image, box(40, 50, 40 + side, 50 + side), EXACT)
+    once = cv2.resize(image[50 : 50 + side, 40 : 40 + side], (48, 48), interpolation=cv2.INTER_AREA)
+    # The square may be larger or smaller by a hundredth, so that it can be halved.
+    assert np.abs(crop.astype(int) - once).max() <= 6
+
+
 def test_the_square_has_the_larger_side_and_the_centre_of_the_box() -> None:
     image = ramp(100, 100)
     np.testing.assert_array_equal(cut(image, box(40, 20, 60, 68), EXACT), image[20:68, 26:74, 0])

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fer_stream.capture.pixels import Plain
 from fer_stream.config import TrackerSettings
 from fer_stream.faces.bytetrack import ByteTrack
 from fer_stream.faces.tracker import Confirmed, EverybodyNew, Identified, Identities
@@ -17,7 +18,7 @@ GRAY: U8 = np.full((240, 320, 3), 120, np.uint8)
 
 
 def frame(index: int, fps: float = FPS) -> Frame:
-    return Frame("test@1", index, index / fps, 0.0, GRAY)
+    return Frame("test@1", index, index / fps, 0.0, Plain(GRAY))
 
 
 def faces(*boxes: tuple[float, float, float], confidence: float = 0.9) -> Detections:

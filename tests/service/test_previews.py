@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from fer_stream.capture.pixels import Plain
 from fer_stream.config import WebSettings
 from fer_stream.records import F32, U8, Detections, Frame
 from fer_stream.service.previews import Previews, View
@@ -17,7 +18,7 @@ IMAGE = np.zeros((90, 160, 3), np.uint8)
 
 
 def frame(index: int, fps: float = 10, epoch: int = 1) -> Frame:
-    return Frame(f"door@{epoch}", index, index / fps, 0.0, IMAGE)
+    return Frame(f"door@{epoch}", index, index / fps, 0.0, Plain(IMAGE))
 
 
 def box(left: float) -> F32:

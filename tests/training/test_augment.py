@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import cv2
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from fer_stream.config.training import AugmentSettings
-from fer_stream.records import F32
+from fer_stream.records import F32, F64, U8
 from fer_stream.training.augment import Augment, sample
 
 STILL = {
     "rotation_deg": 0.0, "scale": 0.0, "aspect": 0.0, "shift": 0.0, "contrast": 0.0, "brightness": 0.0, "gamma": 0.0,
-    "shrink": 0.0, "noise": 0.0, "erase": 0.0,
+    "erase": 0.0, "shrink": 0.0, "blur": 0.0, "compress": 0.0, "noise": 0.0,
 }  # fmt: skip
 
 
-def augmented(faces: F32, seed: int = 1, **settings: float) -> F32:
-    augment = Augment(AugmentSettings.model_validate({**STILL, **settings}), keras.random.SeedGenerator(seed))
-    return np.asarray(ops.convert_to_numpy(augment(ops.convert_to_tensor(faces))))
+def make(seed: int, settings: Mapping[str, object]) -> Augment:
+    return Augment(AugmentSettings.model_validate({**STILL, **settings}), keras.random.SeedGenerator(seed))
+
+
+def augmented(faces: F32, seed: int = 1, **settings: object) -> F32:
+    return np.asarray(ops.convert_to_numpy(make(seed, settings)(ops.convert_to_tensor(faces))))
+
+
+def harmed(faces: F32, seed: int = 1, **settings: object) -> F32:
+    return np.asarray(ops.convert_to_numpy(make(seed, settings).harmed(ops.convert_to_tensor(faces))))
 
 
 @pytest.fixture(scope="module")
@@ -36,22 +46,50 @@ def test_without_any_change_only_mirrors_are_left(faces: F32) -> None:
 
 
 def test_everything_at_once_keeps_shape_and_range(faces: F32) -> None:
-    augment = Augment(AugmentSettings(), keras.random.SeedGenerator(2))
-    found = np.asarray(ops.convert_to_numpy(augment(ops.convert_to_tensor(faces))))
-    assert found.shape == faces.shape
-    assert found.dtype == np.float32
-    assert found.min() >= 0
-    assert found.max() <= 255
+    everything = AugmentSettings().model_dump()
+    for found in (augmented(faces, 2, **everything), harmed(faces, 2, **everything)):
+        assert found.shape == faces.shape
+        assert found.dtype == np.float32
+        assert found.min() >= 0
+        assert found.max() <= 255
 
 
 def test_chance_comes_from_the_seed_alone(faces: F32) -> None:
     everything = AugmentSettings().model_dump()
-    np.testing.assert_array_equal(augmented(faces, 4, **everything), augmented(faces, 4, **everything))
-    assert (augmented(faces, 4, **everything) != augmented(faces, 5, **everything)).any()
+    for change in (augmented, harmed):
+        np.testing.assert_array_equal(change(faces, 4, **everything), change(faces, 4, **everything))
+        assert (change(faces, 4, **everything) != change(faces, 5, **everything)).any()
 
 
 def test_small_faces_lose_what_small_faces_lose(faces: F32) -> None:
-    assert augmented(faces, shrink=1.0).std() < 0.6 * faces.std()
+    assert harmed(faces, shrink=1.0).std() < 0.6 * faces.std()
+
+
+def test_blurred_faces_keep_their_light_and_lose_detail(faces: F32) -> None:
+    found = harmed(faces, blur=1.0)
+    np.testing.assert_allclose(found.mean(axis=(1, 2, 3)), faces.mean(axis=(1, 2, 3)), rtol=0.02)
+    kept = found.std(axis=(1, 2, 3)) / faces.std(axis=(1, 2, 3))
+    assert kept.min() < 0.25
+    assert kept.max() < 1
+
+
+def test_compressed_faces_lose_what_jpeg_loses() -> None:
+    rows, columns = np.mgrid[:48, :48]
+    rng = np.random.default_rng(3)
+    texture = 128 + 50 * np.sin(rows / 5) + 30 * np.cos(columns / 3) + rng.normal(0, 12, (64, 48, 48))
+    images = np.clip(texture, 0, 255).astype(np.uint8)
+
+    def lost(found: F32 | U8) -> F64:
+        return np.asarray(np.abs(found.astype(float) - images).mean(axis=(1, 2)))
+
+    def by_opencv(quality: int) -> F64:
+        files = [cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1] for image in images]
+        return lost(np.stack([np.asarray(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE), np.uint8) for file in files]))
+
+    found = lost(harmed(images[..., None].astype(np.float32), compress=1.0)[..., 0])
+    best, worst = by_opencv(80).mean(), by_opencv(10).mean()
+    assert 0.9 * best < found.min() < 1.6 * best
+    assert 0.7 * worst < found.max() < 1.1 * worst
 
 
 def test_a_share_of_the_faces_is_erased(faces: F32) -> None:

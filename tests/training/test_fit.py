@@ -16,6 +16,7 @@ from fer_stream.config.training import NetworkSettings, TeacherSettings, TrainSe
 from fer_stream.errors import ConfigError, ModelError, OutputExists
 from fer_stream.training.dataset import VOTES, Faces, load_parts
 from fer_stream.training.fit import HISTORY, STATE, accuracy, targets_of, train
+from fer_stream.training.learner import Learner
 from fer_stream.training.network import HEADS, build, multiply_adds
 from fer_stream.training.progress import Epoch
 from fer_stream.training.trained import WEIGHTS, load_run
@@ -75,6 +76,20 @@ def test_a_net_learns_from_a_teacher(run: Path, small: TrainSettings, tmp_path: 
     )
     history = train(taught, tmp_path / "taught", lambda _: None)
     assert history[1].loss < history[0].loss
+
+
+def test_a_teacher_sees_no_harm(run: Path, small: TrainSettings) -> None:
+    faces = load_parts(small.data.path)["public"].images
+    harms = {"shrink": 0.5, "blur": 0.5, "compress": 0.5, "noise": 0.2}
+    said = []
+    for settings in (dict.fromkeys(harms, 0.0), harms):
+        augment = small.augment.model_copy(update=settings)
+        learner = Learner(load_run(run)[1], [load_run(run)[1]], small.model_copy(update={"augment": augment}))
+        learner.begin(0)
+        said.append({name: np.asarray(value) for name, value in learner(faces, training=True).items()})
+    clean, harmed = said
+    np.testing.assert_allclose(clean["taught_fer2013"], harmed["taught_fer2013"], atol=1e-5)
+    assert np.abs(clean["fer2013"] - harmed["fer2013"]).max() > 0.5
 
 
 def test_a_loss_that_is_no_number_ends_the_run(small: TrainSettings, tmp_path: Path) -> None:

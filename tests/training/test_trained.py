@@ -68,6 +68,27 @@ def test_a_run_goes_on_from_another(small: TrainSettings, first: Path, tmp_path:
         np.testing.assert_allclose(np.asarray(new), np.asarray(old), atol=1e-5)
 
 
+def test_a_share_of_the_start_is_kept(small: TrainSettings, first: Path, tmp_path: Path) -> None:
+    learned, kept = (
+        small.model_copy(update={"epochs": 1, "warmup_epochs": 0.5, "start_from": first, "start_share": share})
+        for share in (0.0, 0.25)
+    )
+    train(learned, tmp_path / "learned", lambda _: None)
+    train(kept, tmp_path / "kept", lambda _: None)
+    start, end, mean = (
+        [np.asarray(value) for value in load_run(run)[1].trainable_variables]
+        for run in (first, tmp_path / "learned", tmp_path / "kept")
+    )
+    assert max(np.abs(after - before).max() for before, after in zip(start, end, strict=True)) > 0.01
+    for before, after, between in zip(start, end, mean, strict=True):
+        np.testing.assert_allclose(between, 0.25 * before + 0.75 * after, atol=1e-3)
+
+
+def test_a_share_of_the_start_needs_a_start(small: TrainSettings) -> None:
+    with pytest.raises(ValueError, match="start_share needs start_from"):
+        TrainSettings.model_validate({**small.model_dump(), "start_share": 0.5})
+
+
 def test_another_network_is_no_start(first: Path) -> None:
     with pytest.raises(ModelError, match=r"first cannot be the start of this training.*Name the same network"):
         start_from(build(NetworkSettings(widths=(8,))), first)

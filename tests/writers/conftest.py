@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fer_stream.capture.pixels import Plain
 from fer_stream.records import (
     LABELS,
     U8,
@@ -48,7 +49,7 @@ class Pictures:
 
     def frames(self) -> Iterator[Frame]:
         for index, (image, time_s) in enumerate(zip(self.images, self.times_s, strict=True)):
-            yield Frame(self.stream_id, index, time_s, 0.0, image)
+            yield Frame(self.stream_id, index, time_s, 0.0, Plain(image))
 
     def close(self) -> None:
         self.closed = True

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fer_stream.capture.pixels import Plain
 from fer_stream.records import U8, Frame
 from fer_stream.writers.preview import preview_of
 
@@ -25,10 +26,10 @@ def shown(jpeg: bytes) -> U8:
 def test_a_large_picture_is_shrunk_and_a_small_one_is_not(portrait: Path) -> None:
     image = picture(portrait)
     large = np.repeat(np.repeat(image, 3, axis=0), 5, axis=1)
-    preview = preview_of(Frame("door@1", 7, 1.0, 0.0, large))
+    preview = preview_of(Frame("door@1", 7, 1.0, 0.0, Plain(large)))
     assert (preview.stream_id, preview.index, preview.width, preview.height) == ("door@1", 7, 2560, 1536)
     assert shown(preview.jpeg).shape == (384, 640, 3)
-    small = preview_of(Frame("door@1", 7, 1.0, 0.0, image))
+    small = preview_of(Frame("door@1", 7, 1.0, 0.0, Plain(image)))
     assert shown(small.jpeg).shape == (512, 512, 3)
     assert np.abs(shown(small.jpeg).astype(float) - image[:, :, ::-1]).mean() < 6
     assert len(small.jpeg) < 60_000
@@ -37,7 +38,9 @@ def test_a_large_picture_is_shrunk_and_a_small_one_is_not(portrait: Path) -> Non
 def test_faces_are_blurred_in_the_copy_alone(portrait: Path) -> None:
     image = picture(portrait)
     before = image.copy()
-    plain, covered = (shown(preview_of(Frame("door@1", 0, 0.0, 0.0, image), boxes).jpeg) for boxes in ((), (FACE,)))
+    plain, covered = (
+        shown(preview_of(Frame("door@1", 0, 0.0, 0.0, Plain(image)), boxes).jpeg) for boxes in ((), (FACE,))
+    )
     left, top, right, bottom = FACE.astype(int)
     inside = np.s_[top:bottom, left:right]
     detail = [np.abs(np.diff(each.astype(float), axis=1)) for each in (plain, covered)]
@@ -48,4 +51,4 @@ def test_faces_are_blurred_in_the_copy_alone(portrait: Path) -> None:
 
 def test_the_smallest_picture_is_one(portrait: Path) -> None:
     thin = np.zeros((1, 5000, 3), np.uint8)
-    assert shown(preview_of(Frame("door@1", 0, 0.0, 0.0, thin), [FACE]).jpeg).shape == (1, 640, 3)
+    assert shown(preview_of(Frame("door@1", 0, 0.0, 0.0, Plain(thin)), [FACE]).jpeg).shape == (1, 640, 3)

@@ -20,6 +20,7 @@ import av
 import numpy as np
 import pytest
 
+from fer_stream.capture.pixels import Plain
 from fer_stream.errors import FilesStopped, OutputError
 from fer_stream.records import U8, Frame, LabelledFace, LabelledFrame, Quality, stream_id_of
 from fer_stream.writers.recording import Recorder
@@ -76,7 +77,7 @@ def record(
     """Hand over frames at `times_s`, as fast as the encoder takes them."""
     before = recorder.written + recorder.dropped
     for index, time_s in enumerate(times_s):
-        frame = Frame(stream_id, index, time_s, 0.0, image(index))
+        frame = Frame(stream_id, index, time_s, 0.0, Plain(image(index)))
         recorder.add(frame, LabelledFrame(stream_id, index, time_s, faces(index)))
         deadline = time.monotonic() + 20
         # With a redaction some frames stay behind.
@@ -183,7 +184,7 @@ def test_a_face_stays_covered_where_pictures_are_dropped(
     recording = recorder(tmp_path, redaction=Redaction("black"))
     assert blocked.wait(20)
     for index in range(6):
-        frame = Frame(STREAM, index, index / FPS, 0.0, picture(level=200))
+        frame = Frame(STREAM, index, index / FPS, 0.0, Plain(picture(level=200)))
         recording.add(frame, LabelledFrame(STREAM, index, index / FPS, (FACE,) if index == 3 else ()))
     go.set()
     recording.close()

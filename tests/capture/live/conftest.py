@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fer_stream.capture.live import LiveSource
+from fer_stream.capture.pixels import Plain
 from fer_stream.config import CameraSettings
 from fer_stream.metrics import Metrics
 from fer_stream.records import Frame, Gap
@@ -92,7 +93,7 @@ def camera(rtsp_camera: Callable[..., Camera], wide: Path) -> Callable[..., Came
 
 
 def _without_pixels(frame: Frame) -> Frame:
-    return replace(frame, image=np.broadcast_to(frame.image[0, 0, 0], frame.image.shape))
+    return replace(frame, pixels=Plain(np.broadcast_to(frame.image[0, 0, 0], frame.image.shape)))
 
 
 class Reader:
