@@ -30,7 +30,16 @@ _PYTHON = {
     "platform_system": "Linux",
 }
 
-_PROCESS = ["numpy", "platformdirs", "prometheus-client", "pydantic", "pyyaml", "redis[hiredis]", "structlog", "typer"]
+_PROCESS = [
+    "numpy",
+    "platformdirs",
+    "prometheus-client",
+    "pydantic",
+    "pyyaml",
+    "redis[hiredis]",
+    "structlog",
+    "typer",
+]
 _LOOP = [*_PROCESS, "opencv-python"]
 _CAPTURE = [
     "ai-edge-litert",
