@@ -210,7 +210,7 @@ def _between(first: Sequence[np.ndarray], last: Sequence[np.ndarray], way: float
 
 
 def _values(net: keras.Model) -> list[np.ndarray]:
-    return [np.array(variable) for variable in net.variables]
+    return [keras.ops.convert_to_numpy(variable) for variable in net.variables]
 
 
 def _optimizer(settings: TrainSettings, steps: int) -> keras.Optimizer:

@@ -39,7 +39,7 @@ def small(rings_npz: Path) -> TrainSettings:
     return TrainSettings(
         data=DataSettings(path=rings_npz),
         network=NetworkSettings(widths=(16,), dropout=0.1),
-        augment=AugmentSettings(mixup=0.2, shrink=0.0, blur=0.0, compress=0.0, noise=0.04, scale=0.03, erase=0.2),
+        augment=AugmentSettings(mixup=0.2, shrink=0.0, blur=0.0, compress=0.0, noise=0.5, scale=0.03, erase=0.2),
         epochs=6,
         batch_size=32,
         warmup_epochs=1,
