@@ -20,6 +20,7 @@ from fer_stream.records import U8, Pixels
 # Eight bits of luma in the first plane, from 16 to 235 unless the frame or the format says 0 to 255.
 _LIMITED = {"yuv420p", "yuv422p", "yuv444p", "nv12", "nv21"}
 _FULL = {"yuvj420p", "yuvj422p", "yuvj444p"}
+_WITH_LUMA = _LIMITED | _FULL
 _BLACK, _WHITE = 16, 235
 
 
@@ -71,7 +72,7 @@ class Converter:
         # PyAV ties a frame that was asked for its matrix to it in a cycle, so that it outlives its use.
         if self._orientation is None or frame.key_frame:
             self._orientation = orientation_of(frame)
-        if frame.format.name in _LIMITED | _FULL and self._size(frame) == (frame.width, frame.height):
+        if frame.format.name in _WITH_LUMA and self._size(frame) == (frame.width, frame.height):
             return _Decoded(frame, self._orientation, self)
         return Plain(self.bgr(frame, self._orientation))
 

@@ -130,7 +130,7 @@ class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
         self.history: list[Epoch] = []
         self._learner = learner
         self._start_share = start_share
-        self._start = _values(learner.net)
+        self._start = _values(learner.net.variables)
         self._batches = batches
         self._out = out
         self._public = public
@@ -154,8 +154,7 @@ class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
         super().on_epoch_begin(epoch, logs)
         if epoch == len(self.history) and epoch:
-            values = [*(np.asarray(variable) for variable in self._variables()), np.array(epoch)]
-            save_values(self._out / STATE, values)
+            save_values(self._out / STATE, [*_values(self._variables()), np.array(epoch)])
         self._learner.begin(epoch)
         self._batches.begin(epoch)
         self._started = time.monotonic()
@@ -171,7 +170,7 @@ class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
         if self._broken:
             return
         net = self._learner.net
-        learned = _values(net)
+        learned = _values(net.variables)
         kept = _between(self._start, learned, 1 - self._start_share)
         assign(net.variables, kept)
         done = Epoch(
@@ -204,13 +203,13 @@ class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
 def _between(first: Sequence[np.ndarray], last: Sequence[np.ndarray], way: float) -> list[np.ndarray]:
     """So far on the way from the `first` weights, 0, to the `last`, 1. What is no weight, as a seed, is the last."""
     return [
-        (before + way * (after - before)).astype(after.dtype) if np.issubdtype(after.dtype, np.floating) else after
+        ((1 - way) * before + way * after).astype(after.dtype) if np.issubdtype(after.dtype, np.floating) else after
         for before, after in zip(first, last, strict=True)
     ]
 
 
-def _values(net: keras.Model) -> list[np.ndarray]:
-    return [keras.ops.convert_to_numpy(variable) for variable in net.variables]
+def _values(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(variable) for variable in variables]
 
 
 def _optimizer(settings: TrainSettings, steps: int) -> keras.Optimizer:
