@@ -12,9 +12,10 @@ from fer_stream.capture.source import FrameSource, Sampler
 from fer_stream.config import DetectorSettings, FileSettings, ModelSettings, SourceSettings
 from fer_stream.errors import WeightsError
 from fer_stream.faces.between import BetweenLooks
+from fer_stream.faces.bytetrack import ByteTrack
 from fer_stream.faces.crop import geometry_of
 from fer_stream.faces.follow import FaceFollower
-from fer_stream.faces.tracker import EverybodyNew, FaceTracker, Identifier, Identities
+from fer_stream.faces.tracker import EverybodyNew, Identifier, Identities
 from fer_stream.faces.turns import Turns
 from fer_stream.metrics import Metrics
 from fer_stream.recognize.card import listed
@@ -78,7 +79,7 @@ def make_detector(settings: DetectorSettings, *, threads: int = 1) -> FaceDetect
 
 def make_classifier(settings: ModelSettings, *, threads: int = 1) -> EmotionClassifier:
     """The classifier that the settings name. `auto` is Keras where there is a GPU, else the fastest on this CPU."""
-    model_dir = settings.path or weights.shipped_model_dir()
+    model_dir = settings.path or weights.shipped_model_dir(settings.size)
     backend = settings.backend if settings.backend != "auto" else _fastest(model_dir)
     if backend == "keras":
         from fer_stream.recognize.keras import KerasClassifier
@@ -149,13 +150,7 @@ def _identifier(source: FrameSource, settings: FileSettings | SourceSettings) ->
         return EverybodyNew()
     rate = rate_of(source, settings.fps)
     tracker = settings.tracker.at_rate(rate)
-
-    def make_tracker() -> FaceTracker:
-        from fer_stream.faces.bytetrack import ByteTrack
-
-        return ByteTrack(tracker, rate)
-
-    return Identities(make_tracker, tracker)
+    return Identities(lambda: ByteTrack(tracker), tracker)
 
 
 def _fastest(model_dir: Path) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fer_stream import __version__, cli_forget, cli_jobs, cli_service, cli_training
+from fer_stream.cli_model import Backend, BackendOption, ModelSize, SizeOption
 from fer_stream.errors import FerStreamError, OutputError, OutputExists
 
 if TYPE_CHECKING:
@@ -37,16 +38,6 @@ class Detector(StrEnum):
     auto = "auto"
     yunet = "yunet"
     blazeface = "blazeface"
-
-
-class Backend(StrEnum):
-    """Which runtime classifies."""
-
-    auto = "auto"
-    litert = "litert"
-    onnx = "onnx"
-    openvino = "openvino"
-    keras = "keras"
 
 
 class Redact(StrEnum):
@@ -109,7 +100,8 @@ def run(
     fps: Annotated[float | None, typer.Option(help="Frames a second to look at; by default every one.")] = None,
     detector: Annotated[Detector | None, typer.Option(help="Which detector looks for faces.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A local weights file for the detector.")] = None,
-    backend: Annotated[Backend | None, typer.Option(help="Which runtime classifies.")] = None,
+    model_size: Annotated[ModelSize | None, SizeOption] = None,
+    backend: Annotated[Backend | None, BackendOption] = None,
     redact: Annotated[Redact | None, typer.Option(help="Cover the faces in the annotated video.")] = None,
     redact_person: Annotated[list[int] | None, typer.Option(help="Cover only this person; may be repeated.")] = None,
     thumbnails: Annotated[
@@ -134,6 +126,7 @@ def run(
             "fps": fps,
             "detector.kind": detector,
             "detector.weights": weights,
+            "model.size": model_size,
             "model.backend": backend,
             "outputs.redact": redact,
             "outputs.redact_people": tuple(redact_person) if redact_person else None,

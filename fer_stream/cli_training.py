@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fer_stream.cli_model import Backend, BackendOption, ModelSize, SizeOption
+
 if TYPE_CHECKING:
     from fer_stream.records import F32, U8
 
@@ -22,15 +24,6 @@ Examples:
 
 # The batches whose speed is measured: one camera's face, a full batch, and what a GPU takes.
 _BATCHES = (1, 8, 32)
-
-
-class Runtime(StrEnum):
-    """Which runtime classifies."""
-
-    litert = "litert"
-    onnx = "onnx"
-    openvino = "openvino"
-    keras = "keras"
 
 
 class FerPart(StrEnum):
@@ -80,8 +73,9 @@ def export(
 
 def evaluate(
     data: Annotated[Path, typer.Option(help="FER-2013, or a folder with one sub-folder a label.")],
-    model: Annotated[Path | None, typer.Option(help="A model folder; by default the shipped model.")] = None,
-    backend: Annotated[Runtime, typer.Option(help="Which runtime classifies.")] = Runtime.litert,
+    model: Annotated[Path | None, typer.Option(help="A model folder; by default a shipped model.")] = None,
+    model_size: Annotated[ModelSize, SizeOption] = ModelSize.standard,
+    backend: Annotated[Backend, BackendOption] = Backend.litert,
     part: Annotated[FerPart, typer.Option(help="Which part of FER-2013.")] = FerPart.private,
     ferplus: Annotated[Path | None, typer.Option(help="fer2013new.csv of Microsoft's FERPlus.")] = None,
     out: Out = Path("evaluation"),
@@ -99,14 +93,15 @@ def evaluate(
     from fer_stream.weights import shipped_model_dir
 
     faces = load_faces(data, part.value, ferplus)
-    classifier = make_classifier(ModelSettings(backend=backend.value, path=model))
+    folder = model or shipped_model_dir(model_size)
+    classifier = make_classifier(ModelSettings(backend=backend.value, path=folder))
     found = judge(
         classifier.predict,
         faces,
         harms=() if no_robustness else tuple(HARMS),
         batches=_BATCHES,
         progress=_on_stderr,
-        ferplus=_ferplus_head(model or shipped_model_dir()) if faces.votes.any() else None,
+        ferplus=_ferplus_head(folder) if faces.votes.any() else None,
     )
     path = report.write(found, f"{classifier.spec.model_id}, {backend.value}, on {part.value} of {data.name}", out)
     low, high = found.interval

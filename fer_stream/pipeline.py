@@ -41,6 +41,8 @@ from fer_stream.timeline.keeper import TimelineKeeper
 
 _log = logging.getLogger(__name__)
 
+# The first batch of a file; each has twice as many crops as the one before, up to the most.
+_FIRST_BATCH = 4
 # A batch also ends after so many frames, so that a film without faces does not pile up.
 _MAX_FRAMES_PER_BATCH = 64
 
@@ -258,11 +260,15 @@ def _classify_what_can_be(deliveries: Sequence[Delivery], judge: _Judge) -> list
 
 
 class _Batch:
-    """Messages on their way to the builder, whose crops are classified together."""
+    """Messages on their way to the builder, whose crops are classified together.
+
+    The first batches are small, so that there soon is something to see.
+    """
 
     def __init__(self, judge: _Judge, max_crops: int) -> None:
         self._judge = judge
         self._max_crops = max_crops
+        self._enough = min(_FIRST_BATCH, max_crops)
         self.crops: list[FaceCrop] = []
         self._others: list[Prediction | FrameMark] = []
         self._frames = 0
@@ -285,7 +291,7 @@ class _Batch:
 
     @property
     def full(self) -> bool:
-        return len(self.crops) >= self._max_crops or self._frames >= _MAX_FRAMES_PER_BATCH
+        return len(self.crops) >= self._enough or self._frames >= _MAX_FRAMES_PER_BATCH
 
     def classify(self) -> list[Message]:
         predictions = [
@@ -295,6 +301,7 @@ class _Batch:
         ]
         messages: list[Message] = [*predictions, *self._others]
         self.crops, self._others, self._frames = [], [], 0
+        self._enough = min(2 * self._enough, self._max_crops)
         return messages
 
 

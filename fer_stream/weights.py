@@ -104,9 +104,9 @@ def packaged(folder: str) -> Path:
     raise FerStreamError(f"The folder {folder}/ is missing from this installation of fer-stream: install it again.")
 
 
-def shipped_model_dir() -> Path:
-    """The folder of the emotion model that comes with fer-stream."""
-    return packaged("models")
+def shipped_model_dir(size: str = "standard") -> Path:
+    """The folder of the `standard` or the `small` emotion model that comes with fer-stream."""
+    return packaged("models") if size == "standard" else packaged("models") / size
 
 
 def listing() -> list[Status]:

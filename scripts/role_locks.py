@@ -49,7 +49,6 @@ _CAPTURE = [
     "onnx",
     "onnxruntime",
     "pillow",
-    "trackers",
 ]
 
 ROLES: dict[str, list[str]] = {

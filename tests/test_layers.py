@@ -27,8 +27,8 @@ ROOT = {"records", "errors"}
 CORE = {
     "config.file", "config.groups", "config.jobs", "config.live", "config.servers", "config.source",
     "config.training", "config.web", "expected", "yamlfile", "metrics", "log", "weights", "capture.source",
-    "faces.between", "faces.detector", "faces.tracker", "faces.cuts", "faces.crop", "faces.motion", "faces.quality",
-    "faces.follow", "faces.turns", "jobs.job", "queues.queue", "queues.codec", "queues.memory",
+    "faces.between", "faces.bytetrack", "faces.detector", "faces.tracker", "faces.cuts", "faces.crop", "faces.motion",
+    "faces.quality", "faces.follow", "faces.turns", "jobs.job", "queues.queue", "queues.codec", "queues.memory",
     "recognize.classifier", "timeline.smoothing", "timeline.segments", "timeline.builder", "timeline.counts",
     "timeline.person", "timeline.live", "timeline.keeper", "timeline.payload", "timeline.store", "timeline.memory",
     "training.progress", "writers.writer",
@@ -42,7 +42,7 @@ ASSEMBLY = {
     "api",
     *(name for name in MODULES if name.startswith(("jobs.", "service.")) and name != "jobs.job"),
 }
-ENTRY = {"cli", "cli_service", "cli_jobs", "cli_forget", "cli_training", "console"}
+ENTRY = {"cli", "cli_service", "cli_jobs", "cli_forget", "cli_training", "cli_model", "console"}
 
 HEAVY = (
     "tensorflow",
@@ -53,7 +53,6 @@ HEAVY = (
     "onnxruntime",
     "openvino",
     "ai_edge_litert",
-    "trackers",
     "plotly",
     "fastapi",
     "starlette",

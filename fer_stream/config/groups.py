@@ -100,8 +100,11 @@ class ModelSettings(Settings):
 
     backend: Literal["auto", "litert", "onnx", "openvino", "keras"] = "auto"
     """`auto` is Keras where TensorFlow sees a GPU, else what is fastest on this CPU (docs/backends.md)."""
+    size: Literal["standard", "small"] = "standard"
+    """Which of the two models that come with fer-stream: `small`, for small devices, has two sevenths of the
+    multiply-adds and is right a little less often (models/README.md)."""
     path: LocalPath | None = None
-    """A folder with a model and its card.json; by default the model that comes with fer-stream."""
+    """A folder with a model and its card.json, instead of one that comes with fer-stream."""
     max_batch: Annotated[int, Field(ge=1, le=4096)] = 32
     """So many faces are classified at once at the most."""
     min_agreement: Fraction = 0.1

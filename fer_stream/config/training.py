@@ -84,7 +84,8 @@ class TrainSettings(Settings):
     network: NetworkSettings = NetworkSettings()
     start_from: LocalPath | None = None
     """A finished run, or a .keras file, of the same network, whose weights are the first ones; then take a low
-    learning_rate. By default weights are drawn at random."""
+    learning_rate. A net of kind `vgg` may have fewer channels than it, and gets the strongest ones. By default
+    weights are drawn at random."""
     start_share: Fraction = 0.0
     """The share of those first weights in the ones that are kept, whose other part is what was learned. Such a mean
     keeps most of both (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022)."""

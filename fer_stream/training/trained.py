@@ -14,6 +14,7 @@ import numpy as np
 
 from fer_stream.config.training import TrainSettings
 from fer_stream.errors import ModelError
+from fer_stream.training.narrow import narrow
 from fer_stream.training.network import HEADS, build
 
 SETTINGS, WEIGHTS = "settings.json", "weights.npz"
@@ -52,16 +53,29 @@ def load_net(path: Path) -> keras.Model:
 def start_from(net: keras.Model, path: Path) -> None:
     """Give `net` the weights of another net, layer by layer; heads that the other one lacks stay as they are.
 
-    Raises `ModelError` where the two are of different shapes.
+    A plain net may be narrower than the other one, and then has its strongest channels. Raises `ModelError` where it
+    fits in neither way.
     """
     other = load_net(path)
     try:
-        assign(_trunk(net), [np.asarray(value) for value in _trunk(other)])
-        for head in _heads(other):
-            values = [np.asarray(value) for value in other.get_layer(head).weights]
-            assign(net.get_layer(head).weights, values)
+        if _shapes(net) == _shapes(other):
+            _copy(other, net)
+        else:
+            narrow(other, net)
     except ValueError as error:
-        raise ModelError(f"{path} cannot be the start of this training: {error}. Name the same network.") from error
+        raise ModelError(
+            f"{path} cannot be the start of this training: {error}. Name the same network, or a wider vgg."
+        ) from error
+
+
+def _shapes(net: keras.Model) -> list[tuple[int, ...]]:
+    return [tuple(variable.shape) for variable in _trunk(net)]
+
+
+def _copy(other: keras.Model, net: keras.Model) -> None:
+    assign(_trunk(net), [np.asarray(value) for value in _trunk(other)])
+    for head in _heads(other):
+        assign(net.get_layer(head).weights, [np.asarray(value) for value in other.get_layer(head).weights])
 
 
 def assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:

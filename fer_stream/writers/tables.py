@@ -46,9 +46,10 @@ class FrameTableWriter:
             self._file.write(_HEADER)
 
     def write(self, frames: Sequence[LabelledFrame]) -> None:
-        """Append the rows of `frames`."""
+        """Append the rows of `frames`, where others can read them at once."""
         with self._output.guard():
             self._file.writelines(map(rows, frames))
+            self._file.flush()
 
     def finish(self, summary: JobSummary) -> None:  # noqa: ARG002 - the rows say everything
         """Put the table in place."""

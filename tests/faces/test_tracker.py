@@ -27,8 +27,8 @@ def faces(*boxes: tuple[float, float, float], confidence: float = 0.9) -> Detect
     return Detections(xyxy, np.full(len(xyxy), confidence, np.float32))
 
 
-def identities(fps: float = FPS) -> Identities:
-    return Identities(lambda: ByteTrack(SETTINGS, fps), SETTINGS)
+def identities() -> Identities:
+    return Identities(lambda: ByteTrack(SETTINGS), SETTINGS)
 
 
 def persons(updates: list[Identified]) -> list[list[int]]:
@@ -42,7 +42,7 @@ def persons(updates: list[Identified]) -> list[list[int]]:
 
 
 def follow(pictures: list[Detections], fps: float = FPS) -> list[list[int]]:
-    people = identities(fps)
+    people = identities()
     return persons([people.update(found, frame(i, fps)) for i, found in enumerate(pictures)])
 
 

@@ -11,7 +11,8 @@ import pytest
 from fer_stream.config.training import NetworkSettings, TrainSettings
 from fer_stream.errors import ModelError
 from fer_stream.records import LABELS, U8
-from fer_stream.training.fit import predict, train
+from fer_stream.training.dataset import load_parts
+from fer_stream.training.fit import accuracy, predict, train
 from fer_stream.training.network import HEADS, build
 from fer_stream.training.trained import load_net, load_run, start_from
 
@@ -90,11 +91,45 @@ def test_a_share_of_the_start_needs_a_start(small: TrainSettings) -> None:
 
 
 def test_another_network_is_no_start(first: Path) -> None:
-    with pytest.raises(ModelError, match=r"first cannot be the start of this training.*Name the same network"):
-        start_from(build(NetworkSettings(widths=(8,))), first)
+    for network in (NetworkSettings(widths=(17,)), NetworkSettings(widths=(8, 8)), NetworkSettings(kind="resnet")):
+        with pytest.raises(ModelError, match=r"first cannot be the start of this training.*Name the same network"):
+            start_from(build(network), first)
+
+
+def test_a_narrower_net_starts_with_the_strongest_channels(small: TrainSettings, first: Path) -> None:
+    public = load_parts(small.data.path)["public"]
+    wide, narrower = load_run(first)[1], build(NetworkSettings(widths=(12,)))
+    start_from(narrower, first)
+    assert accuracy(narrower, public) > accuracy(build(NetworkSettings(widths=(12,))), public)
+    full, part = (set(_channels(_convolutions(net)[0])) for net in (wide, narrower))
+    assert part < full
+
+
+def test_a_channel_that_says_nothing_is_left_out(first: Path, faces: U8, tmp_path: Path) -> None:
+    """Channels that the next layer does not read can go, and nothing is said otherwise."""
+    wide = load_run(first)[1]
+    dead = [3, 7, 8, 12]
+    for layer in (_convolutions(wide)[1], *map(wide.get_layer, HEADS)):
+        kernel, *bias = layer.get_weights()
+        kernel[..., dead, :] = 0
+        layer.set_weights([kernel, *bias])
+    wide.save(tmp_path / "wide.keras")
+    narrower = build(NetworkSettings(widths=(12,)))
+    start_from(narrower, tmp_path / "wide.keras")
+    for said, expected in zip(predict(narrower, faces).values(), predict(wide, faces).values(), strict=True):
+        np.testing.assert_allclose(said, expected, atol=1e-3)
 
 
 def test_what_is_no_model_is_no_start(tmp_path: Path) -> None:
     (tmp_path / "broken.keras").write_bytes(b"no model")
     with pytest.raises(ModelError, match=r"broken\.keras is no model that Keras can read"):
         load_net(tmp_path / "broken.keras")
+
+
+def _convolutions(net: keras.Model) -> list[keras.layers.Conv2D]:
+    return [layer for layer in net.layers if isinstance(layer, keras.layers.Conv2D)]
+
+
+def _channels(layer: keras.layers.Conv2D) -> list[bytes]:
+    (kernel,) = layer.get_weights()
+    return [kernel[..., channel].tobytes() for channel in range(layer.filters)]

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from fer_stream.records import UNKNOWN, EmotionSegment, JobSummary, LabelledFrame, PersonSummary
 from fer_stream.writers.palette import bgr
-from fer_stream.writers.picture import MAX_PEOPLE, TimelinePictureWriter, tick, timeline_figure
+from fer_stream.writers.picture import TimelinePictureWriter
+from fer_stream.writers.sheet import MAX_PEOPLE, tick, timeline_figure
 from fer_stream.writers.trace import Trace
 
 
