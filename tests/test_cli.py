@@ -18,6 +18,7 @@ import av
 import pandas as pd
 import pytest
 
+from fer_stream import weights
 from fer_stream.cli import main
 
 FER_STREAM = Path(sys.executable).with_name("fer-stream")
@@ -78,6 +79,19 @@ def test_a_still_image(fer: Run, portrait: Path, tmp_path: Path) -> None:
     assert said.code == 0
     assert names(tmp_path / "out") == {"portrait.frames.csv", "portrait.timeline.json", "portrait.annotated.png"}
     assert pd.read_csv(tmp_path / "out" / "portrait.frames.csv").label.tolist() == ["happy"]
+
+
+def test_the_small_model(fer: Run, portrait: Path, tmp_path: Path) -> None:
+    ids = []
+    for size in ("standard", "small"):
+        assert fer("run", portrait, "--out", tmp_path / size, "--model-size", size).code == 0
+        ids.append(json.loads((tmp_path / size / "portrait.timeline.json").read_text())["model"]["id"])
+        assert pd.read_csv(tmp_path / size / "portrait.frames.csv").label.tolist() == ["happy"]
+    assert ids == [
+        json.loads((weights.shipped_model_dir(size) / "card.json").read_text())["model_id"]
+        for size in ("standard", "small")
+    ]
+    assert ids[0] != ids[1]
 
 
 def test_a_bad_file_is_reported_and_the_others_go_on(fer: Run, clips: Path, tmp_path: Path) -> None:

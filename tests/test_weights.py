@@ -351,8 +351,12 @@ def test_published_files_come_from_opencv_zoo_by_https() -> None:
 # --- what comes with fer-stream ---
 
 
-def test_the_shipped_model_is_found() -> None:
-    assert (weights.shipped_model_dir() / "card.json").is_file()
+@pytest.mark.parametrize("size", ["standard", "small"])
+def test_the_shipped_models_are_found(size: str) -> None:
+    assert (weights.shipped_model_dir(size) / "card.json").is_file()
+
+
+def test_another_folder_comes_with_fer_stream() -> None:
     assert weights.packaged("configs").is_dir()
 
 

@@ -6,8 +6,10 @@ Importing this module loads TensorFlow, whose converter makes the LiteRT file.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -79,7 +81,8 @@ def _int8(net: keras.Model, images: U8) -> bytes:
     converter = tf.lite.TFLiteConverter.from_keras_model(net)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([image[None, ..., None].astype(np.float32)] for image in images)
-    converted: bytes = converter.convert()
+    with redirect_stdout(io.StringIO()):  # Keras prints the signature of what it hands over
+        converted: bytes = converter.convert()
     return converted
 
 

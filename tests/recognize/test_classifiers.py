@@ -183,6 +183,13 @@ def test_accuracy_is_what_the_card_says(
     assert accuracy == pytest.approx(classifiers[backend].spec.metrics[METRIC[backend]], abs=0.003)
 
 
+@pytest.mark.parametrize("backend", ["litert", "onnx"])
+def test_the_small_model_is_as_right_as_its_card_says(backend: str, private_test: tuple[U8, I64]) -> None:
+    small = make_classifier(ModelSettings.model_validate({"backend": backend, "size": "small"}), threads=2)
+    accuracy = float((small.predict(private_test[0]).probs.argmax(axis=1) == private_test[1]).mean())
+    assert accuracy == pytest.approx(small.spec.metrics[METRIC[backend]], abs=0.003)
+
+
 def test_faces_with_a_tenth_of_the_light_are_known(
     private_test: tuple[U8, I64], classifiers: dict[str, EmotionClassifier]
 ) -> None:
