@@ -51,8 +51,8 @@ NOW_S = time.time()
 
 
 # What docs/scaling.md reckons with, and why.
-FRAMES_PER_CORE = 150
-FACES_PER_CORE = {"AVX2": 340, "AVX-512 VNNI": 2_500}
+FRAMES_PER_CORE = 180
+FACES_PER_CORE = {"AVX2": 600, "AVX-512 VNNI": 2_500}
 CROPS_PER_NODE = 3_500
 SOURCES_PER_SHARD = 64
 SHARDS_PER_NODE = 4
