@@ -66,7 +66,7 @@ def test_a_camera_is_seen_live_and_a_video_becomes_a_report(
         live.wait(lambda: live.stream_id("door"))
 
         # Live
-        live.wait(lambda: client.get("/sources/door").json()["width"])
+        live.wait(lambda: client.get("/sources/door").json().get("width"))
         with client.stream("GET", "/sources/door/live") as stream:
             lines = islice(stream.iter_lines(), 40)
             told = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
