@@ -68,7 +68,8 @@ class FileResult:
 class Engine:
     """The detector and the classifier, loaded once for many files, and the settings they were loaded with.
 
-    `threads` is the number of cores that decoding and encoding may use; 0 is one per core.
+    `threads` is the number of cores that decoding and encoding may use; 0 is one per core. Unless it is 1, faces are
+    found in one thread and classified in another.
     """
 
     def __init__(self, settings: FileSettings, *, threads: int = 0) -> None:
@@ -111,6 +112,7 @@ class Engine:
                 stop=stop or Event(),
                 progress=(lambda run: progress(source.info, run)) if progress else _ignore,
                 look=look or _ignore,
+                ahead=self.threads != 1,
             )
         finally:
             source.close()

@@ -12,9 +12,13 @@ and the same as three, with a queue between them:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from threading import Event
 from typing import Protocol, TypeGuard
 
@@ -45,6 +49,8 @@ _log = logging.getLogger(__name__)
 _FIRST_BATCH = 4
 # A batch also ends after so many frames, so that a film without faces does not pile up.
 _MAX_FRAMES_PER_BATCH = 64
+# One batch is made while one is classified; a second evens out batches that take longer.
+_AHEAD = 2
 
 # A commit costs a state of about 20 KB per source; what a crash loses is read again from the journal.
 _COMMIT_S = 1.0
@@ -86,30 +92,25 @@ def run_file(
     stop: Flag,
     progress: Callable[[FileRun], object],
     look: Callable[[Sequence[FaceCrop]], object],
+    ahead: bool = False,
 ) -> FileRun:
     """Take every frame of `source` through all stages; `sink` gets the final frames, in order, `look` the crops.
 
     Ends when the source does, or soon after `stop` is set; either way all that was read is labelled and given out.
+    With `ahead`, faces are looked for in another thread while those found before are classified and written.
     """
-    run = FileRun()
-    batch = _Batch(partial(classify, classifier=classifier, min_agreement=min_agreement, metrics=metrics), max_batch)
-    for frame in decoded(source.frames(), metrics):
-        run.frames, run.last_s = run.frames + 1, frame.time_s
-        metrics.frames.labels(source.info.name).inc()
-        batch.extend(follower.follow(frame))
-        if batch.full:
+    judge = partial(classify, classifier=classifier, min_agreement=min_agreement, metrics=metrics)
+    run, put, faces = FileRun(), 0, 0
+    batches = _batches(source, follower, max_batch, metrics, stop)
+    with closing(_read_ahead(batches) if ahead else batches) as taken:
+        for batch in taken:
             look(batch.crops)
-            _deliver(batch.classify(), builder, sink, metrics)
+            _deliver(batch.classify(judge, max_batch), builder, sink, metrics)
+            run = FileRun(run.frames + batch.frames, batch.last_s, batch.stopped)
+            put, faces = put + len(batch.crops), faces + batch.faces
             progress(run)
-        if stop.is_set():
-            run.stopped = True
-            break
-    batch.extend(follower.finish())
-    look(batch.crops)
-    end = EndOfStream(source.stream_id, run.last_s, run.frames, batch.put)
-    _deliver([*batch.classify(), end], builder, sink, metrics)
-    metrics.faces.labels(source.info.name).inc(batch.faces)
-    progress(run)
+    _deliver([EndOfStream(source.stream_id, run.last_s, run.frames, put)], builder, sink, metrics)
+    metrics.faces.labels(source.info.name).inc(faces)
     return run
 
 
@@ -259,50 +260,62 @@ def _classify_what_can_be(deliveries: Sequence[Delivery], judge: _Judge) -> list
     return list(zip(deliveries, predictions, strict=True))
 
 
+@dataclass(slots=True)
 class _Batch:
-    """Messages on their way to the builder, whose crops are classified together.
+    """What came of some frames of a file, whose crops are classified together; `last_s` is the time of the last."""
 
-    The first batches are small, so that there soon is something to see.
-    """
-
-    def __init__(self, judge: _Judge, max_crops: int) -> None:
-        self._judge = judge
-        self._max_crops = max_crops
-        self._enough = min(_FIRST_BATCH, max_crops)
-        self.crops: list[FaceCrop] = []
-        self._others: list[Prediction | FrameMark] = []
-        self._frames = 0
-        self.faces = 0
-        self.put = 0
+    crops: list[FaceCrop] = field(default_factory=list)
+    others: list[Prediction | FrameMark] = field(default_factory=list)
+    frames: int = 0
+    last_s: float = 0.0
+    stopped: bool = False
 
     def extend(self, messages: Sequence[Followed]) -> None:
         for message in messages:
-            match message:
-                case FaceCrop():
-                    self.crops.append(message)
-                    self.put += 1
-                    self.faces += 1
-                case Prediction():
-                    self._others.append(message)
-                    self.faces += 1
-                case FrameMark():
-                    self._others.append(message)
-                    self._frames += 1
+            if isinstance(message, FaceCrop):
+                self.crops.append(message)
+            else:
+                self.others.append(message)
 
     @property
-    def full(self) -> bool:
-        return len(self.crops) >= self._enough or self._frames >= _MAX_FRAMES_PER_BATCH
+    def faces(self) -> int:
+        return len(self.crops) + sum(isinstance(message, Prediction) for message in self.others)
 
-    def classify(self) -> list[Message]:
-        predictions = [
-            prediction
-            for start in range(0, len(self.crops), self._max_crops)
-            for prediction in self._judge(self.crops[start : start + self._max_crops])
-        ]
-        messages: list[Message] = [*predictions, *self._others]
-        self.crops, self._others, self._frames = [], [], 0
-        self._enough = min(2 * self._enough, self._max_crops)
-        return messages
+    def classify(self, judge: _Judge, max_crops: int) -> list[Message]:
+        starts = range(0, len(self.crops), max_crops)
+        return [*chain.from_iterable(judge(self.crops[start : start + max_crops]) for start in starts), *self.others]
+
+
+def _batches(
+    source: FrameSource, follower: FaceFollower, max_crops: int, metrics: Metrics, stop: Flag
+) -> Generator[_Batch]:
+    """The frames of a file in batches of about `max_crops` crops; the first are small, to have something to show."""
+    batch, enough = _Batch(), min(_FIRST_BATCH, max_crops)
+    for frame in decoded(source.frames(), metrics):
+        metrics.frames.labels(source.info.name).inc()
+        batch.extend(follower.follow(frame))
+        batch.frames, batch.last_s = batch.frames + 1, frame.time_s
+        if stop.is_set():
+            batch.stopped = True
+            break
+        if len(batch.crops) >= enough or batch.frames >= _MAX_FRAMES_PER_BATCH:
+            yield batch
+            batch, enough = _Batch(last_s=frame.time_s), min(2 * enough, max_crops)
+    batch.extend(follower.finish())
+    yield batch
+
+
+def _read_ahead(batches: Generator[_Batch]) -> Generator[_Batch]:
+    """`batches`, of which another thread makes up to `_AHEAD` while one is used."""
+    thread = ThreadPoolExecutor(1, "read-ahead")
+    waiting = deque(thread.submit(next, batches, None) for _ in range(_AHEAD))
+    try:
+        while batch := waiting.popleft().result():
+            waiting.append(thread.submit(next, batches, None))
+            yield batch
+    finally:
+        thread.shutdown(cancel_futures=True)
+        batches.close()
 
 
 def classify(

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
+from itertools import count
 from pathlib import Path
 from threading import Event, Thread
+from threading import enumerate as threads_alive
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from fer_stream import FileSettings, build
 from fer_stream.config import DetectorSettings
-from fer_stream.filejob import Engine
+from fer_stream.errors import OutputError
+from fer_stream.filejob import Engine, FileJob, run_job
 from fer_stream.metrics import Metrics
 from fer_stream.pipeline import run_capture, run_recognize, run_timeline
 from fer_stream.queues.memory import MemoryJournal, MemoryQueue
 from fer_stream.queues.queue import Overflow, Redelivery
 from fer_stream.recognize.classifier import Judgement
-from fer_stream.records import U8, EmotionSegment, LabelledFrame, ModelSpec
+from fer_stream.records import U8, Detections, EmotionSegment, LabelledFrame, ModelSpec
 from fer_stream.timeline.counts import TimelineCounts
 from fer_stream.timeline.keeper import TimelineKeeper
 from fer_stream.timeline.memory import MemoryStore
@@ -124,6 +127,44 @@ def test_a_file_through_the_queue_is_a_file_through_run(engine: Engine, clips: P
     assert told(store) == expected
     shown = store.results(NAME, "0", 10_000, 0)
     assert [frame.index for frame in shown] == [frame.index for frame in frames]
+
+
+def test_reading_ahead_changes_nothing(engine: Engine, clips: Path, tmp_path: Path) -> None:
+    tables = []
+    for threads in (1, 2):
+        job = FileJob(clips / "leave_and_return.mp4", NAME, tmp_path / str(threads))
+        job.out.mkdir()
+        run_job(Engine(engine.settings, threads=threads), job)
+        tables.append(job.at("frames.csv").read_bytes())
+    assert tables[0] == tables[1]
+    assert tables[0].count(b"\n") > 100
+
+
+def test_whoever_reads_ahead_ends_with_what_fails_behind(engine: Engine, clips: Path) -> None:
+    def full(_: object) -> None:
+        raise OutputError("No space left")
+
+    with pytest.raises(OutputError, match="No space left"):
+        engine.process(engine.open(clips / "two_faces.mp4", NAME), full, metrics=metrics())
+    assert not [thread for thread in threads_alive() if "read-ahead" in thread.name]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_fails_ahead_is_raised_behind_what_was_found_before(
+    engine: Engine, clips: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = Engine(engine.settings, threads=threads)
+    detect, looks, frames = failing.detector.detect, count(), list[LabelledFrame]()
+
+    def fails(image: U8) -> Detections:
+        if next(looks) == 20:
+            raise RuntimeError("the detector is broken")
+        return detect(image)
+
+    monkeypatch.setattr(failing.detector, "detect", fails)
+    with pytest.raises(RuntimeError, match="the detector is broken"):
+        failing.process(failing.open(clips / "one_face_crying.mp4", NAME), frames.extend, metrics=metrics())
+    assert frames
 
 
 def test_a_poison_crop_costs_itself_alone(engine: Engine, clips: Path) -> None:
