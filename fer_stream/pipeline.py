@@ -222,12 +222,15 @@ def run_timeline(
 
 def _follow_journal(queue: MessageQueue, journal: Journal, keeper: TimelineKeeper, counts: TimelineCounts) -> None:
     """Read the journal to its end, and settle what was complete before."""
-    horizons = {source: keeper.horizon(source, queue.oldest(source)) for source in keeper.positions}
+    oldest = queue.oldest(keeper.positions)
+    horizons = {source: keeper.horizon(source, oldest.get(source)) for source in keeper.positions}
     predictions: list[Prediction] = []
     entries = journal.read(keeper.positions, _MAX_ENTRIES, _IDLE_S)
     while entries:
         keeper.add(entries)
         predictions += [entry.message for entry in entries if _was_classified(entry.message)]
+        if len(entries) < _MAX_ENTRIES:
+            break
         entries = journal.read(keeper.positions, _MAX_ENTRIES, 0)
     with counts.metrics.timed("timeline"):
         for source, horizon in horizons.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -161,12 +161,12 @@ class MemoryQueue:
         with self._changed:
             return Counts(**self._counts.get(stream_id, Counter()))
 
-    def oldest(self, source: str) -> FaceCrop | None:
+    def oldest(self, sources: Collection[str]) -> dict[str, FaceCrop]:
         """As `MessageQueue.oldest`."""
         with self._changed:
-            found = self._sources.get(source, _Source())
-            items = found.waiting | found.loans
-            return items[min(items)].crop if items else None
+            known = ((source, self._sources.get(source, _Source())) for source in sources)
+            items = ((source, found.waiting | found.loans) for source, found in known)
+            return {source: crops[min(crops)].crop for source, crops in items if crops}
 
     def _count(self, stream_id: str, what: str) -> None:
         self._counts.setdefault(stream_id, Counter())[what] += 1

@@ -7,7 +7,7 @@ once: put = settled + dropped + dead + still open.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -117,8 +117,11 @@ class MessageQueue(Protocol):
         """What became of the crops of one stream so far."""
         ...
 
-    def oldest(self, source: str) -> FaceCrop | None:
-        """The oldest crop of `source` that waits or is in work: all before it have their predictions out."""
+    def oldest(self, sources: Collection[str]) -> dict[str, FaceCrop]:
+        """The oldest crop that waits or is in work of each source: all before it have their predictions out.
+
+        A source without any is left out.
+        """
         ...
 
 

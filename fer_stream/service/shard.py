@@ -7,7 +7,7 @@ import time
 from fer_stream.metrics import Metrics
 from fer_stream.queues.redis import RedisQueue
 
-# Three round trips per source, so that 64 sources cost about 1 % of a core.
+# Two round trips per source, so that 64 sources cost about 1 % of a core.
 _LOOK_S = 2.0
 
 
@@ -29,7 +29,7 @@ class ShardWatch:
         self._looked_s = time.monotonic()
         sources = [keys.source for keys in self._queue.directory.listed([self._shard])]
         self._depth.set(self._queue.depth())
-        oldest = [crop.captured_at for source in sources if (crop := self._queue.oldest(source))]
+        oldest = [crop.captured_at for crop in self._queue.oldest(sources).values()]
         self._oldest_age.set(max(0.0, time.time() - min(oldest)) if oldest else 0.0)
         # Workers sign on where there are sources; without any there is nobody to be missed.
         if sources:

@@ -179,18 +179,20 @@ def test_depth_is_what_waits_and_what_is_in_work(rig: MakeRig, crop: MakeCrop, a
     assert queue.worker.depth() == 3
 
 
+def oldest(queue: Rig) -> dict[str, int]:
+    found = queue.capture.oldest(["door", "hall"])
+    return {source: crop.key.frame_index for source, crop in found.items()}
+
+
 def test_the_oldest_crop_is_the_one_no_prediction_is_out_for(rig: MakeRig, crop: MakeCrop, answer: Answer) -> None:
     queue = rig()
-    assert queue.capture.oldest("door") is None
+    assert oldest(queue) == {}
     queue.capture.put([crop(3), crop(4)])
     [first] = queue.worker.take(1, 0)
-    oldest = queue.capture.oldest("door")
-    assert oldest is not None
-    assert oldest.key.frame_index == 3
+    assert oldest(queue) == {"door": 3}
     queue.worker.settle([(first, answer(first.crop))])
-    oldest = queue.capture.oldest("door")
-    assert oldest is not None
-    assert oldest.key.frame_index == 4
+    assert oldest(queue) == {"door": 4}
+    assert queue.capture.oldest([]) == {}
 
 
 def test_live_overload_drops_the_oldest_and_counts_it(rig: MakeRig, crop: MakeCrop) -> None:

@@ -470,7 +470,7 @@ def test_a_user_with_the_documented_rights_can_do_everything(
     journal.append([FrameMark(STREAM, 0, 0.0, 1)])
     entries = journal.read({"door": START}, 10, 0)
     journal.trim("door", entries[-1].position)
-    assert queue.oldest("door") is None
+    assert queue.oldest(["door"]) == {}
     queue.close()
     queue.directory.remove("door")
     lease.release()
