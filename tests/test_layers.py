@@ -29,9 +29,9 @@ CORE = {
     "config.training", "config.web", "expected", "yamlfile", "metrics", "log", "weights", "capture.source",
     "faces.between", "faces.bytetrack", "faces.detector", "faces.tracker", "faces.cuts", "faces.crop", "faces.motion",
     "faces.quality", "faces.follow", "faces.turns", "jobs.job", "queues.queue", "queues.codec", "queues.memory",
-    "recognize.classifier", "timeline.smoothing", "timeline.segments", "timeline.builder", "timeline.counts",
-    "timeline.person", "timeline.live", "timeline.keeper", "timeline.payload", "timeline.store", "timeline.memory",
-    "training.progress", "writers.writer",
+    "recognize.card", "recognize.classifier", "timeline.smoothing", "timeline.segments", "timeline.builder",
+    "timeline.counts", "timeline.person", "timeline.live", "timeline.keeper", "timeline.payload", "timeline.store",
+    "timeline.memory", "training.progress", "writers.writer",
 }  # fmt: skip
 LINKS = {"redis_link", "leases", "onnx_session"}  # adapters that two stages share
 LOOPS = {"pipeline"}

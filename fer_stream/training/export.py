@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from fer_stream.config.training import TrainSettings
 from fer_stream.errors import OutputExists
+from fer_stream.recognize.card import CARD_NAME, KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE
 from fer_stream.records import CROP_SIZE_PX, LABELS, U8
 from fer_stream.training import onnx, onnx_int8
 from fer_stream.training.dataset import load_parts
@@ -30,9 +31,6 @@ from fer_stream.training.evaluate import best_temperature
 from fer_stream.training.fit import accuracy, predict
 from fer_stream.training.network import HEADS, multiply_adds
 from fer_stream.training.trained import load_run
-
-KERAS, LITERT, ONNX, ONNX_INT8 = "emotion.keras", "emotion.int8.tflite", "emotion.onnx", "emotion.int8.onnx"
-CARD = "card.json"
 
 # int8 ranges are taken from so many training crops; more change nothing.
 _CALIBRATION_FACES = 500
@@ -45,20 +43,20 @@ def export(run: Path, out: Path, *, model_id: str, force: bool = False) -> dict[
     The temperature that calibrates the probabilities is chosen on PublicTest. Raises `ModelError` where the run is
     not finished, `OutputExists` where `out` holds a model.
     """
-    if (out / CARD).exists() and not force:
+    if (out / CARD_NAME).exists() and not force:
         raise OutputExists(f"{out} holds a model. Name another folder with --out, or replace it with --force.")
     settings, net = load_run(run)
     parts = load_parts(settings.data.path, settings.data.ferplus)
     out.mkdir(parents=True, exist_ok=True)
-    net.save(out / KERAS)
+    net.save(out / KERAS_FILE)
     some = _calibration(parts["train"].images)
     scores = _scores(net)
-    (out / LITERT).write_bytes(_int8(scores, some))
-    onnx.write(scores, [_SCORES], out / ONNX)
-    onnx_int8.write(out / ONNX, some, out / ONNX_INT8)
+    (out / LITERT_FILE).write_bytes(_int8(scores, some))
+    onnx.write(scores, [_SCORES], out / ONNX_FILE)
+    onnx_int8.write(out / ONNX_FILE, some, out / ONNX_INT8_FILE)
     temperature = best_temperature(predict(net, parts["public"].images)[_HEAD], parts["public"].labels)
     card = _card(settings, net, model_id, temperature, accuracy(net, parts["public"]), out)
-    (out / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / CARD_NAME).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return card
 
 
@@ -102,7 +100,7 @@ def _card(
         "metrics": {"fer2013_public_test_single_crop": round(public, 4)},
         "training": settings.model_dump(mode="json", exclude={"data"}),
         "versions": {name: version(name) for name in ("fer-stream", "keras")},
-        "files": {name: _sha256(out / name) for name in (KERAS, LITERT, ONNX, ONNX_INT8)},
+        "files": {name: _sha256(out / name) for name in (KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE)},
     }
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from fer_stream.config.training import NetworkSettings, TrainSettings
 from fer_stream.errors import OutputExists
+from fer_stream.recognize.card import ONNX_FILE
 from fer_stream.recognize.classifier import as_input, probabilities
 from fer_stream.recognize.keras import KerasClassifier
 from fer_stream.recognize.litert import LiteRTClassifier
@@ -19,7 +20,7 @@ from fer_stream.recognize.openvino import OpenVinoClassifier
 from fer_stream.records import F32
 from fer_stream.training import onnx
 from fer_stream.training.dataset import Faces, load_parts
-from fer_stream.training.export import ONNX, export
+from fer_stream.training.export import export
 from fer_stream.training.fit import predict, train
 from fer_stream.training.network import build
 
@@ -45,7 +46,7 @@ def model(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
 def test_every_file_says_the_same(model: tuple[Path, dict[str, Any]], faces: Faces) -> None:
     folder, _ = model
     keras_probs, keras_agreement = KerasClassifier(folder, max_batch=32).predict(faces.images)
-    session = onnxruntime.InferenceSession(str(folder / ONNX))
+    session = onnxruntime.InferenceSession(str(folder / ONNX_FILE))
     scores: F32 = session.run(["scores"], {"faces": as_input(faces.images)})[0]
     assert scores.shape == (len(faces), 15)
     spec = KerasClassifier(folder, max_batch=32).spec
