@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from redis.exceptions import ResponseError
 
@@ -32,12 +32,16 @@ _NO_SOURCE_PAUSE_S = 0.05
 _LONGEST_BLOCK_S = 1.0
 _TIDY_EVERY_S = 60.0
 _MOST_DEAD = 1000
+_MOST_LOANS = 10_000
 # After all ids that a server gives. What is read there, other than with `>`, touches none of the worker's loans.
 _BEYOND = "18446744073709551615-0"
 
 
 class Consumer:
-    """One worker, by the name under which its loans are booked. `on_dead` is told of every crop that it gives up."""
+    """One worker, by the name under which its loans are booked. `on_dead` is told of every crop that it gives up.
+
+    Whoever had the name before must be dead: what they had on loan is handed out again at once.
+    """
 
     def __init__(
         self, link: Link, directory: Directory, serves: Collection[int], redelivery: Redelivery, *, name: str,
@@ -51,12 +55,16 @@ class Consumer:
         self._idle_s = idle_s
         self._on_dead = on_dead
         self._fetched: list[Delivery] = []
+        self._begun = False
         self._turn = 0
         self._reclaim_at = float("-inf")
         self._tidy_at = time.monotonic() + _TIDY_EVERY_S
 
     def take(self, max_items: int, max_wait_s: float) -> list[Delivery]:
         """As `MessageQueue.take`."""
+        if not self._begun:
+            self._end_old_loans()
+            self._begun = True
         until = time.monotonic() + self._idle_s
         while True:
             again = self._reclaim()
@@ -171,6 +179,13 @@ class Consumer:
         self._bury(keys, entry, fields, attempt, "unreadable")
         return None
 
+    def _end_old_loans(self) -> None:
+        old_ms = round(1000 * self._redelivery.after_s)
+        for keys in self._directory.listed(self._serves):
+            deleted = self._link.call(partial(_end_loans, keys.crops, self._name, old_ms))
+            if deleted:
+                self._count_deleted(keys, deleted)
+
     def _reclaim(self) -> Delivery | None:
         """One crop whose worker did not settle it in time, or None; looks a few times per loan."""
         now = time.monotonic()
@@ -263,6 +278,20 @@ class Consumer:
         if stream_id is not None:
             field = f"{stream_id.decode()}:dropped"
             self._link.run(scripts.TALLY, [keys.counts], [COUNTS_EXPIRE_MS, field, number])
+
+
+def _end_loans(stream: str, name: str, idle_ms: int, client: Client) -> int:
+    """Have what `name` has on loan taken for so old; how many of it were deleted by someone else."""
+    try:
+        loans: list[Any] = [
+            one["message_id"] for one in client.xpending_range(stream, GROUP, "-", "+", _MOST_LOANS, name)
+        ]
+    except ResponseError as error:
+        if not str(error).startswith(NO_STREAM):
+            raise
+        return 0
+    ended = client.xclaim(stream, GROUP, name, 0, loans, idle=idle_ms, justid=True) if loans else []
+    return len(loans) - len(ended)
 
 
 def _consumers(stream: str, client: Client) -> list[dict[str, bytes | int]]:

@@ -31,8 +31,8 @@ class RedisQueue:
 
     A capture makes one per source, because `overflow` and `lease` are the source's own. A worker makes one for all
     sources of the shards that it serves (by default all of them); `consumer` is its name, which no other worker
-    may bear, `idle_s` how long `take` waits for a first crop, and `on_dead` is told of every crop that this worker
-    gives up. One thread at a time.
+    may bear: what a dead one of that name had on loan is handed out again at once. `idle_s` is how long `take`
+    waits for a first crop, and `on_dead` is told of every crop that this worker gives up. One thread at a time.
     """
 
     def __init__(

@@ -26,7 +26,8 @@ def recognize(process: Process) -> None:
     for faces in (1, settings.model.max_batch):
         classifier.predict(np.zeros((faces, CROP_SIZE_PX, CROP_SIZE_PX), np.uint8))
     link = process.link_to("queue", open_queue_link)
-    queue = open_queue(link, settings, on_dead=lambda reason: dead_letters[reason].inc())
+    # Under the name of the dead process in whose place we are, if any, so that its loans are ended.
+    queue = open_queue(link, settings, consumer=process.owner.name, on_dead=lambda reason: dead_letters[reason].inc())
     _log.info("classifying with %s", classifier.spec.model_id)
     try:
         run_recognize(

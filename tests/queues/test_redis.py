@@ -140,6 +140,25 @@ def test_crops_on_loan_that_someone_deleted_are_counted_as_dropped(
     assert queue.counts(STREAM) == Counts(put=2, dropped=2)
 
 
+def test_a_worker_in_the_place_of_a_dead_one_has_its_loans_handed_out_at_once(
+    server: Server, link: Link, crop: MakeCrop, answer: Answer
+) -> None:
+    dead, other = (RedisQueue(link, consumer=name, idle_s=0.2) for name in ("first", "second"))
+    dead.put([*map(crop, range(4)), crop(0, source="yard")])
+    assert len(dead.take(3, 0)) == 3
+    others = other.take(8, 0)
+    assert len(others) == 2
+    with raw(server) as client:
+        client.xdel(DOOR.crops, client.xpending_range(DOOR.crops, GROUP, "-", "+", 1, "first")[0]["message_id"])
+    heir = RedisQueue(link, consumer="first", idle_s=0.2)
+    again = [*heir.take(8, 0), *heir.take(8, 0)]
+    assert heir.take(8, 0) == []
+    assert [delivery.attempt for delivery in again] == [2, 2]
+    every = [(delivery, answer(delivery.crop)) for delivery in (*again, *others)]
+    assert heir.settle(every) == 4
+    assert (heir.counts(STREAM).open, heir.counts(STREAM).dropped) == (0, 1)
+
+
 def test_a_stream_that_expired_is_made_again(server: Server, link: Link, crop: MakeCrop) -> None:
     queue = RedisQueue(link, overflow=Overflow.live(expire_s=0.1), idle_s=0.2)
     queue.put([crop(0)])

@@ -66,7 +66,8 @@ def test_a_worker_killed_in_mid_batch_loses_nothing(
     source = {"url": str(clips / "one_face_crying.mp4"), "pace": "fast"}
     live = service(
         sources={NAME: source | {"overflow": {"policy": "block", "capacity": CAPACITY}}},
-        queue={"redelivery": {"after_s": 2}},
+        # So late that it is the worker in its place who sees to what it had on loan.
+        queue={"redelivery": {"after_s": 600}},
         # Shorter than the capture runs ahead: a file is waited for however late its faces are.
         timeline={"lateness_s": 0.5},
     )
