@@ -70,7 +70,7 @@ class Flag(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class FileRun:
     """How far a run is."""
 
