@@ -45,7 +45,7 @@ def test_the_shipped_card_describes_the_shipped_files(shipped: Path, weights: st
     assert (spec.input_size, spec.channels) == (48, 1)
     assert (spec.dataset, spec.licence) == ("FER-2013", "Apache-2.0")
     assert spec.sha256 == json.loads((shipped / "card.json").read_text(encoding="utf-8"))["files"][weights]
-    assert spec.metrics["fer2013_private_test_single_crop"] > 0.65
+    assert spec.metrics["fer2013_private_test_single_crop"] > 0.7
 
 
 def test_a_card_without_origin_and_metrics_is_read(folder: Path) -> None:
