@@ -57,8 +57,11 @@ class Script:
         self.sha = sha1(text.encode()).hexdigest()
 
 
-NO_STREAM = ("NOGROUP", "UNBLOCKED")
-"""How errors begin that tell of a stream without its consumer group, or that went while a read waited for it."""
+_NO_STREAM = ("NOGROUP", "UNBLOCKED")
+
+
+class NoStreamError(ResponseError):
+    """A stream has not the consumer group that is asked for, or went while a read waited for it."""
 
 
 class Link:
@@ -82,7 +85,7 @@ class Link:
         """What `operation` returns for the client. It may run more than once and has to bear that.
 
         Raises `QueueError` where the server stays away or refuses us and `LeaseLost` where a script found another
-        owner. `OutOfMemoryError` and a `ResponseError` of `NO_STREAM` are the caller's to handle.
+        owner. `OutOfMemoryError` and `NoStreamError` are the caller's to handle.
         """
         deadline = time.monotonic() + self._patience_s
         pause_s = _FIRST_PAUSE_S
@@ -114,8 +117,10 @@ class Link:
 
     def _translated(self, error: ResponseError) -> Exception:
         text = said(error)
-        if isinstance(error, OutOfMemoryError) or text.startswith(NO_STREAM):
+        if isinstance(error, OutOfMemoryError):
             return error
+        if text.startswith(_NO_STREAM):
+            return NoStreamError(text)
         if text.startswith("LEASE"):
             return LeaseLost(f"{self.name}: {text}")
         if isinstance(error, NoPermissionError) or text.startswith(("ACL", "The user executing the script")):

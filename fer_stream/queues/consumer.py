@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from fer_stream.queues.directory import Directory
 from fer_stream.queues.keys import COUNTS_EXPIRE_MS, GROUP, Keys
 from fer_stream.queues.queue import DeadReason, Delivery, Redelivery
 from fer_stream.records import FaceCrop
-from fer_stream.redis_link import NO_STREAM, Client, Link
+from fer_stream.redis_link import Client, Link, NoStreamError
 
 _log = logging.getLogger(__name__)
 
@@ -149,9 +150,7 @@ class Consumer:
             reply = self._link.call(
                 lambda client: client.xreadgroup(GROUP, self._name, streams, count=share, block=block_ms)  # type: ignore[arg-type]
             )
-        except ResponseError as error:
-            if not str(error).startswith(NO_STREAM):
-                raise
+        except NoStreamError:
             # One missing stream fails the whole read: a new source, one that expired, a server that restarted.
             self._ensure(sources)
             return True
@@ -182,9 +181,9 @@ class Consumer:
     def _end_old_loans(self) -> None:
         old_ms = round(1000 * self._redelivery.after_s)
         for keys in self._directory.listed(self._serves):
-            deleted = self._link.call(partial(_end_loans, keys.crops, self._name, old_ms))
-            if deleted:
-                self._count_deleted(keys, deleted)
+            with suppress(NoStreamError):
+                if deleted := self._link.call(partial(_end_loans, keys.crops, self._name, old_ms)):
+                    self._count_deleted(keys, deleted)
 
     def _reclaim(self) -> Delivery | None:
         """One crop whose worker did not settle it in time, or None; looks a few times per loan."""
@@ -217,11 +216,8 @@ class Consumer:
 
     def _show_up(self, keys: Keys) -> None:
         """Read what cannot be there: before Redis 7.2 a worker that is given nothing is taken for an idle one."""
-        try:
+        with suppress(NoStreamError):
             self._link.call(lambda client: client.xreadgroup(GROUP, self._name, {keys.crops: _BEYOND}, count=1))
-        except ResponseError as error:
-            if not str(error).startswith(NO_STREAM):
-                raise
 
     def _claim(self, keys: Keys, start: bytes | str) -> tuple[bytes, list[StreamEntry], list[bytes]]:
         """One step of XAUTOCLAIM: where to go on, at most one crop, and ids on loan whose crop was deleted."""
@@ -230,9 +226,7 @@ class Consumer:
             reply = self._link.call(
                 lambda client: client.xautoclaim(keys.crops, GROUP, self._name, least_ms, start, count=1)
             )
-        except ResponseError as error:
-            if not str(error).startswith(NO_STREAM):
-                raise
+        except NoStreamError:
             self._ensure([keys])
             return b"0-0", [], []
         return cast(tuple[bytes, list[StreamEntry], list[bytes]], tuple(cast(list[object], reply)))
@@ -282,14 +276,9 @@ class Consumer:
 
 def _end_loans(stream: str, name: str, idle_ms: int, client: Client) -> int:
     """Have what `name` has on loan taken for so old; how many of it were deleted by someone else."""
-    try:
-        loans: list[Any] = [
-            one["message_id"] for one in client.xpending_range(stream, GROUP, "-", "+", _MOST_LOANS, name)
-        ]
-    except ResponseError as error:
-        if not str(error).startswith(NO_STREAM):
-            raise
-        return 0
+    loans: list[Any] = [
+        one["message_id"] for one in client.xpending_range(stream, GROUP, "-", "+", _MOST_LOANS, name)
+    ]
     ended = client.xclaim(stream, GROUP, name, 0, loans, idle=idle_ms, justid=True) if loans else []
     return len(loans) - len(ended)
 
@@ -299,6 +288,6 @@ def _consumers(stream: str, client: Client) -> list[dict[str, bytes | int]]:
     try:
         return cast(list[dict[str, bytes | int]], client.xinfo_consumers(stream, GROUP))
     except ResponseError as error:
-        if not str(error).startswith((*NO_STREAM, "no such key")):
+        if not str(error).startswith(("NOGROUP", "no such key")):
             raise
         return []
