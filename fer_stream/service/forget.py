@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
-from fer_stream.config import LiveSettings
+from fer_stream.config import LiveSettings, ServerSettings
 from fer_stream.queues.redis_journal import RedisJournal
 from fer_stream.records import unix_time
 from fer_stream.redis_link import Link
@@ -107,11 +107,12 @@ def _links(settings: LiveSettings) -> Iterator[tuple[Link, Link]]:
     with ExitStack() as stack:
         if not (settings.queue.url and settings.store.url):
             # Not at the top: containers come without one.
-            from fer_stream.queues.embedded import EmbeddedServer
+            from fer_stream.queues.embedded import EmbeddedServer, Role
 
-            for role, server in (("queue", settings.queue), ("store", settings.store)):
+            servers: dict[Role, ServerSettings] = {"queue": settings.queue, "store": settings.store}
+            for role, server in servers.items():
                 if server.url is None:
-                    stack.enter_context(EmbeddedServer(settings.state_dir, role))  # type: ignore[arg-type]
+                    stack.enter_context(EmbeddedServer(settings.state_dir, role, maxmemory_mb=server.maxmemory_mb))
         openers: tuple[Callable[[LiveSettings, Event], Link], ...] = (open_queue_link, open_store_link)
         queue, store = (opener(settings, Event()) for opener in openers)
         stack.callback(queue.close)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,15 +12,17 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 import redis
 
 from fer_stream.config import LiveSettings
 from fer_stream.queues.queue import START
 from fer_stream.queues.redis_journal import RedisJournal
-from fer_stream.records import FaceKey, FrameMark, Prediction, Quality, epoch_ms_of, stream_id_of
-from fer_stream.service.forget import forget
+from fer_stream.records import FaceKey, FrameMark, LabelledFrame, Prediction, Quality, epoch_ms_of, stream_id_of
+from fer_stream.service.forget import forget, known_sources
 from fer_stream.service.links import open_queue_link, open_store, open_store_link
 from fer_stream.timeline.live import Horizon, SourceTimeline
+from fer_stream.timeline.redis import RedisStore
 from fer_stream.timeline.store import Checkpoint
 
 if TYPE_CHECKING:
@@ -83,6 +86,39 @@ def prediction(index: int) -> Prediction:
     return Prediction(
         key, index / 5, NEW_YEAR + index / 5, np.zeros(4, np.float32), 0.9, Quality(0.9, "ok"), probs, "test"
     )
+
+
+def test_a_full_store_can_be_made_to_forget(redis_url: str) -> None:
+    settings = LiveSettings.model_validate({"queue": {"url": f"{redis_url}/0"}, "store": {"url": f"{redis_url}/1"}})
+    begin_ms = round(1000 * time.time())
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+        RedisJournal(open_queue_link(settings, Event()))
+        store = open_store(open_store_link(settings, Event()), settings)
+        store.publish("door", [LabelledFrame(stream_id_of("door", begin_ms), 0, 0.0, ())])
+        client.config_set("maxmemory", 1)
+        try:
+            assert known_sources(settings) == {"door"}
+            assert forget(settings, "door", begin_ms / 1000, begin_ms / 1000 + 1, dry_run=False).results == 1
+        finally:
+            client.config_set("maxmemory", 0)
+    assert store.results("door", START, 1, 0) == []
+
+
+def test_servers_that_are_started_to_forget_have_the_memory_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = LiveSettings.model_validate({"state_dir": str(tmp_path), "store": {"maxmemory_mb": 16}})
+    compact, given = RedisStore.compact, list[int]()
+
+    def look(store: RedisStore) -> bool:
+        link = open_store_link(settings, Event())
+        given.append(link.call(lambda client: client.info("memory")["maxmemory"]))
+        return compact(store)
+
+    monkeypatch.setattr(RedisStore, "compact", look)
+    forget(settings, "door", NEW_YEAR, NEW_YEAR + 1, dry_run=False)
+    assert given == [16 << 20]
 
 
 def test_what_waits_is_erased_and_what_is_open_is_told(redis_url: str) -> None:
