@@ -142,7 +142,7 @@ class Link:
         """Why the server does not answer at the moment, None where it does. No patience: it takes 5 s at the most."""
         try:
             self._connected().ping()
-        except redis.RedisError as error:
+        except (redis.RedisError, exceptions.RedisClusterException) as error:
             return f"{self.name} does not answer: {said(error)}"
         return None
 

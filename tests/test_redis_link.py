@@ -5,14 +5,22 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+import redis
+from prometheus_client import CollectorRegistry
 
+from fer_stream.config import LiveSettings
 from fer_stream.errors import ConfigError, QueueError
+from fer_stream.metrics import Metrics
 from fer_stream.queues.embedded import EmbeddedServer
 from fer_stream.redis_link import Script, open_link
+from fer_stream.service.health import Health
+from fer_stream.service.links import open_queue_link
+from fer_stream.service.process import Process
 
 CANARY = "canary"
 
@@ -26,6 +34,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
         )
         link.close()
         yield server
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def closed_port() -> int:
@@ -106,6 +121,45 @@ def test_it_connects_again_after_it_was_closed(server: EmbeddedServer) -> None:
     link = open_link(server.url)
     link.close()
     assert link.call(lambda client: client.ping())
+
+
+def test_a_cluster_that_was_away_is_ready_again_when_it_is_back(
+    tmp_path: Path,
+    redis_server: Callable[..., subprocess.Popen[bytes]],
+    free_port: Callable[[], int],
+    canary: str,
+) -> None:
+    port = free_port()
+    options = ("--requirepass", canary, "--cluster-enabled", "yes")
+    process = redis_server(tmp_path, port, *options)
+    with redis.Redis(port=port, password=canary) as client:
+        client.execute_command("CLUSTER ADDSLOTSRANGE 0 16383")
+        wait_until(lambda: client.cluster("INFO")["cluster_state"] == "ok")
+    registry, stop = CollectorRegistry(), threading.Event()
+    settings = LiveSettings.model_validate(
+        {"queue": {"url": f"redis://:{quote(canary, safe='')}@127.0.0.1:{port}", "cluster": True}}
+    )
+    health = Health("recognize")
+    link = Process(settings, Metrics(registry), health).link_to("queue", open_queue_link)
+    health.beat()
+    watching = threading.Thread(target=health.watch, args=(stop,))
+    watching.start()
+    try:
+        wait_until(lambda: health.ready()[0])
+        process.kill()
+        process.wait()
+        wait_until(lambda: not health.ready()[0])
+        assert "does not answer" in str(health.ready()[1]["missing"])
+        assert canary not in str(health.ready()[1])
+        assert registry.get_sample_value("fer_server_up", {"server": "queue"}) == 0
+        redis_server(tmp_path, port, *options)
+        wait_until(lambda: health.ready()[0])
+        assert registry.get_sample_value("fer_server_up", {"server": "queue"}) == 1
+        assert link.call(lambda client: client.set("works", "again"))
+    finally:
+        stop.set()
+        watching.join()
+        link.close()
 
 
 def test_tls_with_a_certificate_that_is_named_in_the_url(tmp_path: Path) -> None:

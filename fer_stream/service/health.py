@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,8 @@ _HUNG_S = 90.0
 _LOOK_S = 2.0
 # Looking takes 5 s where a server is silent, and there are two.
 _STALE_S = 15.0
+
+_log = logging.getLogger(__name__)
 
 Need = Callable[[], str | None]
 """What is missing, in words, or None."""
@@ -44,11 +47,19 @@ class Health:
         self._needs[name] = need
 
     def look(self) -> None:
-        """Ask all needs."""
+        """Ask all needs. One that cannot be asked is not met."""
         for name, need in list(self._needs.items()):
-            missing = need()
-            self._missing[name] = None if missing is None else redact(missing)
+            self._missing[name] = self._missing_of(name, need)
         self._looked_s = self._now()
+
+    def _missing_of(self, name: str, need: Need) -> str | None:
+        try:
+            missing = need()
+        except Exception as error:  # noqa: BLE001 - whoever asks must be there for the other needs, and the next time
+            missing = f"cannot be asked: {type(error).__name__}"
+            if missing != self._missing[name]:
+                _log.exception("health of %s", name)
+        return None if missing is None else redact(missing)
 
     def watch(self, stop: threading.Event) -> None:
         """Look again and again until `stop` is set."""

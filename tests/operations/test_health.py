@@ -69,6 +69,26 @@ def test_what_is_missing_is_told_without_secrets(health: Health) -> None:
     assert health.ready() == (True, {"ready": True, "role": "recognize", "missing": {}})
 
 
+def test_a_need_that_cannot_be_asked_is_not_met_and_keeps_no_other_waiting(
+    health: Health, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults: list[Exception] = [ArithmeticError("what nobody thought of"), ArithmeticError("again")]
+
+    def need() -> None:
+        if faults:
+            raise faults.pop(0)
+
+    health.beat()
+    health.need("model", need)
+    health.need("queue", lambda: None)
+    for _ in range(2):
+        health.look()
+        assert health.ready()[1]["missing"] == {"model": "cannot be asked: ArithmeticError"}
+    assert caplog.text.count("ArithmeticError: ") == 1, "told once"
+    health.look()
+    assert health.ready()[0]
+
+
 def test_what_was_seen_long_ago_counts_no_more(health: Health, clock: Clock) -> None:
     health.beat()
     health.look()
