@@ -31,7 +31,7 @@ _REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError)
 _PASSING = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
-    exceptions.ClusterDownError,
+    exceptions.ClusterError,
     exceptions.TryAgainError,
     exceptions.ReadOnlyError,
     exceptions.RedisClusterException,

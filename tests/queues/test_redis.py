@@ -437,6 +437,37 @@ def test_a_server_that_stays_away_is_an_error_without_its_password(
     assert "canary" not in repr(caught.value)
 
 
+def test_a_slot_that_moves_to_another_node_is_waited_out(
+    cluster_url: str, crop: MakeCrop, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RedisCluster.from_url(cluster_url) as client:
+        client.flushall()
+        slot, here = client.keyslot(DOOR.crops), client.get_node_from_key(DOOR.crops)
+        there = next(node for node in client.get_primaries() if node != here)
+        ids = {node.name: node.redis_connection.cluster("MYID").decode() for node in (here, there)}
+        link = open_link(cluster_url, cluster=True, patience_s=20)
+        queue = RedisQueue(link)
+        queue.put([crop(0)])
+
+        def end() -> None:
+            for node in (here, there):
+                node.redis_connection.cluster("SETSLOT", slot, "STABLE")
+
+        # Half of it: crops and counts lie here still, the lease may lie there.
+        there.redis_connection.cluster("SETSLOT", slot, "IMPORTING", ids[here.name])
+        here.redis_connection.cluster("SETSLOT", slot, "MIGRATING", ids[there.name])
+        over = threading.Timer(1.5, end)
+        over.start()
+        try:
+            queue.put([crop(1)])
+            assert not over.is_alive()
+        finally:
+            over.join()
+        assert queue.counts(STREAM) == Counts(put=2)
+        assert "is away, trying again" in caplog.text
+        link.close()
+
+
 def test_no_key_and_no_value_holds_the_password(
     server: Server, link: Link, crop: MakeCrop, answer: Answer, canary: str
 ) -> None:
