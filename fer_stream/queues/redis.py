@@ -18,7 +18,7 @@ from fer_stream.queues.consumer import Consumer
 from fer_stream.queues.directory import Directory
 from fer_stream.queues.keys import COUNTS_EXPIRE_MS, GROUP, Keys
 from fer_stream.queues.queue import Counts, DeadReason, Delivery, Overflow, Redelivery
-from fer_stream.records import FaceCrop, Prediction, source_of
+from fer_stream.records import FaceCrop, Prediction, source_of, unix_time
 from fer_stream.redis_link import Client, Link
 
 _FATES = ("put", "settled", "dropped", "dead")
@@ -117,6 +117,16 @@ class RedisQueue:
 
         found = zip(sources, self._link.call(ask), strict=True)
         return {source: crop for source, entries in found for _, fields in entries if (crop := _crop(fields))}
+
+    def open_within(self, source: str, from_s: float, to_s: float) -> float | None:
+        """Since when, in Unix seconds, faces of a source wait or are in work; None for none.
+
+        Only those of the wall time from `from_s` to before `to_s` count.
+        """
+        entries = self._link.call(lambda client: client.xrange(self.directory.keys(source).crops))
+        crops = (_crop(fields) for _, fields in cast(list[tuple[bytes, dict[bytes, bytes]]], entries))
+        times = (unix_time(crop.key.stream_id, crop.time_s) for crop in crops if crop)
+        return min((at for at in times if from_s <= at < to_s), default=None)
 
     def workers(self) -> int:
         """How many workers of the shards that this queue serves asked for crops lately.

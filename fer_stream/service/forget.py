@@ -10,12 +10,13 @@ from pathlib import Path
 from threading import Event
 
 from fer_stream.config import LiveSettings, ServerSettings
+from fer_stream.queues.keys import shard_of
 from fer_stream.queues.redis_journal import RedisJournal
 from fer_stream.records import unix_time
 from fer_stream.redis_link import Link
-from fer_stream.service.links import open_queue_link, open_store, open_store_link
+from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link
 from fer_stream.timeline.live import SourceTimeline
-from fer_stream.timeline.redis import RedisStore
+from fer_stream.timeline.redis import RedisStore, lease_key
 from fer_stream.timeline.store import START, position_of
 from fer_stream.writers.erase import ErasedFiles, erase_files
 
@@ -27,8 +28,8 @@ class Erasure:
     """What was erased, or would be, and what cannot be yet.
 
     `results` and `segments` of the store, `waiting` faces between worker and timeline, and `files`. From
-    `open_since_at` on, in Unix seconds, the timeline still keeps something of somebody, which it will write; None
-    where that does not concern the time in question. `compacted` tells whether the store rewrites its file.
+    `open_since_at` on, in Unix seconds, queue or timeline still keep somebody who will be written down; None where
+    that does not concern the time in question. `compacted` tells whether the store rewrites its file.
     """
 
     results: int
@@ -50,15 +51,19 @@ def forget(settings: LiveSettings, source: str, from_s: float, to_s: float, *, d
     The order is that in which the data flows, so that nothing passes by. Raises `QueueError` where a server cannot be
     reached, `OutputError` where a file cannot be changed.
     """
-    with _links(settings) as (queue, store_link):
-        journal, store = RedisJournal(queue, shards=settings.queue.shards), open_store(store_link, settings)
+    with _links(settings) as (queue_link, store_link):
+        in_work = open_queue(queue_link, settings).open_within(source, from_s, to_s)
+        journal, store = RedisJournal(queue_link, shards=settings.queue.shards), open_store(store_link, settings)
         waiting = journal.faces(source, from_s, to_s)
+        # A timeline that runs may have read them, and says so with its next commit.
+        read = from_s if waiting and _is_kept(settings, store_link, source) else None
+        kept = _kept_since(settings, store, source, from_s, to_s)
         found = Erasure(
             results=sum(from_s <= at < to_s for at in _times(store, source)),
             segments=len(store.segments(source, from_s, to_s)),
             waiting=len(waiting),
             files=ErasedFiles(),
-            open_since_at=_open_since(settings, store, source, from_s, to_s),
+            open_since_at=min((at for at in (in_work, read, kept) if at is not None), default=None),
         )
         if not dry_run:
             journal.erase(source, waiting)
@@ -92,7 +97,13 @@ def _times(store: RedisStore, source: str) -> Iterator[float]:
         position = position_of(page[-1])
 
 
-def _open_since(settings: LiveSettings, store: RedisStore, source: str, from_s: float, to_s: float) -> float | None:
+def _is_kept(settings: LiveSettings, store_link: Link, source: str) -> bool:
+    """Does a process keep the timeline of `source` now?"""
+    key = lease_key(shard_of(source, settings.queue.shards))
+    return store_link.call(lambda client: client.get(key)) is not None
+
+
+def _kept_since(settings: LiveSettings, store: RedisStore, source: str, from_s: float, to_s: float) -> float | None:
     checkpoint = store.checkpoint(source)
     if checkpoint is None:
         return None

@@ -81,9 +81,11 @@ class TimelineBuilder:
 
     @property
     def open_since_s(self) -> float:
-        """Media time from which on something of somebody is kept here and not told yet; infinity where nothing is."""
+        """Media time from which on somebody is kept or waited for here and not told yet; infinity for nobody."""
         early = (face.time_s for faces in self._early.values() for face in faces.values())
-        return min([*early, *(person.open_since_s for person in self._people.values())], default=math.inf)
+        awaited = (mark.time_s for mark in self._incomplete if mark.faces)
+        people = (person.open_since_s for person in self._people.values())
+        return min([*early, *awaited, *people], default=math.inf)
 
     def give_up_before(self, time_s: float) -> list[LabelledFrame]:
         """Wait no longer for the faces of frames before `time_s`; return the frames that this makes final.

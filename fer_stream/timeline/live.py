@@ -77,7 +77,7 @@ class SourceTimeline:
         return self._late + self._builder.late
 
     def open_within(self, from_s: float, to_s: float) -> float | None:
-        """Since when, in Unix seconds, something of somebody is kept here that is not told yet; None for nothing.
+        """Since when, in Unix seconds, somebody is kept or waited for here and not told yet; None for nobody.
 
         Only what may reach into the wall time from `from_s` to before `to_s` counts.
         """

@@ -16,13 +16,23 @@ import pytest
 import redis
 
 from fer_stream.config import LiveSettings
+from fer_stream.leases import Lease
 from fer_stream.queues.queue import START
 from fer_stream.queues.redis_journal import RedisJournal
-from fer_stream.records import FaceKey, FrameMark, LabelledFrame, Prediction, Quality, epoch_ms_of, stream_id_of
+from fer_stream.records import (
+    FaceCrop,
+    FaceKey,
+    FrameMark,
+    LabelledFrame,
+    Prediction,
+    Quality,
+    epoch_ms_of,
+    stream_id_of,
+)
 from fer_stream.service.forget import forget, known_sources
-from fer_stream.service.links import open_queue_link, open_store, open_store_link
+from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link
 from fer_stream.timeline.live import Horizon, SourceTimeline
-from fer_stream.timeline.redis import RedisStore
+from fer_stream.timeline.redis import RedisStore, lease_key
 from fer_stream.timeline.store import Checkpoint
 
 if TYPE_CHECKING:
@@ -38,6 +48,14 @@ def run(config: Path, source: str, *options: str) -> subprocess.CompletedProcess
 
 def iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat()
+
+
+@pytest.fixture
+def settings(redis_url: str) -> LiveSettings:
+    """Queue and store, empty."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    return LiveSettings.model_validate({"queue": {"url": f"{redis_url}/0"}, "store": {"url": f"{redis_url}/1"}})
 
 
 def test_nothing_is_left_and_the_service_goes_on(service: Callable[..., Service], clips: Path) -> None:
@@ -88,11 +106,9 @@ def prediction(index: int) -> Prediction:
     )
 
 
-def test_a_full_store_can_be_made_to_forget(redis_url: str) -> None:
-    settings = LiveSettings.model_validate({"queue": {"url": f"{redis_url}/0"}, "store": {"url": f"{redis_url}/1"}})
+def test_a_full_store_can_be_made_to_forget(settings: LiveSettings, redis_url: str) -> None:
     begin_ms = round(1000 * time.time())
     with redis.Redis.from_url(redis_url) as client:
-        client.flushall()
         RedisJournal(open_queue_link(settings, Event()))
         store = open_store(open_store_link(settings, Event()), settings)
         store.publish("door", [LabelledFrame(stream_id_of("door", begin_ms), 0, 0.0, ())])
@@ -121,10 +137,7 @@ def test_servers_that_are_started_to_forget_have_the_memory_of_the_settings(
     assert given == [16 << 20]
 
 
-def test_what_waits_is_erased_and_what_is_open_is_told(redis_url: str) -> None:
-    with redis.Redis.from_url(redis_url) as client:
-        client.flushall()
-    settings = LiveSettings.model_validate({"queue": {"url": f"{redis_url}/0"}, "store": {"url": f"{redis_url}/1"}})
+def test_what_waits_is_erased_and_what_is_open_is_told(settings: LiveSettings) -> None:
     faces = [prediction(index) for index in range(50)]
     stream_id = faces[0].key.stream_id
     timeline = SourceTimeline(settings.timeline, 15)
@@ -146,3 +159,45 @@ def test_what_waits_is_erased_and_what_is_open_is_told(redis_url: str) -> None:
     erased = forget(settings, "door", NEW_YEAR + 1, NEW_YEAR + 2, dry_run=False)
     assert (erased.complete, erased.open_since_at) == (False, NEW_YEAR)
     assert forget(settings, "door", NEW_YEAR - 2, NEW_YEAR - 1, dry_run=True).complete
+
+
+def open_since(settings: LiveSettings, from_s: float, to_s: float) -> float | None:
+    erased = forget(settings, "door", NEW_YEAR + from_s, NEW_YEAR + to_s, dry_run=False)
+    assert erased.complete == (erased.open_since_at is None)
+    return erased.open_since_at
+
+
+def test_a_face_that_is_on_the_queue_is_told(settings: LiveSettings) -> None:
+    queue = open_queue(open_queue_link(settings, Event()), settings)
+    for index in (50, 55):
+        face = prediction(index)
+        pixels = np.zeros((48, 48), np.uint8)
+        queue.put(
+            [FaceCrop(face.key, face.time_s, face.captured_at, face.xyxy, face.confidence, face.quality, pixels)]
+        )
+    assert open_since(settings, 9, 9.9) is None
+    assert open_since(settings, 9, 10.9) == NEW_YEAR + 10
+    [first, second] = queue.take(2, 0)
+    queue.settle([(first, prediction(50))])
+    assert open_since(settings, 9, 10.9) is None
+    assert open_since(settings, 9, 12) == NEW_YEAR + 11
+    queue.settle([(second, prediction(55))])
+    assert open_since(settings, 9, 12) is None
+
+
+def test_a_face_that_the_timeline_waits_for_is_told(settings: LiveSettings) -> None:
+    timeline = SourceTimeline(settings.timeline, 15)
+    stream_id = prediction(0).key.stream_id
+    timeline.add([FrameMark(stream_id, 50, 10.0, 1), FrameMark(stream_id, 51, 10.2, 0)])
+    store = open_store(open_store_link(settings, Event()), settings)
+    store.commit("door", Checkpoint(START, timeline.state(), {}), [], [])
+    assert open_since(settings, 10, 11) == NEW_YEAR + 10
+    assert open_since(settings, 9, 10) is None
+
+
+def test_a_face_that_a_timeline_may_have_read_since_its_last_commit_is_told(settings: LiveSettings) -> None:
+    lease = Lease(open_store_link(settings, Event()), lease_key(0))
+    assert lease.hold()
+    RedisJournal(open_queue_link(settings, Event())).append([prediction(50)])
+    assert open_since(settings, 9, 11) == NEW_YEAR + 9
+    assert open_since(settings, 9, 11) is None, "nothing waits any more"
