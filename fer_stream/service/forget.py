@@ -107,7 +107,7 @@ def _kept_since(settings: LiveSettings, store: RedisStore, source: str, from_s: 
     checkpoint = store.checkpoint(source)
     if checkpoint is None:
         return None
-    timeline = SourceTimeline(settings.timeline, settings.timeline.lateness_s)
+    timeline = SourceTimeline(settings.timeline, lambda: settings.timeline.lateness_s)
     timeline.restore(checkpoint.state)
     return timeline.open_within(from_s, to_s)
 

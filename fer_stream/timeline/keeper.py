@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from fer_stream.config import TimelineSettings
 from fer_stream.errors import FilesStopped, LeaseLost, StoreFull
@@ -64,7 +65,7 @@ class TimelineKeeper:
         """Begin with a source, or go on with it from its last commit. Does nothing for one that is open."""
         if source in self._kept:
             return
-        kept = _Kept(SourceTimeline(self._settings, self._lateness_s(source)))
+        kept = _Kept(SourceTimeline(self._settings, partial(self._lateness_s, source)))
         checkpoint = self._store.checkpoint(source)
         if checkpoint is not None:
             kept.timeline.restore(checkpoint.state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from fer_stream.config import TimelineSettings
@@ -48,11 +48,11 @@ class SourceTimeline:
     """Follows one source through its epochs. A new epoch closes the old one, and where that had not ended, tells of
     a gap: its capture, or the queue that it wrote to, was gone.
 
-    A frame waits for its faces for `lateness_s` of media time at the most. `missing` and `late` count the faces of
-    all epochs, as `TimelineBuilder` does; `late` also those that belong to an epoch that is over.
+    A frame waits for its faces for `lateness_s` of media time at the most, as it is by then. `missing` and `late`
+    count the faces of all epochs, as `TimelineBuilder` does; `late` also those that belong to an epoch that is over.
     """
 
-    def __init__(self, settings: TimelineSettings, lateness_s: float) -> None:
+    def __init__(self, settings: TimelineSettings, lateness_s: Callable[[], float]) -> None:
         self._settings = settings
         self._lateness_s = lateness_s
         self._stream_id: str | None = None
@@ -122,7 +122,7 @@ class SourceTimeline:
         """Make final what can be: a frame before `horizon` that lacks a face will never get it."""
         if horizon.stream_id != self._stream_id:
             return
-        overdue_s = self._builder.newest_s - self._lateness_s
+        overdue_s = self._builder.newest_s - self._lateness_s()
         self._note(self._builder.give_up_before(max(horizon.before_s, overdue_s)))
         if horizon.before_s == math.inf:
             self._end()

@@ -17,6 +17,7 @@ from fer_stream.errors import LeaseLost
 from fer_stream.queues.queue import START, Entry
 from fer_stream.records import LABELS, FaceKey, FrameMark, Prediction, Quality
 from fer_stream.timeline.keeper import TimelineKeeper
+from fer_stream.timeline.live import Horizon
 from fer_stream.timeline.memory import MemoryStore
 from fer_stream.writers.rolling import RollingTables
 
@@ -114,6 +115,22 @@ def test_who_lost_the_timelines_touches_no_file(tmp_path: Path) -> None:
     with pytest.raises(LeaseLost):
         keeper.commit()
     assert written(tmp_path) == before
+
+
+def test_a_source_may_be_waited_for_longer_than_when_it_was_opened() -> None:
+    waits_s = [2.0]
+    keeper = TimelineKeeper(MemoryStore(), None, settings=TimelineSettings(), lateness_s=lambda _: waits_s[-1])
+    keeper.open(SOURCE)
+    told, horizon = entries(0, 100), Horizon(STREAM, 0.0)
+    keeper.add(told[1:50])
+    keeper.settle(SOURCE, horizon)
+    assert keeper.lost(SOURCE) == (1, 0)
+    waits_s.append(math.inf)
+    keeper.add(told[51:])
+    keeper.settle(SOURCE, horizon)
+    assert keeper.lost(SOURCE) == (1, 0)
+    keeper.add(told[50:51])
+    assert keeper.lost(SOURCE) == (1, 0)
 
 
 def test_a_journal_that_began_anew_is_read_from_its_beginning(tmp_path: Path) -> None:

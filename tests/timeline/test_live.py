@@ -55,7 +55,7 @@ def film(emotion: str, frames: int, epoch: int = 1) -> list[Message]:
 
 
 def make() -> SourceTimeline:
-    return SourceTimeline(TimelineSettings(), LATENESS_S)
+    return SourceTimeline(TimelineSettings(), lambda: LATENESS_S)
 
 
 def labels(segments: list[ClosedSegment]) -> list[tuple[str, int, str]]:
