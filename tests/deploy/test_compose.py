@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +47,19 @@ def test_page_and_grafana_alone_are_published_and_on_this_machine_alone(compose:
     published = {name: service["ports"] for name, service in services(compose) if service.get("ports")}
     assert published.keys() == {"web", "grafana"}
     assert {port["host_ip"] for ports in published.values() for port in ports} == {"127.0.0.1"}
+
+
+def test_a_second_capture_as_it_is_documented_reads_the_other_part(tmp_path: Path) -> None:
+    (override,) = re.findall(r"```yaml\n(services:.*?)```", (ROOT / "docs" / "deployment.md").read_text(), re.DOTALL)
+    (tmp_path / "docker-compose.override.yml").write_text(override)
+    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    command = [DOCKER_COMPOSE, "config", "--format", "json"]
+    merged = json.loads(subprocess.run(command, cwd=tmp_path, check=True, capture_output=True).stdout)
+    first, second = merged["services"]["capture"], merged["services"]["capture-1"]
+    assert first["environment"].pop("FER_STREAM_PARTS") == second["environment"].pop("FER_STREAM_PARTS") == "2"
+    assert second["environment"].pop("FER_STREAM_PART") == "1"
+    assert "FER_STREAM_PART" not in first["environment"]
+    assert first == second
 
 
 def test_servers_and_workers_have_no_way_out(compose: dict[str, Any]) -> None:

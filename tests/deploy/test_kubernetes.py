@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -119,6 +120,29 @@ def test_keda_scales_the_workers_on_a_metric_that_there_is() -> None:
     assert all(isinstance(value, str) for value in trigger["metadata"].values())
     assert "fer_queue_depth{" in trigger["metadata"]["query"]
     assert '"fer_queue_depth"' in (ROOT / "fer_stream" / "metrics.py").read_text()
+
+
+def found_by_prometheus(pod: Object) -> dict[str, str]:
+    """The labels of a pod, as relabelings see them."""
+    labels = pod["metadata"]["labels"]
+    return {f"__meta_kubernetes_pod_label_{re.sub(r'[^a-zA-Z0-9_]', '_', key)}": labels[key] for key in labels}
+
+
+def test_pods_are_scraped_as_the_job_of_the_alerts_and_dashboards_and_by_role() -> None:
+    asking = [ROOT / "configs/prometheus/alerts.yml", *(ROOT / "configs/grafana/dashboards").glob("*.json")]
+    jobs = {job for path in asking for job in re.findall(r'\bjob=\\?"([^"\\]+)', path.read_text())}
+    monitor = named("PodMonitor", "fer-stream")["spec"]
+    [endpoint] = monitor["podMetricsEndpoints"]
+    [relabeling] = endpoint["relabelings"]
+    assert relabeling["targetLabel"] == "role"
+    [source] = relabeling["sourceLabels"]
+    found = [one["spec"]["template"] for one in rendered(K8S / "base") if "template" in one.get("spec", {})]
+    assert {found_by_prometheus(pod)[source] for pod in found} == {*ROLES, "timeline-standby"}
+    for pod in found:
+        labels = pod["metadata"]["labels"]
+        assert monitor["selector"]["matchLabels"].items() <= labels.items()
+        assert {labels[monitor["jobLabel"]]} == jobs
+        assert endpoint["port"] in {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
 
 
 def rendered(folder: Path) -> list[Object]:

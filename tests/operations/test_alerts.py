@@ -69,3 +69,14 @@ def test_containers_are_found_by_the_names_of_their_services() -> None:
     by_dns = {name for group in job["dns_sd_configs"] for name in group["names"]}
     assert static | by_dns == {"capture", "recognize", "timeline", "jobs", "web"}
     assert static | by_dns <= compose.keys()
+
+
+def test_a_second_capture_is_found_once_its_line_is_taken_in(promtool: Promtool, tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(services:.*?)```", (ROOT / "docs" / "deployment.md").read_text(), re.DOTALL)
+    shutil.copytree(CONFIGS, tmp_path / "prometheus")
+    edited = tmp_path / "prometheus" / "prometheus.yml"
+    edited.write_text(edited.read_text().replace("# - {targets: [capture-1", "- {targets: [capture-1"))
+    promtool("check", "config", edited)
+    (job,) = yaml.safe_load(edited.read_text())["scrape_configs"]
+    captures = [group["targets"] for group in job["static_configs"] if group["labels"] == {"role": "capture"}]
+    assert sorted(captures) == sorted([f"{name}:9464"] for name in yaml.safe_load(block)["services"])
