@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -95,18 +95,16 @@ def submit(
     live = _live(config)
     how = load(settings, FileSettings) if settings else live.for_files()
     paths = find_sources(files)
+    named = list(zip(paths, output_names(paths), strict=True))
+    folder = out or live.jobs_folder
     with _jobs(live) as known:
-        submitted = [
-            known.submit(
-                path, out=out or live.jobs_folder, settings=how, priority=priority.value, force=force, name=name
-            )
-            for path, name in zip(paths, output_names(paths), strict=True)
-        ]
-    if ids or as_json:
-        typer.echo(_as_json(submitted) if as_json else "\n".join(info.job_id for info in submitted))
-        return
-    for info in submitted:
-        typer.echo(f"{info.job_id}  {info.path.name} → {info.out / info.name}.*")
+        for path, name in named:
+            known.check(path, out=folder, settings=how, force=force, name=name)
+        submitted = (
+            known.submit(path, out=folder, settings=how, priority=priority.value, force=force, name=name)
+            for path, name in named
+        )
+        _tell(submitted, ids=ids, as_json=as_json)
 
 
 @jobs.callback(invoke_without_command=True)
@@ -147,7 +145,10 @@ def delete(
     outputs: Annotated[bool, typer.Option("--outputs", help="Delete the results too.")] = False,
 ) -> None:
     """Forget jobs that have ended. The files themselves stay."""
-    forget: Callable[[Jobs, str], object] = lambda known, job_id: known.delete(job_id, outputs=outputs)  # noqa: E731
+
+    def forget(known: Jobs, job_id: str) -> None:
+        known.delete(job_id, outputs=outputs)
+
     _each(job_ids, config or context.obj, forget, "is forgotten")
 
 
@@ -219,6 +220,19 @@ def _live(config: Path | None) -> LiveSettings:
     from fer_stream.yamlfile import load
 
     return load(config, LiveSettings) if config else LiveSettings()
+
+
+def _tell(submitted: Iterable[JobInfo], *, ids: bool, as_json: bool) -> None:
+    """Print each job when it was submitted; as JSON all that were, also where a later one was refused."""
+    told: list[JobInfo] = []
+    try:
+        for info in submitted:
+            told.append(info)
+            if not as_json:
+                typer.echo(info.job_id if ids else f"{info.job_id}  {info.path.name} → {info.out / info.name}.*")
+    finally:
+        if as_json:
+            typer.echo(_as_json(told))
 
 
 def _each(job_ids: Sequence[str], config: Path | None, ask: Callable[[Jobs, str], object], done: str) -> None:

@@ -80,6 +80,12 @@ class Jobs(Protocol):
         """
         ...
 
+    def check(
+        self, path: Path, *, out: Path, settings: FileSettings, force: bool = False, name: str | None = None
+    ) -> None:
+        """Raise what `submit` would raise of these, and submit nothing. It makes no folder."""
+        ...
+
     def get(self, job_id: str) -> JobInfo:
         """What is known of one job."""
         ...

@@ -58,13 +58,19 @@ class RqJobs:
         """See `Jobs.submit`."""
         from fer_stream.filejob import make_folder
 
-        path, out = path.absolute(), out.absolute()
-        check_file(path)
-        task = Task(path, out, _plain(name or output_names([path])[0]), force, _anywhere(settings))
-        make_folder(out)
+        task = _task(path, out, settings, force=force, name=name)
+        make_folder(task.out)
         _refuse_existing(task)
         job_id = secrets.token_hex(6)
         return self._call(lambda client: self._put(client, job_id, task, priority))
+
+    def check(
+        self, path: Path, *, out: Path, settings: FileSettings, force: bool = False, name: str | None = None
+    ) -> None:
+        """See `Jobs.check`."""
+        task = _task(path, out, settings, force=force, name=name)
+        _refuse_existing(task)
+        self._call(lambda client: _check_place(client, client, task))
 
     def get(self, job_id: str) -> JobInfo:
         """See `Jobs.get`."""
@@ -192,9 +198,15 @@ def _readable(record: Record) -> Iterator[JobInfo]:
         _log.warning("%s", error)
 
 
-def _check_place(client: redis.Redis, pipeline: Pipeline, task: Task) -> None:
-    """Refuse results where an unfinished job will write its own."""
-    holder = cast("bytes | None", pipeline.hget(NAMES, task.place))
+def _task(path: Path, out: Path, settings: FileSettings, *, force: bool, name: str | None) -> Task:
+    path = path.absolute()
+    check_file(path)
+    return Task(path, out.absolute(), _plain(name or output_names([path])[0]), force, _anywhere(settings))
+
+
+def _check_place(client: redis.Redis, names: redis.Redis, task: Task) -> None:
+    """Refuse results where an unfinished job will write its own; `names` reads who does, perhaps in a transaction."""
+    holder = cast("bytes | None", names.hget(NAMES, task.place))
     (record,) = records(client, [holder.decode()]) if holder else [None]
     if record is not None and record.state not in ENDED:
         raise OutputExists(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,9 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from fer_stream.cli import main
+from fer_stream.jobs.rq_record import IDS
 
 if TYPE_CHECKING:
     from tests.jobs.conftest import Desk
+
+FIRST_WORD = re.compile(r"^\w+", re.MULTILINE)
 
 
 class Said(NamedTuple):
@@ -35,6 +42,12 @@ def fer(capfd: pytest.CaptureFixture[str]) -> Run:
         return Said(end.value.code if isinstance(end.value.code, int) else 0, said.out, said.err)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def idle_desk(make_desk: Callable[..., Desk]) -> Desk:
+    """A store without a worker, which tests of this module share."""
+    return make_desk()
 
 
 @pytest.mark.parametrize("command", ["submit", "jobs"])
@@ -82,6 +95,46 @@ def test_from_submit_to_results(busy_desk: Desk, fer: Run, clips: Path, tmp_path
     assert f"written      {folder / 'two_faces.timeline.json'}" in fer("jobs", "show", second, *config).out
     assert fer("jobs", "delete", second, "--outputs", *config).code == 0
     assert {path.stem for path in folder.glob("*.json")} == {"no_face.timeline"}
+
+
+def test_where_one_file_is_refused_none_is_submitted(idle_desk: Desk, fer: Run, clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "two_faces.timeline.json").write_text("theirs")
+    files = [clips / f"{name}.mp4" for name in ("no_face", "one_face_smile", "two_faces", "three_faces")]
+    said = fer("submit", *files, "--out", tmp_path, "--ids", "--config", idle_desk.config)
+    assert (said.code, said.out) == (5, "")
+    assert "two_faces.timeline.json exists" in said.err
+    held = idle_desk.submit(clips / "no_face.mp4")
+    said = fer("submit", files[1], files[0], "--out", idle_desk.out, "--force", "--config", idle_desk.config)
+    assert (said.code, said.out) == (5, "")
+    assert f"The job {held} will write" in said.err
+    assert [info.job_id for info in idle_desk.jobs.list()] == [held]
+    idle_desk.jobs.cancel(held)
+
+
+@pytest.mark.parametrize("form", ["", "--ids", "--json"])
+def test_what_was_submitted_is_told_also_where_a_later_file_is_refused(
+    idle_desk: Desk, tmp_path: Path, form: str
+) -> None:
+    """One whose results came after the first look, while the command was stopped in the midst."""
+    out = tmp_path / "out"
+    files = [tmp_path / f"{number}.mp4" for number in range(200)]
+    for path in files:
+        path.write_bytes(b"not looked at before it is done")
+    known = {info.job_id for info in idle_desk.jobs.list()}
+    words: list[str | Path] = [*files, "--out", out, "--config", idle_desk.config, *form.split()]
+    with subprocess.Popen(
+        [sys.executable, "-m", "fer_stream.cli", "submit", *words], stdout=subprocess.PIPE, text=True
+    ) as process:
+        while idle_desk.client.zcard(IDS) == len(known):
+            assert process.poll() is None
+        process.send_signal(signal.SIGSTOP)
+        (out / "199.frames.csv").write_text("theirs")
+        process.send_signal(signal.SIGCONT)
+        printed, _ = process.communicate()
+    assert process.returncode == 5
+    told = [job["job_id"] for job in json.loads(printed)] if form == "--json" else re.findall(FIRST_WORD, printed)
+    assert len(told) == len(files) - 1
+    assert set(told) == {info.job_id for info in idle_desk.jobs.list()} - known
 
 
 def test_a_bad_end_is_an_error(busy_desk: Desk, fer: Run, tmp_path: Path) -> None:

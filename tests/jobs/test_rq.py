@@ -64,6 +64,21 @@ def test_what_cannot_be_done_is_refused_at_once(desk: Desk, film: Path, tmp_path
         desk.submit(film, name="there")
 
 
+def test_a_check_refuses_what_submit_would_and_leaves_nothing(desk: Desk, film: Path, tmp_path: Path) -> None:
+    known = desk.jobs.list()
+    desk.jobs.check(film, out=tmp_path / "no folder yet", settings=desk.quick)
+    assert (desk.jobs.list(), list(tmp_path.iterdir())) == (known, [film])
+    with pytest.raises(SourceNotFound, match="no file"):
+        desk.jobs.check(tmp_path / "none.mp4", out=tmp_path, settings=desk.quick)
+    (tmp_path / "there.report.html").write_text("theirs")
+    with pytest.raises(OutputExists, match=r"there\.report\.html exists"):
+        desk.jobs.check(film, out=tmp_path, settings=desk.quick, name="there")
+    desk.jobs.check(film, out=tmp_path, settings=desk.quick, name="there", force=True)
+    first = desk.submit(film, name="checked")
+    with pytest.raises(OutputExists, match=f"The job {first} will write"):
+        desk.jobs.check(film, out=desk.out, settings=desk.quick, name="checked", force=True)
+
+
 def test_two_unfinished_jobs_never_write_the_same(desk: Desk, film: Path) -> None:
     first = desk.submit(film, name="same")
     with pytest.raises(OutputExists, match=f"The job {first} will write"):
