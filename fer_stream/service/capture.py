@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 from fer_stream import build
 from fer_stream.capture.live import LiveSource
 from fer_stream.capture.source import FrameSource, in_real_time
 from fer_stream.config import DetectorSettings, LiveSettings, SourceSettings, changes
-from fer_stream.errors import FerStreamError
+from fer_stream.errors import FerStreamError, LeaseLost
 from fer_stream.faces.detector import FaceDetector, OneAtATime
 from fer_stream.faces.zones import OutsideZones
 from fer_stream.leases import Lease
@@ -22,6 +22,7 @@ from fer_stream.pipeline import decoded, run_capture
 from fer_stream.queues.keys import Keys
 from fer_stream.queues.redis_journal import RedisJournal
 from fer_stream.records import Frame, Gap, epoch_ms_of
+from fer_stream.service.held import HeldLease
 from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link, overflow_of
 from fer_stream.service.previews import Previews
 from fer_stream.service.process import Process
@@ -32,10 +33,14 @@ from fer_stream.timeline.store import CameraState
 
 _log = logging.getLogger(__name__)
 
-# A lease of 10 s is lengthened, and the state of the cameras told, so often.
-_BEAT_S = 2.0
+_LEASE_S = 10.0
+_TELL_S = 2.0
+# A source that fails is tried again after so long, the longer the more often it failed within a minute.
 _RETRY_S = (1.0, 2.0, 5.0, 10.0)
+_STEADY_S = 60.0
 _JOIN_S = 3.0
+# Closing takes 2 s where a read hangs; what was read is told in the time that is left.
+_END_S = 5.0
 # A capture whose sources gave nothing for so long is not ready; the alert on a camera without pictures takes as long.
 _SEES_S = 30.0
 
@@ -56,11 +61,11 @@ def capture(process: Process, load: Callable[[], LiveSettings], mine: Callable[[
         process.watch_disk("files", settings.files.folder)
     start(iter(settings.sources), settings)
     while not process.stop.is_set():
-        process.woken.wait(_BEAT_S)
+        process.woken.wait(_TELL_S)
         process.woken.clear()
         for source in running.values():
             process.health.beat()
-            source.beat()
+            source.tell_state()
         process.health.beat()
         if process.reload.is_set():
             process.reload.clear()
@@ -92,10 +97,12 @@ def _reloaded(
 
 
 def _end(sources: list[_Source]) -> None:
+    """End `sources` side by side, so that none waits for a camera that hangs."""
     for source in sources:
         source.close()
+    until_s = time.monotonic() + _END_S
     for source in sources:
-        source.join(_JOIN_S)
+        source.join(max(0.0, until_s - time.monotonic()))
 
 
 class _Office:
@@ -110,12 +117,14 @@ class _Office:
         self.previews = Previews(self.store, settings.web)
         self.previews.start()
         self._detectors: dict[DetectorSettings, FaceDetector] = {}
+        self._making = Lock()
 
     def detector(self, settings: DetectorSettings) -> FaceDetector:
         """One detector for all sources with the same settings: twelve would not make a core any faster."""
-        if settings not in self._detectors:
-            self._detectors[settings] = OneAtATime(build.make_detector(settings))
-        return self._detectors[settings]
+        with self._making:
+            if settings not in self._detectors:
+                self._detectors[settings] = OneAtATime(build.make_detector(settings))
+            return self._detectors[settings]
 
 
 @dataclass(slots=True)
@@ -133,8 +142,8 @@ class _Source(Thread):
         self._settings = settings
         self._office = office
         self._closing = Event()
-        self._lost = Event()
-        self._lease = Lease(office.link, Keys(name, office.settings.queue.shards).lease, owner=office.owner)
+        key = Keys(name, office.settings.queue.shards).lease
+        self._lease = Lease(office.link, key, _LEASE_S, owner=office.owner)
         self._source: FrameSource | None = None
         self._told = _Told(False, time.time())
         self._frame_s = float("-inf")
@@ -153,31 +162,21 @@ class _Source(Thread):
     def run(self) -> None:
         """Capture until closed; a file ends by itself."""
         failures = 0
-        while not self._closing.is_set():
-            try:
-                if self._lease.hold():
-                    self._lost.clear()
-                    self._capture()
-                    if not self._lost.is_set():
-                        return
-                _log.info("%s is captured by another process: waiting", self.source_name)
-            except FerStreamError as error:
-                _log.error("%s: %s", self.source_name, error)
-            except Exception:  # noqa: BLE001 - a fault that nobody foresaw must not end a source for good
-                _log.exception("%s failed", self.source_name)
+        while True:
+            began_s = time.monotonic()
+            if self._captured() or self._closing.is_set():
+                return
+            if time.monotonic() - began_s > _STEADY_S:
+                failures = 0
             self._closing.wait(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
             failures += 1
 
-    def beat(self) -> None:
-        """Keep the lease, and tell how the camera is. Who lost the lease waits for it again."""
+    def tell_state(self) -> None:
+        """Tell how the camera is. A store that is away is waited for."""
         source = self._source
         if source is None:
             return
         try:
-            if not self._lease.keep():
-                _log.error("%s: its lease ran out or another process took it over", self.source_name)
-                self._lost.set()
-                _hurry(source)
             self._office.store.set_state(self.source_name, self._state(source))
         except FerStreamError as error:
             _log.error("%s: %s", self.source_name, error)
@@ -185,9 +184,25 @@ class _Source(Thread):
     def close(self) -> None:
         """Stop soon. The thread ends when what it read is told."""
         self._closing.set()
-        _hurry(self._source)
 
-    def _capture(self) -> None:
+    def _captured(self) -> bool:
+        """Capture until closed, or until a file ends; False where that is to be tried again."""
+        try:
+            if self._lease.hold():
+                with HeldLease(self._lease, self.source_name, stop=self._closing, end=self._hurry) as held:
+                    self._capture(held.over)
+                return True
+            _log.info("%s is captured by another process: waiting", self.source_name)
+        except LeaseLost as error:
+            _log.error("%s: %s", self.source_name, error)
+            self._office.metrics.forget(self.source_name)
+        except FerStreamError as error:
+            _log.error("%s: %s", self.source_name, error)
+        except Exception:  # noqa: BLE001 - a fault that nobody foresaw must not end a source for good
+            _log.exception("%s failed", self.source_name)
+        return False
+
+    def _capture(self, over: Event) -> None:
         office, name = self._office, self.source_name
         last_epoch_ms = _last_epoch_ms(office.store, name)
         queue = open_queue(office.link, office.settings, overflow=overflow_of(self._settings), lease=self._lease)
@@ -198,20 +213,27 @@ class _Source(Thread):
             office.metrics.camera_last_frame.labels(name)
         source = self._source = self._open(last_epoch_ms)
         self._frame_s = time.monotonic()
+        if over.is_set():
+            self._hurry()
         try:
             seeing = self._view.through(office.detector(self._settings.detector))
             detector = OutsideZones(seeing, self._settings.ignore)
             follower = build.make_follower(
                 source, detector, self._settings, office.metrics, classify_every_s=office.settings.model.every_s
             )
-            messages = self._recorded(source) if self._settings.record else self._messages(source)
+            messages = self._messages(source, over)
+            if self._settings.record:
+                messages = self._recorded(source, messages)
             run_capture(self._seen(messages), source, follower, queue, journal, metrics=office.metrics)
         finally:
             self._source = None
             source.close()
-            self._lease.release()
-            if self._lost.is_set():
-                office.metrics.forget(name)
+
+    def _hurry(self) -> None:
+        """End the wait for a camera's next picture; a file gives its next one at once."""
+        source = self._source
+        if isinstance(source, LiveSource):
+            source.close()
 
     def _open(self, last_epoch_ms: int) -> FrameSource:
         if self._settings.kind == "camera":
@@ -226,15 +248,15 @@ class _Source(Thread):
             threads=1,
         )
 
-    def _messages(self, source: FrameSource) -> Iterator[Frame | Gap]:
+    def _messages(self, source: FrameSource, over: Event) -> Iterator[Frame | Gap]:
         if isinstance(source, LiveSource):
             yield from source.messages()
             return
         frames = decoded(source.frames(), self._office.metrics)
         if self._settings.pace == "realtime":
-            frames = in_real_time(frames, monotonic=time.monotonic, wait=self._closing.wait)
+            frames = in_real_time(frames, monotonic=time.monotonic, wait=over.wait)
         for frame in frames:
-            if self._closing.is_set() or self._lost.is_set():
+            if over.is_set():
                 return
             yield frame
 
@@ -246,12 +268,12 @@ class _Source(Thread):
             if isinstance(message, Frame):  # its faces are found by now
                 self._view.show(message)
 
-    def _recorded(self, source: FrameSource) -> Iterator[Frame | Gap]:
+    def _recorded(self, source: FrameSource, messages: Iterator[Frame | Gap]) -> Iterator[Frame | Gap]:
         files = self._office.settings.files
         recording = Recording(self.source_name, source.stream_id, self._office.store, files, self._settings.fps)
         recording.start()
         try:
-            for message in self._messages(source):
+            for message in messages:
                 if isinstance(message, Frame):
                     recording.keep(message)
                 yield message
@@ -282,12 +304,6 @@ def _blind(sources: list[_Source]) -> str | None:
     if not reasons or None in reasons.values():
         return None
     return "no source gives frames: " + ", ".join(f"{name} ({reason})" for name, reason in reasons.items())
-
-
-def _hurry(source: FrameSource | None) -> None:
-    """End the wait for a camera's next picture; a file gives its next one at once."""
-    if isinstance(source, LiveSource):
-        source.close()
 
 
 def _last_epoch_ms(store: RedisStore, name: str) -> int:

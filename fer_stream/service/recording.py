@@ -9,11 +9,11 @@ from threading import Event, Thread
 
 from fer_stream.config import DailyFileSettings
 from fer_stream.errors import FerStreamError
-from fer_stream.filejob import make_folder
 from fer_stream.records import Frame, LabelledFrame, epoch_ms_of
 from fer_stream.timeline.store import ResultStore, position_of
 from fer_stream.writers.recording import Recorder
 from fer_stream.writers.redact import Redaction
+from fer_stream.writers.stopped import Retry, stopped_by
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,8 @@ _GAP_FRAMES = 3
 class Recording(Thread):
     """Records one stream of a source. `keep` takes its frames, in order; their labels come from the store.
 
-    A frame whose label does not come in 3 s, or for which there is no room, is in no file.
+    A frame whose label does not come in 3 s, or for which there is no room, is in no file. Nor is one that came
+    before the folder for recordings could be made, which is tried again and again.
     """
 
     def __init__(
@@ -38,22 +39,15 @@ class Recording(Thread):
     ) -> None:
         super().__init__(name=f"recording-{source}", daemon=True)
         assert settings.folder is not None
-        make_folder(settings.folder)
+        self._folder = settings.folder
+        self._settings = settings
         self._source = source
         self._store = store
         self._after = f"{epoch_ms_of(stream_id) - 1}-0"
         self._frames: deque[Frame] = deque()
         self._closing = Event()
         self._patience_s = 0.0
-        self._recorder = Recorder(
-            settings.folder,
-            source,
-            segment_s=settings.recording_s,
-            redaction=None if settings.redact == "none" else Redaction(settings.redact),
-            retention_days=settings.retention_days,
-            clock=time.time,
-            max_gap_s=max(_GAP_S, _GAP_FRAMES / fps) if fps else _GAP_S,
-        )
+        self._max_gap_s = max(_GAP_S, _GAP_FRAMES / fps) if fps else _GAP_S
 
     def keep(self, frame: Frame) -> None:
         """Keep a frame until its labels are there. Never waits."""
@@ -70,21 +64,50 @@ class Recording(Thread):
 
     def run(self) -> None:
         """Join frames and labels until closed."""
+        if not self._folder_is_made():
+            return
+        recorder = self._recorder()
         while not self._closing.is_set():
-            self._record()
+            self._record(recorder)
         until_s = time.monotonic() + self._patience_s
-        self._record()
+        self._record(recorder)
         while self._frames and time.monotonic() < until_s:
-            self._record()
-        self._guarded_close()
+            self._record(recorder)
+        self._guarded_close(recorder)
 
-    def _record(self) -> None:
+    def _folder_is_made(self) -> bool:
+        """Make the folder, and wait until that is possible; False where we are closed before."""
+        retry = Retry(time.time)
+        while True:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                return True
+            except OSError as error:
+                _log.error("recording of %s: %s", self._source, stopped_by(error, self._folder))
+            retry.failed()
+            while retry.resting:
+                if self._closing.wait(_POLL_S):
+                    return False
+
+    def _recorder(self) -> Recorder:
+        settings = self._settings
+        return Recorder(
+            self._folder,
+            self._source,
+            segment_s=settings.recording_s,
+            redaction=None if settings.redact == "none" else Redaction(settings.redact),
+            retention_days=settings.retention_days,
+            clock=time.time,
+            max_gap_s=self._max_gap_s,
+        )
+
+    def _record(self, recorder: Recorder) -> None:
         try:
             for labelled in self._store.results(self._source, self._after, 100, _POLL_S):
                 self._after = position_of(labelled)
                 frame = self._frame_of(labelled)
                 if frame is not None:
-                    self._recorder.add(frame, labelled)
+                    recorder.add(frame, labelled)
         except FerStreamError as error:
             _log.error("recording of %s: %s", self._source, error)
             self._closing.wait(_POLL_S)
@@ -96,8 +119,8 @@ class Recording(Thread):
             return self._frames.popleft()
         return None
 
-    def _guarded_close(self) -> None:
+    def _guarded_close(self, recorder: Recorder) -> None:
         try:
-            self._recorder.close()
+            recorder.close()
         except FerStreamError as error:
             _log.error("recording of %s: %s", self._source, error)

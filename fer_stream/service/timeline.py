@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from threading import Event, Thread
 
 from fer_stream.config import LiveSettings, changes
 from fer_stream.errors import FerStreamError, OutputError
@@ -14,6 +13,7 @@ from fer_stream.filejob import make_folder
 from fer_stream.leases import Lease
 from fer_stream.pipeline import run_timeline
 from fer_stream.queues.redis_journal import RedisJournal
+from fer_stream.service.held import HeldLease
 from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link, overflow_of
 from fer_stream.service.process import Process
 from fer_stream.service.shard import ShardWatch
@@ -71,21 +71,17 @@ def timeline(process: Process, load: Callable[[], LiveSettings], shard: int) -> 
             _prune(files)
         return [keys.source for keys in queue.directory.listed([shard])]
 
-    over = Event()
-    Thread(target=_hold, args=(lease, process.stop, over), daemon=True).start()
     _log.info("keeping the timelines of shard %d", shard)
-    try:
+    with HeldLease(lease, f"the timelines of shard {shard}", stop=process.stop) as held:
         run_timeline(
             sources,
             queue,
             RedisJournal(queue_link, shards=settings.queue.shards),
             keeper,
             counts,
-            stop=over,
+            stop=held.over,
             monotonic=time.monotonic,
         )
-    finally:
-        lease.release()
 
 
 def _lateness_s(settings: LiveSettings, source: str) -> float:
@@ -152,15 +148,3 @@ def _prune(files: RollingTables) -> None:
         files.prune()
     except FerStreamError as error:
         _log.error("%s", error)
-
-
-def _hold(lease: Lease, stop: Event, over: Event) -> None:
-    """Lengthen the lease until we are told to stop; without it the work is over at once."""
-    while not stop.wait(_LEASE_S / 4):
-        try:
-            if not lease.keep():
-                _log.error("the lease of these timelines ran out or another process took them over")
-                break
-        except FerStreamError as error:
-            _log.error("%s", error)
-    over.set()

@@ -184,6 +184,35 @@ def test_servers_of_others_are_killed_and_come_back(
     assert live.nothing_is_twice(NAME)
 
 
+def test_a_store_that_is_away_for_longer_than_a_lease_costs_nothing(
+    service: Callable[..., Service],
+    rtsp_camera: Callable[..., Camera],
+    film: Path,
+    own_servers: dict[str, Callable[[], Any]],
+) -> None:
+    camera = rtsp_camera((film,)).start()
+    store = {role: own_servers[role]() for role in ("queue", "store")}["store"]
+    names = (NAME, "other")
+    live = service(
+        sources={name: {"url": camera.url(), "fps": 5, **PATIENCE} for name in names}, **own_servers["urls"]()
+    )
+    live.serve()
+    for name in names:
+        live.wait(lambda name=name: live.results(name))  # type: ignore[misc]
+    epochs = {name: live.stream_id(name) for name in names}
+    store.kill()
+    store.wait()
+    time.sleep(11)
+    own_servers["store"]()
+    for name in names:
+        print(f"store away for 11 s: results of {name} again after {live.more_results(name):.1f} s more")
+    live.wait(lambda: all(live.reason(name) == "up" for name in names))
+    assert {name: live.stream_id(name) for name in names} == epochs
+    assert [live.gaps(name) for name in names] == [[], []]
+    assert [live.holes(name) for name in names] == [[], []]
+    assert all(live.nothing_is_twice(name) for name in names)
+
+
 def test_a_full_redis_drops_faces_and_counts_them(
     service: Callable[..., Service],
     truth: Callable[[str], Truth],
@@ -253,7 +282,7 @@ def test_slow_workers_drop_the_oldest_and_a_stop_under_load_loses_nothing_uncoun
     ages = []
     until_s = time.monotonic() + 4
     while time.monotonic() < until_s:
-        ages += [time.time() - crop.captured_at for crop in live.queue.oldest(names).values()]
+        ages += [time.time() - crop.captured_at for crop in live.queue.oldest(names).values() if crop]
         time.sleep(0.05)
     print(f"workers at a tenth of the load: results wait for faces of {min(ages):.1f} to {max(ages):.1f} s ago")
     assert max(ages) < 10
@@ -361,3 +390,19 @@ def test_a_full_disk_stops_the_tables_and_tells_what_they_lack(
     assert sum(line["rows"] for line in lost) > 0
     assert set(live.rows(NAME)) <= set(expected.rows)
     print(f"{lines} lines written + {[line['rows'] for line in lost]} lost = all that `fer-stream run` writes")
+
+
+def test_a_folder_that_cannot_be_made_stops_the_files_alone(service: Callable[..., Service], clips: Path) -> None:
+    source = {"url": str(clips / "long_mostly_no_face.mp4"), "pace": "realtime", "record": True}
+    live = service(sources={NAME: source})
+    live.files.write_text("in the way")
+    live.serve()
+    live.wait_for_servers()
+    live.wait(lambda: len(live.results(NAME)) > 10)
+    assert f"recording of {NAME}: Cannot write {live.files}" in live.said()
+    live.files.unlink()
+    begun_s = live.wait(lambda: [*live.files.glob(f"{NAME}/.*.mp4")] and live.rows(NAME))
+    print(f"a file where the folder should be: recordings and tables {begun_s:.1f} s after it was gone")
+    assert len({frame.stream_id for frame in live.results(NAME)}) == 1
+    assert live.stop() == [0]
+    assert len([*live.files.glob(f"{NAME}/[!.]*.mp4")]) == 1
