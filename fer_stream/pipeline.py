@@ -42,6 +42,7 @@ from fer_stream.records import (
 from fer_stream.timeline.builder import Message, TimelineBuilder
 from fer_stream.timeline.counts import TimelineCounts
 from fer_stream.timeline.keeper import TimelineKeeper
+from fer_stream.timeline.live import Horizon
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ _AHEAD = 2
 # A commit costs a state of about 20 KB per source; what a crash loses is read again from the journal.
 _COMMIT_S = 1.0
 _MAX_ENTRIES = 500
+# Of a journal that grew while nobody read it. A busy core takes 10 s for so many, a loop is taken to hang after 90 s.
+_MOST_A_TURN = 10_000
 _IDLE_S = 0.05
 # A turn costs a round trip for every source, whatever it finds. So each waits for what comes meanwhile.
 _BETWEEN_TURNS_S = 0.02
@@ -221,23 +224,31 @@ def run_timeline(
 
 
 def _follow_journal(queue: MessageQueue, journal: Journal, keeper: TimelineKeeper, counts: TimelineCounts) -> None:
-    """Read the journal to its end, and settle what was complete before."""
-    oldest = queue.oldest(keeper.positions)
-    horizons = {source: keeper.horizon(source, oldest.get(source)) for source in keeper.positions}
+    """Read the journal to its end, or a turn's share of it, and settle what was complete before."""
+    horizons = _horizons(queue, keeper)
     predictions: list[Prediction] = []
-    entries = journal.read(keeper.positions, _MAX_ENTRIES, _IDLE_S)
-    while entries:
+    taken, at_end = 0, False
+    while not at_end and taken < _MOST_A_TURN:
+        entries = journal.read(keeper.positions, _MAX_ENTRIES, 0 if taken else _IDLE_S)
         keeper.add(entries)
         predictions += [entry.message for entry in entries if _was_classified(entry.message)]
-        if len(entries) < _MAX_ENTRIES:
-            break
-        entries = journal.read(keeper.positions, _MAX_ENTRIES, 0)
+        taken, at_end = taken + len(entries), len(entries) < _MAX_ENTRIES
     with counts.metrics.timed("timeline"):
         for source, horizon in horizons.items():
-            counts.labelled(source, keeper.settle(source, horizon))
+            counts.labelled(source, keeper.settle(source, horizon if at_end else None))
             counts.lost(source, *keeper.lost(source))
     counts.kept_back(keeper.unreadable, keeper.unpublished)
     counts.published(predictions)
+
+
+def _horizons(queue: MessageQueue, keeper: TimelineKeeper) -> dict[str, Horizon | None]:
+    """Up to when all faces of each source are in, once the journal is read to its end; None where nobody can tell."""
+    oldest = queue.oldest(keeper.positions)
+    unreadable = {source for source, crop in oldest.items() if crop is None}
+    return {
+        source: None if source in unreadable else keeper.horizon(source, oldest.get(source))
+        for source in keeper.positions
+    }
 
 
 def _was_classified(message: object) -> TypeGuard[Prediction]:
@@ -327,16 +338,16 @@ def classify(
     """One batch of crops → their predictions; faces of less agreement than `min_agreement` are `unclear`."""
     spec = classifier.spec
     with metrics.timed("inference"):
-        probs, agreement = classifier.predict(np.stack([crop.pixels for crop in crops]))
+        judged = classifier.predict(np.stack([crop.pixels for crop in crops]))
     metrics.batch_size.observe(len(crops))
-    for best in probs.argmax(axis=1):
+    for best in judged.probs.argmax(axis=1):
         metrics.predictions.labels(spec.model_id, spec.labels[best]).inc()
     return [
         Prediction(
             crop.key, crop.time_s, crop.captured_at, crop.xyxy, crop.confidence,
             with_agreement(crop.quality, share, min_agreement), row, spec.model_id,
         )
-        for crop, row, share in zip(crops, probs, agreement.tolist(), strict=True)
+        for crop, row, share in zip(crops, judged.probs, judged.agreement.tolist(), strict=True)
     ]  # fmt: skip
 
 

@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
+import math
+import random
 import time
-from itertools import count
+from collections.abc import Sequence
+from itertools import count, pairwise
 from pathlib import Path
 from threading import Event, Thread
 from threading import enumerate as threads_alive
 
+import numpy as np
 import pytest
+import redis
 from prometheus_client import CollectorRegistry
 
 from fer_stream import FileSettings, build
-from fer_stream.config import DetectorSettings
+from fer_stream.config import DetectorSettings, TimelineSettings
 from fer_stream.errors import OutputError
 from fer_stream.filejob import Engine, FileJob, run_job
 from fer_stream.metrics import Metrics
 from fer_stream.pipeline import run_capture, run_recognize, run_timeline
+from fer_stream.queues.codec import Message
+from fer_stream.queues.keys import Keys
 from fer_stream.queues.memory import MemoryJournal, MemoryQueue
-from fer_stream.queues.queue import Overflow, Redelivery
+from fer_stream.queues.queue import START, Counts, Journal, Overflow, Redelivery
+from fer_stream.queues.redis import RedisQueue
+from fer_stream.queues.redis_journal import RedisJournal
 from fer_stream.recognize.classifier import Judgement
-from fer_stream.records import U8, Detections, EmotionSegment, LabelledFrame, ModelSpec
+from fer_stream.records import (
+    LABELS,
+    U8,
+    Detections,
+    EmotionSegment,
+    EndOfStream,
+    FaceCrop,
+    FaceKey,
+    FrameMark,
+    LabelledFrame,
+    ModelSpec,
+    Prediction,
+    Quality,
+    stream_id_of,
+)
+from fer_stream.redis_link import open_link
 from fer_stream.timeline.counts import TimelineCounts
 from fer_stream.timeline.keeper import TimelineKeeper
 from fer_stream.timeline.memory import MemoryStore
+from fer_stream.timeline.store import Retention
+from fer_stream.writers.rolling import RollingTables
 
 NAME = "clip"
 
@@ -182,3 +208,118 @@ def test_a_poison_crop_costs_itself_alone(engine: Engine, clips: Path) -> None:
     assert (counts.put, counts.settled, counts.dead) == (len(poison), len(poison) - 1, 1)
     assert keeper.lost(NAME) == (1, 0)
     assert [segment.label for _, segment in told(store)] == ["neutral", "happy"]
+
+
+SOURCE = "door"
+FPS = 10.0
+EPOCHS = tuple(stream_id_of(SOURCE, round(1000 * time.time()) + late_ms) for late_ms in (0, 60_000))
+
+
+def face(stream_id: str, person: int, index: int, emotion: str) -> Prediction:
+    probs = np.full(7, 0.02, np.float32)
+    probs[LABELS.index(emotion)] = 0.88
+    box, key = np.array([0, 0, 50, 50], np.float32), FaceKey(stream_id, person, index)
+    return Prediction(key, index / FPS, 0.0, box, 0.9, Quality(0.9, "ok"), probs, "test")
+
+
+def crop_of(one: Prediction) -> FaceCrop:
+    pixels = np.zeros((48, 48), np.uint8)
+    return FaceCrop(one.key, one.time_s, one.captured_at, one.xyxy, one.confidence, one.quality, pixels)
+
+
+def long_journal(rng: random.Random, lost: float) -> list[Message]:
+    """Two epochs of two people, the first of which ends. Faces come up to 8 s late, and of `lost` never."""
+    told: list[tuple[float, Message]] = []
+    for epoch, stream_id in enumerate(EPOCHS):
+        for index in range(300):
+            at_s = 60 * epoch + index / FPS
+            told.append((at_s, FrameMark(stream_id, index, index / FPS, 2)))
+            for person, emotion in ((1, LABELS[index // 50 % 7]), (2, LABELS[index // 80 % 7])):
+                if rng.random() >= lost:
+                    told.append((at_s + 8 * rng.random(), face(stream_id, person, index, emotion)))
+    told.append((50.0, EndOfStream(EPOCHS[0], 30.0, 300, 600)))
+    return [message for _, message in sorted(told, key=lambda pair: pair[0])]
+
+
+class Followed:
+    """What a timeline makes of a journal that grew while there was none."""
+
+    def __init__(self, journal: Journal, told: Sequence[Message], folder: Path, lateness_s: float) -> None:
+        self.store, self.left = MemoryStore(Retention(results=100_000)), list[int]()
+        folder.mkdir()
+        files = RollingTables(folder, retention_days=None, clock=time.time)
+        keeper = TimelineKeeper(self.store, files, settings=TimelineSettings(), lateness_s=lambda source: lateness_s)
+        queue = MemoryQueue(journal, Overflow.file())
+        journal.append(told)
+        open_face = face(EPOCHS[1], 1, 300, "happy")
+        journal.append([FrameMark(EPOCHS[1], 300, 30.0, 1)])
+        queue.put([crop_of(open_face)])
+        stop = Event()
+
+        def sources() -> list[str]:
+            self.left.append(len(journal.read({SOURCE: START}, 100_000, 0)))
+            if self.left[-2:] == [0, 0]:
+                stop.set()
+            return [SOURCE]
+
+        counts = TimelineCounts(metrics(), now=time.time)
+        run_timeline(sources, queue, journal, keeper, counts, stop=stop, monotonic=time.monotonic)
+        self.lost = keeper.lost(SOURCE)
+        self.files = [path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()]
+
+    @property
+    def told(self) -> object:
+        frames = self.store.results(SOURCE, START, 9999, 0)
+        shown = [(frame.stream_id, frame.index, len(frame.faces)) for frame in frames]
+        return self.lost, self.files, shown, self.store.segments(SOURCE, 0, 1e12), self.store.gaps(SOURCE, 0, 1e12)
+
+
+@pytest.mark.parametrize("lost", [0.0, 0.03])
+@pytest.mark.parametrize("lateness_s", [15, math.inf])
+def test_a_journal_that_is_read_in_many_turns_is_told_as_in_one(
+    lost: float, lateness_s: float, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = long_journal(random.Random(1), lost)
+    once = Followed(MemoryJournal(), told, tmp_path / "once", lateness_s)
+    assert len(set(once.left)) == 2, "all of it, then nothing"
+    assert once.lost[1] == 0
+
+    for name, value in {"_MAX_ENTRIES": 50, "_MOST_A_TURN": 200, "_COMMIT_S": 0.0}.items():
+        monkeypatch.setattr(f"fer_stream.pipeline.{name}", value)
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    link = open_link(redis_url)
+    often = Followed(RedisJournal(link), told, tmp_path / "often", lateness_s)
+    link.close()
+    assert often.told == once.told
+    read = [before - after for before, after in pairwise(often.left) if before > after]
+    assert len(read) == math.ceil(once.left[0] / 200), "each turn is committed and trimmed"
+    assert max(read) == 200
+
+
+def test_a_crop_that_cannot_be_read_keeps_those_behind_it_open(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+        client.xadd(Keys(SOURCE, 1).crops, {"s": EPOCHS[0], "c": b"of another version"})
+    link = open_link(redis_url)
+    queue, journal = RedisQueue(link), RedisJournal(link)
+    faces = [face(EPOCHS[0], 1, index, "happy") for index in range(3)]
+    queue.put([crop_of(one) for one in faces])
+    journal.append([FrameMark(EPOCHS[0], index, index / FPS, 1) for index in range(3)])
+    keeper = TimelineKeeper(MemoryStore(), None, settings=TimelineSettings(), lateness_s=lambda _: 15)
+    turns, stop = count(), Event()
+
+    def sources() -> list[str]:
+        turn = next(turns)
+        if turn == 5:
+            assert keeper.lost(SOURCE) == (0, 0)
+            queue.settle([(delivery, faces[delivery.crop.key.frame_index]) for delivery in queue.take(8, 0)])
+        elif turn == 8:
+            stop.set()
+        return [SOURCE]
+
+    counts = TimelineCounts(metrics(), now=time.time)
+    run_timeline(sources, queue, journal, keeper, counts, stop=stop, monotonic=time.monotonic)
+    assert keeper.lost(SOURCE) == (0, 0)
+    assert queue.counts(EPOCHS[0]) == Counts(put=3, settled=3, dead=1)
+    link.close()

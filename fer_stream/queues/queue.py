@@ -117,10 +117,10 @@ class MessageQueue(Protocol):
         """What became of the crops of one stream so far."""
         ...
 
-    def oldest(self, sources: Collection[str]) -> dict[str, FaceCrop]:
+    def oldest(self, sources: Collection[str]) -> Mapping[str, FaceCrop | None]:
         """The oldest crop that waits or is in work of each source: all before it have their predictions out.
 
-        A source without any is left out.
+        None where it cannot be read. A source without any is left out.
         """
         ...
 

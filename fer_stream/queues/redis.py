@@ -105,7 +105,7 @@ class RedisQueue:
         fields = [f"{stream_id}:{fate}" for fate in _FATES]
         self._link.call(lambda client: client.hdel(keys.counts, *fields))
 
-    def oldest(self, sources: Collection[str]) -> dict[str, FaceCrop]:
+    def oldest(self, sources: Collection[str]) -> dict[str, FaceCrop | None]:
         """As `MessageQueue.oldest`, in one round trip."""
         streams = [self.directory.keys(source).crops for source in sources]
 
@@ -116,7 +116,7 @@ class RedisQueue:
             return pipeline.execute()
 
         found = zip(sources, self._link.call(ask), strict=True)
-        return {source: crop for source, entries in found for _, fields in entries if (crop := _crop(fields))}
+        return {source: _crop(fields) for source, entries in found for _, fields in entries}
 
     def open_within(self, source: str, from_s: float, to_s: float) -> float | None:
         """Since when, in Unix seconds, faces of a source wait or are in work; None for none.

@@ -29,7 +29,7 @@ class ShardWatch:
         self._looked_s = time.monotonic()
         sources = [keys.source for keys in self._queue.directory.listed([self._shard])]
         self._depth.set(self._queue.depth())
-        oldest = [crop.captured_at for crop in self._queue.oldest(sources).values()]
+        oldest = [crop.captured_at for crop in self._queue.oldest(sources).values() if crop]
         self._oldest_age.set(max(0.0, time.time() - min(oldest)) if oldest else 0.0)
         # Workers sign on where there are sources; without any there is nobody to be missed.
         if sources:

@@ -106,8 +106,8 @@ class TimelineKeeper:
         """As `SourceTimeline.horizon`."""
         return self._kept[source].timeline.horizon(oldest)
 
-    def settle(self, source: str, horizon: Horizon) -> Sequence[LabelledFrame]:
-        """Make final what can be, and show it; the frames that became final."""
+    def settle(self, source: str, horizon: Horizon | None) -> Sequence[LabelledFrame]:
+        """Make final what can be, as `SourceTimeline.settle`, and show it; the frames that became final."""
         kept = self._kept[source]
         kept.timeline.settle(horizon)
         news = kept.timeline.news()

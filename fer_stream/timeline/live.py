@@ -118,8 +118,13 @@ class SourceTimeline:
             return Horizon(self._stream_id, -math.inf)
         return Horizon(self._stream_id, oldest.time_s)
 
-    def settle(self, horizon: Horizon) -> None:
-        """Make final what can be: a frame before `horizon` that lacks a face will never get it."""
+    def settle(self, horizon: Horizon | None) -> None:
+        """Make final what can be: a frame before `horizon` that lacks a face will never get it.
+
+        None where that is not known, or the journal was not read to its end: what is missing may follow there.
+        """
+        if horizon is None:
+            horizon = Horizon(self._stream_id, -math.inf)
         if horizon.stream_id != self._stream_id:
             return
         overdue_s = self._builder.newest_s - self._lateness_s()

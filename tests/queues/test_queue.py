@@ -181,7 +181,7 @@ def test_depth_is_what_waits_and_what_is_in_work(rig: MakeRig, crop: MakeCrop, a
 
 def oldest(queue: Rig) -> dict[str, int]:
     found = queue.capture.oldest(["door", "hall"])
-    return {source: crop.key.frame_index for source, crop in found.items()}
+    return {source: crop.key.frame_index for source, crop in found.items() if crop}
 
 
 def test_the_oldest_crop_is_the_one_no_prediction_is_out_for(rig: MakeRig, crop: MakeCrop, answer: Answer) -> None:
