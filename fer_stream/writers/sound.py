@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import av.error
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 
-_COPIED = {"aac", "mp3"}
-"""What browsers play inside MP4; anything else becomes AAC."""
+_COPIED_FROM_HZ = {"aac": 7_350, "mp3": 16_000}
+"""What browsers play inside MP4, and from which rate on MP4 takes it; anything else becomes AAC."""
 
 _AAC_RATES_HZ = {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000}
 
@@ -21,7 +27,7 @@ class Sound:
     """The first audio stream of `source` that can be decoded, on its way into `container` in step with the pictures.
 
     Media time 0 is the start of the source, as it is for the pictures; what sounds before it is left out. Sound that
-    cannot be read is left out too: the pictures go on without it.
+    cannot be read is left out too, packet by packet: the pictures go on without it.
     """
 
     def __init__(self, source: InputContainer, stream: AudioStream, container: OutputContainer) -> None:
@@ -29,7 +35,7 @@ class Sound:
         self._stream = stream
         self._container = container
         self._start_s = (source.start_time or 0) / av.time_base
-        copied = stream.codec_context.codec.canonical_name in _COPIED
+        copied = _is_copied(stream.codec_context)
         self._output = container.add_stream_from_template(stream) if copied else _aac(container, stream)
         self._packets = self._in_order(self._copied() if copied else self._transcoded())
         self._next: av.Packet[Any] | None = None
@@ -49,7 +55,9 @@ class Sound:
         """Write what sounds before media time `time_s`; None is everything that is left."""
         self._next = self._next or next(self._packets, None)
         while self._next is not None and (time_s is None or _time_s(self._next) < time_s):
-            self._container.mux(self._next)
+            # The header of each packet of a transport stream is checked on its way into an MP4.
+            with suppress(av.error.InvalidDataError):
+                self._container.mux(self._next)
             self._next = next(self._packets, None)
 
     def close(self) -> None:
@@ -67,18 +75,24 @@ class Sound:
                 yield packet
 
     def _transcoded(self) -> Iterator[av.Packet[Any]]:
+        uniform = _Uniform(self._output.codec_context)
         for packet in self._read():
-            try:
-                frames = self._stream.codec_context.decode(packet)
-            except av.error.InvalidDataError:
-                continue
-            for frame in frames:
-                if frame.pts is None or frame.time_base is None:
-                    continue
-                frame.pts -= round(self._start_s / frame.time_base)
-                if frame.pts >= 0:
-                    yield from self._output.encode(frame)
+            # A decoder that meets bit errors has more to say than InvalidDataError, and makes frames that the encoder
+            # refuses.
+            with suppress(av.FFmpegError):
+                for frame in self._stream.codec_context.decode(packet):
+                    if self._to_media_time(frame):
+                        for ready in uniform.frames(frame):
+                            yield from self._output.encode(ready)
         yield from self._output.encode(None)
+
+    def _to_media_time(self, frame: AudioFrame) -> bool:
+        """Count `frame` from media time 0, in samples of the output; is it to be heard at all?"""
+        if frame.pts is None or frame.time_base is None:
+            return False
+        clock = Fraction(1, self._output.codec_context.sample_rate)
+        frame.pts, frame.time_base = round((frame.pts * frame.time_base - self._start_s) / clock), clock
+        return frame.pts >= 0
 
     def _read(self) -> Iterator[av.Packet[Any]]:
         try:
@@ -94,6 +108,27 @@ class Sound:
             if packet.dts is not None and (last is None or packet.dts > last):
                 last = packet.dts
                 yield packet
+
+
+class _Uniform:
+    """Gives frames the format, layout and rate of `encoder`, also where theirs change, as between two programmes."""
+
+    def __init__(self, encoder: AudioCodecContext) -> None:
+        self._encoder = encoder
+        self._taken: tuple[str, str, int] | None = None
+
+    def frames(self, frame: AudioFrame) -> list[AudioFrame]:
+        """`frame` as the encoder takes it; part of it may come with the next one."""
+        given = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if given != self._taken:
+            to = self._encoder
+            self._resampler = AudioResampler(to.format, to.layout, to.sample_rate)
+            self._taken = given
+        return self._resampler.resample(frame)
+
+
+def _is_copied(codec: AudioCodecContext) -> bool:
+    return codec.sample_rate >= _COPIED_FROM_HZ.get(codec.codec.canonical_name, math.inf)
 
 
 def _aac(container: OutputContainer, stream: AudioStream) -> AudioStream:

@@ -9,6 +9,7 @@ from queue import Empty, Full, Queue
 from threading import Thread
 
 import av
+import av.error
 import cv2
 
 from fer_stream.capture.source import FrameSource
@@ -23,6 +24,9 @@ OpenSource = Callable[[], FrameSource]
 
 # Frames without pixels that may wait for the encoder: enough to keep it busy, too few to weigh anything.
 _MAX_WAITING = 512
+
+# What FFmpeg says of pictures between which lies more time than an MP4 can hold.
+_TOO_FAR_APART = (av.error.PatchWelcomeError, av.error.ArgumentError)
 
 # Times that differ by more are not those of the same picture.
 _SAME_TIME_S = 0.001
@@ -97,9 +101,10 @@ class AnnotatedVideoWriter:
             with self._output.guard():
                 self._encode()
         except av.FFmpegError as error:
+            why = ", as it does pictures many hours apart" if isinstance(error, _TOO_FAR_APART) else ""
             self._fault = OutputError(
-                f"Cannot write {self._output.path}: FFmpeg refuses it ({error.strerror}), as it does pictures many "
-                "hours apart. Leave it out with --no-video."
+                f"Cannot write {self._output.path}: FFmpeg refuses it ({error.strerror}){why}. "
+                "Leave it out with --no-video."
             )
         except BaseException as fault:  # noqa: BLE001 - raised again in the thread of the job
             self._fault = fault

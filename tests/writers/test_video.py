@@ -147,6 +147,16 @@ def test_pictures_that_an_mp4_cannot_hold_are_refused_with_a_cure(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_hours_are_blamed_for_nothing_else(
+    still: SourceMaker, frames: list[LabelledFrame], summary: JobSummary, tmp_path: Path
+) -> None:
+    (tmp_path / "none.mp4").write_bytes(b"neither pictures nor sound")
+    writer = AnnotatedVideoWriter(still, tmp_path / "a.mp4", audio_from=tmp_path / "none.mp4")
+    with pytest.raises(OutputError, match=r"FFmpeg refuses it \(Invalid data [^)]*\)\. Leave it out with --no-video"):
+        _run_for_long(writer, frames, summary)
+    writer.discard()
+
+
 def _run_for_long(writer: AnnotatedVideoWriter, frames: Sequence[LabelledFrame], summary: JobSummary) -> None:
     for _ in range(40):
         writer.write(frames)
