@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
@@ -137,11 +137,11 @@ def run(
             "outputs.picture": False if no_picture else None,
         }
     )
-    raise SystemExit(_run_files(sources, settings, out, force, processes, quiet))
+    raise SystemExit(_run_files(sources, settings, out, force=force, processes=processes, quiet=quiet))
 
 
 def _run_files(
-    sources: list[str], settings: FileSettings, out: Path, force: bool, processes: int | None, quiet: bool
+    sources: list[str], settings: FileSettings, out: Path, *, force: bool, processes: int | None, quiet: bool
 ) -> int:
     from fer_stream.batch import cores, run_jobs
     from fer_stream.capture.find import find_sources, output_names
@@ -151,8 +151,12 @@ def _run_files(
     paths = find_sources(sources)
     make_folder(out)
     jobs = [FileJob(path, name, out, force) for path, name in zip(paths, output_names(paths), strict=True)]
-    with stop_on_signals() as stop, Console(quiet=quiet) as console:
-        outcomes = run_jobs(jobs, settings, processes=processes or cores(), stop=stop, progress=console.progress)
+    at_once = processes or cores()
+    with (
+        stop_on_signals() as stop,
+        Console(quiet=quiet) as console,
+        closing(run_jobs(jobs, settings, processes=at_once, stop=stop, progress=console.progress)) as outcomes,
+    ):
         codes = [console.show(outcome) for outcome in outcomes]
     return stop.exit_code or next(filter(None, codes), 0)
 

@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from fer_stream.batch import Outcome
+from fer_stream.errors import OutputError
 from fer_stream.filejob import FileJob, FileResult
 from fer_stream.pipeline import FileRun
 from fer_stream.records import Damage, PersonSummary, SourceInfo
@@ -76,8 +77,17 @@ class Console:
             if outcome.trace:
                 typer.echo(outcome.trace, err=True)
         elif not self._quiet:
-            typer.echo("\n".join(_lines(outcome.job, outcome.result)))
+            return self._tell(outcome.job, outcome.result)
         return outcome.exit_code
+
+    def _tell(self, job: FileJob, result: FileResult) -> int:
+        try:
+            typer.echo(_printable("\n".join(_lines(job, result))))
+        except OSError as error:
+            said = f"Cannot say what came of {job.path} on the standard output: {error.strerror}."
+            typer.echo(f"fer-stream: {said}", err=True)
+            return OutputError.exit_code
+        return 0
 
 
 @contextmanager
@@ -125,6 +135,12 @@ def _expected_frames(info: SourceInfo) -> int | None:
     if info.frames:
         return info.frames
     return round(info.duration_s * info.fps) if info.duration_s and info.fps else None
+
+
+def _printable(text: str) -> str:
+    """`text` with escapes for what the standard output cannot show, as in a file name that is not UTF-8."""
+    encoding = sys.stdout.encoding
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _lines(job: FileJob, result: FileResult) -> Iterator[str]:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import pandas as pd
@@ -174,6 +174,45 @@ def test_files_side_by_side_give_what_one_by_one_gives(fer: Run, clips: Path, tm
     assert names(tmp_path / "1") == names(tmp_path / "2")
     for table in (tmp_path / "1").glob("*.csv"):
         assert table.read_bytes() == (tmp_path / "2" / table.name).read_bytes()
+
+
+def run_apart(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run `fer-stream run --no-video` in a process of its own."""
+    return subprocess.run([FER_STREAM, "run", "--no-video", *arguments], timeout=240, **options)
+
+
+def test_a_name_that_cannot_be_printed_is_escaped(clips: Path, tmp_path: Path) -> None:
+    sources = [tmp_path / os.fsdecode(b"caf\xe9.mp4"), tmp_path / "b.mp4"]
+    for source in sources:
+        shutil.copy(clips / "three_faces.mp4", source)
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = run_apart(*sources, "--jobs", "2", "--out", tmp_path / "out", capture_output=True, env=strict)
+    assert done.returncode == 0, done.stderr
+    assert rb"caf\udce9.mp4: 3 people" in done.stdout
+    assert b"b.mp4: 3 people" in done.stdout
+
+
+def test_where_nothing_can_be_said_the_results_are_written_all_the_same(clips: Path, tmp_path: Path) -> None:
+    sources = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    for source in sources:
+        shutil.copy(clips / "three_faces.mp4", source)
+    with Path("/dev/full").open("w") as full:
+        done = run_apart(*sources, "--jobs", "1", "--out", tmp_path / "out", stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode != 0
+    told = done.stderr.decode()
+    for source in sources:
+        assert f"Cannot say what came of {source} on the standard output: No space left on device." in told
+    assert "Traceback" not in told
+    assert {"a.timeline.json", "b.timeline.json"} <= names(tmp_path / "out")
+
+
+def test_it_ends_where_not_even_faults_can_be_told(clips: Path, tmp_path: Path) -> None:
+    broken, out = tmp_path / "broken.mp4", tmp_path / "out"
+    broken.write_bytes(b"no video")
+    with Path("/dev/full").open("w") as full:
+        done = run_apart(broken, clips / "long_mostly_no_face.mp4", "--jobs", "2", "--out", out, stderr=full)
+    assert done.returncode != 0
+    assert not list(out.glob(".*")), "nothing half-written is left"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
