@@ -55,19 +55,19 @@ def make_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.desk = Desk(store, jobs, settings, metrics=metrics, stop=stop)
+    desk = app.state.desk = Desk(store, jobs, settings, metrics=metrics, stop=stop)
     app.include_router(sources.router)
     app.include_router(job_routes.router)
 
     @app.get("/healthz", tags=["health"])
-    def healthz() -> HealthModel:
-        """The process is there."""
+    async def healthz() -> HealthModel:
+        """The process is there, even if all of its threads wait for the store."""
         return HealthModel()
 
     @app.get("/readyz", tags=["health"])
     def readyz() -> HealthModel:
         """The store answers too."""
-        store.sources()
+        desk.overview.look()
         return HealthModel()
 
     app.mount("/", StaticFiles(directory=_PAGE, html=True), name="page")

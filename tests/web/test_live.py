@@ -7,6 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -206,6 +207,28 @@ def test_a_stream_outlives_its_store(
         web.store.publish("door", [frame(1)])
         assert first(stream, "frame")[1]["index"] == 1
     assert web.client.get("/readyz").json() == {"status": "ok"}
+
+
+def test_that_the_store_is_away_is_found_out_once_for_all_who_ask(
+    make_web: Callable[..., Web], own_store: Any, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web = make_web(own_store.url)
+    asked = []
+    sources = web.store.sources
+
+    def counted() -> list[str]:
+        asked.append(time.monotonic())
+        return sources()
+
+    monkeypatch.setattr(web.store, "sources", counted)
+    own_store.stop()
+    with ThreadPoolExecutor(12) as many:
+        answers = list(many.map(web.get, ["/sources", "/sources/door", "/sources/door/timeline"] * 4))
+    assert [answer.status_code for answer in answers] == [503] * 12
+    assert len({answer.json()["detail"] for answer in answers}) == 1
+    assert len(asked) <= 3
+    own_store.start()
+    until(lambda: web.get("/sources").status_code == 200)
 
 
 def test_a_silent_stream_gives_signs_of_life(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
