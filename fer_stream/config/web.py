@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -38,6 +38,16 @@ Token = Annotated[SecretStr, AfterValidator(_long_enough), Field(json_schema_ext
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$", to_lower=True)]
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        raise ValueError("expected an address or a network, as in 192.0.2.1 or 10.244.0.0/16") from None
+
+
+Network = Annotated[str, AfterValidator(_network)]
+
+
 class WebSettings(Settings):
     """The web page and the HTTP API."""
 
@@ -51,6 +61,9 @@ class WebSettings(Settings):
     allowed_hosts: tuple[HostName, ...] = ()
     """The names by which browsers may reach the page, besides localhost and plain addresses: else any website could
     have its own name lead here (DNS rebinding)."""
+    proxies: tuple[Network, ...] = ()
+    """The addresses or networks of your own proxies, which are believed when they tell for whom they ask
+    (X-Forwarded-For): wrong tokens are counted by address. Nobody else is."""
     streams: Annotated[int, Field(ge=1, le=1024)] = 32
     """So many live streams are served at once, each of which keeps a thread busy."""
     previews: Previews = "on"

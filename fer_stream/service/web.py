@@ -8,7 +8,9 @@ import time
 from functools import partial
 
 import uvicorn
+from fastapi import FastAPI
 
+from fer_stream.config import WebSettings
 from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.jobs.rq import RqJobs
 from fer_stream.service.links import open_store, open_store_link
@@ -33,18 +35,7 @@ def web(process: Process) -> None:
     link = process.link_to("store", partial(open_store_link, patience_s=_PATIENCE_S))
     store, jobs = open_store(link, settings), RqJobs(link, settings.jobs)
     app = make_app(store, jobs, settings, metrics=process.metrics, stop=process.stop)
-    config = uvicorn.Config(
-        app,
-        host=settings.web.host,
-        port=settings.web.port,
-        # Ours has the one place through which all logs go.
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_END_S,
-        lifespan="on",
-    )
+    config = server_config(app, settings.web)
     server = uvicorn.Server(config)
     try:
         listener = config.bind_socket()
@@ -66,6 +57,25 @@ def web(process: Process) -> None:
             _tidy(app.state.desk)
     server.should_exit = True
     serving.join()
+
+
+def server_config(app: FastAPI, settings: WebSettings) -> uvicorn.Config:
+    """How `app` is served."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port or 0,
+        # Ours has the one place through which all logs go.
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_END_S,
+        lifespan="on",
+        # uvicorn believes everybody on this machine otherwise.
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=list(settings.proxies),
+    )
 
 
 def _tidy(desk: Desk) -> None:

@@ -15,6 +15,7 @@ import pytest
 import redis
 import uvicorn
 from fastapi import FastAPI
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from prometheus_client import CollectorRegistry
 
 from fer_stream.config import LiveSettings
@@ -33,11 +34,16 @@ from fer_stream.records import (
     stream_id_of,
 )
 from fer_stream.redis_link import Link, open_link
+from fer_stream.service.web import server_config
 from fer_stream.timeline.redis import RedisStore
 from fer_stream.web.app import make_app
 
 TOKEN = "correct-horse-battery-staple"
 ASKED_FOR = {"X-Requested-With": "pytest"}
+CHROMIUM = "/usr/bin/chromium"
+PATIENCE_MS = 100_000
+
+Opener = Callable[..., Page]
 
 
 class Web:
@@ -53,9 +59,7 @@ class Web:
             self.store, self.jobs, self.settings, metrics=Metrics(self.registry), stop=self.stop
         )
         self.uploads = self.settings.state_dir / "uploads"
-        config = uvicorn.Config(
-            self.app, host="127.0.0.1", port=0, log_config=None, server_header=False, timeout_graceful_shutdown=1
-        )
+        config = server_config(self.app, self.settings.web.model_copy(update={"port": None}))
         listener = config.bind_socket()
         self.address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self._server = uvicorn.Server(config)
@@ -183,3 +187,44 @@ def own_store() -> Iterator[OwnStore]:
         server = OwnStore(Path(folder))
         yield server
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not Path(CHROMIUM).exists():
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Opener]:
+    """Opens an address in a browser of its own: `open_page(url, fine=("413",), color_scheme="dark")`.
+
+    Afterwards the console must be empty, but for errors that contain one of `fine`.
+    """
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def visit(url: str, fine: tuple[str, ...] = (), **options: Any) -> Page:
+        context = browser.new_context(timezone_id="Europe/Berlin", **options)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+
+        def complain(text: str) -> None:
+            if not any(word in text for word in fine):
+                complaints.append(text)
+
+        page.on("console", lambda message: complain(message.text))
+        page.on("pageerror", lambda error: complain(str(error)))
+        page.goto(url)
+        return page
+
+    expect.set_options(timeout=PATIENCE_MS)
+    yield visit
+    for context in contexts:
+        context.close()
+    assert not complaints

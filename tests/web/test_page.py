@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from fer_stream.records import LABELS, UNKNOWN, ClosedGap, ClosedSegment, LabelledFrame
 from fer_stream.timeline.store import CameraState, Checkpoint
@@ -26,15 +26,11 @@ from fer_stream.writers.words import lasting, percent
 
 if TYPE_CHECKING:
     from tests.conftest import Camera
-    from tests.web.conftest import Web
+    from tests.web.conftest import Opener, Web
 
-CHROMIUM = "/usr/bin/chromium"
 PAGES = ("#/", "#/cameras/front", "#/jobs", "#/history/clip")
-PATIENCE_MS = 100_000
 HOSTILE = "<img src=x onerror=alert(1)>'\"&"
 PHONE = {"width": 390, "height": 844}
-
-pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs Chromium: apt-get install chromium")
 
 
 @dataclass(frozen=True)
@@ -96,48 +92,6 @@ def wait_for_results(service: Live, log: Path) -> None:
         except httpx.HTTPError:
             pass
         time.sleep(0.2)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-Opener = Callable[..., Page]
-
-
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Opener]:
-    """Opens an address in a browser of its own: `open_page(url, fine=("413",), color_scheme="dark")`.
-
-    Afterwards the console must be empty, but for errors that contain one of `fine`.
-    """
-    contexts: list[BrowserContext] = []
-    complaints: list[str] = []
-
-    def visit(url: str, fine: tuple[str, ...] = (), **options: Any) -> Page:
-        context = browser.new_context(timezone_id="Europe/Berlin", **options)
-        contexts.append(context)
-        context.set_default_timeout(PATIENCE_MS)
-        page = context.new_page()
-
-        def complain(text: str) -> None:
-            if not any(word in text for word in fine):
-                complaints.append(text)
-
-        page.on("console", lambda message: complain(message.text))
-        page.on("pageerror", lambda error: complain(str(error)))
-        page.goto(url)
-        return page
-
-    expect.set_options(timeout=PATIENCE_MS)
-    yield visit
-    for context in contexts:
-        context.close()
-    assert not complaints
 
 
 # What all pages have
@@ -448,6 +402,9 @@ def test_history_shows_what_the_api_tells(live: Live, open_page: Opener) -> None
     page.get_by_role("group", name="Timeline").press("+")
     expect(part).to_have_text("06:00:00 to 18:00:00")
     page.get_by_role("group", name="Timeline").press("ArrowRight")
+    expect(part).to_have_text("09:00:00 to 21:00:00")
+    page.get_by_role("group", name="Timeline").press("Control+-")
+    page.get_by_role("group", name="Timeline").press("Alt+Home")
     expect(part).to_have_text("09:00:00 to 21:00:00")
     page.get_by_role("button", name="All that there is").click()
     expect(part).to_have_text(before)

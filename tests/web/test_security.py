@@ -88,6 +88,12 @@ def test_the_token_opens_every_route(locked: Web) -> None:
         assert answer.status_code == 200
 
 
+def test_a_header_that_is_not_ascii_is_no_token(locked: Web) -> None:
+    for scheme in ("Basic", "Bearer"):
+        answer = locked.get("/sources", headers=[(b"Authorization", f"{scheme} ü".encode())])
+        assert answer.status_code == 401, scheme
+
+
 def test_wrong_tokens_are_counted_and_told_without_being_shown(locked: Web, caplog: pytest.LogCaptureFixture) -> None:
     wrong = "surely-not-the-right-one"
     with caplog.at_level(logging.WARNING):
@@ -101,6 +107,28 @@ def test_wrong_tokens_are_counted_and_told_without_being_shown(locked: Web, capl
     assert told == ["a wrong token came from 127.0.0.1"] * 10
     assert wrong not in caplog.text
     assert TOKEN not in caplog.text
+
+
+def wrong_token_of(web: Web, client: str) -> int:
+    return web.get("/sources", headers={**bearer("surely-not-the-right-one"), "X-Forwarded-For": client}).status_code
+
+
+def test_nobody_is_believed_who_says_to_ask_for_another_address(locked: Web) -> None:
+    assert [wrong_token_of(locked, f"192.0.2.{number}") for number in range(12)] == [401] * 10 + [429] * 2
+
+
+@pytest.mark.parametrize("proxies", [["127.0.0.1"], ["10.0.0.0/8", "127.0.0.0/8"]])
+def test_a_proxy_of_ours_tells_for_whom_it_asks(make_web: Callable[..., Web], proxies: list[str]) -> None:
+    web = make_web(token=TOKEN, proxies=proxies)
+    assert [wrong_token_of(web, f"192.0.2.{number}, 203.0.113.9") for number in range(12)] == [401] * 10 + [429] * 2
+    assert wrong_token_of(web, "198.51.100.7") == 401
+    right = web.get("/sources", headers={**bearer(TOKEN), "X-Forwarded-For": "198.51.100.7"})
+    assert right.status_code == 200
+
+
+def test_a_proxy_that_is_not_ours_is_not_believed(make_web: Callable[..., Web]) -> None:
+    web = make_web(token=TOKEN, proxies=["192.0.2.0/24"])
+    assert [wrong_token_of(web, f"192.0.2.{number}") for number in range(12)] == [401] * 10 + [429] * 2
 
 
 def test_attempts_are_forgotten_after_a_minute_and_take_little_memory() -> None:

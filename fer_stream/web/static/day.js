@@ -56,6 +56,8 @@ export function dayView() {
   new ResizeObserver(() => draw()).observe(held);
 
   function onKey(event) {
+    // The browser has its own use for these, as Ctrl + and Alt + Left.
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
     const work = {
       ArrowLeft: () => move(-0.25), ArrowRight: () => move(0.25), "+": () => stretch(0.5), "-": () => stretch(2),
       Home: () => look(day), Escape: () => look(extent(day)),
@@ -116,10 +118,13 @@ export function dayView() {
     /** Shows a day of a camera, or nothing where there is none. */
     async show(name, date, signal) {
       const same = day && day.name === name && day.date === date;
-      day = date ? await load(name, date, signal) : null;
-      element.hidden = csv.hidden = !day;
-      if (!day) return;
-      csv.href = timelineUrl(name, day, "csv");
+      if (!same) day = null;
+      element.hidden = !same;
+      csv.hidden = !date;
+      if (!date) return;
+      csv.href = timelineUrl(name, boundsOf(date), "csv");
+      day = await load(name, date, signal);
+      element.hidden = false;
       const segments = day.people.reduce((sum, { spans }) => sum + spans.length, 0);
       const people = count(day.people.length, "person", "people");
       say(facts, `${people}, ${count(segments, "segment")}, ${count(day.gaps.length, "gap")}`);
