@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
-from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -14,10 +11,11 @@ from zoneinfo import ZoneInfo
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
 
-from fer_stream.records import ClosedGap, ClosedSegment
 from fer_stream.web.desk import API, AtDesk
 from fer_stream.web.live import AllSources, EventStream, OneSource, told
-from fer_stream.web.models import PersonModel, SourceModel, TimelineModel, gap_model, segment_model
+from fer_stream.web.models import SourceModel, TimelineModel
+from fer_stream.web.past import table
+from fer_stream.web.past import timeline as told_timeline
 from fer_stream.web.problems import Problem
 
 router = APIRouter(prefix=API, tags=["sources"])
@@ -92,24 +90,19 @@ def timeline(
     from_at: Annotated[UnixTime, Query(alias="from")] = None,
     to_at: Annotated[UnixTime, Query(alias="to")] = None,
     format: Literal["json", "csv"] = "json",  # noqa: A002 - the name in the query
-) -> TimelineModel | Response:
+) -> Response:
     """The segments of every person, and the gaps, that reach into a stretch of time; by default the last hour."""
     desk.sight_of(name)
     to_s = time.time() if to_at is None else to_at
     from_s = to_s - _HOUR_S if from_at is None else from_at
     if from_s >= to_s:
         raise Problem(422, f"from ({from_s}) is not before to ({to_s}).", "Give from < to, in Unix seconds.")
-    segments, gaps = desk.store.segments(name, from_s, to_s), desk.store.gaps(name, from_s, to_s)
     if format == "csv":
         headers = {"Content-Disposition": f'attachment; filename="{name}.timeline.csv"'}
-        return Response(_table(segments, gaps), headers=headers, media_type="text/csv")
-    return TimelineModel(
-        source=name,
-        from_at=from_s,
-        to_at=to_s,
-        people=_people(segments),
-        gaps=[gap_model(gap) for gap in gaps],
-    )
+        return StreamingResponse(table(desk.store, name, from_s, to_s), headers=headers, media_type="text/csv")
+    found = told_timeline(desk.store, name, from_s, to_s)
+    # FastAPI would make a dict of each segment first.
+    return Response(found.model_dump_json(), media_type="application/json")
 
 
 @router.get("/sources/{name}/days")
@@ -132,29 +125,3 @@ def _zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
         raise Problem(422, f"There is no time zone {name!r}.", "Give an IANA name, as Europe/Berlin.") from None
-
-
-def _people(segments: Sequence[ClosedSegment]) -> list[PersonModel]:
-    people: dict[tuple[str, int], PersonModel] = {}
-    for closed in segments:
-        key = closed.stream_id, closed.track_id
-        person = people.setdefault(key, PersonModel(person=closed.track_id, stream_id=closed.stream_id, segments=[]))
-        person.segments.append(segment_model(closed))
-    return list(people.values())
-
-
-def _table(segments: Sequence[ClosedSegment], gaps: Sequence[ClosedGap]) -> str:
-    """One row per segment and per gap, by their beginning."""
-    rows: list[tuple[float, tuple[object, ...]]] = []
-    for closed in segments:
-        one = segment_model(closed)
-        row = ("segment", closed.stream_id, closed.track_id, one.label, one.start_at, one.end_at, one.mean_prob)
-        rows.append((one.start_at, row))
-    for over in gaps:
-        gap = gap_model(over)
-        rows.append((gap.start_at, ("gap", gap.stream_id, "", gap.reason, gap.start_at, gap.end_at, "")))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("kind", "stream_id", "person", "label", "start_at", "end_at", "mean_prob"))
-    writer.writerows(row for _, row in sorted(rows, key=lambda each: each[0]))
-    return text.getvalue()

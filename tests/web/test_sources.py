@@ -101,6 +101,44 @@ def test_a_timeline_as_a_table(
     assert [float(row["start_at"]) - now for row in rows] == [-100, -80, -50]
 
 
+def test_a_timeline_of_many_hours_has_every_segment_once(
+    web: Web, segment: Callable[..., ClosedSegment], gap: Callable[[float], ClosedGap]
+) -> None:
+    """They are read an hour at a time, some of which are empty, and some segments last for longer."""
+    now = float(int(time.time()))
+    starts = sorted({now - 600 * number for number in range(1, 60)} | {now - 80_000 - 17 * n for n in range(300)})
+    lengths = [(2.0, 900.0, 20_000.0)[number % 3] for number in range(len(starts))]
+    segments = [segment(at, length, track) for track, (at, length) in enumerate(zip(starts, lengths, strict=True))]
+    web.store.commit("door", NOTHING, segments, [gap(now - 70_000), gap(now - 20)])
+    for from_s, to_s in ((0.0, now), (now - 79_000, now - 10_000), (now - 80_500, now - 80_100)):
+        query = {"from": from_s, "to": to_s}
+        inside = [
+            (at, track)
+            for track, (at, length) in enumerate(zip(starts, lengths, strict=True))
+            if at < to_s and at + length >= from_s
+        ]
+        people = web.get("/sources/door/timeline", params=query).json()["people"]
+        assert [(one["segments"][0]["start_at"], one["person"]) for one in people] == inside
+        table = web.get("/sources/door/timeline", params={**query, "format": "csv"}).text
+        rows = list(csv.DictReader(io.StringIO(table)))
+        assert [(float(row["start_at"]), int(row["person"])) for row in rows if row["kind"] == "segment"] == inside
+        assert [float(row["start_at"]) for row in rows] == sorted(float(row["start_at"]) for row in rows)
+
+
+def test_a_timeline_that_is_too_long_is_refused_and_its_table_is_not(
+    web: Web, segment: Callable[..., ClosedSegment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer_stream.web.past.MOST", 20)
+    now = time.time()
+    web.store.commit("door", NOTHING, [segment(now - 3000 + number) for number in range(21)], [])
+    answer = web.get("/sources/door/timeline")
+    assert answer.status_code == 422
+    assert "more than 20 segments" in answer.json()["detail"]
+    assert "format=csv" in answer.json()["cure"]
+    assert web.get("/sources/door/timeline", params={"from": now - 2998}).status_code == 200
+    assert len(web.get("/sources/door/timeline", params={"format": "csv"}).text.splitlines()) == 22
+
+
 @pytest.mark.parametrize(
     ("query", "named"),
     [
