@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from fer_stream.config import FileSettings, LiveSettings, TimelineSettings
+from fer_stream.config import LiveSettings
 from fer_stream.jobs.job import Jobs
 from fer_stream.metrics import Metrics
 from fer_stream.timeline.store import ResultStore
@@ -38,7 +38,7 @@ class Desk:
         )
         self.results = settings.jobs_folder.absolute()
         self._result_s = settings.jobs.keep_days * 86_400
-        self.file_settings = _as_for_cameras(settings)
+        self.file_settings = settings.for_files()
 
     def tidy(self, now: float) -> None:
         """Delete uploads and results that are over at Unix time `now`. Raises `QueueError`."""
@@ -57,18 +57,6 @@ class Desk:
         if found is None:
             raise Problem(404, f"There is no source {name!r}.", "GET /api/v1/sources lists those that there are.")
         return found
-
-
-def _as_for_cameras(settings: LiveSettings) -> FileSettings:
-    """An upload is judged as the cameras are."""
-    shared = TimelineSettings.model_validate(settings.timeline.model_dump(include=set(TimelineSettings.model_fields)))
-    return FileSettings(
-        detector=settings.detector,
-        tracker=settings.tracker,
-        quality=settings.quality,
-        model=settings.model,
-        timeline=shared,
-    )
 
 
 def _desk(request: Request) -> Desk:
