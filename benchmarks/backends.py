@@ -102,7 +102,7 @@ def bare(model: Path, threads: int) -> Predict:
             interpreter.allocate_tensors()
         for _ in range(ceil(len(faces) / CHUNK)):
             interpreter.invoke()
-        return Judgement(np.empty((0, 7), np.float32), np.empty(0, np.float32))
+        return Judgement(np.empty((0, 7), np.float32))
 
     return invoke
 

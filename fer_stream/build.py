@@ -19,7 +19,7 @@ from fer_stream.faces.tracker import EverybodyNew, Identifier, Identities
 from fer_stream.faces.turns import Turns
 from fer_stream.metrics import Metrics
 from fer_stream.recognize.card import listed
-from fer_stream.recognize.choice import choose, cpu_flags
+from fer_stream.recognize.choice import Runtime, choose, cpu_flags, usable
 
 if TYPE_CHECKING:
     from fer_stream.capture.live import LiveSource
@@ -78,9 +78,8 @@ def make_detector(settings: DetectorSettings, *, threads: int = 1) -> FaceDetect
 
 
 def make_classifier(settings: ModelSettings, *, threads: int = 1) -> EmotionClassifier:
-    """The classifier that the settings name. `auto` is Keras where there is a GPU, else the fastest on this CPU."""
-    model_dir = settings.path or weights.shipped_model_dir(settings.size)
-    backend = settings.backend if settings.backend != "auto" else _fastest(model_dir)
+    """The classifier that the settings name, on the runtime of `runtime_of`."""
+    model_dir, backend = _model_dir(settings), runtime_of(settings)
     if backend == "keras":
         from fer_stream.recognize.keras import KerasClassifier
 
@@ -96,6 +95,20 @@ def make_classifier(settings: ModelSettings, *, threads: int = 1) -> EmotionClas
     from fer_stream.recognize.litert import LiteRTClassifier
 
     return LiteRTClassifier(model_dir, threads=threads)
+
+
+def runtime_of(settings: ModelSettings) -> Runtime:
+    """What classifies. `auto` is Keras where there is a GPU that it can use, else the fastest on this CPU."""
+    if settings.backend != "auto":
+        return settings.backend
+    if "keras" in runtimes(settings) and _has_gpu():
+        return "keras"
+    return choose(listed(_model_dir(settings)), cpu_flags(), versions().keys())
+
+
+def runtimes(settings: ModelSettings) -> list[Runtime]:
+    """What is installed and can run the model that the settings name."""
+    return usable(listed(_model_dir(settings)), versions().keys())
 
 
 def make_follower(
@@ -153,13 +166,13 @@ def _identifier(source: FrameSource, settings: FileSettings | SourceSettings) ->
     return Identities(lambda: ByteTrack(tracker), tracker)
 
 
-def _fastest(model_dir: Path) -> str:
-    return "keras" if _has_gpu() else choose(listed(model_dir), cpu_flags(), versions().keys())
+def _model_dir(settings: ModelSettings) -> Path:
+    return settings.path or weights.shipped_model_dir(settings.size)
 
 
 def _has_gpu() -> bool:
     """Does TensorFlow see a GPU? It is loaded (4 s, 400 MB) only where the machine has one at all."""
-    if not Path("/dev/nvidia0").exists():
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
         return False
     import tensorflow as tf
 

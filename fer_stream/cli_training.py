@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,10 @@ import typer
 from fer_stream.cli_model import Backend, BackendOption, ModelSize, SizeOption
 
 if TYPE_CHECKING:
-    from fer_stream.records import F32, U8
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fer_stream.training.dataset import Faces
 
 _TRAIN_EPILOG = """\b
 Examples:
@@ -45,6 +47,7 @@ def train(
     """Train a net on FER-2013, or go on with a run that was interrupted."""
     from fer_stream.config.training import TrainSettings
     from fer_stream.console import TrainingBar
+    from fer_stream.training.progress import best
     from fer_stream.yamlfile import load
 
     settings = load(config, TrainSettings)
@@ -52,20 +55,23 @@ def train(
 
     with TrainingBar(settings.epochs, quiet=quiet) as bar:
         history = fit(settings, out, bar.progress)
-    best = max(history, key=lambda epoch: epoch.accuracy)
-    typer.echo(f"{out}: PublicTest {best.accuracy:.2%} after epoch {best.epoch + 1} of {settings.epochs}")
+    kept = best(history)
+    typer.echo(f"{out}: PublicTest {kept.accuracy:.2%} after epoch {kept.epoch + 1} of {settings.epochs}")
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     out: Out = Path("model"),
     name: Annotated[str, typer.Option(help="What the model is called; by default as the folder of the run.")] = "",
+    dataset: Annotated[str, typer.Option(help="What the card says that it was trained on.")] = "",
+    licence: Annotated[str, typer.Option(help="The licence that the card states.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace a model that is there already.")] = False,
 ) -> None:
     """Make a model folder of a finished run: Keras, int8 LiteRT, ONNX, int8 ONNX and the card."""
     from fer_stream.training.export import export
 
-    card = export(run, out, model_id=name or run.name, force=force)
+    stated = {key: value for key, value in (("dataset", dataset), ("licence", licence)) if value}
+    card = export(run, out, model_id=name or run.name, force=force, **stated)
     typer.echo(
         f"{out}: {card['model_id']}, {card['parameters']:,} parameters, {card['macs'] / 1e6:.0f} M multiply-adds"
     )
@@ -84,38 +90,41 @@ def evaluate(
     ] = False,
 ) -> None:
     """Judge a model on labelled faces; writes evaluation.md, evaluation.json and pictures."""
-    from fer_stream.build import make_classifier
+    from fer_stream.build import make_classifier, runtime_of, runtimes
     from fer_stream.config import ModelSettings
     from fer_stream.training import report
-    from fer_stream.training.dataset import load_faces
     from fer_stream.training.evaluate import HARMS
     from fer_stream.training.evaluate import evaluate as judge
-    from fer_stream.weights import shipped_model_dir
 
-    faces = load_faces(data, part.value, ferplus)
-    folder = model or shipped_model_dir(model_size)
-    classifier = make_classifier(ModelSettings(backend=backend.value, path=folder))
+    faces, copied, called = _faces(data, part, ferplus)
+    settings = ModelSettings(backend=backend.value, path=model, size=model_size.value)
+    classifier = make_classifier(settings)
+    others = {name: make_classifier(settings.model_copy(update={"backend": name})) for name in runtimes(settings)}
     found = judge(
         classifier.predict,
         faces,
+        copied=copied,
         harms=() if no_robustness else tuple(HARMS),
+        runtimes={name: other.predict for name, other in others.items()},
         batches=_BATCHES,
         progress=_on_stderr,
-        ferplus=_ferplus_head(folder) if faces.votes.any() else None,
     )
-    path = report.write(found, f"{classifier.spec.model_id}, {backend.value}, on {part.value} of {data.name}", out)
+    path = report.write(found, f"{classifier.spec.model_id}, {runtime_of(settings)}, on {called}", out)
     low, high = found.interval
     typer.echo(f"{found.accuracy:.2%} of {found.faces} faces (95 %: {low:.1%} to {high:.1%}); {path}")
 
 
-def _ferplus_head(model: Path) -> Callable[[U8], F32] | None:
-    """What the Keras file of a model folder says of FER+, if it has such a head, whichever backend is judged."""
-    from fer_stream.recognize.card import KERAS_FILE
-    from fer_stream.training.fit import predict
-    from fer_stream.training.trained import load_net
+def _faces(data: Path, part: FerPart, ferplus: Path | None) -> tuple[Faces, NDArray[np.bool_], str]:
+    """What to judge on, which of it a net of FER-2013 may know from training, and what it is called."""
+    from fer_stream.training.dataset import copies, is_plain_folder, load_folder, load_parts
 
-    net = load_net(model / KERAS_FILE)
-    return (lambda images: predict(net, images)["ferplus"]) if "ferplus" in net.output_names else None
+    if is_plain_folder(data):
+        faces = load_folder(data, ferplus)
+        return faces, copies(faces.images, faces.images[:0]), data.name
+    parts = load_parts(data, ferplus)
+    faces = parts[part.value]
+    known = parts["train"].images if part is not FerPart.train else faces.images[:0]
+    return faces, copies(faces.images, known), f"{part.value} of {data.name}"
 
 
 def _on_stderr(text: str) -> None:

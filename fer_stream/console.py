@@ -125,10 +125,16 @@ class TrainingBar:
         elif self._quiet:
             return
         elif isinstance(news, Begun):
-            typer.echo(f"{news.images} training images, {news.copies} of them copies of a test image", err=True)
+            typer.echo(_begun_line(news), err=True)
         else:
             text = f"epoch {news.epoch + 1}/{self._epochs}: loss {news.loss:.3f}, PublicTest {news.accuracy:.2%}"
             typer.echo(f"{text}, {news.seconds:.0f} s", err=True)
+
+
+def _begun_line(news: Begun) -> str:
+    copies = f"{news.copies} of them copies of a test image, {'left out' if news.dropped else 'kept'}"
+    shared = f"; {news.shared} PrivateTest images are copies of PublicTest images" if news.shared else ""
+    return f"{news.images} training images, {copies}{shared}"
 
 
 def _expected_frames(info: SourceInfo) -> int | None:

@@ -139,7 +139,7 @@ class NoOp:
     def predict(self, pixels: U8) -> Judgement:
         """Everything is as likely as everything else, for faces of any number."""
         n = len(pixels)
-        return Judgement(np.full((n, len(LABELS)), 1 / len(LABELS), np.float32), np.ones(n, np.float32))
+        return Judgement(np.full((n, len(LABELS)), 1 / len(LABELS), np.float32))
 
 
 class _Until:

@@ -105,10 +105,11 @@ class TrainSettings(Settings):
     label_smoothing: Fraction = 0.1
     """Without teachers: the share of a label that is spread over all."""
     ferplus_weight: NotNegative = 1.0
-    """The weight of the FER+ votes in the loss; it is worth about two points of accuracy."""
+    """The weight of the FER+ votes in the loss. They are worth about two points of accuracy, and tell when not to
+    answer; 0 does without, and the net then has no head for them."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is faster on a GPU, and no faster on most CPUs."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Runs with the same seed, settings and versions are the same."""
 
     @model_validator(mode="after")

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Literal
 
-from fer_stream.recognize.card import LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE
+from fer_stream.recognize.card import KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE
+
+Runtime = Literal["litert", "onnx", "openvino", "keras"]
+
+_NEEDS: dict[Runtime, tuple[str, frozenset[str]]] = {
+    "litert": ("ai-edge-litert", frozenset({LITERT_FILE})),
+    "onnx": ("onnxruntime", frozenset({ONNX_INT8_FILE, ONNX_FILE})),
+    "openvino": ("openvino", frozenset({LITERT_FILE, ONNX_FILE})),
+    "keras": ("tensorflow", frozenset({KERAS_FILE})),
+}
+"""Its package, and the files of which it reads any."""
 
 _BF16 = frozenset({"avx512_bf16", "amx_bf16"})
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
@@ -14,10 +24,15 @@ _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
-def choose(files: Set[str], flags: Set[str], installed: Set[str]) -> Literal["litert", "onnx", "openvino"]:
+def usable(files: Set[str], installed: Set[str]) -> list[Runtime]:
+    """The runtimes that can run a model folder with these files, where these packages are installed."""
+    return [runtime for runtime, (package, any_of) in _NEEDS.items() if package in installed and files & any_of]
+
+
+def choose(files: Set[str], flags: Set[str], installed: Set[str]) -> Runtime:
     """The fastest runtime on a CPU with these flags, for a model folder with these files.
 
-    Of the packages in `installed`, `onnxruntime` and `openvino` matter.
+    What lacks its package or its file is passed over, at last in the order LiteRT, ONNX Runtime, OpenVINO, Keras.
 
     | CPU | OpenVINO | else |
     | --- | --- | --- |
@@ -26,16 +41,20 @@ def choose(files: Set[str], flags: Set[str], installed: Set[str]) -> Literal["li
     | AVX2 without either | int8 LiteRT file | ONNX Runtime with int8 ONNX, else LiteRT |
     | any other | LiteRT | LiteRT |
     """
-    if has_bf16(flags) and "openvino" in installed and ONNX_FILE in files:
-        return "openvino"
+    ready = usable(files, installed)
+    return next((runtime for runtime in _ranking(files, flags) if runtime in ready), "litert")
+
+
+def _ranking(files: Set[str], flags: Set[str]) -> Iterator[Runtime]:
+    if has_bf16(flags) and ONNX_FILE in files:
+        yield "openvino"
     # With VNNI, and on Arm, LiteRT has int8 kernels of full speed; with AVX2 alone it widens to 16 bits.
-    if flags & _VNNI or "avx2" not in flags:
-        return "litert"
-    if "openvino" in installed and LITERT_FILE in files:
-        return "openvino"
-    if "onnxruntime" in installed and ONNX_INT8_FILE in files:
-        return "onnx"
-    return "litert"
+    if "avx2" in flags and not flags & _VNNI:
+        if LITERT_FILE in files:
+            yield "openvino"
+        if ONNX_INT8_FILE in files:
+            yield "onnx"
+    yield from _NEEDS
 
 
 def has_bf16(flags: Set[str]) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -13,20 +14,29 @@ from fer_stream.records import CROP_SIZE_PX, F32, FERPLUS, FERPLUS_NAMES, LABELS
 
 # The mean and two deviations of a face that is not dark, in gray levels: 94 % of FER-2013 lie above. 130 to 190 all
 # do as well.
-_DARK = np.float32(160)
+DARK = np.float32(160)
 
 _IN_FERPLUS = np.array([FERPLUS.index(name) for name in FERPLUS_NAMES])
 
 
-class Judgement(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
     """What a classifier says of n faces.
 
-    `probs` float32 (n, 7) in the order of `LABELS`, rows that sum to 1. `agreement` float32 (n,): the share of people
-    who would name the emotion of the highest probability, as the model expects; 1 where it knows nothing of that.
+    `probs` float32 (n, 7) in the order of `LABELS`, rows that sum to 1. `people` float32 (n, 8) in the order of
+    `FERPLUS`: the shares of people who would name each, as the model expects; None where it knows nothing of that.
     """
 
     probs: F32
-    agreement: F32
+    people: F32 | None = None
+
+    @property
+    def agreement(self) -> F32:
+        """The share of people who would name the most probable emotion, float32 (n,); 1 where `people` is None."""
+        if self.people is None:
+            return np.ones(len(self.probs), np.float32)
+        shares: F32 = self.people[np.arange(len(self.people)), _IN_FERPLUS[self.probs.argmax(axis=1)]]
+        return shares
 
 
 class EmotionClassifier(Protocol):
@@ -49,14 +59,12 @@ def classify(pixels: U8, score: Callable[[F32], F32], *, at_once: int, temperatu
     faces = as_input(pixels)
     parts = [score(faces[start : start + at_once]) for start in range(0, len(faces), at_once)]
     if not parts:
-        return Judgement(np.empty((0, len(LABELS)), np.float32), np.empty(0, np.float32))
+        return Judgement(np.empty((0, len(LABELS)), np.float32))
     scores = parts[0] if len(parts) == 1 else np.concatenate(parts)
     probs = probabilities(scores[:, : len(LABELS)], temperature)
     if scores.shape[1] == len(LABELS):
-        return Judgement(probs, np.ones(len(probs), np.float32))
-    people = probabilities(scores[:, len(LABELS) :], temperature and 1.0)
-    called = _IN_FERPLUS[probs.argmax(axis=1)]
-    return Judgement(probs, people[np.arange(len(people)), called])
+        return Judgement(probs)
+    return Judgement(probs, probabilities(scores[:, len(LABELS) :], None if temperature is None else 1.0))
 
 
 def check_outputs(path: Path, outputs: int) -> None:
@@ -84,9 +92,9 @@ def as_input(pixels: U8) -> F32:
     mean = faces.mean(axis=1)
     variance = np.einsum("ij,ij->i", faces, faces) / faces.shape[1] - mean**2
     highlights = mean + 2 * np.sqrt(np.maximum(variance, 0))
-    dark = highlights < _DARK
+    dark = highlights < DARK
     if dark.any():
-        gain = _DARK / np.maximum(highlights[dark], 1)
+        gain = DARK / np.maximum(highlights[dark], 1)
         faces[dark] = np.minimum(faces[dark] * gain[:, np.newaxis], 255)
     return faces.reshape(*pixels.shape, 1)
 

@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from fer_stream.config.training import AugmentSettings
-from fer_stream.records import CROP_SIZE_PX
+from fer_stream.records import CROP_SIZE_PX, F32
 
 Tensor = Any
 """A tensor of whatever backend Keras runs on."""
@@ -27,6 +27,7 @@ _BLUR = (np.outer(_BLUR_PX, _BLUR_PX) / _BLUR_PX.sum() ** 2).astype(np.float32)[
 """A Gaussian of 1.8 px: the kernel of a convolution, float32 (9, 9, 1, 1)."""
 _QUALITY = (10, 80)
 _NOISE = 0.1
+_SHARES = 4096
 
 # The discrete cosine transform of eight values, and the steps for luminance of the JPEG standard (ITU-T T.81, table
 # K.1), which in libjpeg's scale are those of quality 50.
@@ -47,6 +48,7 @@ class Augment:
     def __init__(self, settings: AugmentSettings, seed: keras.random.SeedGenerator) -> None:
         self._settings = settings
         self._seed = seed
+        self._shares = _shares(settings.mixup)
 
     def __call__(self, faces: Tensor) -> Tensor:
         """Other views of faces: float32 (n, 48, 48, 1), values 0..255 → the same shape and range."""
@@ -58,10 +60,8 @@ class Augment:
 
     def mixup_share(self) -> Tensor:
         """What each image of a batch keeps when it is mixed with another, float32 (): 1 in every second batch."""
-        alpha = self._settings.mixup
-        if alpha == 0:
-            return ops.ones(())
-        share = keras.random.beta((), alpha, alpha, seed=self._seed)
+        one = ops.cast(self._any((), 0, _SHARES), "int32")
+        share = ops.take(ops.convert_to_tensor(self._shares), one)
         return ops.where(self._any((), 0, 1) < 0.5, share, 1.0)
 
     def _changed(self, faces: Tensor, *changes: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -161,6 +161,13 @@ def sample(flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
     upper = at(0) * (1 - right_share) + at(1) * right_share
     lower = at(CROP_SIZE_PX) * (1 - right_share) + at(CROP_SIZE_PX + 1) * right_share
     return upper * (1 - low_share) + lower * low_share
+
+
+def _shares(alpha: float) -> F32:
+    """Draws of a beta distribution, float32 (4096,): XLA, which compiles for a GPU, cannot draw them itself."""
+    if alpha == 0:
+        return np.ones(_SHARES, np.float32)
+    return np.random.default_rng(0).beta(alpha, alpha, _SHARES).astype(np.float32)
 
 
 def _grid() -> tuple[Tensor, Tensor]:

@@ -4,15 +4,16 @@ fer2013.csv             emotion, pixels, Usage: 35,887 rows, emotion in the orde
 fer2013new.csv          FER+: the votes of ten people a face, in the same order of rows
 train/angry/*.jpg …     the folders of Kaggle, with test/ and perhaps validation/
 faces.npz               images, labels, usage, ferplus_votes
-angry/*.png …           any labelled faces, for `fer-stream evaluate`
+angry/*.png …           any labelled faces, some of the seven labels at least, for `fer-stream evaluate`
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,31 +61,32 @@ def load_parts(path: Path, ferplus: Path | None = None) -> dict[Part, Faces]:
     """FER-2013 by its parts.
 
     Raises `SourceNotFound` where nothing is at `path`, and `UnreadableSource` where what is there has other columns,
-    sizes or labels, lacks a class in training, or where FER+ has other rows.
+    sizes or labels, lacks a part, or a class in training, or where FER+ has other rows.
     """
-    if not path.exists():
-        raise SourceNotFound(f"{path} is not there. Name fer2013.csv, its folder with train/ and test/, or an .npz.")
+    _check_path(path, ferplus)
     if path.is_dir():
         parts = _folders(path)
     else:
         faces, part = _npz(path) if path.suffix == ".npz" else _csv(path)
         if ferplus:
-            faces = Faces(faces.images, faces.labels, _ferplus(ferplus, len(faces)))
+            faces = Faces(faces.images, faces.labels, _ferplus(ferplus, part))
         parts = {name: faces[part == name] for name in PARTS}
-    if path.is_dir() and ferplus:
-        raise UnreadableSource(f"{ferplus} counts the rows of fer2013.csv: give that instead of the folder {path}.")
-    _check_classes(parts["train"].labels, path)
+    _check_parts(parts, path)
     return parts
 
 
-def load_faces(path: Path, part: Part = "private", ferplus: Path | None = None) -> Faces:
-    """The faces of a folder with one sub-folder a label, or one part of FER-2013.
+def is_plain_folder(path: Path) -> bool:
+    """Is it a folder of labelled faces, and not of the parts of FER-2013?"""
+    return path.is_dir() and not (path / "train").is_dir()
 
-    Raises as `load_parts`.
+
+def load_folder(path: Path, ferplus: Path | None = None) -> Faces:
+    """The faces of a folder with one sub-folder a label; it need not have all seven.
+
+    Raises `UnreadableSource` where it has none, a picture is no square face crop, or `ferplus` is given.
     """
-    if path.is_dir() and not (path / "train").is_dir():
-        return _classes(path)
-    return load_parts(path, ferplus)[part]
+    _check_path(path, ferplus)
+    return _classes(path, [label for label in LABELS if (path / label).is_dir()])
 
 
 def copies(images: U8, of: U8) -> NDArray[np.bool_]:
@@ -120,12 +122,17 @@ def _csv(path: Path) -> tuple[Faces, NDArray[np.str_]]:
 def _npz(path: Path) -> tuple[Faces, NDArray[np.str_]]:
     try:
         with np.load(path) as file:
-            images, labels, usage = file["images"], file["labels"].astype(np.int64), file["usage"]
+            images, labels, usage = file["images"], file["labels"].astype(np.int64), file["usage"].astype(np.int64)
             votes = file["ferplus_votes"].astype(np.float32) if "ferplus_votes" in file else _nobody(len(labels))
             if "row_uncertain" in file:
                 votes[file["row_uncertain"]] = 0
-    except (KeyError, ValueError, OSError) as error:
+    except (BadZipFile, EOFError, IndexError, KeyError, TypeError, ValueError, OSError) as error:
         raise UnreadableSource(f"{path} is no .npz with images, labels and usage: {error}.") from error
+    _check_rows(path, images=images, labels=labels, usage=usage, ferplus_votes=votes)
+    if votes.shape[1:] != (len(VOTES),):
+        raise UnreadableSource(f"{path}: expected ferplus_votes as (n, {len(VOTES)}), received {votes.shape}.")
+    if not np.isin(usage, range(len(PARTS))).all():
+        raise UnreadableSource(f"{path}: expected usage to be 0, 1 or 2: {', '.join(_USAGE)}.")
     if images.dtype != np.uint8 or images.shape[1:] != (CROP_SIZE_PX, CROP_SIZE_PX):
         raise UnreadableSource(
             f"{path}: expected images as uint8 (n, {CROP_SIZE_PX}, {CROP_SIZE_PX}), "
@@ -135,22 +142,33 @@ def _npz(path: Path) -> tuple[Faces, NDArray[np.str_]]:
     return Faces(images, labels, votes), np.array(PARTS)[usage]
 
 
-def _ferplus(path: Path, rows: int) -> F32:
+def _ferplus(path: Path, part: NDArray[np.str_]) -> F32:
+    """The votes for rows that belong to the parts `part`."""
     import pandas as pd
 
     try:
-        votes = pd.read_csv(path)[list(VOTES)].to_numpy(np.float32)
+        table = pd.read_csv(path)
+        votes = table[list(VOTES)].to_numpy(np.float32)
+        usage = table["Usage"].map(_USAGE).to_numpy(np.str_)
     except FileNotFoundError as error:
         raise SourceNotFound(f"{path} is not there. It is fer2013new.csv of Microsoft's FERPlus.") from error
     except (KeyError, ValueError) as error:
         raise UnreadableSource(f"{path} is not fer2013new.csv of Microsoft's FERPlus: {error}.") from error
-    if len(votes) != rows:
-        raise UnreadableSource(f"{path} has {len(votes)} rows and the images {rows}: they are not of one dataset.")
+    if len(votes) != len(part):
+        raise UnreadableSource(
+            f"{path} has {len(votes)} rows and the images {len(part)}: they are not of one dataset."
+        )
+    if (usage != part).any():
+        row = int(np.argmax(usage != part))
+        raise UnreadableSource(
+            f"{path} is of another order: row {row + 1} is of {usage[row]}, that of the images of {part[row]}. Take "
+            "fer2013.csv as Kaggle gave it."
+        )
     return votes
 
 
 def _folders(path: Path) -> dict[Part, Faces]:
-    found = {part: _classes(path / name) for name, part in _FOLDERS.items() if (path / name).is_dir()}
+    found = {part: _classes(path / name, LABELS) for name, part in _FOLDERS.items() if (path / name).is_dir()}
     if missing := {"train", "private"} - set(found):
         names = " and ".join("train/" if part == "train" else "test/" for part in sorted(missing, reverse=True))
         raise UnreadableSource(f"{path} lacks {names}. Expected train/angry/*.jpg …, test/angry/*.jpg ….")
@@ -161,14 +179,16 @@ def _folders(path: Path) -> dict[Part, Faces]:
     return found
 
 
-def _classes(path: Path) -> Faces:
-    if missing := [label for label in LABELS if not (path / label).is_dir()]:
+def _classes(path: Path, labels: Sequence[str]) -> Faces:
+    if missing := [label for label in labels if not (path / label).is_dir()]:
         raise UnreadableSource(
             f"{path} lacks {', '.join(missing)}. Expected a folder for each of {', '.join(LABELS)}."
         )
-    files = [(file, label) for label, name in enumerate(LABELS) for file in _pictures(path / name)]
+    files = [(file, LABELS.index(label)) for label in labels for file in _pictures(path / label)]
     if not files:
-        raise UnreadableSource(f"{path} holds no pictures ({', '.join(sorted(_PICTURES))}).")
+        raise UnreadableSource(
+            f"{path} holds no pictures ({', '.join(sorted(_PICTURES))}) in folders called {', '.join(LABELS)}."
+        )
     images = np.stack([_gray(file) for file, _ in files])
     return Faces(images, np.array([label for _, label in files], np.int64), _nobody(len(files)))
 
@@ -205,6 +225,22 @@ def _check_labels(labels: I64, path: Path) -> None:
         raise UnreadableSource(f"{path}: expected labels from 0 to {len(LABELS) - 1}: {', '.join(LABELS)}.")
 
 
-def _check_classes(labels: I64, path: Path) -> None:
+def _check_path(path: Path, ferplus: Path | None) -> None:
+    if not path.exists():
+        raise SourceNotFound(f"{path} is not there. Name fer2013.csv, its folder with train/ and test/, or an .npz.")
+    if path.is_dir() and ferplus:
+        raise UnreadableSource(f"{ferplus} counts the rows of fer2013.csv: give that instead of the folder {path}.")
+
+
+def _check_rows(path: Path, **arrays: NDArray[Any]) -> None:
+    if len({len(array) if array.ndim else 0 for array in arrays.values()}) > 1:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise UnreadableSource(f"{path}: expected as many rows of each, received {shapes}.")
+
+
+def _check_parts(parts: Mapping[Part, Faces], path: Path) -> None:
+    if empty := [usage for usage, part in _USAGE.items() if not len(parts[part])]:
+        raise UnreadableSource(f"{path} has no image of {', '.join(empty)}.")
+    labels = parts["train"].labels
     if missing := [name for index, name in enumerate(LABELS) if not (labels == index).any()]:
         raise UnreadableSource(f"{path} has no training image of {', '.join(missing)}.")

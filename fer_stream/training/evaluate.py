@@ -6,9 +6,10 @@ Arrays throughout: `labels` int64 (n,), indices of `records.LABELS`; `probs` flo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from statistics import fmean
 from typing import Any
 
 import cv2
@@ -37,13 +38,16 @@ class Evaluation:
     against the majority of FER+ votes, over the `majority_faces` whose majority is one of the seven labels;
     `ferplus_accuracy` is that of the head for FER+'s eight emotions, over the `ferplus_faces` that most called one.
     `selective` has coverage and accuracy when the faces of the lowest probabilities are left out, and
-    `selective_by_agreement` when those are about which people would agree least; `robustness` level and accuracy by
-    kind of harm, `speed_ms` batch size and milliseconds a face.
+    `selective_by_agreement` when those are about which people would agree least. `robustness` has level and accuracy
+    by kind of harm, `speed_ms` batch size and milliseconds a face by runtime. `copies` of the faces are known from
+    training, and `accuracy_without_copies` is over the others.
     """
 
     faces: int
     accuracy: float
     interval: tuple[float, float]
+    copies: int
+    accuracy_without_copies: float | None
     balanced_accuracy: float
     recall: dict[str, float]
     confusion: list[list[int]]
@@ -53,35 +57,35 @@ class Evaluation:
     ferplus_accuracy: float | None
     ferplus_faces: int
     selective: list[tuple[float, float]]
-    selective_by_agreement: list[tuple[float, float]]
+    selective_by_agreement: list[tuple[float, float]] | None
     robustness: dict[str, list[tuple[float, float]]]
-    speed_ms: list[tuple[int, float]]
+    speed_ms: dict[str, list[tuple[int, float]]]
 
 
 def evaluate(
     predict: Predict,
     faces: Faces,
     *,
+    copied: NDArray[np.bool_],
     harms: Sequence[str],
+    runtimes: Mapping[str, Predict],
     batches: Sequence[int],
     progress: Callable[[str], object],
-    ferplus: Callable[[U8], F32] | None = None,
 ) -> Evaluation:
-    """Judge a model on labelled faces.
+    """Judge a model on labelled faces, of which those in `copied`, bool (n,), are known from training.
 
-    `ferplus` is its head for FER+, if it has one: uint8 (n, 48, 48) → float32 (n, 8), the higher the surer.
-    `harms`, names of `HARMS`, are what it has to withstand besides; `batches` are the sizes whose speed is measured;
-    `progress` is told each harm as it begins.
+    `harms`, names of `HARMS`, are what it has to withstand besides; `runtimes` are those whose speed is measured with
+    batches of the sizes `batches`; `progress` is told each harm as it begins.
     """
-    probs, agreement = predict(faces.images)
+    judged = predict(faces.images)
+    probs, people = judged.probs, judged.people
     right = probs.argmax(axis=1) == faces.labels
     confusion = np.zeros((len(LABELS), len(LABELS)), np.int64)
     np.add.at(confusion, (faces.labels, probs.argmax(axis=1)), 1)
-    there = confusion.sum(axis=1) > 0
-    recall = confusion.diagonal()[there] / confusion.sum(axis=1)[there]
+    recall = {label: row[i] / sum(row)
+              for i, (label, row) in enumerate(zip(LABELS, confusion.tolist(), strict=True)) if any(row)}  # fmt: skip
     majority, known = majority_of(faces.votes)
     eight, named = ferplus_majority_of(faces.votes)
-    answers = ferplus(faces.images[named]).argmax(axis=1) if ferplus and named.any() else None
     robustness = {}
     for harm in harms:
         progress(harm)
@@ -91,22 +95,22 @@ def evaluate(
         faces=len(faces),
         accuracy=float(right.mean()),
         interval=wilson(int(right.sum()), len(faces)),
-        balanced_accuracy=float(recall.mean()),
-        recall=dict(
-            zip(
-                (name for name, is_there in zip(LABELS, there, strict=True) if is_there), recall.tolist(), strict=True
-            )
-        ),
+        copies=int(copied.sum()),
+        accuracy_without_copies=float(right[~copied].mean()) if copied.any() and not copied.all() else None,
+        balanced_accuracy=fmean(recall.values()),
+        recall=recall,
         confusion=confusion.tolist(),
         calibration_error=calibration_error(probs, faces.labels),
-        majority_accuracy=float((probs.argmax(axis=1) == majority)[known].mean()) if known.any() else None,
+        majority_accuracy=_share_right(probs, majority, known),
         majority_faces=int(known.sum()),
-        ferplus_accuracy=None if answers is None else float((answers == eight[named]).mean()),
+        ferplus_accuracy=None if people is None else _share_right(people, eight, named),
         ferplus_faces=int(named.sum()),
         selective=selective(probs.max(axis=1), right),
-        selective_by_agreement=selective(agreement, right),
+        selective_by_agreement=None if people is None else selective(judged.agreement, right),
         robustness=robustness,
-        speed_ms=[(batch, speed_ms(predict, batch)) for batch in batches],
+        speed_ms={
+            name: [(batch, speed_ms(runtime, batch)) for batch in batches] for name, runtime in runtimes.items()
+        },
     )
 
 
@@ -152,6 +156,10 @@ def ferplus_majority_of(votes: F32) -> tuple[I64, NDArray[np.bool_]]:
     """The index in `VOTES` that most named, int64 (n,), and where that is a single one of FER+'s eight emotions."""
     most = votes.argmax(axis=1)
     return most, _single(votes) & (most < len(FERPLUS))
+
+
+def _share_right(shares: F32, labels: I64, which: NDArray[np.bool_]) -> float | None:
+    return float((shares.argmax(axis=1) == labels)[which].mean()) if which.any() else None
 
 
 def _single(votes: F32) -> NDArray[np.bool_]:

@@ -5,7 +5,6 @@ Importing this module loads TensorFlow, whose converter makes the LiteRT file.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -24,21 +23,23 @@ import tensorflow as tf
 from fer_stream.config.training import TrainSettings
 from fer_stream.errors import OutputExists
 from fer_stream.recognize.card import CARD_NAME, KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE
+from fer_stream.recognize.classifier import DARK
 from fer_stream.records import CROP_SIZE_PX, LABELS, U8
 from fer_stream.training import onnx, onnx_int8
 from fer_stream.training.dataset import load_parts
 from fer_stream.training.evaluate import best_temperature
 from fer_stream.training.fit import accuracy, predict
-from fer_stream.training.network import HEADS, multiply_adds
-from fer_stream.training.trained import load_run
+from fer_stream.training.network import FER2013, heads_in, multiply_adds
+from fer_stream.training.progress import best, read_history
+from fer_stream.training.trained import HISTORY, ORIGIN, load_run, sha256_of
 
 # int8 ranges are taken from so many training crops; more change nothing.
 _CALIBRATION_FACES = 500
-_HEAD, _SCORES = "fer2013", "scores"
+_SCORES = "scores"
 
 
-def export(run: Path, out: Path, *, model_id: str, force: bool = False) -> dict[str, Any]:
-    """Write the model of `run` into the folder `out`, and return its card.
+def export(run: Path, out: Path, *, model_id: str, force: bool = False, **stated: str) -> dict[str, Any]:
+    """Write the model of `run` into the folder `out`, and return its card, which says what is `stated`, too.
 
     The temperature that calibrates the probabilities is chosen on PublicTest. Raises `ModelError` where the run is
     not finished, `OutputExists` where `out` holds a model.
@@ -54,8 +55,13 @@ def export(run: Path, out: Path, *, model_id: str, force: bool = False) -> dict[
     (out / LITERT_FILE).write_bytes(_int8(scores, some))
     onnx.write(scores, [_SCORES], out / ONNX_FILE)
     onnx_int8.write(out / ONNX_FILE, some, out / ONNX_INT8_FILE)
-    temperature = best_temperature(predict(net, parts["public"].images)[_HEAD], parts["public"].labels)
-    card = _card(settings, net, model_id, temperature, accuracy(net, parts["public"]), out)
+    temperature = best_temperature(predict(net, parts["public"].images)[FER2013], parts["public"].labels)
+    card = {
+        "model_id": model_id,
+        **stated,
+        **_description(net, temperature, accuracy(net, parts["public"]), out),
+        "training": _how(settings, run),
+    }
     (out / CARD_NAME).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return card
 
@@ -65,9 +71,9 @@ def _calibration(images: U8) -> U8:
 
 
 def _scores(net: keras.Model) -> keras.Model:
-    """The net with its heads as one output, float32 (n, 15): the logits of the labels, then those of FER+."""
-    heads = [net.get_layer(head) for head in HEADS]
-    merged = keras.layers.Dense(sum(HEADS.values()), name=_SCORES)
+    """The net with its heads as one output, float32 (n, k): the logits of the labels, then those of FER+ if any."""
+    heads = [net.get_layer(head) for head in heads_in(net)]
+    merged = keras.layers.Dense(sum(head.units for head in heads), name=_SCORES)
     scores = keras.Model(net.inputs, merged(heads[0].input))
     weights = [head.get_weights() for head in heads]
     merged.set_weights([np.concatenate(parts, axis=-1) for parts in zip(*weights, strict=True)])
@@ -84,26 +90,28 @@ def _int8(net: keras.Model, images: U8) -> bytes:
     return converted
 
 
-def _card(
-    settings: TrainSettings, net: keras.Model, model_id: str, temperature: float, public: float, out: Path
-) -> dict[str, Any]:
+def _description(net: keras.Model, temperature: float, public: float, out: Path) -> dict[str, Any]:
     side = CROP_SIZE_PX
     return {
-        "model_id": model_id,
-        "dataset": "FER-2013",
-        "licence": "Apache-2.0",
         "labels": list(LABELS),
-        "input": {"height_px": side, "width_px": side, "channels": 1, "dtype": "float32, values 0..255"},
+        "input": {
+            "height_px": side,
+            "width_px": side,
+            "channels": 1,
+            "dtype": "float32, values 0..255",
+            "dark_faces": f"mean + 2 standard deviations below {DARK:g}: multiplied until it is that, at most 255",
+        },
         "output": {"kind": "logits", "temperature": round(temperature, 4)},
         "parameters": net.count_params(),
         "macs": multiply_adds(net),
-        "metrics": {"fer2013_public_test_single_crop": round(public, 4)},
-        "training": settings.model_dump(mode="json", exclude={"data"}),
+        "metrics": {"public_test_single_crop": round(public, 4)},
         "versions": {name: version(name) for name in ("fer-stream", "keras")},
-        "files": {name: _sha256(out / name) for name in (KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE)},
+        "files": {name: sha256_of(out / name) for name in (KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE)},
     }
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _how(settings: TrainSettings, run: Path) -> dict[str, Any]:
+    """How it was trained; first weights and teachers are told by what was in them, and not by where they lay."""
+    asked = settings.model_dump(mode="json", exclude={"data": True, "start_from": True, "teachers": {"runs"}})
+    origin = json.loads((run / ORIGIN).read_text(encoding="utf-8"))
+    return {**asked, **origin, "kept_epoch": best(read_history(run / HISTORY)).epoch + 1}

@@ -1,17 +1,17 @@
 """Training: from settings to a folder with weights, which an interrupted run goes on from.
 
 settings.json   what was asked for
+origin.json     what it began with: images, copies, votes, SHA-256 of the first weights and the teachers
 history.csv     epoch, loss, PublicTest accuracy, learning rate, seconds
 state.npz       everything that the next epoch needs; gone when the run is done
-weights.npz     the averaged weights of the best epoch, by PublicTest
+best.npz        the averaged weights of the best epoch so far, by PublicTest; when the run is done, weights.npz
 """
 
 from __future__ import annotations
 
-import csv
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,11 +23,22 @@ from fer_stream.errors import ConfigError, ModelError, OutputExists
 from fer_stream.records import F32, FERPLUS, U8
 from fer_stream.training.dataset import Faces, copies, load_parts
 from fer_stream.training.learner import Learner
-from fer_stream.training.network import build
-from fer_stream.training.progress import Begun, Epoch, Progress, Step
-from fer_stream.training.trained import SETTINGS, WEIGHTS, assign, load_net, load_values, save_values, start_from
+from fer_stream.training.network import FER2013, FERPLUS_HEAD, build, heads_in, heads_of
+from fer_stream.training.progress import Begun, Epoch, Progress, Step, best, read_history, write_history
+from fer_stream.training.trained import (
+    HISTORY,
+    ORIGIN,
+    SETTINGS,
+    WEIGHTS,
+    assign,
+    load_net,
+    load_values,
+    save_values,
+    sha256_of,
+    start_from,
+)
 
-HISTORY, STATE = "history.csv", "state.npz"
+STATE, BEST = "state.npz", "best.npz"
 
 _PREDICT_BATCH = 512
 
@@ -35,24 +46,28 @@ _PREDICT_BATCH = 512
 def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]:
     """Train a net into the folder `out`, or go on where an interrupted run with the same settings stood.
 
-    Raises `OutputExists` where `out` holds another run, `ModelError` where the loss is no number any more, and what
-    `load_parts` raises.
+    Raises `OutputExists` where `out` holds another run, `ModelError` where the loss is no number any more,
+    `ConfigError` where the data is too little for the settings, and what `load_parts` raises.
     """
-    _claim(out, settings)
+    _check_free(out, settings)
     parts = load_parts(settings.data.path, settings.data.ferplus)
-    faces = parts["train"]
-    copied = copies(faces.images, np.concatenate([parts["public"].images, parts["private"].images]))
-    progress(Begun(len(faces), int(copied.sum())))
-    if settings.data.drop_copies:
+    public, private, faces = parts["public"].images, parts["private"].images, parts["train"]
+    copied = copies(faces.images, np.concatenate([public, private]))
+    begun = Begun(len(faces), int(copied.sum()), settings.data.drop_copies, int(copies(private, public).sum()))
+    progress(begun)
+    if begun.dropped:
         faces = faces[~copied]
     if len(faces) < settings.batch_size:
         raise ConfigError(f"batch_size {settings.batch_size} is more than the {len(faces)} training images.")
     keras.utils.set_random_seed(settings.seed)
-    learner = Learner(_first_net(settings), [load_net(path) for path in settings.teachers.runs], settings)
+    teachers = [load_net(path) for path in settings.teachers.runs]
+    _check_votes(settings, faces, teachers)
+    learner = Learner(_first_net(settings), teachers, settings)
     steps = len(faces) // settings.batch_size
     learner.compile(optimizer=_optimizer(settings, steps), jit_compile="auto")
     learner.optimizer.build(learner.trainable_variables)
     batches = _Batches(faces, settings)
+    _claim(out, settings, begun, faces)
     keeper = _Keeper(learner, batches, out, parts["public"], progress, settings.start_share)
     learner.fit(
         batches, epochs=settings.epochs, initial_epoch=keeper.restore(), shuffle=False, verbose=0,
@@ -64,7 +79,7 @@ def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]
 
 def accuracy(net: keras.Model, faces: Faces) -> float:
     """Share of the faces whose label has the highest logit."""
-    logits = predict(net, faces.images)["fer2013"]
+    logits = predict(net, faces.images)[FER2013]
     return float(np.mean(logits.argmax(axis=1) == faces.labels))
 
 
@@ -75,8 +90,19 @@ def predict(net: keras.Model, images: U8) -> dict[str, F32]:
     return answers if isinstance(answers, dict) else dict(zip(net.output_names, answers, strict=True))
 
 
+def _check_votes(settings: TrainSettings, faces: Faces, teachers: Sequence[keras.Model]) -> None:
+    taught = any(FERPLUS_HEAD in heads_in(teacher) for teacher in teachers)
+    if FERPLUS_HEAD in heads_of(settings) and not (faces.votes.any() or taught):
+        raise ConfigError(
+            f"{settings.data.path} has no votes of FER+, from which the net would learn when not to answer. Name "
+            "fer2013new.csv in data.ferplus, or do without with ferplus_weight: 0."
+        )
+
+
 def _first_net(settings: TrainSettings) -> keras.Model:
-    net = build(settings.network, weight_decay=settings.weight_decay, precision=settings.precision)
+    net = build(
+        settings.network, heads=heads_of(settings), weight_decay=settings.weight_decay, precision=settings.precision
+    )
     if settings.start_from:
         start_from(net, settings.start_from)
     return net
@@ -140,7 +166,7 @@ class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
 
     def restore(self) -> int:
         """Go on from the state on disk; which epoch comes next."""
-        self.history = _read_history(self._out / HISTORY)
+        self.history = read_history(self._out / HISTORY)
         try:
             kept = load_values(self._out / STATE)
         except FileNotFoundError:
@@ -165,35 +191,42 @@ class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
         steps = int(self.params["steps"])
         self._progress(Step(len(self.history), batch + 1, steps, loss))
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         super().on_epoch_end(epoch, logs)
         if self._broken:
             return
-        net = self._learner.net
-        learned = _values(net.variables)
-        kept = _between(self._start, learned, 1 - self._start_share)
-        assign(net.variables, kept)
+        kept = _between(self._start, _values(self._learner.net.variables), 1 - self._start_share)
         done = Epoch(
             epoch=epoch,
-            loss=float((logs or {})["loss"]),
-            accuracy=accuracy(net, self._public),
-            learning_rate=float(np.asarray(self._learner.optimizer.learning_rate)),
+            loss=float(logs["loss"]),
+            accuracy=self._accuracy(kept),
+            learning_rate=float(keras.ops.convert_to_numpy(self._learner.optimizer.learning_rate)),
             seconds=time.monotonic() - self._started,
         )
-        assign(net.variables, learned)
-        if done.accuracy > max((past.accuracy for past in self.history), default=-1.0):
-            save_values(self._out / WEIGHTS, kept)
+        logs["public_accuracy"] = done.accuracy
         self.history.append(done)
-        _write_history(self._out / HISTORY, self.history)
+        if best(self.history) is done:
+            save_values(self._out / BEST, kept)
+        write_history(self._out / HISTORY, self.history)
         self._progress(done)
 
+    def _accuracy(self, weights: Sequence[np.ndarray]) -> float:
+        """That of these weights, on PublicTest."""
+        net = self._learner.net
+        learned = _values(net.variables)
+        assign(net.variables, weights)
+        found = accuracy(net, self._public)
+        assign(net.variables, learned)
+        return found
+
     def finish(self) -> None:
-        """The run is done: what only its going on needed falls away."""
+        """The run is done: its weights get their name, and what only its going on needed falls away."""
         if self._broken:
             raise ModelError(
                 f"The loss is no number any more in epoch {len(self.history) + 1}. Lower learning_rate or clip_norm "
                 "and train into another folder."
             )
+        (self._out / BEST).replace(self._out / WEIGHTS)
         (self._out / STATE).unlink(missing_ok=True)
 
     def _variables(self) -> list[keras.Variable]:
@@ -233,38 +266,30 @@ def _tensorboard(out: Path) -> Sequence[keras.callbacks.Callback]:
     return (keras.callbacks.TensorBoard(str(out / "tensorboard"), update_freq="epoch"),)
 
 
-def _claim(out: Path, settings: TrainSettings) -> None:
-    """Make `out` the folder of this run."""
-    asked, path = settings.model_dump_json(indent=1), out / SETTINGS
-    if path.exists() and path.read_text(encoding="utf-8") != asked:
+def _check_free(out: Path, settings: TrainSettings) -> None:
+    """Raises `OutputExists` where `out` holds anything but the beginning of this very run."""
+    path = out / SETTINGS
+    if path.exists() and path.read_text(encoding="utf-8") != _asked(settings):
         raise OutputExists(f"{out} holds a run with other settings. Name another folder with --out, or remove it.")
-    if (
-        (out / WEIGHTS).exists()
-        and not (out / STATE).exists()
-        and _read_history(out / HISTORY)[settings.epochs - 1 :]
-    ):
+    if (out / WEIGHTS).exists():
         raise OutputExists(f"{out} holds a finished run. Name another folder with --out, or remove it.")
+
+
+def _claim(out: Path, settings: TrainSettings, begun: Begun, faces: Faces) -> None:
+    """Make `out` the folder of this run, and write down what it began with, which may be another thing tomorrow."""
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(asked, encoding="utf-8")
+    (out / SETTINGS).write_text(_asked(settings), encoding="utf-8")
+    if not (out / ORIGIN).exists():
+        origin = {
+            "training_images": len(faces),
+            "copies_of_test_images": begun.copies,
+            "copies_left_out": begun.dropped,
+            "with_ferplus_votes": bool(faces.votes.any()),
+            "start_from_sha256": sha256_of(settings.start_from) if settings.start_from else None,
+            "teachers_sha256": [sha256_of(path) for path in settings.teachers.runs],
+        }
+        (out / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
 
 
-def _read_history(path: Path) -> list[Epoch]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            Epoch(
-                epoch=int(row["epoch"]), loss=float(row["loss"]), accuracy=float(row["accuracy"]),
-                learning_rate=float(row["learning_rate"]), seconds=float(row["seconds"]),
-            )
-            for row in csv.DictReader(file)
-        ]  # fmt: skip
-
-
-def _write_history(path: Path, history: Sequence[Epoch]) -> None:
-    part = path.with_name(f".partial-{path.name}")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.DictWriter(file, [field.name for field in fields(Epoch)])
-        rows.writeheader()
-        rows.writerows(asdict(epoch) for epoch in history)
-    part.replace(path)
+def _asked(settings: TrainSettings) -> str:
+    return settings.model_dump_json(indent=1)

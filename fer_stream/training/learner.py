@@ -10,6 +10,7 @@ from keras import ops
 from fer_stream.config.training import TrainSettings
 from fer_stream.records import LABELS
 from fer_stream.training.augment import Augment, Tensor
+from fer_stream.training.network import FER2013, FERPLUS_HEAD, heads_in
 
 
 class Learner(keras.Model):  # type: ignore[misc]
@@ -42,16 +43,17 @@ class Learner(keras.Model):  # type: ignore[misc]
         share = self._augment.mixup_share()
         faces = _mixed(self._augment(faces), share)
         said = dict(self.net(self._augment.harmed(faces), training=True))
-        if self.teachers:
-            said |= self._taught(faces)
+        said |= self._taught(faces)
         return said | {"share": ops.broadcast_to(share, (ops.shape(faces)[0],))}
 
     def _taught(self, faces: Tensor) -> dict[str, Tensor]:
-        answers = [teacher(faces, training=False) for teacher in self.teachers]
-        return {
-            f"taught_{head}": ops.mean(ops.stack([ops.softmax(answer[head]) for answer in answers]), axis=0)
-            for head in ("fer2013", "ferplus")
-        }
+        """What the teachers say, of each head the mean of those that have it."""
+        answers = [dict(teacher(faces, training=False)) for teacher in self.teachers]
+        taught = {}
+        for head in heads_in(self.net):
+            if said := [ops.softmax(answer[head]) for answer in answers if head in answer]:
+                taught[f"taught_{head}"] = ops.mean(ops.stack(said), axis=0)
+        return taught
 
     def compute_loss(
         self,
@@ -68,15 +70,18 @@ class Learner(keras.Model):  # type: ignore[misc]
         labels = ops.one_hot(y["label"], len(LABELS))
         if not self.teachers:
             labels = labels * (1 - settings.label_smoothing) + settings.label_smoothing / len(LABELS)
-        loss = self._cross_entropy("fer2013", _mixed(labels, share), y_pred)
-        loss += settings.ferplus_weight * self._cross_entropy("ferplus", _mixed(y["votes"], share), y_pred)
+        loss = self._cross_entropy(FER2013, _mixed(labels, share), y_pred)
+        if FERPLUS_HEAD in y_pred:
+            votes = _mixed(y["votes"], share)
+            loss += settings.ferplus_weight * self._cross_entropy(FERPLUS_HEAD, votes, y_pred)
         return ops.mean(loss) + sum(self.net.losses)
 
     def _cross_entropy(self, head: str, target: Tensor, said: Mapping[str, Tensor]) -> Tensor:
         """Of each face, float32 (n,); teachers have their share of the target, and answer where nobody was asked."""
-        if self.teachers:
+        taught = said.get(f"taught_{head}")
+        if taught is not None:
             weight = self._settings.teachers.weight
-            target = (1 - weight) * target + weight * said[f"taught_{head}"]
+            target = (1 - weight) * target + weight * taught
         return -ops.sum(target * ops.log_softmax(said[head]), axis=1)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from fer_stream.records import F32
-from fer_stream.training.network import HEADS
+from fer_stream.training.network import heads_in
 
 _NORMAL = np.array(NormalDist().quantiles(200), np.float32)
 
@@ -17,8 +17,8 @@ _NORMAL = np.array(NormalDist().quantiles(200), np.float32)
 def narrow(wide: keras.Model, net: keras.Model) -> None:
     """Give `net` the strongest channels of `wide`, and their weights; both are of kind `vgg`.
 
-    A channel is as strong as the variance that it brings into the next layer. Raises `ValueError` where the two
-    differ in more than the channels, or `net` has more of them.
+    A head that `wide` lacks stays as it is. A channel is as strong as the variance that it brings into the next
+    layer. Raises `ValueError` where the two differ in more than the channels, or `net` has more of them.
     """
     olds, news = _convolutions(wide), _convolutions(net)
     if not (_plain(wide) and _plain(net) and len(olds) == len(news)):
@@ -33,7 +33,7 @@ def narrow(wide: keras.Model, net: keras.Model) -> None:
         new.set_weights([old.get_weights()[0][:, :, inputs][..., kept]])
         new_norm.set_weights([values[kept] for values in norm.get_weights()])
         inputs = kept
-    for head in HEADS:
+    for head in set(heads_in(wide)) & set(heads_in(net)):
         kernel, bias = wide.get_layer(head).get_weights()
         net.get_layer(head).set_weights([kernel[inputs], bias])
 
@@ -53,7 +53,7 @@ def _weights(conv: layers.Conv2D, norm: layers.BatchNormalization) -> F32:
 
 
 def _weights_of_heads(net: keras.Model) -> F32:
-    kernels = np.concatenate([net.get_layer(head).get_weights()[0] for head in HEADS], axis=1)
+    kernels = np.concatenate([net.get_layer(head).get_weights()[0] for head in heads_in(net)], axis=1)
     squares: F32 = np.square(kernels).sum(axis=1)
     return squares
 

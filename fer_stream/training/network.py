@@ -1,23 +1,37 @@
-"""The nets: gray faces in, two heads out. Keras 3 without any one backend."""
+"""The nets: gray faces in, one or two heads out. Keras 3 without any one backend."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import keras
 from keras import layers
 
-from fer_stream.config.training import NetworkSettings
+from fer_stream.config.training import NetworkSettings, TrainSettings
 from fer_stream.records import CROP_SIZE_PX, FERPLUS, LABELS
 
 HEADS = {"fer2013": len(LABELS), "ferplus": len(FERPLUS)}
 """The outputs, as logits in float32: FER-2013's labels, and the eight emotions of FER+."""
 
+FER2013, FERPLUS_HEAD = HEADS
+
 # Mean and standard deviation of FER-2013 Training, in shares of the range.
 _MEAN, _STD = 0.5075, 0.255
 
 
-def build(settings: NetworkSettings, *, weight_decay: float = 0.0, precision: str = "float32") -> keras.Model:
+def heads_of(settings: TrainSettings) -> tuple[str, ...]:
+    """The heads that a training with these settings teaches."""
+    return (FER2013, FERPLUS_HEAD) if settings.ferplus_weight else (FER2013,)
+
+
+def build(
+    settings: NetworkSettings,
+    *,
+    heads: Sequence[str] = tuple(HEADS),
+    weight_decay: float = 0.0,
+    precision: str = "float32",
+) -> keras.Model:
     """A net with fresh weights: float32 (n, 48, 48, 1), values 0..255 → {name of head: logits float32 (n, k)}.
 
     `weight_decay` is added to the loss of kernels as half its square, so that it takes part in the momentum.
@@ -26,11 +40,17 @@ def build(settings: NetworkSettings, *, weight_decay: float = 0.0, precision: st
     faces = layers.Input((CROP_SIZE_PX, CROP_SIZE_PX, 1), name="faces")
     x = layers.Rescaling(1 / (255 * _STD), offset=-_MEAN / _STD, dtype=make.dtype, name="scale")(faces)
     x = {"vgg": _vgg, "resnet": _resnet, "tutorial": _tutorial}[settings.kind](make, x, settings)
-    heads = {
-        name: layers.Dense(n, kernel_regularizer=make.decay(), dtype="float32", name=name)(x)
-        for name, n in HEADS.items()
+    logits = {
+        head: layers.Dense(HEADS[head], kernel_regularizer=make.decay(), dtype="float32", name=head)(x)
+        for head in heads
     }
-    return keras.Model(faces, heads, name=settings.kind)
+    return keras.Model(faces, logits, name=settings.kind)
+
+
+def heads_in(net: keras.Model) -> list[str]:
+    """Which of `HEADS` a net has, in their order."""
+    names = {layer.name for layer in net.layers}
+    return [head for head in HEADS if head in names]
 
 
 def multiply_adds(net: keras.Model) -> int:

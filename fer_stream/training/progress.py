@@ -1,9 +1,11 @@
-"""What a training tells while it runs. Loads no backend of Keras."""
+"""What a training tells while it runs, and writes down of each epoch. Loads no backend of Keras."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +31,45 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """How many training images there are, and how many of these are exact copies of a test image."""
+    """What there is to learn from.
+
+    Of `images` in Training, `copies` are exact copies of a test image, and `dropped` if they are left out. `shared`
+    PrivateTest images are exact copies of PublicTest images, on which choices are made.
+    """
 
     images: int
     copies: int
+    dropped: bool
+    shared: int
 
 
 Progress = Callable[[Begun | Epoch | Step], object]
+
+
+def read_history(path: Path) -> list[Epoch]:
+    """The epochs that `write_history` wrote; none where there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            Epoch(
+                epoch=int(row["epoch"]), loss=float(row["loss"]), accuracy=float(row["accuracy"]),
+                learning_rate=float(row["learning_rate"]), seconds=float(row["seconds"]),
+            )
+            for row in csv.DictReader(file)
+        ]  # fmt: skip
+
+
+def write_history(path: Path, history: Sequence[Epoch]) -> None:
+    """Write the epochs as CSV, whole or not at all."""
+    part = path.with_name(f".partial-{path.name}")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.DictWriter(file, [field.name for field in fields(Epoch)])
+        rows.writeheader()
+        rows.writerows(asdict(epoch) for epoch in history)
+    part.replace(path)
+
+
+def best(history: Sequence[Epoch]) -> Epoch:
+    """The epoch whose weights are kept: the first of the highest accuracy."""
+    return max(history, key=lambda epoch: epoch.accuracy)

@@ -37,6 +37,7 @@ def _markdown(evaluation: Evaluation, title: str) -> str:
     low, high = evaluation.interval
     rows = [
         ("accuracy", f"{evaluation.accuracy:.2%} (95 %: {low:.1%} to {high:.1%})"),
+        *_copies_row(evaluation),
         ("balanced accuracy", f"{evaluation.balanced_accuracy:.2%}"),
         *((f"recall of {name}", f"{share:.1%}") for name, share in evaluation.recall.items()),
         ("expected calibration error", f"{evaluation.calibration_error:.3f}"),
@@ -52,24 +53,40 @@ def _markdown(evaluation: Evaluation, title: str) -> str:
         rows.append(("accuracy of the FER+ head", f"{evaluation.ferplus_accuracy:.2%} of {evaluation.ferplus_faces}"))
     parts = [f"# {title}", f"{evaluation.faces} faces, one crop each.", _table(("measure", "value"), rows)]
     parts += [f"![Confusion matrix]({CONFUSION})"]
-    coverage = [
-        (f"{share:.0%}", f"{accuracy:.1%}", f"{by_agreement:.1%}")
-        for (share, accuracy), (_, by_agreement) in zip(
-            evaluation.selective, evaluation.selective_by_agreement, strict=True
-        )
-    ]
     parts += [
         "## When the least sure faces are left out",
-        _table(("share judged", "by probability", "by agreement"), coverage),
+        _coverage_table(evaluation),
         f"![Accuracy over coverage]({COVERAGE})",
     ]
     if evaluation.robustness:
         parts += ["## What it withstands", *map(_harm_table, evaluation.robustness.items())]
         parts += [f"![Accuracy under each harm]({CURVES})"]
     if evaluation.speed_ms:
-        times = [(str(batch), f"{ms:.2f}") for batch, ms in evaluation.speed_ms]
-        parts += ["## Speed", _table(("batch", "ms a face"), times)]
+        times = [(name, *(f"{ms:.2f}" for _, ms in speeds)) for name, speeds in evaluation.speed_ms.items()]
+        batches = [f"batch {batch}" for batch, _ in next(iter(evaluation.speed_ms.values()))]
+        parts += ["## Milliseconds a face, one thread", _table(("runtime", *batches), times)]
     return "\n\n".join(parts) + "\n"
+
+
+def _copies_row(evaluation: Evaluation) -> list[tuple[str, str]]:
+    if evaluation.accuracy_without_copies is None:
+        return []
+    return [
+        (
+            f"accuracy without the {evaluation.copies} that are copies of training images",
+            f"{evaluation.accuracy_without_copies:.2%}",
+        )
+    ]
+
+
+def _coverage_table(evaluation: Evaluation) -> str:
+    curves = {"by probability": evaluation.selective, "by agreement": evaluation.selective_by_agreement}
+    columns = {name: curve for name, curve in curves.items() if curve}
+    rows = [
+        (f"{points[0][0]:.0%}", *(f"{accuracy:.1%}" for _, accuracy in points))
+        for points in zip(*columns.values(), strict=True)
+    ]
+    return _table(("share judged", *columns), rows)
 
 
 def _harm_table(found: tuple[str, list[tuple[float, float]]]) -> str:
@@ -103,7 +120,8 @@ def _coverage(evaluation: Evaluation) -> Figure:
     figure = Figure(figsize=(5, 3.2))
     axes = figure.add_subplot()
     axes.plot(*zip(*evaluation.selective, strict=True), marker="o", label="by probability")
-    axes.plot(*zip(*evaluation.selective_by_agreement, strict=True), marker="o", label="by agreement")
+    if evaluation.selective_by_agreement:
+        axes.plot(*zip(*evaluation.selective_by_agreement, strict=True), marker="o", label="by agreement")
     axes.legend()
     axes.set_xlabel("share of the faces that are judged")
     axes.set_ylabel("accuracy")

@@ -1,10 +1,12 @@
 """Nets that learned something before: finished runs, and the .keras file of a model folder.
 
-A run is a folder; `weights.npz` holds the variables of its net in their order, as "0", "1", …
+A run is a folder; `weights.npz` holds the variables of its net in their order, as "0", "1", …, and is there when the
+run is finished.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,19 +17,19 @@ import numpy as np
 from fer_stream.config.training import TrainSettings
 from fer_stream.errors import ModelError
 from fer_stream.training.narrow import narrow
-from fer_stream.training.network import HEADS, build
+from fer_stream.training.network import FER2013, HEADS, build, heads_in, heads_of
 
-SETTINGS, WEIGHTS = "settings.json", "weights.npz"
+SETTINGS, ORIGIN, HISTORY, WEIGHTS = "settings.json", "origin.json", "history.csv", "weights.npz"
 
 
 def load_run(run: Path) -> tuple[TrainSettings, keras.Model]:
     """The settings of a run, and its net in float32 with its best weights.
 
-    Raises `ModelError` where it has none yet.
+    Raises `ModelError` where it is not finished.
     """
     try:
         settings = TrainSettings.model_validate_json((run / SETTINGS).read_text(encoding="utf-8"))
-        net = build(settings.network)
+        net = build(settings.network, heads=heads_of(settings))
         assign(net.variables, load_values(run / WEIGHTS))
     except (OSError, ValueError) as error:
         raise ModelError(f"{run} is no finished training run: {error}. Train it with fer-stream train.") from error
@@ -45,13 +47,16 @@ def load_net(path: Path) -> keras.Model:
         net = keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"{path} is no model that Keras can read: {error}") from error
-    for head in _heads(net):
+    heads = heads_in(net)
+    if FER2013 not in heads:
+        raise ModelError(f"{path} has no output {FER2013!r}. Name a run or an emotion.keras of fer-stream.")
+    for head in heads:
         net.get_layer(head).activation = keras.activations.linear
-    return net
+    return keras.Model(net.inputs, {head: net.get_layer(head).output for head in heads})
 
 
 def start_from(net: keras.Model, path: Path) -> None:
-    """Give `net` the weights of another net, layer by layer; heads that the other one lacks stay as they are.
+    """Give `net` the weights of another net, layer by layer; a head that the other one lacks stays as it is.
 
     A plain net may be narrower than the other one, and then has its strongest channels. Raises `ModelError` where it
     fits in neither way.
@@ -74,7 +79,7 @@ def _shapes(net: keras.Model) -> list[tuple[int, ...]]:
 
 def _copy(other: keras.Model, net: keras.Model) -> None:
     assign(_trunk(net), [np.asarray(value) for value in _trunk(other)])
-    for head in _heads(other):
+    for head in set(heads_in(other)) & set(heads_in(net)):
         assign(net.get_layer(head).weights, [np.asarray(value) for value in other.get_layer(head).weights])
 
 
@@ -100,8 +105,10 @@ def save_values(path: Path, values: Sequence[np.ndarray]) -> None:
     part.replace(path)
 
 
-def _heads(net: keras.Model) -> list[str]:
-    return [layer.name for layer in net.layers if layer.name in HEADS]
+def sha256_of(path: Path) -> str:
+    """Of a file, or of the weights of a finished run, in hexadecimal digits."""
+    with (path if path.is_file() else path / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _trunk(net: keras.Model) -> list[keras.Variable]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_stream.build import make_classifier
+from fer_stream.build import make_classifier, runtime_of
 from fer_stream.config import ModelSettings
 from fer_stream.recognize.card import KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE
 from fer_stream.recognize.choice import choose, cpu_flags
@@ -22,8 +22,9 @@ AVX2 = {"avx2", "fma"}
 VNNI = {"avx2", "avx512f", "avx512_vnni"}
 BF16 = VNNI | {"avx512_bf16", "amx_bf16"}
 
-ORT = {"onnxruntime"}
-BOTH = {"onnxruntime", "openvino"}
+LITERT = {"ai-edge-litert"}
+ORT = LITERT | {"onnxruntime"}
+BOTH = ORT | {"openvino"}
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,11 @@ BOTH = {"onnxruntime", "openvino"}
         (ALL, AVX2, ORT, "onnx"),
         (FIRST, AVX2, ORT, "litert"),
         (ALL - {ONNX_INT8_FILE}, AVX2, ORT, "litert"),
-        (ALL, AVX2, set(), "litert"),
+        (ALL, AVX2, LITERT, "litert"),
+        ({ONNX_FILE}, VNNI, BOTH, "onnx"),
+        ({ONNX_FILE}, AVX2, {"openvino"}, "openvino"),
+        ({KERAS_FILE}, AVX2, BOTH | {"tensorflow"}, "keras"),
+        ({KERAS_FILE}, AVX2, BOTH, "litert"),
         (ALL, {"sse4_2"}, BOTH, "litert"),
         (ALL, ARM, BOTH, "litert"),
     ],
@@ -65,6 +70,18 @@ def test_auto_without_a_library_or_a_file_for_it_is_litert(monkeypatch: pytest.M
     monkeypatch.setattr("fer_stream.build.versions", dict)
     monkeypatch.setattr("fer_stream.build._has_gpu", lambda: False)
     assert isinstance(make_classifier(ModelSettings(path=MODELS)), LiteRTClassifier)
+
+
+def test_a_gpu_is_for_keras_where_that_is_installed_and_has_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer_stream.build._has_gpu", lambda: True)
+    settings = ModelSettings(path=MODELS)
+    assert runtime_of(settings) == "keras"
+    monkeypatch.setattr("fer_stream.build.listed", lambda _: FIRST - {KERAS_FILE})
+    assert runtime_of(settings) != "keras"
+    monkeypatch.undo()
+    monkeypatch.setattr("fer_stream.build._has_gpu", lambda: True)
+    monkeypatch.setattr("fer_stream.build.versions", lambda: {"ai-edge-litert": "2"})
+    assert runtime_of(settings) == "litert"
 
 
 def test_auto_is_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

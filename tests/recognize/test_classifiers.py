@@ -202,8 +202,8 @@ def test_faces_with_a_tenth_of_the_light_are_known(
 def test_people_agree_the_less_the_lower_the_agreement(
     least: float, private_test: tuple[U8, I64], classifiers: dict[str, EmotionClassifier]
 ) -> None:
-    probs, agreement = classifiers["openvino"].predict(private_test[0])
-    right = probs.argmax(axis=1) == private_test[1]
+    judged = classifiers["openvino"].predict(private_test[0])
+    agreement, right = judged.agreement, judged.probs.argmax(axis=1) == private_test[1]
     assert right[agreement >= least].mean() > right.mean() + 0.02 > right[agreement < least].mean() + 0.2
 
 

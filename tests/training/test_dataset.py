@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ import pytest
 
 from fer_stream.errors import SourceNotFound, UnreadableSource
 from fer_stream.records import LABELS
-from fer_stream.training.dataset import PARTS, VOTES, copies, load_faces, load_parts
+from fer_stream.training.dataset import PARTS, VOTES, copies, load_folder, load_parts
 
 USAGE = ("Training", "PublicTest", "PrivateTest")
 
@@ -69,11 +70,61 @@ def test_a_csv_is_read_by_its_usage(csv: Path) -> None:
 def test_ferplus_is_joined_by_row(csv: Path, tmp_path: Path) -> None:
     votes = np.arange(210).reshape(21, 10)
     table = pd.DataFrame(votes, columns=list(VOTES))
+    table["Usage"] = np.repeat(USAGE, 7)
     table.to_csv(tmp_path / "fer2013new.csv", index=False)
     np.testing.assert_array_equal(load_parts(csv, tmp_path / "fer2013new.csv")["public"].votes, votes[7:14])
     table[:20].to_csv(tmp_path / "short.csv", index=False)
     with pytest.raises(UnreadableSource, match=r"has 20 rows and the images 21"):
         load_parts(csv, tmp_path / "short.csv")
+    table[::-1].to_csv(tmp_path / "turned.csv", index=False)
+    with pytest.raises(UnreadableSource, match=r"row 1 is of private, that of the images of train"):
+        load_parts(csv, tmp_path / "turned.csv")
+
+
+def test_votes_are_not_for_folders(folders: Path) -> None:
+    for load in (load_parts, load_folder):
+        with pytest.raises(UnreadableSource, match=r"counts the rows of fer2013\.csv"):
+            load(folders, folders / "fer2013new.csv")
+
+
+def test_a_folder_without_any_label_is_no_data(tmp_path: Path) -> None:
+    (tmp_path / "cheerful").mkdir()
+    with pytest.raises(UnreadableSource, match=r"holds no pictures .* in folders called angry"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"usage": np.full(21, 3)}, "expected usage to be 0, 1 or 2"),
+        ({"usage": np.full(21, -1)}, "expected usage to be 0, 1 or 2"),
+        ({"usage": np.full(21, "Training")}, "is no .npz with images, labels and usage"),
+        ({"usage": np.zeros(20, int)}, r"expected as many rows of each, received images \(21"),
+        ({"labels": np.zeros(22, int)}, "expected as many rows of each"),
+        ({"labels": np.int64(3)}, "expected as many rows of each"),
+        ({"ferplus_votes": np.zeros((21, 8))}, r"expected ferplus_votes as \(n, 10\), received \(21, 8\)"),
+        ({"row_uncertain": np.zeros(5, bool)}, "is no .npz with images, labels and usage"),
+        ({"usage": np.repeat([0, 2], [14, 7])}, "has no image of PublicTest"),
+        ({"images": np.zeros((21, 48, 48), np.float32)}, "expected images as uint8"),
+    ],
+)
+def test_a_wrong_npz_is_refused(change: dict[str, np.ndarray], text: str, tmp_path: Path) -> None:
+    right = {
+        "images": np.zeros((21, 48, 48), np.uint8), "labels": np.tile(np.arange(7), 3),
+        "usage": np.repeat([0, 1, 2], 7), "ferplus_votes": np.zeros((21, 10)),
+    }  # fmt: skip
+    np.savez(tmp_path / "right.npz", **right)  # type: ignore[arg-type]
+    assert len(load_parts(tmp_path / "right.npz")["private"]) == 7
+    np.savez(tmp_path / "wrong.npz", **(right | change))  # type: ignore[arg-type]
+    with pytest.raises(UnreadableSource, match=text):
+        load_parts(tmp_path / "wrong.npz")
+
+
+def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "whole.npz", images=np.zeros((9, 48, 48), np.uint8))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:9000])
+    with pytest.raises(UnreadableSource, match=r"cut\.npz is no \.npz"):
+        load_parts(tmp_path / "cut.npz")
 
 
 def test_folders_without_a_validation_part_hold_back_a_tenth(folders: Path) -> None:
@@ -86,8 +137,10 @@ def test_folders_without_a_validation_part_hold_back_a_tenth(folders: Path) -> N
 def test_any_folder_of_labelled_faces_can_be_judged(folders: Path) -> None:
     large = np.full((96, 96), 200, np.uint8)
     cv2.imwrite(str(folders / "test" / "happy" / "large.png"), large)
-    faces = load_faces(folders / "test")
-    assert len(faces) == 71
+    shutil.rmtree(folders / "test" / "disgust")
+    faces = load_folder(folders / "test")
+    assert len(faces) == 61
+    assert np.bincount(faces.labels).tolist() == [10, 0, 10, 11, 10, 10, 10]
     assert (faces.images[(faces.images == 200).all(axis=(1, 2))]).shape == (1, 48, 48)
 
 
@@ -128,7 +181,7 @@ def test_a_class_that_is_missing_is_named(csv: Path, folders: Path) -> None:
 def test_a_picture_that_is_no_face_crop_is_named(folders: Path) -> None:
     cv2.imwrite(str(folders / "test" / "sad" / "wide.png"), np.zeros((48, 96), np.uint8))
     with pytest.raises(UnreadableSource, match=r"wide\.png is 96×48: expected square face crops"):
-        load_faces(folders / "test")
+        load_folder(folders / "test")
     (folders / "test" / "sad" / "wide.png").write_bytes(b"no picture")
     with pytest.raises(UnreadableSource, match=r"wide\.png cannot be read as a picture"):
-        load_faces(folders / "test")
+        load_folder(folders / "test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ import pytest
 from sklearn import metrics
 
 from fer_stream.recognize.classifier import Judgement
-from fer_stream.records import F32, I64, LABELS, U8
+from fer_stream.records import F32, FERPLUS, I64, LABELS, U8
 from fer_stream.training import report
 from fer_stream.training.dataset import VOTES, Faces
 from fer_stream.training.evaluate import (
@@ -50,18 +51,22 @@ def found(labels: I64, logits: F32) -> Evaluation:
 
     def predict(pixels: U8) -> Judgement:
         probs = softmax(logits)[(pixels[:, 0, 0].astype(int) * 256 + pixels[:, 0, 1]) % 500]
-        return Judgement(probs, 1 - probs.max(axis=1))
+        return Judgement(probs, np.tile(np.eye(8, dtype=np.float32)[VOTES.index("contempt")], (len(pixels), 1)))
 
     votes = np.zeros((500, len(VOTES)), np.float32)
     votes[:200, VOTES.index("contempt")] = 6
     votes[200:300, VOTES.index("fear")] = 10
     votes[300:, VOTES.index("NF")] = 10
 
-    def contempt(pixels: U8) -> F32:
-        return np.tile(np.eye(8, dtype=np.float32)[VOTES.index("contempt")], (len(pixels), 1))
-
-    faces = Faces(images, labels, votes)
-    return evaluate(predict, faces, harms=("noise",), batches=(1,), progress=lambda _: None, ferplus=contempt)
+    return evaluate(
+        predict,
+        Faces(images, labels, votes),
+        copied=np.arange(500) < 50,
+        harms=("noise",),
+        runtimes={"rings": predict},
+        batches=(1, 2),
+        progress=lambda _: None,
+    )
 
 
 def test_the_figures_are_those_of_scikit_learn(found: Evaluation, labels: I64, logits: F32) -> None:
@@ -72,6 +77,8 @@ def test_the_figures_are_those_of_scikit_learn(found: Evaluation, labels: I64, l
     recall = metrics.recall_score(labels, called, average=None)
     assert list(found.recall.values()) == pytest.approx(recall.tolist())
     assert tuple(found.recall) == LABELS
+    assert found.copies == 50
+    assert found.accuracy_without_copies == pytest.approx(metrics.accuracy_score(labels[50:], called[50:]))
     fear = LABELS.index("fear")
     assert found.majority_accuracy == pytest.approx((called[200:300] == fear).mean())
     assert (found.majority_faces, found.ferplus_faces) == (100, 300)
@@ -137,6 +144,24 @@ def test_the_report_says_it_for_people_and_programs(found: Evaluation, tmp_path:
     written = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
     assert written["accuracy"] == found.accuracy
     assert written["robustness"]["noise"] == [[level, share] for level, share in found.robustness["noise"]]
+    assert [batch for batch, _ in written["speed_ms"]["rings"]] == [1, 2]
+    assert "| runtime | batch 1 | batch 2 |" in text
+    assert f"without the 50 that are copies of training images | {found.accuracy_without_copies:.2%}" in text
     for name in (report.CONFUSION, report.COVERAGE, report.CURVES):
         assert f"({name})" in text
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_votes_nothing_is_said_of_agreement(found: Evaluation, tmp_path: Path) -> None:
+    mute = replace(found, selective_by_agreement=None, accuracy_without_copies=None)
+    text = report.write(mute, "rings", tmp_path).read_text(encoding="utf-8")
+    assert "| share judged | by probability |\n" in text
+    assert "copies" not in text
+
+
+def test_agreement_is_what_people_would_call_the_emotion_that_was_called() -> None:
+    probs = np.array([[0.6, 0, 0, 0.4, 0, 0, 0], [0, 0, 0, 0.3, 0, 0, 0.7]], np.float32)
+    people = np.zeros((2, 8), np.float32)
+    people[0, FERPLUS.index("anger")], people[1, FERPLUS.index("happiness")] = 0.8, 1.0
+    assert Judgement(probs, people).agreement.tolist() == pytest.approx([0.8, 0.0])
+    assert Judgement(probs).agreement.tolist() == [1, 1]

@@ -12,7 +12,7 @@ import pytest
 from fer_stream.config.training import NetworkSettings, TrainSettings
 from fer_stream.errors import OutputExists
 from fer_stream.recognize.card import ONNX_FILE
-from fer_stream.recognize.classifier import as_input, probabilities
+from fer_stream.recognize.classifier import EmotionClassifier, as_input, probabilities
 from fer_stream.recognize.keras import KerasClassifier
 from fer_stream.recognize.litert import LiteRTClassifier
 from fer_stream.recognize.onnx import OnnxClassifier
@@ -40,12 +40,13 @@ def run(small: TrainSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("model")
-    return out, export(run, out, model_id="rings-1")
+    return out, export(run, out, model_id="rings-1", dataset="rings")
 
 
 def test_every_file_says_the_same(model: tuple[Path, dict[str, Any]], faces: Faces) -> None:
     folder, _ = model
-    keras_probs, keras_agreement = KerasClassifier(folder, max_batch=32).predict(faces.images)
+    by_keras = KerasClassifier(folder, max_batch=32).predict(faces.images)
+    keras_probs = by_keras.probs
     session = onnxruntime.InferenceSession(str(folder / ONNX_FILE))
     scores: F32 = session.run(["scores"], {"faces": as_input(faces.images)})[0]
     assert scores.shape == (len(faces), 15)
@@ -55,10 +56,10 @@ def test_every_file_says_the_same(model: tuple[Path, dict[str, Any]], faces: Fac
     clear = first - second > 0.1
     assert clear.mean() > 0.5
     for int8 in (LiteRTClassifier(folder), OnnxClassifier(folder), OpenVinoClassifier(folder)):
-        probs, agreement = int8.predict(faces.images)
-        assert np.abs(probs - keras_probs).max() < 0.1
-        assert np.abs(agreement - keras_agreement).mean() < 0.03
-        assert (probs.argmax(axis=1) == keras_probs.argmax(axis=1))[clear].mean() > 0.98
+        judged = int8.predict(faces.images)
+        assert np.abs(judged.probs - keras_probs).max() < 0.1
+        assert np.abs(judged.agreement - by_keras.agreement).mean() < 0.03
+        assert (judged.probs.argmax(axis=1) == keras_probs.argmax(axis=1))[clear].mean() > 0.98
 
 
 def test_int8_probabilities_are_finer_than_256_steps(model: tuple[Path, dict[str, Any]], faces: Faces) -> None:
@@ -72,7 +73,26 @@ def test_the_card_tells_how_it_was_made(model: tuple[Path, dict[str, Any]], smal
     assert spec.temperature == card["output"]["temperature"]
     assert card["training"]["network"]["widths"] == list(small.network.widths)
     assert card["parameters"] == build(small.network).count_params()
-    assert "path" not in str(card["training"])
+    assert not {"data", "start_from"} & set(card["training"])
+    assert card["training"]["training_images"] == 448
+    assert card["training"]["with_ferplus_votes"]
+    assert 1 <= card["training"]["kept_epoch"] <= 3
+    assert card["dataset"] == spec.dataset == "rings"
+    assert "licence" not in card
+
+
+def test_without_votes_a_model_knows_nothing_of_agreement(small: TrainSettings, faces: Faces, tmp_path: Path) -> None:
+    train(small.model_copy(update={"epochs": 2, "ferplus_weight": 0.0}), tmp_path / "run", lambda _: None)
+    export(tmp_path / "run", tmp_path / "model", model_id="mute")
+    classifiers: list[EmotionClassifier] = [KerasClassifier(tmp_path / "model", max_batch=32)]
+    classifiers += [kind(tmp_path / "model") for kind in (LiteRTClassifier, OnnxClassifier, OpenVinoClassifier)]
+    expected = classifiers[0].predict(faces.images)
+    assert expected.people is None
+    for classifier in classifiers[1:]:
+        judged = classifier.predict(faces.images)
+        assert judged.people is None
+        assert (judged.agreement == 1).all()
+        assert np.abs(judged.probs - expected.probs).mean() < 0.03
 
 
 def test_a_model_is_not_overwritten(model: tuple[Path, dict[str, Any]], run: Path) -> None:

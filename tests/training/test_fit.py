@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -11,15 +13,16 @@ import keras
 import numpy as np
 import pytest
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fer_stream.config.training import NetworkSettings, TeacherSettings, TrainSettings
-from fer_stream.errors import ConfigError, ModelError, OutputExists
+from fer_stream.config.training import AugmentSettings, NetworkSettings, TeacherSettings, TrainSettings
+from fer_stream.errors import ConfigError, ModelError, OutputExists, SourceNotFound
 from fer_stream.training.dataset import VOTES, Faces, load_parts
-from fer_stream.training.fit import HISTORY, STATE, accuracy, targets_of, train
+from fer_stream.training.fit import BEST, STATE, accuracy, targets_of, train
 from fer_stream.training.learner import Learner
-from fer_stream.training.network import HEADS, build, multiply_adds
-from fer_stream.training.progress import Epoch
-from fer_stream.training.trained import WEIGHTS, load_run
+from fer_stream.training.network import HEADS, build, heads_in, multiply_adds
+from fer_stream.training.progress import Begun, Epoch
+from fer_stream.training.trained import HISTORY, ORIGIN, WEIGHTS, load_run
 
 
 class KilledError(Exception):
@@ -61,6 +64,95 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(run: Path, small: TrainSetti
         [line.split(",")[1] for line in (folder / HISTORY).read_text().splitlines()[1:]] for folder in (out, run)
     ]
     np.testing.assert_allclose(np.array(lines[0], float), np.array(lines[1], float), rtol=1e-3)
+
+
+def test_a_run_that_goes_on_is_not_finished(run: Path, small: TrainSettings, tmp_path: Path) -> None:
+    seen: list[Path] = []
+
+    def look(news: object) -> None:
+        if isinstance(news, Epoch):
+            seen.append(tmp_path / BEST)
+            assert seen[-1].exists()
+            with pytest.raises(ModelError, match="is no finished training run"):
+                load_run(tmp_path)
+
+    train(small.model_copy(update={"epochs": 2}), tmp_path, look)
+    assert len(seen) == 2
+    load_run(tmp_path)
+    assert not (tmp_path / BEST).exists()
+
+
+def test_a_mistake_is_mended_in_the_same_folder(small: TrainSettings, tmp_path: Path) -> None:
+    wrong = small.data.model_copy(update={"path": tmp_path / "none.npz"})
+    with pytest.raises(SourceNotFound):
+        train(small.model_copy(update={"data": wrong}), tmp_path / "run", lambda _: None)
+    with pytest.raises(ModelError):
+        train(small.model_copy(update={"start_from": tmp_path / "none"}), tmp_path / "run", lambda _: None)
+    train(small.model_copy(update={"epochs": 2}), tmp_path / "run", lambda _: None)
+
+
+def test_what_a_run_began_with_is_written_down(run: Path, small: TrainSettings, tmp_path: Path) -> None:
+    begun: list[Begun] = []
+    taught = small.model_copy(update={"teachers": TeacherSettings(runs=(run,)), "start_from": run, "epochs": 2})
+    train(taught, tmp_path / "taught", lambda news: begun.append(news) if isinstance(news, Begun) else None)
+    assert begun == [Begun(448, copies=0, dropped=True, shared=0)]
+    weights = hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest()
+    assert json.loads((tmp_path / "taught" / ORIGIN).read_text()) == {
+        "training_images": 448, "copies_of_test_images": 0, "copies_left_out": True, "with_ferplus_votes": True,
+        "start_from_sha256": weights, "teachers_sha256": [weights],
+    }  # fmt: skip
+
+
+def test_copies_are_left_out_or_counted(small: TrainSettings, tmp_path: Path) -> None:
+    with np.load(small.data.path) as file:
+        data = {name: file[name] for name in file.files}
+    private = np.flatnonzero(data["usage"] == 2)
+    data["images"][:3] = data["images"][private[0]]
+    data["images"][np.flatnonzero(data["usage"] == 1)[:2]] = data["images"][private[1]]
+    np.savez(tmp_path / "copies.npz", **data)
+    for drop, images in ((True, 445), (False, 448)):
+        begun: list[Begun] = []
+        asked = small.data.model_copy(update={"path": tmp_path / "copies.npz", "drop_copies": drop})
+        train(
+            small.model_copy(update={"data": asked, "epochs": 2}),
+            tmp_path / str(drop),
+            lambda news, begun=begun: begun.append(news) if isinstance(news, Begun) else None,  # type: ignore[misc]
+        )
+        assert begun == [Begun(448, copies=3, dropped=drop, shared=1)]
+        assert json.loads((tmp_path / str(drop) / ORIGIN).read_text())["training_images"] == images
+
+
+def test_without_votes_one_must_say_so(small: TrainSettings, run: Path, tmp_path: Path) -> None:
+    with np.load(small.data.path) as file:
+        np.savez(tmp_path / "mute.npz", **{name: file[name] for name in file.files if name != "ferplus_votes"})
+    asked = small.data.model_copy(update={"path": tmp_path / "mute.npz"})
+    mute = small.model_copy(update={"data": asked, "epochs": 2})
+    with pytest.raises(ConfigError, match=r"has no votes of FER\+.*ferplus_weight: 0"):
+        train(mute, tmp_path / "run", lambda _: None)
+    train(mute.model_copy(update={"ferplus_weight": 0.0}), tmp_path / "run", lambda _: None)
+    assert heads_in(load_run(tmp_path / "run")[1]) == ["fer2013"]
+    for teachers in ((run,), (run, tmp_path / "run")):
+        taught = mute.model_copy(update={"teachers": TeacherSettings(runs=teachers)})
+        train(taught, tmp_path / f"taught-{len(teachers)}", lambda _: None)
+    alone = mute.model_copy(update={"teachers": TeacherSettings(runs=(tmp_path / "run",))})
+    with pytest.raises(ConfigError, match=r"has no votes of FER\+"):
+        train(alone, tmp_path / "alone", lambda _: None)
+
+
+def test_all_of_a_step_can_be_compiled_for_a_gpu(small: TrainSettings, run: Path) -> None:
+    """By XLA, which Keras takes where there is a GPU."""
+    faces = load_parts(small.data.path)["train"]
+    everything = small.model_copy(update={"augment": AugmentSettings(mixup=0.4)})
+    learner = Learner(load_run(run)[1], [load_run(run)[1]], everything)
+    learner.compile(optimizer="sgd", jit_compile=True)
+    history = learner.fit(faces.images, targets_of(faces), batch_size=64, epochs=1, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+def test_tensorboard_shows_the_accuracy(run: Path) -> None:
+    events = EventAccumulator(str(run / "tensorboard" / "train"))
+    events.Reload()
+    assert {"epoch_loss", "epoch_public_accuracy"} <= set(events.Tags()["tensors"])
 
 
 def test_a_folder_is_for_one_run(run: Path, small: TrainSettings) -> None:
@@ -146,7 +238,7 @@ def test_another_backend_runs_the_same_command(small: TrainSettings, tmp_path: P
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "448 training images, 0 of them copies of a test image" in done.stderr
+    assert "448 training images, 0 of them copies of a test image, left out" in done.stderr
     assert "epoch 2/2: loss" in done.stderr
     assert "PublicTest" in done.stdout
     _, net = load_run(tmp_path / "jax")
