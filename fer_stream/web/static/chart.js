@@ -1,6 +1,6 @@
 // A timeline on a canvas: a lane per person, a bar per label, hatched where it is unknown, flat where no pictures came.
 
-import { colourOf, LABELS, UNKNOWN } from "./emotions.js";
+import { colourOf, FAINT, LABELS, UNKNOWN } from "./emotions.js";
 import { clock, lasting, shortClock } from "./words.js";
 
 /**
@@ -13,6 +13,8 @@ import { clock, lasting, shortClock } from "./words.js";
 const LANE_PX = 30;
 const BAR_PX = 18;
 const AXIS_PX = 24;
+// What is narrower would be all outline.
+const OUTLINED_PX = 3;
 const LEAST_NAME_PX = 60;
 const FONT = "12px system-ui, sans-serif";
 
@@ -137,13 +139,17 @@ export class TimelineChart {
     const top = row * LANE_PX + (LANE_PX - BAR_PX) / 2;
     pen.fillStyle = look("--ink");
     pen.fillText(name, 0, top + BAR_PX / 2);
+    pen.strokeStyle = look("--pale");
+    pen.lineWidth = 1;
     const { from, to } = this.#timeline;
     for (const span of spans) {
       if (span.to < from || span.from > to) continue;
       const x = this.#x(span.from);
       pen.fillStyle = paint[span.label] ?? paint[UNKNOWN];
       // Half a px at least: a long day would hide what was short.
-      pen.fillRect(x, top, Math.max(0.5, this.#x(span.to) - x), BAR_PX);
+      const width = Math.max(0.5, this.#x(span.to) - x);
+      pen.fillRect(x, top, width, BAR_PX);
+      if (FAINT.has(span.label) && width > OUTLINED_PX) pen.strokeRect(x + 0.5, top + 0.5, width - 1, BAR_PX - 1);
     }
   }
 

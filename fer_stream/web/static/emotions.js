@@ -6,6 +6,9 @@ export const EMOTIONS = ["angry", "disgust", "fear", "happy", "sad", "surprise",
 export const UNKNOWN = "unknown";
 export const LABELS = [...EMOTIONS, UNKNOWN];
 
+/** Those that need an outline on a white card; style.css has the same. */
+export const FAINT = new Set(["happy", "surprise", "neutral", UNKNOWN]);
+
 /** A label's colour as #RRGGBB, for canvases. */
 export const colourOf = (label) => getComputedStyle(document.documentElement).getPropertyValue(`--${label}`).trim();
 
