@@ -1,7 +1,8 @@
 // One camera: its picture with boxes, who is there, and the last minutes.
 
 import { address, follow, getJson, repeat, wordsOf } from "./api.js";
-import { announce, el, say } from "./dom.js";
+import { Clock } from "./clock.js";
+import { announce, el, notice } from "./dom.js";
 import { peoplePanel, picturePanel, sharesPanel, timelinePanel, timingPanel } from "./panels.js";
 import { watch } from "./preview.js";
 import { KEPT_S, Minute, Recent } from "./recent.js";
@@ -17,31 +18,6 @@ const NOT_FOUND = 404;
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** The clock of the service, which every frame tells. */
-class Clock {
-  #told_s = Date.now() / 1000;
-  #heard_ms = performance.now();
-  #opened_s = 0;
-
-  /** Unix seconds. */
-  get now() {
-    return this.#told_s + (performance.now() - this.#heard_ms) / 1000;
-  }
-
-  /** The connection was made anew. */
-  reopen() {
-    this.#opened_s = 0;
-  }
-
-  /** Whether a frame tells of latency: not if it was taken before the connection was made. */
-  hear({ at, latency_s }) {
-    this.#told_s = at + latency_s;
-    this.#heard_ms = performance.now();
-    this.#opened_s ||= this.#told_s;
-    return at >= this.#opened_s;
-  }
-}
-
 /** @param {HTMLElement} main */
 export function cameraPage(main, [name], signal) {
   const gone = new AbortController();
@@ -51,9 +27,9 @@ export function cameraPage(main, [name], signal) {
   const picture = picturePanel(stage, canvas);
   const panels = [picture, peoplePanel(), timelinePanel(recent), sharesPanel(minute), timingPanel(minute)];
   const state = stateLine();
-  const trouble = el("p", { class: "note", role: "status", hidden: true });
+  const trouble = notice();
   const pauser = el("button", { type: "button", "aria-pressed": "false", onclick: freeze }, "Pause");
-  main.append(...arranged(name, state.element, pauser, trouble, panels.map(({ element }) => element)));
+  main.append(...arranged(name, state.element, pauser, trouble.element, panels.map(({ element }) => element)));
 
   /** @type {any} the newest frame */
   let newest = null;
@@ -71,7 +47,7 @@ export function cameraPage(main, [name], signal) {
     const now = clock.now;
     const live = newest && now - newest.at < STALE_S ? newest : null;
     for (const panel of panels) panel.paint({ newest, live, now });
-    if (known) state.update(known);
+    if (known) state.update(known, now);
   }
 
   function see(frame) {
@@ -79,28 +55,30 @@ export function cameraPage(main, [name], signal) {
     minute.add(frame, clock.hear(frame));
     recent.add(frame);
     stage.addFrame(frame);
-    complain("");
+    trouble.tell("store", "");
   }
 
   function hear(told) {
-    if (known && known.up !== told.up) announce(`${name} is ${stateOf(told).name}`);
+    if (known && known.up !== told.up) announce(`${name} is ${stateOf(told, clock.now).name}`);
     known = told;
   }
 
-  function complain(text) {
-    trouble.hidden = !text;
-    say(trouble, text);
+  function reopen() {
+    clock.reopen();
+    recent.reopen();
+    trouble.tell("stream", "");
   }
 
   const listeners = {
-    open: () => clock.reopen(), frame: see, state: hear, trouble: (problem) => complain(wordsOf(problem)),
+    open: reopen, refused: (why) => trouble.tell("stream", why), frame: see, state: hear,
+    trouble: (problem) => trouble.tell("store", wordsOf(problem)),
   };
   follow(address("sources", name, "live"), listeners, until);
   watch(name, (shown) => stage.addPicture(shown), picture.withoutPictures, until);
-  repeat(() => settle(name, recent, until).then(() => complain("")), () => SETTLE_MS, until);
+  repeat(() => settle(name, recent, clock.now, until).then(() => trouble.tell("store", "")), () => SETTLE_MS, until);
   repeat(paint, () => (calm.matches ? CALM_PAINT_MS : PAINT_MS), until);
   getJson(address("sources", name), signal).then(hear, (error) => {
-    complain(error.message);
+    trouble.tell("store", error.message);
     if (error.status === NOT_FOUND) gone.abort();
   });
 }
@@ -120,10 +98,9 @@ function arranged(name, state, pauser, trouble, [figure, people, timeline, share
 }
 
 /** Final segments in place of provisional labels, and what was before the page was opened. */
-async function settle(name, recent, signal) {
-  const to = Date.now() / 1000;
+async function settle(name, recent, now, signal) {
   const url = new URL(address("sources", name, "timeline"));
-  url.search = new URLSearchParams({ from: to - KEPT_S, to });
+  url.search = new URLSearchParams({ from: now - KEPT_S, to: now });
   const { people, gaps } = await getJson(url, signal);
   const span = ({ label, start_at, end_at }) => ({ label, from: start_at, to: end_at });
   for (const { stream_id, person, segments } of people) recent.settle(stream_id, person, segments.map(span));

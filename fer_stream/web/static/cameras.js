@@ -1,10 +1,12 @@
 // All cameras at a glance.
 
-import { address, ApiError, follow, getJson, pause, repeat } from "./api.js";
+import { address, follow, getJson, passOver, repeat, wordsOf } from "./api.js";
 import { sharpen } from "./chart.js";
-import { announce, el, keep, say } from "./dom.js";
-import { NO_PICTURES, picture, visible } from "./preview.js";
+import { Clock } from "./clock.js";
+import { announce, el, keep, notice, say } from "./dom.js";
+import { NO_PICTURES, picture } from "./preview.js";
 import { stateLine, stateOf } from "./state.js";
+import { pause, visible } from "./waiting.js";
 import { count, moment } from "./words.js";
 
 const LIST_MS = 15_000;
@@ -29,14 +31,17 @@ export function camerasPage(main, _parts, signal) {
   const list = el("ul", { class: "cards" });
   const counts = el("p");
   const none = emptyState();
+  const trouble = notice();
+  const clock = new Clock();
   let asked = false;
-  main.append(el("div", { class: "title" }, el("h1", { tabindex: "-1" }, "Cameras"), counts), none, list);
+  main.append(el("div", { class: "title" }, el("h1", { tabindex: "-1" }, "Cameras"), counts), trouble.element, none,
+    list);
 
   function paint() {
     asked = false;
     const all = [...sources.values()].sort((a, b) => a.name.localeCompare(b.name));
     keep(list, all, ({ name }) => name, ({ name }) => {
-      cards.set(name, cameraCard(name));
+      cards.set(name, cameraCard(name, clock));
       return cards.get(name);
     });
     none.hidden = all.length > 0;
@@ -51,15 +56,18 @@ export function camerasPage(main, _parts, signal) {
   /** @param {Source} source */
   function hear(source) {
     const before = sources.get(source.name);
-    if (before && before.up !== source.up) announce(`${source.name} is ${stateOf(source).name}`);
+    if (before && before.up !== source.up) announce(`${source.name} is ${stateOf(source, clock.now).name}`);
     sources.set(source.name, source);
+    trouble.tell("store", "");
     paintSoon();
   }
 
-  /** @param {{source: string, at: number, faces: object[]}} frame */
-  function see({ source, at, faces }) {
-    const known = sources.get(source);
-    if (known) Object.assign(known, { latest_at: at, faces: faces.length });
+  /** @param {{source: string, at: number, latency_s: number, faces: object[]}} frame */
+  function see(frame) {
+    clock.hear(frame);
+    const known = sources.get(frame.source);
+    if (known) Object.assign(known, { latest_at: frame.at, faces: frame.faces.length });
+    trouble.tell("store", "");
     paintSoon();
   }
 
@@ -69,11 +77,16 @@ export function camerasPage(main, _parts, signal) {
     sources.clear();
     for (const source of all) sources.set(source.name, source);
     for (const name of cards.keys()) if (!sources.has(name)) cards.delete(name);
+    trouble.tell("store", "");
     paint();
   }
 
+  const listeners = {
+    open: () => trouble.tell("stream", ""), refused: (why) => trouble.tell("stream", why), state: hear, latest: see,
+    trouble: (problem) => trouble.tell("store", wordsOf(problem)),
+  };
   repeat(look, () => LIST_MS, signal);
-  follow(address("live"), { state: hear, latest: see }, signal);
+  follow(address("live"), listeners, signal);
   showPictures(cards, signal);
 }
 
@@ -85,8 +98,8 @@ function emptyState() {
     el("pre", {}, el("code", {}, EXAMPLE)));
 }
 
-/** @param {string} name */
-function cameraCard(name) {
+/** @param {string} name @param {Clock} clock */
+function cameraCard(name, clock) {
   const thumbnail = el("p", { class: "thumbnail", "aria-hidden": "true" }, "no picture");
   const state = stateLine();
   const seen = el("p", { class: "pale" });
@@ -97,16 +110,16 @@ function cameraCard(name) {
     thumbnail,
     /** @param {Source} source */
     update(source) {
-      state.update(source);
-      say(seen, sight(source));
+      state.update(source, clock.now);
+      say(seen, sight(source, clock.now));
     },
   };
 }
 
-/** @param {Source} source */
-function sight({ latest_at, faces }) {
+/** @param {Source} source @param {number} now  Unix seconds */
+function sight({ latest_at, faces }, now) {
   if (latest_at === null) return "No picture yet";
-  if (Date.now() / 1000 - latest_at > NOW_S) return `Last picture ${moment(latest_at)}`;
+  if (now - latest_at > NOW_S) return `Last picture ${moment(latest_at)}`;
   return faces ? `${count(faces, "face")} now` : "No face now";
 }
 
@@ -134,7 +147,7 @@ async function showPicture(name, thumbnail, signal) {
     else thumbnail.textContent = "no picture";
   } catch (error) {
     if (error.status === NO_PICTURES) thumbnail.hidden = true;
-    else if (!(error instanceof ApiError) && error.name !== "AbortError") throw error;
+    else passOver(error);
   }
 }
 

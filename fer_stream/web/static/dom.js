@@ -21,6 +21,23 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** A line that is there while something is wrong. Things are wrong independently of each other. */
+export function notice() {
+  /** @type {Map<string, string>} */
+  const told = new Map();
+  const element = el("p", { class: "note", role: "status", hidden: true });
+  return {
+    element,
+    /** Says what is wrong with `thing`, nothing where `text` is empty. */
+    tell(thing, text) {
+      told.set(thing, text);
+      const texts = new Set([...told.values()].filter(Boolean));
+      element.hidden = texts.size === 0;
+      say(element, [...texts].join(" "));
+    },
+  };
+}
+
 const kept = new WeakMap();
 
 /**

@@ -2,7 +2,7 @@
 
 import { address, ApiError, getJson, repeat } from "./api.js";
 import { dayView } from "./day.js";
-import { el, say } from "./dom.js";
+import { el, notice } from "./dom.js";
 import { dateName } from "./words.js";
 
 const TODAY_AGAIN_MS = 20_000;
@@ -11,13 +11,13 @@ const TODAY_AGAIN_MS = 20_000;
 export function historyPage(main, [wantedName, wantedDay], signal) {
   const cameras = el("select", { onchange: () => open(cameras.value) });
   const days = el("select", { onchange: () => open(cameras.value, days.value) });
-  const note = el("p", { class: "note", role: "status", hidden: true });
+  const trouble = notice();
   const view = dayView();
   main.append(
     el("h1", { tabindex: "-1" }, "History"),
     el("section", { class: "choice", "aria-label": "Camera and day" },
       el("label", { class: "field" }, "Camera", cameras), el("label", { class: "field" }, "Day", days), view.csv),
-    note, view.element,
+    trouble.element, view.element,
   );
   let opening = new AbortController();
 
@@ -26,9 +26,9 @@ export function historyPage(main, [wantedName, wantedDay], signal) {
     opening.abort();
     opening = new AbortController();
     try {
-      complain(await load(name, day, AbortSignal.any([signal, opening.signal])));
+      trouble.tell("day", await load(name, day, AbortSignal.any([signal, opening.signal])));
     } catch (error) {
-      if (error instanceof ApiError) complain(error.message);
+      if (error instanceof ApiError) trouble.tell("day", error.message);
       else if (error.name !== "AbortError") throw error;
     }
   }
@@ -46,11 +46,6 @@ export function historyPage(main, [wantedName, wantedDay], signal) {
     history.replaceState(null, "", `#/${["history", name, date].filter(Boolean).join("/")}`);
     await view.show(name, date, until);
     return date ? "" : `Nothing is kept of ${name} yet: a segment appears here when it is over.`;
-  }
-
-  function complain(text) {
-    note.hidden = !text;
-    say(note, text);
   }
 
   open(wantedName, wantedDay);

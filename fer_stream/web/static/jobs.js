@@ -1,6 +1,6 @@
 // Recorded files: what was handed in, how far each is, and what came of it.
 
-import { address, ApiError, ask, getJson, repeat, upload } from "./api.js";
+import { address, ApiError, ask, getJson, passOver, repeat, upload } from "./api.js";
 import { announce, el, keep, say } from "./dom.js";
 import { bytes, count, lasting, moment, percent } from "./words.js";
 
@@ -43,7 +43,7 @@ export function jobsPage(main, _parts, signal) {
   const counts = el("p");
   main.append(
     el("div", { class: "title" }, el("h1", { tabindex: "-1" }, "Recorded jobs"), counts),
-    uploads(look), note,
+    uploads(), note,
     el("section", { "aria-labelledby": "jobs" }, el("h2", { id: "jobs" }, "Jobs"), none, list),
   );
 
@@ -74,6 +74,7 @@ export function jobsPage(main, _parts, signal) {
     }
   }
 
+  sendings.addEventListener("sent", () => look().catch(passOver), { signal });
   repeat(look, () => (jobs.some(({ state }) => !ENDED.has(state)) ? BUSY_MS : IDLE_MS), signal);
 }
 
@@ -158,12 +159,21 @@ function sure(name) {
 
 // What is being sent goes on while other pages are looked at.
 const sendings = el("ul", { class: "jobs" });
-let sending = Promise.resolve();
-let unsent = 0;
-window.addEventListener("beforeunload", (event) => { if (unsent) event.preventDefault(); });
+/** @type {ReturnType<typeof uploadLine>[]} the one that is being sent, and those that wait for it */
+const unsent = [];
+window.addEventListener("beforeunload", (event) => { if (unsent.length) event.preventDefault(); });
+
+/** Tells `sendings` with "sent" of each file. */
+async function sendAll() {
+  while (unsent.length) {
+    await unsent[0].send();
+    unsent.shift();
+    sendings.dispatchEvent(new Event("sent"));
+  }
+}
 
 /** Where files are handed in, by choosing or by dropping them. One after another is sent. */
-function uploads(onDone) {
+function uploads() {
   const files = el("input", { type: "file", multiple: true, accept: "video/*,image/*,.mkv", onchange: () => {
     take(files.files);
     files.value = "";
@@ -171,15 +181,11 @@ function uploads(onDone) {
   const priority = el("select", {}, ...["normal", "high", "low"].map((value) => el("option", { value }, value)));
 
   function take(chosen) {
-    for (const file of chosen) {
-      const line = uploadLine(file);
-      sendings.append(line.element);
-      const form = new FormData();
-      form.append("priority", priority.value);
-      form.append("file", file);
-      unsent += 1;
-      sending = sending.then(() => line.send(form)).then(onDone, () => {}).finally(() => { unsent -= 1; });
-    }
+    const lines = [...chosen].map((file) => uploadLine(file, priority.value));
+    sendings.append(...lines.map(({ element }) => element));
+    const busy = unsent.length > 0;
+    unsent.push(...lines);
+    if (!busy) sendAll();
   }
 
   const section = el("section", { class: "drop", "aria-labelledby": "upload" },
@@ -203,31 +209,42 @@ function uploads(onDone) {
 }
 
 /** @param {File} file */
-function uploadLine(file) {
+function uploadLine(file, priority) {
   const stop = new AbortController();
   const bar = el("progress", { "aria-label": `Upload of ${file.name}`, max: 1, value: 0 });
   const told = el("p", { role: "status" }, "waiting to be sent");
   const cancel = el("button",
-    { type: "button", "aria-label": `Cancel the upload of ${file.name}`, onclick: () => stop.abort() }, "Cancel");
+    { type: "button", "aria-label": `Cancel the upload of ${file.name}`, onclick: giveUp }, "Cancel");
   const element = el("li", {},
     el("div", {}, el("h3", {}, file.name), told), cancel, el("div", { class: "whole" }, bar));
-  return {
-    element,
-    /** Sends the form. The line goes when that is done, and says why where it is not. */
-    async send(form) {
-      try {
-        await upload(address("jobs"), form, (share) => {
-          bar.value = share;
-          told.textContent = share < 1 ? `${bytes(share * file.size)} of ${bytes(file.size)}` : "being looked at";
-        }, stop.signal);
-        element.remove();
-      } catch (error) {
-        if (!(error instanceof ApiError)) throw error;
-        told.textContent = error.message;
-        bar.remove();
-        cancel.replaceWith(el("button", { type: "button", onclick: () => element.remove() }, "Close"));
-        throw error;
-      }
-    },
-  };
+  const line = { element, send };
+
+  function giveUp() {
+    const place = unsent.indexOf(line);
+    if (place === 0) return stop.abort();
+    unsent.splice(place, 1);
+    return element.remove();
+  }
+
+  /** The line goes when the file was sent, and says why where it was not. Never rejects: others wait. */
+  async function send() {
+    const form = new FormData();
+    form.append("priority", priority);
+    form.append("file", file);
+    try {
+      await upload(address("jobs"), form, tell, stop.signal);
+      element.remove();
+    } catch (error) {
+      told.textContent = error.message;
+      bar.remove();
+      cancel.replaceWith(el("button", { type: "button", onclick: () => element.remove() }, "Close"));
+    }
+  }
+
+  function tell(share) {
+    bar.value = share;
+    told.textContent = share < 1 ? `${bytes(share * file.size)} of ${bytes(file.size)}` : "being looked at";
+  }
+
+  return line;
 }

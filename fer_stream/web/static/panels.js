@@ -3,7 +3,7 @@
 import { TimelineChart } from "./chart.js";
 import { el, keep, say } from "./dom.js";
 import { LABELS, legend, sharesBar, swatch, UNKNOWN } from "./emotions.js";
-import { KEPT_S } from "./recent.js";
+import { KEPT_S, seenLast } from "./recent.js";
 import { title } from "./stage.js";
 import { clock, count, lasting, percent, shortClock, unjudged } from "./words.js";
 
@@ -104,12 +104,12 @@ export function timelinePanel(recent) {
     paint({ now }) {
       const from = now - window_s;
       const people = recent.people(from);
-      const lanes = people.slice(-MOST_LANES);
+      const lanes = seenLast(people, MOST_LANES);
       const blanks = recent.blanks(from, now).map((blank) => ({ ...blank, text: "no pictures" }));
       chart.draw({ from, to: now, lanes, blanks });
       canvas.setAttribute("aria-label", `Timeline of ${count(people.length, "person", "people")} ` +
         `from ${shortClock(from)} to ${shortClock(now)}; the table below says the same.`);
-      say(more, people.length > lanes.length ? `and ${people.length - lanes.length} more, who left before` : "");
+      say(more, people.length > lanes.length ? `and ${people.length - lanes.length} more` : "");
       if (table.open) tell(rows, people, from);
     },
   };

@@ -1,6 +1,7 @@
 // The pictures of a camera. They are made only while somebody asks for them.
 
-import { address, ApiError, ask, pause } from "./api.js";
+import { address, ApiError, ask } from "./api.js";
+import { pause, visible } from "./waiting.js";
 
 // Between two questions, where there is a picture and where there is none yet. Previews are a few a second.
 const NEXT_MS = 300;
@@ -18,8 +19,10 @@ export const NO_PICTURES = 403;
  * The newest picture, or null where there is none yet.
  * @returns {Promise<Picture | null>}
  */
-export async function picture(name, signal) {
-  const response = await ask(address("sources", name, "preview.jpg"), { signal });
+export const picture = (name, signal) => ask(address("sources", name, "preview.jpg"), { signal }, read);
+
+/** @param {Response} response @returns {Promise<Picture | null>} */
+async function read(response) {
   if (response.status === 204) return null;
   const header = (key) => response.headers.get(`X-${key}`);
   return {
@@ -30,14 +33,6 @@ export async function picture(name, signal) {
     bitmap: await createImageBitmap(await response.blob()),
   };
 }
-
-/** Waits until the page is looked at. */
-export const visible = (signal) =>
-  new Promise((resolve) => {
-    if (!document.hidden || signal.aborted) return resolve();
-    document.addEventListener("visibilitychange", resolve, { once: true, signal });
-    return signal.addEventListener("abort", resolve, { once: true });
-  });
 
 /**
  * Gives the pictures of a camera as they come, while the page is looked at.

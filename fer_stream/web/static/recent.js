@@ -12,6 +12,8 @@ const MOST_PEOPLE = 100;
 const MOST_SPANS = 600;
 const MINUTE_S = 60;
 const PACE_S = 10;
+const SEEN = "seen";
+const UNHEARD = "unheard";
 
 /**
  * @typedef {import("./chart.js").Span} Span
@@ -28,19 +30,34 @@ function extend(spans, label, at) {
   if (spans.length > MOST_SPANS) spans.shift();
 }
 
+/** Those `most` of `people` who were seen last, in the order in which they stand. @param {Person[]} people */
+export function seenLast(people, most) {
+  const newest = [...people].sort((a, b) => b.spans.at(-1).to - a.spans.at(-1).to);
+  const chosen = new Set(newest.slice(0, most));
+  return people.filter((person) => chosen.has(person));
+}
+
 export class Recent {
   /** @type {Map<string, Person>} in the order in which they came */
   #people = new Map();
-  /** @type {Span[]} when pictures came */
+  /** @type {Span[]} when pictures came, and when nobody here would have heard of any */
   #seen = [];
+  #unheard = true;
   /** @type {Omit<Span, "label">[]} */
   #gaps = [];
 
   /** @param {{stream_id: string, at: number, faces: {track_id: number, label: string}[]}} frame */
   add({ stream_id, at, faces }) {
-    extend(this.#seen, "", at);
+    if (this.#unheard) this.#seen.push(this.#unheardUntil(at));
+    this.#unheard = false;
+    extend(this.#seen, SEEN, at);
     for (const { track_id, label } of faces) extend(this.#person(stream_id, track_id).spans, label, at);
     this.#forget(at - KEPT_S);
+  }
+
+  /** The connection was made anew. */
+  reopen() {
+    this.#unheard = true;
   }
 
   /** Takes the final segments of a person in place of what was provisional. @param {Span[]} spans */
@@ -64,12 +81,14 @@ export class Recent {
     return people.map((person) => ({ ...person, name: name(person) }));
   }
 
-  /** When no pictures came since `from`. @returns {Omit<Span, "label">[]} */
+  /** When no pictures came since `from`: by what was heard, and where nothing was, by what the service knows. */
   blanks(from, to) {
+    const seen = this.#unheard ? [...this.#seen, this.#unheardUntil(to)] : this.#seen;
+    const unheard = seen.filter(({ label }) => label === UNHEARD);
+    const known = this.#gaps.filter((gap) => unheard.some((span) => gap.from < span.to && gap.to > span.from));
     const blanks = [];
-    let end = this.#seen[0]?.from ?? to;
-    const known = this.#gaps.filter((gap) => gap.to <= end);
-    for (const span of [...this.#seen, { from: to, to }]) {
+    let end = seen[0].from;
+    for (const span of [...seen, { from: to, to }]) {
       if (span.from - end > JOIN_S) blanks.push({ from: end, to: span.from });
       end = span.to;
     }
@@ -82,13 +101,18 @@ export class Recent {
     return this.#people.get(id);
   }
 
+  /** @returns {Span} */
+  #unheardUntil(at) {
+    return { label: UNHEARD, from: this.#seen.at(-1)?.to ?? at - KEPT_S, to: at };
+  }
+
   #forget(before) {
-    const crowd = this.#people.size - MOST_PEOPLE;
-    let number = 0;
     for (const [id, { spans }] of this.#people) {
       while (spans.length && spans[0].to < before) spans.shift();
-      if (!spans.length || number++ < crowd) this.#people.delete(id);
+      if (!spans.length) this.#people.delete(id);
     }
+    const kept = seenLast([...this.#people.values()], MOST_PEOPLE);
+    this.#people = new Map(kept.map((person) => [person.id, person]));
     while (this.#seen[0]?.to < before) this.#seen.shift();
   }
 }

@@ -10,12 +10,12 @@ import { moment, roughly } from "./words.js";
  * @property {string} text  why it is down, without any secret
  */
 
-/** @param {State} state */
-export function stateOf({ up, since, text }) {
+/** @param {State} state @param {number} now  Unix seconds */
+export function stateOf({ up, since, text }, now) {
   if (up === null) {
     return { look: "off", sign: "–", name: "not read", why: "No capture reads this camera now, or its file has ended." };
   }
-  const lasted = `since ${moment(since)} (${roughly(Date.now() / 1000 - since)})`;
+  const lasted = `since ${moment(since)} (${roughly(now - since)})`;
   return up
     ? { look: "good", sign: "✓", name: "up", why: lasted }
     : { look: "bad", sign: "✕", name: "down", why: `${lasted}${text ? `: ${text}` : ""}` };
@@ -29,9 +29,9 @@ export function stateLine() {
   const why = el("span");
   return {
     element: el("p", { class: "state" }, chip, " ", why),
-    /** @param {State} state */
-    update(state) {
-      const told = stateOf(state);
+    /** @param {State} state @param {number} now  Unix seconds */
+    update(state, now) {
+      const told = stateOf(state, now);
       chip.className = `chip ${told.look}`;
       say(sign, told.sign);
       say(name, told.name);
