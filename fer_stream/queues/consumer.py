@@ -164,7 +164,7 @@ class Consumer:
 
     def _ensure(self, sources: list[Keys]) -> None:
         for keys in sources:
-            self._link.run(scripts.ENSURE, [keys.crops, keys.counts], [GROUP])
+            self._link.run(scripts.ENSURE, [keys.crops, keys.counts], [GROUP, COUNTS_EXPIRE_MS])
 
     def _deliver(self, keys: Keys, entry: bytes, fields: Fields, attempt: int) -> Delivery | None:
         try:

@@ -12,6 +12,7 @@ from fer_stream.redis_link import Link
 
 _FRESH_S = 1.0
 """What was read or written longer ago is looked at again: a server that restarted empty has forgotten it."""
+_TIDY_EVERY_S = 60.0
 
 
 class Directory:
@@ -22,7 +23,8 @@ class Directory:
         self._shards = shards
         self._added_at: dict[str, float] = {}
         self._listed: list[Keys] = []
-        self._listed_at = float("-inf")
+        self._listed_at = self._tidied_at = float("-inf")
+        self._gone: set[str] = set()
         self._check()
 
     def keys(self, source: str) -> Keys:
@@ -40,13 +42,22 @@ class Directory:
             self._added_at[source] = now
         return self.keys(source)
 
-    def remove(self, source: str) -> None:
-        """Take `source` off the list and delete what the queue holds of it. Its capture must have ended."""
-        keys = self.keys(source)
-        self._link.call(lambda client: client.srem(SOURCES, source))
-        self._link.call(lambda client: client.delete(keys.crops, keys.predictions, keys.counts))
-        self._added_at.pop(source, None)
-        self._listed_at = float("-inf")
+    def tidy(self, shards: Collection[int]) -> None:
+        """Strike off the sources of `shards` of which all has expired. Looks every minute; for their owner alone.
+
+        A source must have nothing twice in a row: a capture lists one just before it says something of it.
+        """
+        now = time.monotonic()
+        if now - self._tidied_at < _TIDY_EVERY_S:
+            return
+        gone = {keys.source for keys in self.listed(shards, fresh=True) if not self._holds(keys)}
+        if struck := gone & self._gone:
+            self._link.call(lambda client: client.srem(SOURCES, *struck))
+            self._listed_at = float("-inf")
+        self._gone, self._tidied_at = gone, now
+
+    def _holds(self, keys: Keys) -> bool:
+        return bool(self._link.call(lambda client: client.exists(keys.predictions, keys.counts)))
 
     def listed(self, shards: Collection[int], *, fresh: bool = False) -> list[Keys]:
         """The keys of all sources in `shards`, by name; read once a second unless it must be `fresh`."""

@@ -99,12 +99,6 @@ class RedisQueue:
         numbers = self._link.call(lambda client: cast(list[bytes | None], client.hmget(keys.counts, fields)))
         return Counts(*(int(number or 0) for number in numbers))
 
-    def forget(self, stream_id: str) -> None:
-        """Delete the counts of a stream whose timelines are closed."""
-        keys = self.directory.keys(source_of(stream_id))
-        fields = [f"{stream_id}:{fate}" for fate in _FATES]
-        self._link.call(lambda client: client.hdel(keys.counts, *fields))
-
     def oldest(self, sources: Collection[str]) -> dict[str, FaceCrop | None]:
         """As `MessageQueue.oldest`, in one round trip."""
         streams = [self.directory.keys(source).crops for source in sources]

@@ -63,6 +63,7 @@ def timeline(process: Process, load: Callable[[], LiveSettings], shard: int) -> 
         nonlocal settings, tidied_s
         process.health.beat()
         watch.look()
+        queue.directory.tidy([shard])
         if process.reload.is_set():
             process.reload.clear()
             settings = _reloaded(load, settings, counts)

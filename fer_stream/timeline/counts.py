@@ -46,8 +46,9 @@ class TimelineCounts:
         self.metrics.forget(source)
 
     def return_of(self, source: str) -> None:
-        """Show a source again that was forgotten."""
-        self._sources.pop(source, None)
+        """Show a source again that was forgotten. Its series begin at 0."""
+        if known := self._sources.get(source):
+            self._sources[source] = _Source(self.metrics, source, known.missing.told, known.late.told)
 
     def labelled(self, source: str, frames: Iterable[LabelledFrame]) -> None:
         """Count the faces of frames with final labels."""
@@ -88,9 +89,9 @@ class _Rising:
 
     def __init__(self, counter: Counter, told: int = 0) -> None:
         self._counter = counter
-        self._told = told
+        self.told = told
 
     def reach(self, total: int) -> None:
-        if total > self._told:
-            self._counter.inc(total - self._told)
-        self._told = total
+        if total > self.told:
+            self._counter.inc(total - self.told)
+        self.told = total

@@ -97,8 +97,14 @@ def test_a_forgotten_source_stays_forgotten_until_it_returns(seen: Seen) -> None
     counts.labelled("door", [LabelledFrame("door@1", 0, 0.0, (face("sad"),))])
     assert seen.of_source("door") == {}
     counts.return_of("door")
-    counts.begin("door", 5, 5)
     assert set(seen.of_source("door").values()) == {0.0}
+    # Whether the queue's server has it on its list yet or not.
+    counts.labelled("door", [LabelledFrame("door@1", 1, 0.2, (face("sad"),))])
+    counts.lost("door", 6, 5)
+    told = seen.of_source("door")
+    assert (told["fer_faces_labelled_total sad"], told["fer_faces_missing_total"]) == (1, 1)
+    counts.return_of("hall")
+    assert seen.of_source("hall") == {}
 
 
 def test_a_source_that_the_queue_alone_remembers_is_not_shown(seen: Seen) -> None:

@@ -17,7 +17,7 @@ from redis.cluster import RedisCluster
 from fer_stream.errors import ConfigError, LeaseLost, QueueError
 from fer_stream.leases import Lease
 from fer_stream.queues.codec import encode
-from fer_stream.queues.keys import GROUP, SHARDS, SOURCES, Keys, shard_of
+from fer_stream.queues.keys import COUNTS_EXPIRE_MS, GROUP, SHARDS, SOURCES, Keys, shard_of
 from fer_stream.queues.queue import START, Counts, DeadReason, Overflow, Redelivery
 from fer_stream.queues.redis import RedisQueue
 from fer_stream.queues.redis_journal import RedisJournal
@@ -321,22 +321,67 @@ def test_a_worker_signs_off(server: Server, link: Link, crop: MakeCrop) -> None:
         assert client.xinfo_consumers(DOOR.crops, GROUP) == []
 
 
-def test_a_removed_source_leaves_nothing_behind(server: Server, link: Link, crop: MakeCrop) -> None:
-    queue = RedisQueue(link, idle_s=0.05)
+def test_a_source_of_which_all_has_expired_is_struck_off(
+    server: Server, link: Link, crop: MakeCrop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer_stream.queues.directory._TIDY_EVERY_S", 0.0)
+    queue, journal = RedisQueue(link, idle_s=0.05), RedisJournal(link)
     queue.put([crop(0), crop(0, source="yard")])
-    queue.directory.remove("yard")
+    journal.append([FrameMark("hall@1", 0, 0.0, 0)])
+
+    def listed() -> list[str]:
+        return [keys.source for keys in queue.directory.listed([0])]
+
+    def expire(source: str) -> None:
+        keys = Keys(source, 1)
+        with raw(server) as client:
+            client.delete(keys.crops, keys.predictions, keys.counts)
+
+    for source in ("hall", "yard"):
+        expire(source)
+    queue.directory.tidy([0])
+    assert listed() == ["door", "hall", "yard"], "one may just be about to begin"
+    journal.append([FrameMark("hall@1", 1, 0.2, 0)])
+    queue.directory.tidy([0])
+    assert listed() == ["door", "hall"]
+    time.sleep(1.1)
+    queue.put([crop(1, source="yard")])
+    assert len(RedisQueue(link, idle_s=2).take(8, 0)) == 2, "what comes back is listed again"
+
+
+def test_a_stream_that_a_worker_makes_goes_again(server: Server, link: Link) -> None:
+    RedisJournal(link).append([FrameMark(STREAM, 0, 0.0, 0)])
+    assert RedisQueue(link, idle_s=0.05).take(8, 0) == []
     with raw(server) as client:
-        assert not [key for key in client.scan_iter(count=1000) if b"yard" in key]
-    assert queue.depth() == 1
-    assert len(queue.take(4, 0)) == 1
+        assert 0 < client.pttl(DOOR.crops) <= COUNTS_EXPIRE_MS
 
 
-def test_counts_of_a_closed_stream_can_be_forgotten(link: Link, server: Server, crop: MakeCrop) -> None:
-    queue = RedisQueue(link)
-    queue.put([crop(0, epoch=1), crop(0, epoch=2)])
-    queue.forget("door@1")
-    assert queue.counts("door@1") == Counts()
-    assert queue.counts("door@2") == Counts(put=1)
+def test_counts_are_those_of_the_present_epoch_and_the_one_before(
+    server: Server, link: Link, crop: MakeCrop, answer: Answer
+) -> None:
+    queue = RedisQueue(link, overflow=Overflow.file(), idle_s=0.05)
+    for epoch in range(1, 31):
+        queue.put([crop(0, epoch=epoch)])
+        queue.settle([(delivery, answer(delivery.crop)) for delivery in queue.take(8, 0)])
+    with raw(server) as client:
+        assert client.hlen(DOOR.counts) == 2 * len(("put", "settled")) + len(("push", "push:dropped", "stream"))
+    assert queue.counts("door@28") == Counts()
+    assert [queue.counts(f"door@{epoch}") for epoch in (29, 30)] == [Counts(put=1, settled=1)] * 2
+
+
+def test_counts_are_kept_while_something_of_their_epoch_is_open(
+    server: Server, link: Link, crop: MakeCrop, answer: Answer
+) -> None:
+    queue = RedisQueue(link, overflow=Overflow.file(), idle_s=0.05)
+    queue.put([crop(0, epoch=9), crop(1, epoch=9)])
+    queue.settle([(delivery, answer(delivery.crop)) for delivery in queue.take(1, 0)])
+    for epoch in (10, 11, 12):
+        queue.put([crop(0, epoch=epoch)])
+    assert queue.counts("door@9") == Counts(put=2, settled=1)
+    queue.settle([(delivery, answer(delivery.crop)) for delivery in queue.take(8, 0)])
+    assert queue.counts("door@9") == Counts(put=2, settled=2)
+    queue.put([crop(0, epoch=13)])
+    assert [queue.counts(f"door@{epoch}").put for epoch in (9, 10, 11, 12, 13)] == [0, 0, 0, 1, 1]
 
 
 def test_at_the_memory_limit_a_camera_sheds_its_oldest_and_workers_go_on(
@@ -490,7 +535,7 @@ def test_a_source_that_shows_nobody_is_listed(link: Link) -> None:
 
 
 def test_a_user_with_the_documented_rights_can_do_everything(
-    server: Server, link: Link, crop: MakeCrop, answer: Answer
+    server: Server, link: Link, crop: MakeCrop, answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, cluster = server
     rights = ["+@read", "+@write", "+@stream", "+@scripting", "+@connection", "+time"]
@@ -522,6 +567,10 @@ def test_a_user_with_the_documented_rights_can_do_everything(
     journal.trim("door", entries[-1].position)
     assert queue.oldest(["door"]) == {}
     queue.close()
-    queue.directory.remove("door")
+    narrow.call(lambda client: client.delete(DOOR.predictions, DOOR.counts))
+    monkeypatch.setattr("fer_stream.queues.directory._TIDY_EVERY_S", 0.0)
+    for _ in range(2):
+        queue.directory.tidy([0])
+    assert queue.directory.listed([0]) == []
     lease.release()
     narrow.close()

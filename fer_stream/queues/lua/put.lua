@@ -9,7 +9,7 @@ if not owns(KEYS[3], token) then
 end
 
 -- The same push again: the reply to the first one was lost with the connection.
-local last = redis.call('HMGET', counts, 'push', 'push:dropped')
+local last = redis.call('HMGET', counts, 'push', 'push:dropped', 'stream')
 if last[1] == push then
   return tonumber(last[2])
 end
@@ -17,6 +17,23 @@ end
 local time = redis.call('TIME')
 local function id_before(age)
   return string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) - age)
+end
+
+local function epoch_of(stream)
+  return tonumber(string.match(stream, '@(%d+)')) or 0
+end
+
+-- Forgets the counts of the epochs before that of `stream` of which nothing is open.
+local function forget_epochs_before(stream)
+  local first = epoch_of(stream)
+  for _, entry in ipairs(redis.call('XRANGE', crops, '-', '+', 'COUNT', 1)) do
+    first = math.min(first, epoch_of(entry[2][2]))
+  end
+  for _, field in ipairs(redis.call('HKEYS', counts)) do
+    if string.find(field, '@') and epoch_of(field) < first then
+      redis.call('HDEL', counts, field)
+    end
+  end
 end
 
 local dropped = 0
@@ -38,7 +55,11 @@ if capacity > 0 then
     dropped = dropped + drop('(' .. delivered, '+', excess)
   end
 end
-redis.call('HSET', counts, 'push', push, 'push:dropped', dropped, 'stream', ARGV[#ARGV - 1])
+local stream = ARGV[#ARGV - 1]
+if last[3] and last[3] ~= stream then
+  forget_epochs_before(last[3])
+end
+redis.call('HSET', counts, 'push', push, 'push:dropped', dropped, 'stream', stream)
 redis.call('PEXPIRE', crops, ARGV[7])
 redis.call('PEXPIRE', counts, ARGV[8])
 return dropped
