@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import redis
+
+from fer_stream.queues.keys import Keys
+from fer_stream.queues.redis import RedisQueue
+from fer_stream.records import FaceCrop, FaceKey, Quality, stream_id_of
+from fer_stream.redis_link import open_link
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Stack
@@ -43,6 +49,33 @@ def test_users_may_do_no_more_than_their_work(stack: Stack) -> None:
     # Those who have no business with a server are not known there.
     assert set(stack.admin("queue").acl_users()) == {"default", "health", "capture", "recognize", "timeline", "admin"}
     assert "recognize" not in stack.admin("store").acl_users()
+
+
+def test_users_may_do_what_their_work_seldom_needs(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer_stream.queues.directory._TIDY_EVERY_S", 0.0)
+    stack.start_servers()
+    capture, recognize, timeline = (
+        open_link(f"redis://{user}:{stack.secret(user)}@127.0.0.1:{stack.port('queue')}")
+        for user in ("capture", "recognize", "timeline")
+    )
+    for epoch in (1, 2, 3):  # the counts of the first are forgotten
+        RedisQueue(capture).put([crop(epoch)])
+    dead, heir = (RedisQueue(recognize, consumer="worker") for _ in range(2))
+    assert [len(worker.take(3, 0)) for worker in (dead, heir)] == [3, 1]
+    keys = Keys("door", 1)
+    stack.admin("queue").delete(keys.predictions, keys.counts)
+    owner = RedisQueue(timeline)
+    for _ in range(2):
+        owner.directory.tidy([0])
+    assert owner.directory.listed([0]) == []
+    assert stack.denied() == []
+    for link in (capture, recognize, timeline):
+        link.close()
+
+
+def crop(epoch: int) -> FaceCrop:
+    key, box = FaceKey(stream_id_of("door", epoch), 1, 0), np.zeros(4, np.float32)
+    return FaceCrop(key, 0.0, 0.0, box, 0.9, Quality(0.9, "ok"), np.zeros((48, 48), np.uint8))
 
 
 def may_not(client: redis.Redis, user: str, command: str) -> bool:
