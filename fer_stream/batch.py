@@ -8,9 +8,10 @@ import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 
 from fer_stream.config import FileSettings
@@ -21,6 +22,9 @@ from fer_stream.records import SourceInfo
 from fer_stream.writers.output import discard_partials_of
 
 Progress = Callable[[FileJob, SourceInfo, FileRun], object]
+
+# What ends a batch: the parent hears it and tells its workers.
+_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 # How often the parent looks whether it was asked to stop.
 _POLL_S = 0.2
@@ -38,6 +42,22 @@ class Outcome:
     error: str | None = None
     exit_code: int = 0
     trace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Underway:
+    """How far a job is."""
+
+    info: SourceInfo
+    run: FileRun
+
+
+@dataclass(frozen=True, slots=True)
+class _NotBegun:
+    """A job came after the word to halt."""
+
+
+_News = Outcome | _Underway | _NotBegun
 
 
 def cores() -> int:
@@ -86,13 +106,13 @@ class _Crew:
             self._busy.append(_Worker(self._waiting.popleft(), self._settings, cores() // self._processes))
         ready = wait([worker.connection for worker in self._busy], _POLL_S)
         for worker in [worker for worker in self._busy if worker.connection in ready]:
-            said = worker.receive()
-            if isinstance(said, tuple):
-                progress(worker.job, *said)
-            else:
-                self._go_on(worker)
-                if said is not None:
-                    yield said
+            news = worker.receive()
+            if isinstance(news, _Underway):
+                progress(worker.job, news.info, news.run)
+                continue
+            self._go_on(worker)
+            if isinstance(news, Outcome):
+                yield news
 
     def halt(self) -> None:
         self._waiting.clear()
@@ -119,7 +139,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, settings, max(1, threads)), daemon=True)
-        self._process.start()
+        with _signals_blocked():
+            self._process.start()
         theirs.close()
         self.alive = True
         self._halted = False
@@ -135,15 +156,15 @@ class _Worker:
             self._halted = True
             self._send(None)
 
-    def receive(self) -> tuple[SourceInfo, FileRun] | Outcome | None:
-        """How far the job is, how it ended, or None where it was halted before it was begun."""
+    def receive(self) -> _News:
+        """What came from the process, or that it died."""
         try:
-            said: tuple[SourceInfo, FileRun] | Outcome | None = self.connection.recv()
+            news: _News = self.connection.recv()
         except (EOFError, OSError):
             self.alive = False
             self._process.join()
             return Outcome(self.job, error=_death(self.job, self._process.exitcode or 0), exit_code=1)
-        return said
+        return news
 
     def end(self) -> None:
         """Wait until the process is gone, which is not working on anything."""
@@ -159,6 +180,18 @@ class _Worker:
     def _send(self, message: FileJob | None) -> None:
         with suppress(OSError):  # it died, which `receive` will tell
             self.connection.send(message)
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Signals wait until the body is done, and for ever in a process that it starts, which inherits this."""
+    # Started by the first process, it would unblock them.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _death(job: FileJob, exit_code: int) -> str:
@@ -188,14 +221,16 @@ class _Halt:
 
 
 def _work(parent: Connection, settings: FileSettings, threads: int) -> None:
-    """Work on one job after the other. Ctrl-C is the parent's business: it tells us to halt."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Work on one job after the other, until the parent says halt or is gone; signals never reach us."""
     engine = cache(partial(Engine, settings, threads=threads))
     halt = _Halt(parent)
+
+    def tell(info: SourceInfo, run: FileRun) -> None:
+        parent.send(_Underway(info, run))
+
     with suppress(EOFError, ConnectionError):  # the parent is gone
         while (job := parent.recv()) is not None:
-            parent.send(None if halt.is_set() else _attempt(engine, job, halt, lambda *news: parent.send(news)))
+            parent.send(_NotBegun() if halt.is_set() else _attempt(engine, job, halt, tell))
 
 
 def _attempt(

@@ -61,7 +61,7 @@ Exit codes:
   0  all done                             1  a fault that nobody foresaw
   2  command line or settings are wrong   3  a source could not be read
   4  models are missing or wrong          5  a result could not be written
-  130 after Ctrl-C and 143 after SIGTERM: results are whole up to there.
+  130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP: results are whole up to there.
 Where several sources fail, the code is that of the first; the others go on.
 """
 
@@ -243,14 +243,17 @@ def verify() -> None:
 
 
 class Stop(Event):
-    """Set by Ctrl-C or SIGTERM; `exit_code` tells by which."""
+    """Set by Ctrl-C, SIGTERM or SIGHUP; `exit_code` tells by which."""
 
     exit_code = 0
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Within the body the first Ctrl-C or SIGTERM asks the work to end; the second ends it at once."""
+    """Within the body the first Ctrl-C, SIGTERM or SIGHUP asks the work to end; the second ends it at once.
+
+    A SIGHUP that is ignored, as under nohup, stays so.
+    """
     stop = Stop()
 
     def ask(number: int, _: object) -> None:
@@ -259,7 +262,10 @@ def stop_on_signals() -> Iterator[Stop]:
         stop.exit_code = 128 + number
         stop.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        heard.remove(signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield stop
     finally:

@@ -215,7 +215,7 @@ def test_it_ends_where_not_even_faults_can_be_told(clips: Path, tmp_path: Path) 
     assert not list(out.glob(".*")), "nothing half-written is left"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_when_stopped_the_outputs_are_whole(
     clips: Path, tmp_path: Path, number: signal.Signals, code: int, jobs: str
@@ -260,6 +260,42 @@ def test_a_file_that_crashes_its_process_is_named_and_the_others_go_on(
     assert str(bad) in fault
     assert said in fault
     assert {name.partition(".")[0] for name in names(out)} == {"good"}, "nothing half-written is left"
+
+
+def test_an_interrupt_while_the_workers_start(clips: Path, tmp_path: Path) -> None:
+    """Ctrl-C in a terminal goes to every process at once."""
+    sources = [tmp_path / "a.mp4", tmp_path / "b.mp4", tmp_path / "c.mp4"]
+    for source in sources:
+        shutil.copy(clips / "long_mostly_no_face.mp4", source)
+    command: list[str | Path] = [FER_STREAM, "run", *sources, "--jobs", "2", "--out", tmp_path / "out"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_until(lambda: any(b"spawn_main" in _command_line(child) for child in children.read_text().split()))
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=240)[0] == ""
+    assert process.returncode == 130
+    assert names(tmp_path / "out") == set()
+
+
+def test_with_nohup_it_outlives_its_terminal(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        ["nohup", FER_STREAM, "run", clips / "three_faces.mp4", clips / "two_faces.mp4", "--jobs", "1", "--out", out],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    wait_until(lambda: any(out.glob(".partial-*.csv")))
+    os.killpg(process.pid, signal.SIGHUP)
+    assert process.wait(240) == 0
+    assert {"three_faces.timeline.json", "two_faces.timeline.json"} <= names(out)
+
+
+def _command_line(process: str) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:  # it is gone
+        return b""
 
 
 def test_a_second_interrupt_ends_it_at_once(clips: Path, tmp_path: Path) -> None:
