@@ -64,7 +64,7 @@ def _markdown(evaluation: Evaluation, title: str) -> str:
     if evaluation.speed_ms:
         times = [(name, *(f"{ms:.2f}" for _, ms in speeds)) for name, speeds in evaluation.speed_ms.items()]
         batches = [f"batch {batch}" for batch, _ in next(iter(evaluation.speed_ms.values()))]
-        parts += ["## Milliseconds a face, one thread", _table(("runtime", *batches), times)]
+        parts += ["## Milliseconds a face, on one thread; Keras on all", _table(("runtime", *batches), times)]
     return "\n\n".join(parts) + "\n"
 
 
