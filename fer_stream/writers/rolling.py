@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -23,6 +25,7 @@ ROLLING_COLUMNS = (*COLUMNS, "epoch_ms", "wall_time")
 
 _FRAMES, _SEGMENTS = ".frames.csv", ".segments.jsonl"
 _LOST = "lost_"
+_FOLDER = "folder"
 _HEADER = (",".join(ROLLING_COLUMNS) + "\n").encode()
 _UNIX_EPOCH = datetime(1970, 1, 1)
 
@@ -58,12 +61,13 @@ class RollingTables:
     def offsets(self, source: str) -> dict[str, int]:
         """Where the files of `source` end, for a checkpoint: file name in its folder → length in bytes.
 
-        What was lost and is not told yet stands there too, so that a restart does not forget it.
+        What was lost and is not told yet stands there too, so that a restart does not forget it, and a number for
+        the folder: another one may have files of the same names.
         """
         return self._of(source).offsets()
 
     def truncate(self, source: str, offsets: Mapping[str, int]) -> None:
-        """Go back to what `offsets` said, and delete what is newer.
+        """Go back to what `offsets` said, and delete what is newer; where they are of another folder, nothing is.
 
         Raises `FilesStopped` where the disk does not let it; then it is done before the next row is written.
         """
@@ -120,6 +124,7 @@ class _SourceFiles:
         self.frames = DayFiles(folder, _FRAMES, _HEADER)
         self.segments = DayFiles(folder, _SEGMENTS)
         self.lost_rows = 0
+        self._identity = _identity(folder)
         self._lost = _Lost()
         self._retry = Retry(clock)
 
@@ -163,13 +168,20 @@ class _SourceFiles:
         with suppress(FilesStopped):
             self._settle()
         lost = {_LOST + name: number for name, number in asdict(self._lost).items() if number}
-        return {**self.frames.position(), **self.segments.position(), **lost}
+        return {_FOLDER: self._identity, **self.frames.position(), **self.segments.position(), **lost}
 
     def truncate(self, offsets: Mapping[str, int]) -> None:
-        for file in (self.frames, self.segments):
-            file.go_back(offsets)
+        # Older checkpoints name no folder.
+        if offsets.get(_FOLDER, self._identity) == self._identity:
+            for file in (self.frames, self.segments):
+                file.go_back(offsets)
         self._lost = _Lost(**{field.name: offsets.get(_LOST + field.name, 0) for field in fields(_Lost)})
         self._settle()
+
+
+def _identity(folder: Path) -> int:
+    """48 bits, which JSON holds exactly."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode(folder.resolve()), digest_size=6).digest())
 
 
 def _count(lines: Sequence[_Lines]) -> int:

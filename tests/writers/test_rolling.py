@@ -269,6 +269,44 @@ def test_a_checkpoint_touches_no_other_file(tmp_path: Path) -> None:
     assert (tmp_path / "outside").read_text() == "mine"
 
 
+def test_a_checkpoint_of_another_folder_cuts_nothing_off(tmp_path: Path) -> None:
+    """As where files.folder is changed and changed back on one day."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, rows in ((first, 50), (second, 80)):
+        folder.mkdir()
+        tables(folder).append_frames("door", frames(rows))
+    checkpoint: dict[str, int] = {}
+    for turn, folder in enumerate([first, second, first, second]):
+        rolling = tables(folder)
+        rolling.truncate("door", checkpoint)
+        rolling.append_frames("door", frames(1, 100 + turn))
+        checkpoint = json.loads(json.dumps(rolling.offsets("door")))
+    assert (row_count(first), row_count(second)) == (52, 82)
+
+
+def test_a_link_to_another_disk_is_another_folder(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "live"
+    link.symlink_to("old")
+    tables(link).append_frames("door", frames(5))
+    checkpoint = tables(link).offsets("door")
+    tables(tmp_path / "new").append_frames("door", frames(9))
+    link.unlink()
+    link.symlink_to("new")
+    tables(link).truncate("door", checkpoint)
+    assert row_count(link) == 9
+
+
+def test_a_checkpoint_that_names_no_folder_is_of_this_one(tmp_path: Path) -> None:
+    rolling = tables(tmp_path)
+    rolling.append_frames("door", frames(2))
+    checkpoint = {name: length for name, length in rolling.offsets("door").items() if name != "folder"}
+    rolling.append_frames("door", frames(3, 2))
+    tables(tmp_path).truncate("door", checkpoint)
+    assert row_count(tmp_path) == 2
+
+
 CHILD = """
 import json, sys
 from pathlib import Path
@@ -376,7 +414,7 @@ def test_what_was_lost_is_told_after_a_restart_too(tiny_disk: Callable[[int], Pa
     again.append_frames("door", frames(1, 17))
     assert row_count(disk) == 1
     assert [(line["kind"], line["rows"]) for line in lines(disk)] == [("lost", 2)]
-    assert again.offsets("door").keys() == {"2026-01-01.frames.csv", "2026-01-01.segments.jsonl"}
+    assert again.offsets("door").keys() == {"folder", "2026-01-01.frames.csv", "2026-01-01.segments.jsonl"}
 
 
 def test_a_day_that_cannot_begin_loses_no_row_of_the_day_before(tmp_path: Path) -> None:
