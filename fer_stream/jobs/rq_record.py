@@ -43,6 +43,7 @@ MAINTENANCE = "fer:jobs:maintenance"
 """String with a time to live: a worker looks after jobs whose worker died."""
 
 _CANCEL = "cancel"
+_ATTEMPTS = "attempts"
 
 _STATES: dict[JobStatus, JobState] = {
     JobStatus.STARTED: "running",
@@ -88,6 +89,9 @@ class Record(Job):
     cancel_asked = False
     """Was somebody told that this job will be cancelled?"""
 
+    attempts = 0
+    """How often the job was begun; the last of these attempts is the one of whoever holds this record."""
+
     work: Callable[[], None] | None = None
     """Does the task; set by the worker that took the job."""
 
@@ -98,6 +102,7 @@ class Record(Job):
         """Take over what Redis holds."""
         super().restore(raw_data)
         self.cancel_asked = _CANCEL.encode() in raw_data
+        self.attempts = int(raw_data.get(_ATTEMPTS.encode(), 0))
 
     @property
     def func(self) -> Callable[..., None]:
@@ -152,7 +157,7 @@ class Record(Job):
             started_at=_unix(self.started_at) if begun else None,
             ended_at=_unix(self.ended_at) if begun and state != "running" else None,
             retry_at=self.meta.get("retry_at") if state == "retrying" else None,
-            attempts=self._attempts,
+            attempts=self.attempts,
             error=None if state == "done" else self.meta.get("error"),
             outputs=tuple(map(Path, self.meta.get("outputs", ()))) if state == "done" else (),
         )
@@ -170,11 +175,19 @@ class Record(Job):
 
     def begin_attempt(self, worker_name: str) -> None:
         """Note that `worker_name` works on the job now, unless another one took it over later."""
-        attempts, error = self._attempts, self.meta.get("error")
-        self.worker_name = worker_name
-        self.connection.hset(self.key, "worker_name", worker_name)
-        self.meta = {"placing": self.placing}
-        self.report(attempts=attempts + 1, error=error)
+        # Counted by the store, and never anew: no two attempts may share a folder, whoever slept meanwhile.
+        self.attempts = self.connection.hincrby(self.key, _ATTEMPTS)
+        self._name_worker(worker_name)
+        self.meta = {"placing": self.placing, "error": self.meta.get("error")}
+        self.report()
+
+    def disown(self) -> None:
+        """Take the job from the worker that has it."""
+        self._name_worker("")
+
+    def _name_worker(self, name: str) -> None:
+        self.worker_name = name
+        self.connection.hset(self.key, "worker_name", name)
 
     def is_of(self, worker_name: str) -> bool:
         """Is this still the worker that works on the job, or has another one been given it?"""
@@ -182,13 +195,17 @@ class Record(Job):
 
     def folder(self, task: Task) -> Path:
         """Where this attempt works out of sight: beside its results, so that they can be moved there as one."""
-        return task.out / f".partial-{self.id}-{self._attempts}"
+        return self._folder(task, self.attempts)
 
     def sweep(self) -> None:
-        """Remove what killed attempts left behind."""
+        """Remove what this attempt and those before it left behind. Later ones are those of other workers."""
         with suppress(CodecError):
-            for folder in self.task().out.glob(f".partial-{self.id}-*"):
-                shutil.rmtree(folder, ignore_errors=True)
+            task = self.task()
+            for attempt in range(1, self.attempts + 1):
+                shutil.rmtree(self._folder(task, attempt), ignore_errors=True)
+
+    def _folder(self, task: Task, attempt: int) -> Path:
+        return task.out / f".partial-{self.id}-{attempt}"
 
     def report(self, **facts: object) -> None:
         """Add to what is known of the job."""
@@ -200,13 +217,13 @@ class Record(Job):
         if not curable or self.is_to_cancel():
             self.retries_left = 0
         self.ended_at = now()
-        self._keep("placing", "attempts", "progress", "frames")
+        self._keep("placing", "progress", "frames")
         retry_at = time.time() + self.get_retry_interval() if self.should_retry else None
         self.report(error=None if self.cancel_asked else reason, retry_at=retry_at)
 
     def give_back(self) -> None:
         """Forget how far an attempt came that was interrupted, and failed of nothing."""
-        self._keep("placing", "attempts", "error")
+        self._keep("placing", "error")
         self.report()
 
     def _keep(self, *names: str) -> None:
@@ -218,10 +235,6 @@ class Record(Job):
         pipeline.hdel(self.key, _CANCEL)
         self.meta = {"placing": self.placing}
         self.retries_left = retries
-
-    @property
-    def _attempts(self) -> int:
-        return int(self.meta.get("attempts", 0))
 
     def ask_to_cancel(self) -> None:
         """Tell whoever works on the job that it is to end."""

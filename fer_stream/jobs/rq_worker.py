@@ -17,7 +17,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -40,6 +39,7 @@ from rq.worker_registration import clean_worker_registry
 
 from fer_stream.errors import FerStreamError
 from fer_stream.jobs.job import JobState
+from fer_stream.jobs.rq_progress import Reporter
 from fer_stream.jobs.rq_reasons import how_it_ended, too_late, verdict
 from fer_stream.jobs.rq_record import Record, priority_of, queues, records
 from fer_stream.jobs.rq_upkeep import TURN_S, Upkeep
@@ -56,9 +56,6 @@ _WAIT_S = 5
 
 # How an attempt ends: "refused" was none of ours, "interrupted" by the end of the worker.
 _OUTCOMES = ("done", "failed", "cancelled", "retrying", "interrupted", "refused")
-
-# Progress is written no more often than this.
-_REPORT_S = 0.5
 
 # Added to that of the worker: whatever the cameras need, they get first.
 _NICENESS = 10
@@ -141,6 +138,7 @@ class JobWorker(Worker):
         job.work = partial(self._work, job)
         _log.info("job %s begins", job.id)
         super().execute_job(job, queue)
+        job.sweep()
         self._count(job)
 
     # The parent, while its child works
@@ -153,6 +151,8 @@ class JobWorker(Worker):
 
     def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
         """Wait for the end of the process, until rq's alarm rings, which must not take how it ended away with it."""
+        # More than once: when a stopped worker goes on, a ring may go to another of its threads, and end no wait.
+        signal.setitimer(signal.ITIMER_REAL, _LOOK_S, _LOOK_S)
         os.waitid(os.P_PID, self.horse_pid, os.WEXITED | os.WNOWAIT)
         signal.alarm(0)
         return super().wait_for_horse()
@@ -184,10 +184,12 @@ class JobWorker(Worker):
                 os.kill(self.horse_pid, sig)
 
     def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: object) -> None:  # noqa: ARG002
-        """Note why the process of a job died."""
+        """Note why the process of a job died, unless another worker has the job."""
         assert isinstance(job, Record)
-        job.get_meta(refresh=True)
         job.sweep()
+        if not job.is_of(self.name):
+            return
+        job.get_meta(refresh=True)
         if not self._stop_requested:
             late = _is_late(job)
             reason = too_late(job) if late else f"The process that worked on it {how_it_ended(ret_val)}."
@@ -205,10 +207,17 @@ class JobWorker(Worker):
         assert isinstance(job, Record)
         if not job.is_of(self.name):
             _log.warning("the job %s was given to another worker", job.id)
+            self._leave(job, execution)
         elif self._stop_requested and not job.is_to_cancel():
             self._give_back(job, queue, execution)
         else:
             super().handle_job_failure(job, queue, started_job_registry, job.meta.get("error") or "", execution)
+
+    def _leave(self, job: Record, execution: Execution | None) -> None:
+        """Strike off our part in a job, which would else be found abandoned while another worker does it."""
+        with self.connection.pipeline() as pipeline:
+            self.cleanup_execution(job, pipeline, execution)
+            pipeline.execute()
 
     def _give_back(self, job: Record, queue: Queue, execution: Execution | None) -> None:
         _log.info("job %s goes back on the queue", job.id)
@@ -220,7 +229,7 @@ class JobWorker(Worker):
 
     def _count(self, job: Record) -> None:
         (record,) = records(self.connection, [job.id])
-        if record is None:
+        if record is None or record.worker_name != self.name:
             return
         state = record.state if record.state in _OUTCOMES else "interrupted"
         outcome = state if record.is_ours else "refused"
@@ -241,12 +250,18 @@ class JobWorker(Worker):
             os._exit(1)
         super().main_work_horse(job, queue)
 
-    def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        """Note why a job failed."""
+    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
+        """Note that the job is under way, unless another worker was given it before this process came to that."""
         assert isinstance(job, Record)
-        error = exc_info[1]
-        if isinstance(error, _GivenAway):
+        self._check_ours(job)
+        super().prepare_job_execution(job, remove_from_intermediate_queue)
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """Note why a job failed, unless another worker has it."""
+        assert isinstance(job, Record)
+        if not job.is_of(self.name):
             return
+        error = exc_info[1]
         if not isinstance(error, FerStreamError | JobTimeoutException | DeserializationError):
             _log.error("job %s failed", job.id, exc_info=exc_info)
         reason, curable = verdict(error, job)
@@ -262,19 +277,22 @@ class JobWorker(Worker):
         record.sweep()
 
         def before_placing() -> None:
-            if not record.is_of(self.name):
-                raise _GivenAway
+            self._check_ours(record)
             record.report(placing=True)
 
         result = do(
             FileJob(task.path, task.name, task.out, force=task.force or record.placing),
             lambda: Engine(task.settings, threads=max(1, cores() // self._processes)),
             folder=record.folder(task),
-            report=_Reporter(record),
+            report=Reporter(record, partial(self._check_ours, record)),
             before_placing=before_placing,
         )
         outputs = [str(path) for path in result.outputs]
         record.report(outputs=outputs, frames=result.summary.frames, error=None, retry_at=None)
+
+    def _check_ours(self, record: Record) -> None:
+        if not record.is_of(self.name):
+            raise _GivenAway
 
     # All jobs
 
@@ -290,6 +308,7 @@ class JobWorker(Worker):
     def _abandoned(self, job: Job, *_: object) -> None:
         """Note that the worker of a job died, before rq tries it again or not."""
         assert isinstance(job, Record)
+        job.disown()
         job.sweep()
         job.blame(
             f"Its worker gave no sign of life for {_SILENT_S} s: killed, or cut off from the store.", curable=True
@@ -308,21 +327,3 @@ def _is_late(job: Record) -> bool:
 
 class _GivenAway(Exception):  # noqa: N818 - nobody sees it
     """Another worker has the job now."""
-
-
-class _Reporter:
-    """Writes down how far a job is, now and then."""
-
-    def __init__(self, record: Record) -> None:
-        self._record = record
-        self._reported_s = -_REPORT_S
-
-    def __call__(self, part: float | None, frames: int) -> None:
-        now_s = time.monotonic()
-        if now_s - self._reported_s < _REPORT_S:
-            return
-        self._reported_s = now_s
-        try:
-            self._record.report(progress=part, frames=frames)
-        except RedisError as error:
-            _log.warning("the store is away, the job %s goes on: %s", self._record.id, redact(str(error)))

@@ -21,6 +21,7 @@ import yaml
 from fer_stream.config import FileSettings, LiveSettings
 from fer_stream.jobs.job import JobInfo, JobState, Priority
 from fer_stream.jobs.rq import RqJobs
+from fer_stream.jobs.rq_record import MAINTENANCE, queue_of
 from fer_stream.queues.embedded import EmbeddedServer
 from fer_stream.redis_link import Link
 from fer_stream.service.links import open_jobs, open_store_link, store_url
@@ -109,6 +110,13 @@ class Desk:
     def written(self, name: str) -> list[str]:
         """The results of a name, and all that was left behind."""
         return sorted(path.name for path in self.out.glob(f"{name}.*")) + [path.name for path in self.out.glob(".*")]
+
+    def fall_silent(self, job_id: str) -> None:
+        """As if the worker of a job, which is stopped, had given no sign of life for long."""
+        registry = queue_of("normal", self.client).started_job_registry
+        ((_, execution),) = registry.get_job_and_execution_ids(cleanup=False)
+        self.client.zadd(registry.key, {f"{job_id}:{execution}": time.time() - 1}, xx=True)
+        self.client.delete(MAINTENANCE)
 
     # Workers
 
