@@ -78,15 +78,16 @@ def _shown(at: float) -> str:
 def _told(erasure: Erasure) -> str:
     from fer_stream.writers.words import count
 
-    return ", ".join(
-        (
-            count(erasure.results, "result"),
-            count(erasure.segments, "segment"),
-            count(erasure.waiting, "waiting face"),
-            count(erasure.files.rows, "row"),
-            count(erasure.files.recordings, "recording"),
-        )
-    )
+    told = [
+        count(erasure.results, "result"),
+        count(erasure.segments, "segment"),
+        count(erasure.waiting, "waiting face"),
+        count(erasure.files.rows, "row"),
+        count(erasure.files.recordings, "recording"),
+    ]
+    if unread := erasure.files.unread:
+        told.append(f"{count(unread, 'line')} of the tables cannot be read, of whatever time, and stay")
+    return ", ".join(told)
 
 
 def _left(erasure: Erasure) -> str:

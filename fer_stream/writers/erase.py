@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from fer_stream.errors import OutputError
@@ -15,16 +16,24 @@ from fer_stream.errors import OutputError
 _TABLE = re.compile(r"(\d{4}-[01]\d-[0-3]\d)(\.frames\.csv|\.segments\.jsonl)")
 _RECORDING = re.compile(r"(\.?)(\d{4}-[01]\d-[0-3]\dT\d{6}\.\d{3})Z\.mp4")
 
+_WALL_TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_NO_TIMES = (b"", b"wall_time")
+"""What stands where the wall time would: in a line that was erased, and in the header."""
+
 # A recording is written to every 2 s; one that was not for so long was left by a process that died.
 _ABANDONED_S = 60.0
 
 
 @dataclass(slots=True)
 class ErasedFiles:
-    """How much was erased, or would be: `rows` of tables, `recordings`. `growing` ones cannot be yet."""
+    """How much was erased, or would be: `rows` of tables, `recordings`. `growing` ones cannot be yet.
+
+    `unread` lines are not ours, or no longer whole: nobody can tell their time, and they stay.
+    """
 
     rows: int = 0
     recordings: int = 0
+    unread: int = 0
     growing: list[Path] = field(default_factory=list)
 
 
@@ -44,8 +53,7 @@ def erase_files(
     try:
         for path in sorted(folder.iterdir()) if folder.exists() else ():
             if (table := _TABLE.fullmatch(path.name)) and table[1] >= first_day:
-                is_meant = _is_row_within if table[2] == ".frames.csv" else _is_segment_within
-                erased.rows += _blank(path, lambda line, meant=is_meant: meant(line, from_iso, to_iso), dry_run)  # type: ignore[misc]
+                _blank(path, partial(_MEANT[table[2]], from_iso=from_iso, to_iso=to_iso), erased, dry_run)
             elif recording := _RECORDING.fullmatch(path.name):
                 start_s, written_s = _unix(recording[2]), path.stat().st_mtime
                 if start_s < to_s and max(start_s + recording_s, written_s) > from_s:
@@ -67,20 +75,24 @@ def _erase_recording(path: Path, growing: bool, erased: ErasedFiles, dry_run: bo
     erased.recordings += 1
 
 
-def _blank(path: Path, is_meant: Callable[[bytes], bool], dry_run: bool) -> int:
-    """Overwrite the lines that are meant; how many lines."""
-    count = 0
+def _blank(path: Path, is_meant: Callable[[bytes], bool], erased: ErasedFiles, dry_run: bool) -> None:
+    """Overwrite the lines that are meant."""
+    rows = erased.rows
     with path.open("rb" if dry_run else "r+b") as file:
         for start, line in _lines(path):
-            if is_meant(line):
-                count += 1
+            try:
+                meant = is_meant(line)
+            except (ValueError, RecursionError):
+                erased.unread += 1
+                continue
+            if meant:
+                erased.rows += 1
                 if not dry_run:
                     file.seek(start)
                     file.write(b"\n" * len(line))
-        if count and not dry_run:
+        if erased.rows > rows and not dry_run:
             file.flush()
             os.fsync(file.fileno())
-    return count
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -94,18 +106,27 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _is_row_within(line: bytes, from_iso: str, to_iso: str) -> bool:
-    # The last column is the wall time; the header's is no time and lies after all of them.
-    return from_iso <= line.rstrip().rpartition(b",")[2].decode() < to_iso
+    time = line.rstrip().rpartition(b",")[2]
+    if time in _NO_TIMES:
+        return False
+    if not _WALL_TIME.fullmatch(time):
+        raise ValueError("no row of ours")
+    return from_iso <= time.decode() < to_iso
 
 
 def _is_segment_within(line: bytes, from_iso: str, to_iso: str) -> bool:
     if not line.strip():
         return False
-    told = json.loads(line)
-    if told["kind"] != "segment":
-        return False
-    # A segment is never without an end: the same moment is one that lasts no time.
-    return bool(told["start"] < to_iso and (told["end"] > from_iso or told["start"] >= from_iso))
+    match json.loads(line):
+        case {"kind": "segment", "start": str(start), "end": str(end)}:
+            # A segment is never without an end: the same moment is one that lasts no time.
+            return start < to_iso and (end > from_iso or start >= from_iso)
+        case {"kind": str(kind)} if kind != "segment":
+            return False
+    raise ValueError("no line of ours")
+
+
+_MEANT = {".frames.csv": _is_row_within, ".segments.jsonl": _is_segment_within}
 
 
 def _iso(at: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import redis
 
-from fer_stream.config import LiveSettings
+from fer_stream.config import LiveSettings, ServerSettings
 from fer_stream.leases import Lease
 from fer_stream.queues.queue import START
 from fer_stream.queues.redis_journal import RedisJournal
@@ -159,6 +160,23 @@ def test_what_waits_is_erased_and_what_is_open_is_told(settings: LiveSettings) -
     erased = forget(settings, "door", NEW_YEAR + 1, NEW_YEAR + 2, dry_run=False)
     assert (erased.complete, erased.open_since_at) == (False, NEW_YEAR)
     assert forget(settings, "door", NEW_YEAR - 2, NEW_YEAR - 1, dry_run=True).complete
+
+
+def test_lines_that_cannot_be_read_are_told(settings: LiveSettings, tmp_path: Path) -> None:
+    (tmp_path / "live" / "door").mkdir(parents=True)
+    (tmp_path / "live" / "door" / "2026-01-01.segments.jsonl").write_bytes(b"\xff\n{}\n")
+    links = {"queue": {"url": secret(settings.queue)}, "store": {"url": secret(settings.store)}}
+    config = tmp_path / "live.yaml"
+    config.write_text(json.dumps({**links, "files": {"folder": str(tmp_path / "live")}}))
+    said = run(config, "door", "--from", iso(NEW_YEAR), "--to", iso(NEW_YEAR + 1), "--yes")
+    assert said.returncode == 0, said.stderr
+    assert "Erased: 0 results" in said.stdout
+    assert said.stdout.count("2 lines of the tables cannot be read, of whatever time, and stay") == 2
+
+
+def secret(server: ServerSettings) -> str:
+    assert server.url is not None
+    return server.url.get_secret_value()
 
 
 def open_since(settings: LiveSettings, from_s: float, to_s: float) -> float | None:

@@ -95,6 +95,26 @@ def test_looking_changes_nothing(tables: RollingTables, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    "line",
+    [b"\xff\xfe\n", b"not ours\n", b"\0\0\0\0\n", b"[1]\n", b'{"kind": 1}\n', b'{"start": "2026"}\n',
+     b'{"kind": "segment", "start": null}\n', b"[" * 100_000 + b"\n"],
+)  # fmt: skip
+def test_a_line_that_is_not_ours_stops_nothing_and_is_counted(
+    line: bytes, tables: RollingTables, tmp_path: Path
+) -> None:
+    for path in (tmp_path / "door").iterdir():
+        with path.open("ab") as file:
+            file.write(line)
+    again = RollingTables(tmp_path, retention_days=None, clock=lambda: NOON)
+    again.append_frames("door", frames(10, 12))
+    again.append_segments("door", segments((10, 11)), [])
+    told = erase(tmp_path, 0, 100)
+    assert (told.rows, told.unread) == (10 + 3 + 2 + 1, 2)
+    for path in (tmp_path / "door").iterdir():
+        assert line in path.read_bytes()
+
+
 def test_recordings_go_as_a_whole(tmp_path: Path) -> None:
     folder = tmp_path / "door"
     folder.mkdir()
