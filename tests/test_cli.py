@@ -142,6 +142,13 @@ def test_thumbnails_would_undo_redaction(fer: Run, clips: Path, tmp_path: Path) 
     assert "leave one of them out" in said.err
 
 
+def test_people_to_redact_need_a_way_to_do_it(fer: Run, clips: Path, tmp_path: Path) -> None:
+    said = fer("run", clips / "one_face_smile.mp4", "--redact-person", "1", "--out", tmp_path)
+    assert said.code == 2
+    assert "but not how: with redact (--redact) blur or black" in said.err
+    assert names(tmp_path) == set()
+
+
 def test_missing_weights_say_what_to_do(
     fer: Run, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

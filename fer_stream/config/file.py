@@ -44,6 +44,12 @@ class OutputSettings(Settings):
             raise ValueError("thumbnails show the faces that redact covers: leave one of them out")
         return self
 
+    @model_validator(mode="after")
+    def _people_are_redacted_somehow(self) -> Self:
+        if self.redact_people and self.redact == "none":
+            raise ValueError("persons to redact are named, but not how: with redact (--redact) blur or black")
+        return self
+
 
 class FileSettings(Settings):
     """Everything `fer-stream run` and `analyze` can be told."""
