@@ -118,11 +118,11 @@ def _expand(argument: str) -> list[Path]:
     if os.path.lexists(path):
         return [path]
     if not glob.has_magic(argument):
-        raise SourceNotFound(f"There is no file or folder {argument}. Check the name.")
+        raise SourceNotFound(f"There is no file or folder {_shown(path)}. Check the name.")
     expanded = glob.glob(argument, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
     matches = sorted(map(Path, expanded), key=_natural)
     if not matches:
-        raise SourceNotFound(f"No file matches {argument}. Check the pattern and the folder.")
+        raise SourceNotFound(f"No file matches {_shown(path)}. Check the pattern and the folder.")
     return [path for match in matches for path in (_in_folder(match) if match.is_dir() else [match])]
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_stream.capture.find import check_file, find_sources, is_image, output_names, source_name
-from fer_stream.errors import SourceNotFound, UnreadableSource
+from fer_stream.errors import SourceError, SourceNotFound, UnreadableSource
 
 FILE_NAMES = st.text(
     st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=80
@@ -67,9 +67,11 @@ def test_names_the_argument_that_yields_nothing(tmp_path: Path, argument: str) -
         find_sources([tmp_path / argument])
 
 
-def test_refuses_addresses_without_telling_their_password() -> None:
-    with pytest.raises(UnreadableSource, match=r"camera\.example") as caught:
-        find_sources(["rtsp://admin:canary-7@camera.example/1"])
+@pytest.mark.parametrize("beginning", ["rtsp://", "rtsp:/"])
+@pytest.mark.parametrize("end", ["", "*"])
+def test_refuses_addresses_without_telling_their_password(beginning: str, end: str) -> None:
+    with pytest.raises(SourceError, match=r"camera\.example/1") as caught:
+        find_sources([f"{beginning}admin:canary-7@camera.example/1{end}"])
     assert "canary" not in str(caught.value)
 
 
