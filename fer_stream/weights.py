@@ -283,9 +283,15 @@ def _path(weights: Weights) -> Path:
 
 def _status(weights: Weights) -> Status:
     path = _path(weights)
-    if not path.exists():
+    try:
+        whole = path.stat().st_size == weights.size_bytes and identity(path.read_bytes()) == weights.name
+    except (FileNotFoundError, NotADirectoryError):
         return Status(weights, "absent", path)
-    whole = path.stat().st_size == weights.size_bytes and identity(path.read_bytes()) == weights.name
+    except OSError as error:
+        raise WeightsError(
+            f"Cannot read the weights {path}: {error.strerror}. Make them readable for this user, or name another "
+            "folder in the variable FER_STREAM_CACHE."
+        ) from error
     return Status(weights, "present" if whole else "corrupt", path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import socket
 import threading
@@ -319,6 +320,27 @@ def test_find_gives_whole_files_only(mirror: Mirror) -> None:
     path.write_bytes(CONTENT[:-1])
     with pytest.raises(WeightsError, match="damaged"):
         weights.find("toy")
+
+
+def test_weights_that_may_not_be_read_are_named(mirror: Mirror) -> None:
+    path = pull(mirror)
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        for use in (weights.listing, weights.verify, lambda: weights.find("toy")):
+            with pytest.raises(WeightsError, match=r"\.onnx: Permission denied\..*FER_STREAM_CACHE"):
+                use()
+    finally:
+        os.seteuid(user)
+
+
+def test_weights_that_are_a_link_to_themselves_are_named(mirror: Mirror, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    (cache / "toy.onnx").symlink_to("toy.onnx")
+    with pytest.raises(WeightsError, match=r"Cannot read the weights .*toy\.onnx: Too many levels"):
+        pull(mirror)
 
 
 def test_the_cache_is_the_user_s_unless_the_environment_says_otherwise(
