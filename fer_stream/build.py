@@ -162,7 +162,7 @@ def _identifier(source: FrameSource, settings: FileSettings | SourceSettings) ->
     if source.info.kind == "image":
         return EverybodyNew()
     rate = rate_of(source, settings.fps)
-    tracker = settings.tracker.at_rate(rate)
+    tracker = settings.tracker.at_rate(rate, settings.detector.every_s)
     return Identities(lambda: ByteTrack(tracker), tracker)
 
 

@@ -77,9 +77,12 @@ class TrackerSettings(Settings):
     relink_s: NotNegative = 4.0
     """For so long after that a face that returns to the same place is the same person, if only one fits."""
 
-    def at_rate(self, fps: float) -> Self:
-        """For frames that are looked at `fps` times a second: a face must live until the next frame."""
-        return self.model_copy(update={"lost_s": max(self.lost_s, _PATIENCE_FRAMES / fps)})
+    def at_rate(self, fps: float, look_every_s: float) -> Self:
+        """For frames that come `fps` times a second, of which the detector sees one every `look_every_s`.
+
+        A face must live until it is looked for again, which is at the first frame after that time.
+        """
+        return self.model_copy(update={"lost_s": max(self.lost_s, _PATIENCE_FRAMES * (look_every_s + 1 / fps))})
 
 
 class QualitySettings(Settings):

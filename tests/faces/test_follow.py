@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from fer_stream import FileSettings, build
-from fer_stream.config import DetectorSettings
+from fer_stream.config import DetectorSettings, TrackerSettings
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.faces.follow import Followed
 from fer_stream.metrics import Metrics
@@ -28,11 +29,12 @@ class Counted:
         return self._detector.detect(image)
 
 
-def follow(clip: Path, weights: Path, look_s: float, classify_s: float) -> tuple[list[Followed], int]:
+def follow(clip: Path, weights: Path, look_s: float, classify_s: float, **other: Any) -> tuple[list[Followed], int]:
     """What is told of `clip`, and how often the detector looked."""
-    settings = FileSettings(detector=DetectorSettings(kind="yunet", weights=weights, every_s=look_s))
+    looks = DetectorSettings(kind="yunet", weights=weights, every_s=look_s)
+    settings = FileSettings(detector=looks, **other)
     detector = Counted(build.make_detector(settings.detector))
-    source = build.open_file(clip, name="clip", epoch_ms=1, fps=None, threads=1)
+    source = build.open_file(clip, name="clip", epoch_ms=1, fps=settings.fps, threads=1)
     follower = build.make_follower(
         source, detector, settings, Metrics(CollectorRegistry()), classify_every_s=classify_s
     )
@@ -51,6 +53,15 @@ def test_every_frame_has_its_mark_and_every_mark_its_faces(
     assert [mark.index for mark in marks] == list(range(frames))
     assert sum(mark.faces for mark in marks) == len(keys) == len(set(keys)) == faces
     assert looks < 0.6 * frames
+
+
+@pytest.mark.parametrize("fps", [None, 7.0])
+def test_a_face_that_is_looked_for_seldom_stays_one_person(
+    clips: Path, yunet_weights: Path, fps: float | None
+) -> None:
+    impatient = TrackerSettings(lost_s=0, relink_s=0)
+    told, _ = follow(clips / "one_face_smile.mp4", yunet_weights, 0.5, 0.08, tracker=impatient, fps=fps)
+    assert {item.key.track_id for item in told if not isinstance(item, FrameMark)} == {1}
 
 
 def test_a_face_is_a_crop_in_its_turn_and_else_a_prediction_that_says_nothing(
