@@ -156,7 +156,7 @@ class Connection:
             try:
                 with self._timed():
                     images = packet.decode()
-            except av.error.InvalidDataError as error:
+            except av.FFmpegError as error:
                 self._listener.damaged(self, outage(error).text)
                 continue
             for image in images:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,15 @@ def jpeg(photo: NDArray[np.uint8]) -> bytes:
     return coded.tobytes()
 
 
+def odd_jpeg(whole: bytes) -> bytes:
+    """`whole` with three by three samples of light to one of colour."""
+    sampling = whole.index(b"\xff\xc0") + 11
+    return whole[:sampling] + b"\x33" + whole[sampling + 1 :]
+
+
 class HttpCamera(ThreadingHTTPServer):
-    """/mjpeg plays for ever, /short ends after 5 pictures, /noise sends no JPEG; /live.m3u8 is a live playlist."""
+    """/mjpeg plays for ever, /short ends after 5 pictures, /noise sends no JPEG, and /odd every second time one that
+    FFmpeg does not know; /live.m3u8 is a live playlist."""
 
     daemon_threads = True
 
@@ -72,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("WWW-Authenticate", 'Basic realm="camera"')
             self.send_header("Content-Length", "0")
             self.end_headers()
-        elif self.path in ("/mjpeg", "/short", "/noise", "/locked"):
+        elif self.path in ("/mjpeg", "/short", "/noise", "/odd", "/locked"):
             self._play()
         else:
             self.send_error(404)
@@ -90,8 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
-        body = b"\xff\xd8" + b"noise" * 100 if self.path == "/noise" else self.server.jpeg
-        for _ in range(5 if self.path == "/short" else 10_000):
+        bodies = [b"\xff\xd8" + b"noise" * 100 if self.path == "/noise" else self.server.jpeg]
+        if self.path == "/odd":
+            bodies.append(odd_jpeg(self.server.jpeg))
+        for body in islice(cycle(bodies), 5 if self.path == "/short" else 10_000):
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
             try:
                 self.wfile.write(head.encode() + body + b"\r\n")
@@ -151,6 +161,17 @@ def test_data_without_a_picture_is_an_outage(http_camera: HttpCamera, read: Call
     assert reader.source.damage.packets >= 1
     assert reader.source.damage.reason == "Invalid data found when processing input"
     assert reader.source.damage.packets == reader.count("fer_frames_dropped_total", stage="decode", reason="damaged")
+
+
+def test_a_picture_that_cannot_be_decoded_costs_no_connection(
+    http_camera: HttpCamera, read: Callable[..., Reader]
+) -> None:
+    reader = read(http_camera.url("/odd"))
+    reader.wait_for_frames(10)
+    reader.close()
+    assert not reader.gaps
+    assert reader.source.damage.packets >= 5
+    assert reader.source.damage.reason == "Not yet implemented in FFmpeg, patches welcome"
 
 
 def test_the_bursts_of_hls_are_spread(http_camera: HttpCamera, read: Callable[..., Reader]) -> None:
