@@ -9,12 +9,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fer_stream.capture.find import check_file
 from fer_stream.capture.pixels import Plain
 from fer_stream.errors import UnreadableSource
 from fer_stream.records import U8, Damage, Frame, SourceInfo, stream_id_of
+
+_BY_PILLOW = {"avif", "dib"}
+"""OpenCV leaves the first as it lies, and does not read the second."""
 
 
 class ImageSource:
@@ -34,7 +37,7 @@ class ImageSource:
         codec, mode = _header(path, data)
         self.stream_id = stream_id_of(name, epoch_ms)
         self._clock = clock
-        self._image: U8 | None = _decoded(path, data)
+        self._image: U8 | None = _decoded(path, codec, data)
         height, width = self._image.shape[:2]
         self._info = SourceInfo(name, "image", width, height, None, 1, None, codec, mode)
 
@@ -69,11 +72,13 @@ def _header(path: Path, data: bytes) -> tuple[str, str]:
         raise UnreadableSource(f"{path} is no picture that can be read. Check that it opens in a viewer.") from error
 
 
-def _decoded(path: Path, data: bytes) -> U8:
+def _decoded(path: Path, codec: str, data: bytes) -> U8:
     broken = f"{path} is broken or cut off. Copy it again, or save it anew as PNG or JPEG."
     try:
         with Image.open(io.BytesIO(data)) as picture:
             picture.verify()  # of a PNG; OpenCV makes room for whatever length a chunk claims, be it 4 GB
+        if codec in _BY_PILLOW:
+            return _by_pillow(data)
     except Exception as error:
         raise UnreadableSource(broken) from error
     try:
@@ -83,3 +88,9 @@ def _decoded(path: Path, data: bytes) -> U8:
     if image is None:
         raise UnreadableSource(broken)
     return image.astype(np.uint8, copy=False)
+
+
+def _by_pillow(data: bytes) -> U8:
+    with Image.open(io.BytesIO(data)) as picture:
+        rgb = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"), np.uint8)
+    return np.ascontiguousarray(rgb[..., ::-1])

@@ -53,7 +53,7 @@ def test_close_may_be_called_twice(tmp_path: Path) -> None:
     assert list(source.frames()) == []
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.tiff", "a.bmp", "a.jp2", "a.ppm", "a.avif"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.tiff", "a.bmp", "a.jp2", "a.ppm", "a.avif", "a.dib"])
 def test_reads_the_usual_formats(tmp_path: Path, name: str) -> None:
     (frame,) = opened(save(tmp_path / name)).frames()
     red, blue = frame.image[10, 10].astype(int), frame.image[10, 30].astype(int)
@@ -74,10 +74,11 @@ def test_scales_16_bits_to_8(tmp_path: Path) -> None:
     assert np.all(frame.image == 128)
 
 
-def test_turns_the_picture_upright(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tiff", "a.avif"])
+def test_turns_the_picture_upright(tmp_path: Path, name: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # Orientation: turn a quarter clockwise to view
-    source = opened(save(tmp_path / "a.jpg", exif=exif))
+    source = opened(save(tmp_path / name, exif=exif))
     (frame,) = source.frames()
     assert (source.info.width, source.info.height) == (20, 40)
     assert frame.image.shape == (40, 20, 3)
@@ -153,7 +154,7 @@ def test_what_fuzzing_found(tmp_path: Path, name: str, old: bytes, new: bytes) -
         opened(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tiff", "a.bmp", "a.jp2", "a.ppm", "a.avif"])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tiff", "a.bmp", "a.jp2", "a.ppm", "a.avif", "a.dib"])
 def test_any_damage_gives_a_picture_or_a_source_error(
     tmp_path: Path, name: str, damaged: Callable[[bytes], st.SearchStrategy[bytes]]
 ) -> None:
