@@ -197,7 +197,7 @@ def _card(face: LabelledFace, text_px: int, *, named: bool) -> U8:
     for number, (label, prob) in enumerate(zip(LABELS, face.smoothed.tolist(), strict=True)):
         colour = bgr(UNKNOWN if face.label == UNKNOWN else label)
         full = max(1, round(prob * at.length))
-        _bar(card, at, number, named)[-full:, :] = colour
+        _bar(card, at, number, named=named)[-full:] = colour
     return card
 
 
@@ -209,7 +209,7 @@ def _empty_card(title: str, label: str, text_px: int, *, named: bool) -> U8:
     card[:, : max(2, at.pad * 2 // 3)] = bgr(label)
     _write(card, _text(title, text_px, bold=True), (2 * at.pad, at.pad), _PAPER)
     for number, name in enumerate(LABELS):
-        _bar(card, at, number, named)[:] = _RAIL
+        _bar(card, at, number, named=named)[:] = _RAIL
         if named:
             chosen = name == label
             top = 2 * at.pad + at.title + number * at.step
@@ -218,7 +218,7 @@ def _empty_card(title: str, label: str, text_px: int, *, named: bool) -> U8:
     return card
 
 
-def _bar(card: U8, at: _Measures, number: int, named: bool) -> U8:
+def _bar(card: U8, at: _Measures, number: int, *, named: bool) -> U8:
     """The part of `card` in which bar `number` lies, turned so that it fills from the last row upwards."""
     if not named:
         top, left = at.pad + at.title, at.left + number * at.step
