@@ -17,7 +17,7 @@ import redis
 from prometheus_client import CollectorRegistry
 
 from fer_stream import FileSettings, build
-from fer_stream.config import DetectorSettings, TimelineSettings
+from fer_stream.config import DetectorSettings, LiveTimelineSettings
 from fer_stream.errors import OutputError
 from fer_stream.filejob import Engine, FileJob, run_job
 from fer_stream.metrics import Metrics
@@ -87,7 +87,8 @@ def through_the_queue(
         journal, Overflow.file(capacity=40), Redelivery(after_s=0.05, deliveries=2), idle_s=0.02, stop=stop
     )
     source = engine.open(clip, NAME)
-    keeper = TimelineKeeper(store, None, settings=engine.settings.timeline, lateness_s=lambda _: 60)
+    settings = LiveTimelineSettings(**engine.settings.timeline.model_dump(), lateness_s=60)
+    keeper = TimelineKeeper(store, None, settings=lambda _: settings)
 
     def capture() -> None:
         follower = build.make_follower(
@@ -248,7 +249,8 @@ class Followed:
         self.store, self.left = MemoryStore(Retention(results=100_000)), list[int]()
         folder.mkdir()
         files = RollingTables(folder, retention_days=None, clock=time.time)
-        keeper = TimelineKeeper(self.store, files, settings=TimelineSettings(), lateness_s=lambda source: lateness_s)
+        settings = LiveTimelineSettings().model_copy(update={"lateness_s": lateness_s})
+        keeper = TimelineKeeper(self.store, files, settings=lambda _: settings)
         queue = MemoryQueue(journal, Overflow.file())
         journal.append(told)
         open_face = face(EPOCHS[1], 1, 300, "happy")
@@ -306,7 +308,7 @@ def test_a_crop_that_cannot_be_read_keeps_those_behind_it_open(redis_url: str) -
     faces = [face(EPOCHS[0], 1, index, "happy") for index in range(3)]
     queue.put([crop_of(one) for one in faces])
     journal.append([FrameMark(EPOCHS[0], index, index / FPS, 1) for index in range(3)])
-    keeper = TimelineKeeper(MemoryStore(), None, settings=TimelineSettings(), lateness_s=lambda _: 15)
+    keeper = TimelineKeeper(MemoryStore(), None, settings=lambda _: LiveTimelineSettings())
     turns, stop = count(), Event()
 
     def sources() -> list[str]:

@@ -14,7 +14,7 @@ from fer_stream.queues.keys import shard_of
 from fer_stream.queues.redis_journal import RedisJournal
 from fer_stream.records import unix_time
 from fer_stream.redis_link import Link
-from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link
+from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link, timeline_of
 from fer_stream.timeline.live import SourceTimeline
 from fer_stream.timeline.redis import RedisStore, lease_key
 from fer_stream.timeline.store import START, position_of
@@ -107,7 +107,7 @@ def _kept_since(settings: LiveSettings, store: RedisStore, source: str, from_s: 
     checkpoint = store.checkpoint(source)
     if checkpoint is None:
         return None
-    timeline = SourceTimeline(settings.timeline, lambda: settings.timeline.lateness_s)
+    timeline = SourceTimeline(lambda: timeline_of(settings, source))
     timeline.restore(checkpoint.state)
     return timeline.open_within(from_s, to_s)
 

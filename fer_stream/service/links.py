@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from threading import Event
 from typing import TYPE_CHECKING, Literal
 
-from fer_stream.config import LiveSettings, OverflowSettings, ServerSettings, SourceSettings
+from fer_stream.config import LiveSettings, LiveTimelineSettings, OverflowSettings, ServerSettings, SourceSettings
 from fer_stream.leases import Lease
 from fer_stream.queues.queue import DeadReason, Overflow, Redelivery
 from fer_stream.queues.redis import RedisQueue
@@ -90,3 +91,16 @@ def overflow_of(source: SourceSettings) -> Overflow:
         default = Overflow.live()
         return Overflow.live(wanted.capacity or default.capacity, wanted.max_age_s, default.expire_s)
     return Overflow.file(wanted.capacity or Overflow.file().capacity)
+
+
+def timeline_of(settings: LiveSettings, source: str) -> LiveTimelineSettings:
+    """The timeline of a source: at its rate, so that the next frame is no gap; also of one that is named no more.
+
+    A source that waits for the workers is waited for in turn: its media time may run ahead of the clock.
+    """
+    known, timeline = settings.sources.get(source), settings.timeline
+    if known and known.fps:
+        timeline = timeline.at_rate(known.fps)
+    if known and overflow_of(known).policy == "block":
+        timeline = timeline.model_copy(update={"lateness_s": math.inf})
+    return timeline

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 
@@ -14,7 +13,7 @@ from fer_stream.leases import Lease
 from fer_stream.pipeline import run_timeline
 from fer_stream.queues.redis_journal import RedisJournal
 from fer_stream.service.held import HeldLease
-from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link, overflow_of
+from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link, timeline_of
 from fer_stream.service.process import Process
 from fer_stream.service.shard import ShardWatch
 from fer_stream.timeline.counts import TimelineCounts
@@ -46,8 +45,7 @@ def timeline(process: Process, load: Callable[[], LiveSettings], shard: int) -> 
     keeper = TimelineKeeper(
         open_store(store_link, settings, lease),
         files,
-        settings=settings.timeline,
-        lateness_s=lambda source: _lateness_s(settings, source),
+        settings=lambda source: timeline_of(settings, source),
         owns=lambda: lease.held or lease.keep(),
     )
     counts = TimelineCounts(
@@ -83,12 +81,6 @@ def timeline(process: Process, load: Callable[[], LiveSettings], shard: int) -> 
             stop=held.over,
             monotonic=time.monotonic,
         )
-
-
-def _lateness_s(settings: LiveSettings, source: str) -> float:
-    """A source that waits for the workers is waited for in turn: its media time may run ahead of the clock."""
-    known = settings.sources.get(source)
-    return math.inf if known and overflow_of(known).policy == "block" else settings.timeline.lateness_s
 
 
 def _is_live(settings: LiveSettings, source: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from fer_stream.config import TimelineSettings
+from fer_stream.config import LiveTimelineSettings
 from fer_stream.errors import FilesStopped, LeaseLost, StoreFull
 from fer_stream.queues.queue import START, Entry
 from fer_stream.records import ClosedGap, ClosedSegment, FaceCrop, LabelledFrame
@@ -37,9 +37,9 @@ class _Kept:
 class TimelineKeeper:
     """The timelines of the sources of one shard. `files` None writes none.
 
-    `lateness_s` tells for how long of its media time a source waits for a face, `owns` whether the timelines are ours
-    still. It is asked before files are touched, because they cannot tell who writes, as the store can; where it says
-    no, `open`, `settle` and `commit` raise `LeaseLost`.
+    `settings` are those of a source, as they are by then; `owns` tells whether the timelines are ours still. It is
+    asked before files are touched, because they cannot tell who writes, as the store can; where it says no, `open`,
+    `settle` and `commit` raise `LeaseLost`.
 
     `unreadable` counts entries of the journal that are no messages, `unpublished` frames that a full store refused.
     """
@@ -49,14 +49,12 @@ class TimelineKeeper:
         store: ResultStore,
         files: RollingWriter | None,
         *,
-        settings: TimelineSettings,
-        lateness_s: Callable[[str], float],
+        settings: Callable[[str], LiveTimelineSettings],
         owns: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
         self._files = files
         self._settings = settings
-        self._lateness_s = lateness_s
         self._owns = owns
         self._kept: dict[str, _Kept] = {}
         self.unreadable = self.unpublished = 0
@@ -65,7 +63,7 @@ class TimelineKeeper:
         """Begin with a source, or go on with it from its last commit. Does nothing for one that is open."""
         if source in self._kept:
             return
-        kept = _Kept(SourceTimeline(self._settings, partial(self._lateness_s, source)))
+        kept = _Kept(SourceTimeline(partial(self._settings, source)))
         checkpoint = self._store.checkpoint(source)
         if checkpoint is not None:
             kept.timeline.restore(checkpoint.state)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from fer_stream.config import TimelineSettings
+from fer_stream.config import LiveTimelineSettings
 from fer_stream.records import (
     ClosedGap,
     ClosedSegment,
@@ -48,15 +48,15 @@ class SourceTimeline:
     """Follows one source through its epochs. A new epoch closes the old one, and where that had not ended, tells of
     a gap: its capture, or the queue that it wrote to, was gone.
 
-    A frame waits for its faces for `lateness_s` of media time at the most, as it is by then. `missing` and `late`
-    count the faces of all epochs, as `TimelineBuilder` does; `late` also those that belong to an epoch that is over.
+    `settings` are asked for anew with each epoch. A frame waits for its faces for their `lateness_s` of media time at
+    the most, as it is by then. `missing` and `late` count the faces of all epochs, as `TimelineBuilder` does; `late`
+    also those that belong to an epoch that is over.
     """
 
-    def __init__(self, settings: TimelineSettings, lateness_s: Callable[[], float]) -> None:
+    def __init__(self, settings: Callable[[], LiveTimelineSettings]) -> None:
         self._settings = settings
-        self._lateness_s = lateness_s
         self._stream_id: str | None = None
-        self._builder = TimelineBuilder(settings)
+        self._builder = TimelineBuilder(settings())
         self._ending = False
         self._gaps_until_s = -1.0
         self._news = News()
@@ -127,7 +127,7 @@ class SourceTimeline:
             horizon = Horizon(self._stream_id, -math.inf)
         if horizon.stream_id != self._stream_id:
             return
-        overdue_s = self._builder.newest_s - self._lateness_s()
+        overdue_s = self._builder.newest_s - self._settings().lateness_s
         self._note(self._builder.give_up_before(max(horizon.before_s, overdue_s)))
         if horizon.before_s == math.inf:
             self._end()
@@ -153,7 +153,7 @@ class SourceTimeline:
     def restore(self, state: bytes) -> None:
         """Go on from `state`. Raises `ValueError` where another version wrote it."""
         document = json.loads(state)
-        self._builder = TimelineBuilder.restore(self._settings, document["builder"].encode())
+        self._builder = TimelineBuilder.restore(self._settings(), document["builder"].encode())
         self._stream_id, self._ending = document["stream_id"], document["ending"]
         self._gaps_until_s = document["gaps_until_s"]
         self._missing, self._late = document["missing"], document["late"]
@@ -193,7 +193,7 @@ class SourceTimeline:
         self._news.segments += self._builder.take_segments()
         self._missing += self._builder.missing
         self._late += self._builder.late
-        self._builder = TimelineBuilder(self._settings)
+        self._builder = TimelineBuilder(self._settings())
         self._ending = False
 
     def _note(self, frames: list[LabelledFrame]) -> None:

@@ -141,7 +141,7 @@ def test_servers_that_are_started_to_forget_have_the_memory_of_the_settings(
 def test_what_waits_is_erased_and_what_is_open_is_told(settings: LiveSettings) -> None:
     faces = [prediction(index) for index in range(50)]
     stream_id = faces[0].key.stream_id
-    timeline = SourceTimeline(settings.timeline, lambda: 15)
+    timeline = SourceTimeline(lambda: settings.timeline)
     timeline.add([FrameMark(stream_id, face.key.frame_index, face.time_s, 1) for face in faces])
     timeline.add(faces)
     timeline.settle(Horizon(stream_id, 9.9))
@@ -204,7 +204,7 @@ def test_a_face_that_is_on_the_queue_is_told(settings: LiveSettings) -> None:
 
 
 def test_a_face_that_the_timeline_waits_for_is_told(settings: LiveSettings) -> None:
-    timeline = SourceTimeline(settings.timeline, lambda: 15)
+    timeline = SourceTimeline(lambda: settings.timeline)
     stream_id = prediction(0).key.stream_id
     timeline.add([FrameMark(stream_id, 50, 10.0, 1), FrameMark(stream_id, 51, 10.2, 0)])
     store = open_store(open_store_link(settings, Event()), settings)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_stream.config import TimelineSettings
+from fer_stream.config import LiveTimelineSettings
 from fer_stream.errors import LeaseLost
 from fer_stream.queues.queue import START, Entry
 from fer_stream.records import LABELS, FaceKey, FrameMark, Prediction, Quality
@@ -25,6 +25,10 @@ FPS = 10.0
 SOURCE = "door"
 EPOCH_MS = int(time.time() * 1000)
 STREAM = f"{SOURCE}@{EPOCH_MS}"
+
+
+def waiting(lateness_s: float) -> LiveTimelineSettings:
+    return LiveTimelineSettings().model_copy(update={"lateness_s": lateness_s})
 
 
 def entries(first: int, last: int) -> list[Entry]:
@@ -45,7 +49,7 @@ def entries(first: int, last: int) -> list[Entry]:
 
 def make(store: MemoryStore, folder: Path) -> TimelineKeeper:
     files = RollingTables(folder, retention_days=None, clock=time.time)
-    keeper = TimelineKeeper(store, files, settings=TimelineSettings(), lateness_s=lambda _: math.inf)
+    keeper = TimelineKeeper(store, files, settings=lambda _: waiting(math.inf))
     keeper.open(SOURCE)
     return keeper
 
@@ -103,9 +107,7 @@ def test_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
 def test_who_lost_the_timelines_touches_no_file(tmp_path: Path) -> None:
     ours = [True]
     store, files = MemoryStore(), RollingTables(tmp_path, retention_days=None, clock=time.time)
-    keeper = TimelineKeeper(
-        store, files, settings=TimelineSettings(), lateness_s=lambda _: math.inf, owns=lambda: ours[0]
-    )
+    keeper = TimelineKeeper(store, files, settings=lambda _: waiting(math.inf), owns=lambda: ours[0])
     keeper.open(SOURCE)
     feed(keeper, entries(0, 60))
     before = written(tmp_path)
@@ -119,7 +121,7 @@ def test_who_lost_the_timelines_touches_no_file(tmp_path: Path) -> None:
 
 def test_a_source_may_be_waited_for_longer_than_when_it_was_opened() -> None:
     waits_s = [2.0]
-    keeper = TimelineKeeper(MemoryStore(), None, settings=TimelineSettings(), lateness_s=lambda _: waits_s[-1])
+    keeper = TimelineKeeper(MemoryStore(), None, settings=lambda _: waiting(waits_s[-1]))
     keeper.open(SOURCE)
     told, horizon = entries(0, 100), Horizon(STREAM, 0.0)
     keeper.add(told[1:50])

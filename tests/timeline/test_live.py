@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_stream.config import TimelineSettings
+from fer_stream.config import LiveSettings, LiveTimelineSettings
 from fer_stream.records import (
     LABELS,
     ClosedGap,
@@ -23,6 +24,7 @@ from fer_stream.records import (
     Prediction,
     Quality,
 )
+from fer_stream.service.links import timeline_of
 from fer_stream.timeline.live import Message, SourceTimeline, stream_id_of_state
 
 FPS = 10.0
@@ -55,7 +57,7 @@ def film(emotion: str, frames: int, epoch: int = 1) -> list[Message]:
 
 
 def make() -> SourceTimeline:
-    return SourceTimeline(TimelineSettings(), lambda: LATENESS_S)
+    return SourceTimeline(lambda: LiveTimelineSettings(lateness_s=LATENESS_S))
 
 
 def labels(segments: list[ClosedSegment]) -> list[tuple[str, int, str]]:
@@ -68,6 +70,19 @@ def test_a_new_epoch_closes_the_old_one() -> None:
     news = timeline.news()
     assert labels(news.segments) == [(stream(1), 1, "happy")]
     assert len(news.frames) == 30
+
+
+@pytest.mark.parametrize("fps", [0.5, 1, 2])
+def test_a_source_that_is_looked_at_seldom_is_not_full_of_gaps(fps: float) -> None:
+    settings = LiveSettings.model_validate({"sources": {"door": {"url": "rtsp://camera/1", "fps": fps}}})
+    timeline = SourceTimeline(lambda: timeline_of(settings, "door"))
+    for index in range(30):
+        time_s = round(index / fps * 15) / 15
+        face = replace(prediction(index, "happy"), time_s=time_s)
+        timeline.add([face, replace(mark(index), time_s=time_s)])
+    timeline.add([EndOfStream(stream(1), 30 / fps, 30, 30)])
+    timeline.settle(timeline.horizon(None))
+    assert labels(timeline.news().segments) == [(stream(1), 1, "happy")]
 
 
 def test_what_belongs_to_an_old_epoch_is_late() -> None:
