@@ -32,10 +32,12 @@ from fer_stream.writers.words import clock, count
 
 
 class _Fps(ProgressColumn):
-    """Frames a second."""
+    """Frames looked at a second; the speed of a task is in seconds of media."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f} fps" if task.speed else "")
+        if not (task.speed and task.completed):
+            return Text("")
+        return Text(f"{task.speed * task.fields['frames'] / task.completed:.0f} fps")
 
 
 class Console:
@@ -44,8 +46,10 @@ class Console:
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._tasks: dict[str, TaskID] = {}
+        # Asked before the bars redirect it; it may be closed.
+        self._encoding = getattr(sys.stdout, "encoding", "utf-8")
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             _Fps(),
@@ -53,6 +57,8 @@ class Console:
             console=Terminal(stderr=True),
             disable=quiet or not sys.stderr.isatty(),
             transient=True,
+            # Over the bars, where both are on one screen; a file is to get its results.
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
 
     def __enter__(self) -> Self:
@@ -63,10 +69,10 @@ class Console:
         self._bars.stop()
 
     def progress(self, job: FileJob, info: SourceInfo, run: FileRun) -> None:
-        """Move the bar of `job`; by time rather than by frames, which containers often do not count."""
+        """Move the bar of `job`; by media time, as not every frame may be looked at."""
         if job.name not in self._tasks:
-            self._tasks[job.name] = self._bars.add_task(job.path.name, total=_expected_frames(info))
-        self._bars.update(self._tasks[job.name], completed=run.frames)
+            self._tasks[job.name] = self._bars.add_task(job.path.name, total=_length_s(info), frames=0)
+        self._bars.update(self._tasks[job.name], completed=run.last_s, frames=run.frames)
 
     def show(self, outcome: Outcome) -> int:
         """Say how a job ended; return its exit code."""
@@ -82,12 +88,16 @@ class Console:
 
     def _tell(self, job: FileJob, result: FileResult) -> int:
         try:
-            typer.echo(_printable("\n".join(_lines(job, result))))
+            typer.echo(self._printable("\n".join(_lines(job, result))))
         except OSError as error:
             said = f"Cannot say what came of {job.path} on the standard output: {error.strerror}."
             typer.echo(f"fer-stream: {said}", err=True)
             return OutputError.exit_code
         return 0
+
+    def _printable(self, text: str) -> str:
+        """`text` with escapes for what the standard output cannot show, as in a file name that is not UTF-8."""
+        return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
 
 
 @contextmanager
@@ -137,16 +147,10 @@ def _begun_line(news: Begun) -> str:
     return f"{news.images} training images, {copies}{shared}"
 
 
-def _expected_frames(info: SourceInfo) -> int | None:
-    if info.frames:
-        return info.frames
-    return round(info.duration_s * info.fps) if info.duration_s and info.fps else None
-
-
-def _printable(text: str) -> str:
-    """`text` with escapes for what the standard output cannot show, as in a file name that is not UTF-8."""
-    encoding = sys.stdout.encoding
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+def _length_s(info: SourceInfo) -> float | None:
+    if info.duration_s:
+        return info.duration_s
+    return info.frames / info.fps if info.frames and info.fps else None
 
 
 def _lines(job: FileJob, result: FileResult) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -330,21 +331,42 @@ def wait_until(condition: Callable[[], bool], limit_s: float = 240) -> None:
         time.sleep(0.05)
 
 
-def test_a_terminal_sees_progress(clips: Path, tmp_path: Path) -> None:
-    master, slave = pty.openpty()
-    command: list[str | Path] = [FER_STREAM, "run", clips / "one_face_crying.mp4", "--out", tmp_path, "--no-video"]
-    process = subprocess.Popen(command, stderr=slave, stdout=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm"})
-    os.close(slave)
+def watched(process: subprocess.Popen[bytes], screen: int) -> bytes:
+    """Everything that `process` shows on its terminal."""
     shown = b""
     try:
-        while chunk := os.read(master, 4096):
+        while chunk := os.read(screen, 4096):
             shown += chunk
     except OSError:  # the terminal is gone when the process is
         pass
-    os.close(master)
-    assert process.wait(60) == 0
+    os.close(screen)
+    assert process.wait(60) == 0, shown
+    return shown
+
+
+@pytest.mark.parametrize("options", [(), ("--fps", "5")])
+def test_a_terminal_sees_progress_and_a_file_the_results(
+    clips: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    master, slave = pty.openpty()
+    command: list[str | Path] = [FER_STREAM, "run", clips / "one_face_crying.mp4", "--out", tmp_path, "--no-video"]
+    with (tmp_path / "said.txt").open("wb") as file:
+        terminal = {**os.environ, "TERM": "xterm"}
+        process = subprocess.Popen([*command, *options], stderr=slave, stdout=file, env=terminal)
+    os.close(slave)
+    shown = watched(process, master)
     assert b"one_face_crying.mp4" in shown
-    assert b"fps" in shown
+    assert re.search(rb"[1-9]\d* fps", shown)
+    assert max(map(int, re.findall(rb"(\d+)%", shown))) == 100
+    assert "one_face_crying.mp4: 1 person" in (tmp_path / "said.txt").read_text()
+
+
+def test_progress_and_results_share_a_terminal(clips: Path, tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    command: list[str | Path] = [FER_STREAM, "run", clips / "three_faces.mp4", "--out", tmp_path, "--no-video"]
+    process = subprocess.Popen(command, stderr=slave, stdout=slave, env={**os.environ, "TERM": "xterm"})
+    os.close(slave)
+    assert b"three_faces.mp4: 3 people" in watched(process, master)
 
 
 def test_the_api_needs_no_main_thread_or_folder(clips: Path) -> None:
