@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -223,6 +223,15 @@ def test_it_ends_where_not_even_faults_can_be_told(clips: Path, tmp_path: Path) 
     assert not list(out.glob(".*")), "nothing half-written is left"
 
 
+@pytest.fixture
+def not_under_nohup() -> Iterator[None]:
+    """What a test starts hears SIGHUP, even if the tests do not."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("not_under_nohup")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_when_stopped_the_outputs_are_whole(

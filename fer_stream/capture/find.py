@@ -113,10 +113,8 @@ def _expand(argument: str) -> list[Path]:
         raise UnreadableSource(
             f"{redact(argument)} is an address, not a file. Download it; cameras are read by `fer-stream serve`."
         )
-    if path.is_dir():
-        return _in_folder(path)
     if os.path.lexists(path):
-        return [path]
+        return _in_folder(path) if path.is_dir() else [path]
     if not glob.has_magic(argument):
         raise SourceNotFound(f"There is no file or folder {_shown(path)}. Check the name.")
     expanded = glob.glob(argument, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern

@@ -60,7 +60,7 @@ def test_prefers_a_file_of_that_very_name_to_a_pattern(tmp_path: Path) -> None:
     assert find_sources([named]) == [named]
 
 
-@pytest.mark.parametrize("argument", ["absent.mp4", "absent-*.mp4", "empty"])
+@pytest.mark.parametrize("argument", ["absent.mp4", "absent-*.mp4", "empty", "long" * 75])
 def test_names_the_argument_that_yields_nothing(tmp_path: Path, argument: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceNotFound, match=re.escape(argument)):
