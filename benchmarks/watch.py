@@ -27,8 +27,8 @@ _PAUSE_S = 0.05
 _KEPT = (
     "fer_frames_total", "fer_frames_dropped_total", "fer_reconnects_total", "fer_stalls_total",
     "fer_pts_discontinuities_total", "fer_faces_total", "fer_crops_put_total", "fer_crops_dropped_total",
-    "fer_redelivered_total", "fer_faces_missing", "fer_faces_late", "fer_results_unpublished",
-    "fer_journal_unreadable", "fer_end_to_end_seconds_bucket", "fer_predictions_total",
+    "fer_redelivered_total", "fer_faces_missing_total", "fer_faces_late_total", "fer_results_unpublished_total",
+    "fer_journal_unreadable_total", "fer_end_to_end_seconds_bucket", "fer_predictions_total",
 )  # fmt: skip
 
 

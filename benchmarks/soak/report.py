@@ -112,9 +112,9 @@ def _histogram(seen: Seen) -> dict[str, float]:
 def _drops(seen: Seen, windows: Sequence[Span]) -> dict[str, Any]:
     """What counters say of what was dropped, by source: the whole, and what was counted within faults."""
     result: dict[str, Any] = {"whole": defaultdict(float), "within_faults": defaultdict(float)}
-    names = ("fer_frames_dropped_total", "fer_crops_dropped_total", "fer_results_unpublished", "fer_faces_late",
-             "fer_faces_missing", "fer_redelivered_total", "fer_reconnects_total", "fer_stalls_total",
-             "fer_pts_discontinuities_total", "fer_journal_unreadable")  # fmt: skip
+    names = ("fer_frames_dropped_total", "fer_crops_dropped_total", "fer_results_unpublished_total",
+             "fer_faces_late_total", "fer_faces_missing_total", "fer_redelivered_total", "fer_reconnects_total",
+             "fer_stalls_total", "fer_pts_discontinuities_total", "fer_journal_unreadable_total")  # fmt: skip
     for (_, series), samples in seen.metrics.items():
         name, _, labels = series.partition("{")
         if name in names:
@@ -127,11 +127,7 @@ def _drops(seen: Seen, windows: Sequence[Span]) -> dict[str, Any]:
 
 def _counts(seen: Observed) -> dict[str, Any]:
     """put = settled + dropped + dead of every stream whose counts were not lost with the queue's server."""
-    rows_with_faces: dict[str, int] = defaultdict(int)
-    for name, tables in seen.tables.items():
-        for row in tables.rows:
-            rows_with_faces[f"{name}@{row.epoch_ms}"] += len(row.faces)
-    total: dict[str, int] = dict.fromkeys((*_FATES, "open", "rows", "settled_without_row"), 0)
+    total = dict.fromkeys((*_FATES, "open"), 0)
     open_streams, cut_off = [], {"streams": 0, **dict.fromkeys((*_FATES, "open"), 0)}
     for stream_id, counts in seen.seen.counts.items():
         fates = {fate: counts.get(fate, 0) for fate in _FATES}
@@ -140,10 +136,8 @@ def _counts(seen: Observed) -> dict[str, Any]:
             for fate, number in {"streams": 1, **fates, "open": left}.items():
                 cut_off[fate] += number
             continue
-        rows = rows_with_faces[stream_id]
-        for fate, number in {**fates, "open": left, "rows": rows}.items():
+        for fate, number in {**fates, "open": left}.items():
             total[fate] += number
-        total["settled_without_row"] += fates["settled"] - rows
         if left:
             open_streams.append(stream_id)
     return {"streams_in_the_end": total, "streams_not_balanced": open_streams, "streams_cut_off_with_queue": cut_off}

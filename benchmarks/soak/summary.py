@@ -76,7 +76,7 @@ def _balance(found: dict[str, Any]) -> str:
     rows = [
         ["of streams whose counts were there in the end", *(f"{number:,}" for number in kept.values())],
         ["of streams cut off with the queue server, as last seen",
-         *(f"{cut[name]:,}" if name in cut else "" for name in kept)],
+         *(f"{cut[name]:,}" for name in kept)],
     ]  # fmt: skip
     unbalanced = found["counts"]["streams_not_balanced"]
     twice = table(["what", "number"], [[name.replace("_", " "), f"{n:,}"] for name, n in found["twice"].items()])
