@@ -101,9 +101,10 @@ def runtime_of(settings: ModelSettings) -> Runtime:
     """What classifies. `auto` is Keras where there is a GPU that it can use, else the fastest on this CPU."""
     if settings.backend != "auto":
         return settings.backend
-    if "keras" in runtimes(settings) and _has_gpu():
+    files, installed = listed(_model_dir(settings)), versions().keys()
+    if "keras" in usable(files, installed) and _has_gpu():
         return "keras"
-    return choose(listed(_model_dir(settings)), cpu_flags(), versions().keys())
+    return choose(files, cpu_flags(), installed)
 
 
 def runtimes(settings: ModelSettings) -> list[Runtime]:

@@ -98,18 +98,21 @@ def evaluate(
 
     faces, copied, called = _faces(data, part, ferplus)
     settings = ModelSettings(backend=backend.value, path=model, size=model_size.value)
-    classifier = make_classifier(settings)
-    others = {name: make_classifier(settings.model_copy(update={"backend": name})) for name in runtimes(settings)}
+    judged, timed = runtime_of(settings), runtimes(settings)
+    classifiers = {
+        name: make_classifier(settings.model_copy(update={"backend": name}))
+        for name in dict.fromkeys((judged, *timed))
+    }
     found = judge(
-        classifier.predict,
+        classifiers[judged].predict,
         faces,
         copied=copied,
         harms=() if no_robustness else tuple(HARMS),
-        runtimes={name: other.predict for name, other in others.items()},
+        runtimes={name: classifiers[name].predict for name in timed},
         batches=_BATCHES,
         progress=_on_stderr,
     )
-    path = report.write(found, f"{classifier.spec.model_id}, {runtime_of(settings)}, on {called}", out)
+    path = report.write(found, f"{classifiers[judged].spec.model_id}, {judged}, on {called}", out)
     low, high = found.interval
     typer.echo(f"{found.accuracy:.2%} of {found.faces} faces (95 %: {low:.1%} to {high:.1%}); {path}")
 

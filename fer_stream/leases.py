@@ -71,6 +71,11 @@ class Owner:
         return f"{self.name}:{self.life}"
 
 
+def is_held(link: Link, key: str) -> bool:
+    """Has anybody the lease `key` now?"""
+    return link.call(lambda client: client.get(key)) is not None
+
+
 class Lease:
     """The right to write what `key` stands for, for `ttl_s` seconds at a time.
 

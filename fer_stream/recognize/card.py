@@ -28,6 +28,8 @@ from fer_stream.records import CROP_SIZE_PX, LABELS, ModelSpec
 CARD_NAME = "card.json"
 KERAS_FILE, LITERT_FILE = "emotion.keras", "emotion.int8.tflite"
 ONNX_FILE, ONNX_INT8_FILE = "emotion.onnx", "emotion.int8.onnx"
+FER2013_HEAD, FERPLUS_HEAD = "fer2013", "ferplus"
+"""The outputs of a Keras file: the seven labels, and the eight emotions of FER+."""
 _NOT_STATED = "not stated"
 _REPLACE = "Replace the whole folder with one model, its weights and its card together"
 

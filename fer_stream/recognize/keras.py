@@ -20,11 +20,9 @@ import keras
 import tensorflow as tf
 
 from fer_stream.errors import ModelError
-from fer_stream.recognize.card import KERAS_FILE, read_card
+from fer_stream.recognize.card import FER2013_HEAD, FERPLUS_HEAD, KERAS_FILE, read_card
 from fer_stream.recognize.classifier import Judgement, check_outputs, classify
 from fer_stream.records import F32, U8
-
-HEAD_NAME, FERPLUS_HEAD_NAME = "fer2013", "ferplus"
 
 
 class KerasClassifier:
@@ -68,10 +66,12 @@ def _head(path: Path) -> keras.Model:
     """The graph from the input to the scores of the seven labels, and of FER+ where it has them."""
     try:
         model = keras.models.load_model(path, compile=False)
-        outputs = [model.get_layer(HEAD_NAME).output]
+        outputs = [model.get_layer(FER2013_HEAD).output]
     except (ValueError, OSError) as error:
-        raise ModelError(f"{path} is no Keras model with an output {HEAD_NAME!r}: {error}. Save it again.") from error
-    outputs += [layer.output for layer in model.layers if layer.name == FERPLUS_HEAD_NAME]
+        raise ModelError(
+            f"{path} is no Keras model with an output {FER2013_HEAD!r}: {error}. Save it again."
+        ) from error
+    outputs += [layer.output for layer in model.layers if layer.name == FERPLUS_HEAD]
     check_outputs(path, sum(output.shape[-1] for output in outputs))
     return keras.Model(model.inputs, keras.ops.concatenate(outputs, axis=1))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 
 from fer_stream.config import LiveSettings, ServerSettings
+from fer_stream.leases import is_held
 from fer_stream.queues.keys import shard_of
 from fer_stream.queues.redis_journal import RedisJournal
 from fer_stream.records import unix_time
@@ -56,7 +57,8 @@ def forget(settings: LiveSettings, source: str, from_s: float, to_s: float, *, d
         journal, store = RedisJournal(queue_link, shards=settings.queue.shards), open_store(store_link, settings)
         waiting = journal.faces(source, from_s, to_s)
         # A timeline that runs may have read them, and says so with its next commit.
-        read = from_s if waiting and _is_kept(settings, store_link, source) else None
+        lease = lease_key(shard_of(source, settings.queue.shards))
+        read = from_s if waiting and is_held(store_link, lease) else None
         kept = _kept_since(settings, store, source, from_s, to_s)
         found = Erasure(
             results=sum(from_s <= at < to_s for at in _times(store, source)),
@@ -95,12 +97,6 @@ def _times(store: RedisStore, source: str) -> Iterator[float]:
     while page := store.results(source, position, _PAGE, 0):
         yield from (unix_time(frame.stream_id, frame.time_s) for frame in page)
         position = position_of(page[-1])
-
-
-def _is_kept(settings: LiveSettings, store_link: Link, source: str) -> bool:
-    """Does a process keep the timeline of `source` now?"""
-    key = lease_key(shard_of(source, settings.queue.shards))
-    return store_link.call(lambda client: client.get(key)) is not None
 
 
 def _kept_since(settings: LiveSettings, store: RedisStore, source: str, from_s: float, to_s: float) -> float | None:

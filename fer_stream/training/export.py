@@ -22,14 +22,14 @@ import tensorflow as tf
 
 from fer_stream.config.training import TrainSettings
 from fer_stream.errors import OutputExists
-from fer_stream.recognize.card import CARD_NAME, KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE
+from fer_stream.recognize.card import CARD_NAME, FER2013_HEAD, KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE
 from fer_stream.recognize.classifier import DARK
 from fer_stream.records import CROP_SIZE_PX, LABELS, U8
 from fer_stream.training import onnx, onnx_int8
 from fer_stream.training.dataset import load_parts
 from fer_stream.training.evaluate import best_temperature
 from fer_stream.training.fit import accuracy, predict
-from fer_stream.training.network import FER2013, heads_in, multiply_adds
+from fer_stream.training.network import heads_in, multiply_adds
 from fer_stream.training.progress import best, read_history
 from fer_stream.training.trained import HISTORY, ORIGIN, load_run, sha256_of
 
@@ -55,7 +55,7 @@ def export(run: Path, out: Path, *, model_id: str, force: bool = False, **stated
     (out / LITERT_FILE).write_bytes(_int8(scores, some))
     onnx.write(scores, [_SCORES], out / ONNX_FILE)
     onnx_int8.write(out / ONNX_FILE, some, out / ONNX_INT8_FILE)
-    temperature = best_temperature(predict(net, parts["public"].images)[FER2013], parts["public"].labels)
+    temperature = best_temperature(predict(net, parts["public"].images)[FER2013_HEAD], parts["public"].labels)
     card = {
         "model_id": model_id,
         **stated,

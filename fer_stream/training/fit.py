@@ -20,10 +20,11 @@ import numpy as np
 
 from fer_stream.config.training import TrainSettings
 from fer_stream.errors import ConfigError, ModelError, OutputExists
+from fer_stream.recognize.card import FER2013_HEAD, FERPLUS_HEAD
 from fer_stream.records import F32, FERPLUS, U8
 from fer_stream.training.dataset import Faces, copies, load_parts
 from fer_stream.training.learner import Learner
-from fer_stream.training.network import FER2013, FERPLUS_HEAD, build, heads_in, heads_of
+from fer_stream.training.network import build, heads_in, heads_of
 from fer_stream.training.progress import Begun, Epoch, Progress, Step, best, read_history, write_history
 from fer_stream.training.trained import (
     HISTORY,
@@ -79,7 +80,7 @@ def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]
 
 def accuracy(net: keras.Model, faces: Faces) -> float:
     """Share of the faces whose label has the highest logit."""
-    logits = predict(net, faces.images)[FER2013]
+    logits = predict(net, faces.images)[FER2013_HEAD]
     return float(np.mean(logits.argmax(axis=1) == faces.labels))
 
 

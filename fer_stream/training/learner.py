@@ -8,9 +8,10 @@ import keras
 from keras import ops
 
 from fer_stream.config.training import TrainSettings
+from fer_stream.recognize.card import FER2013_HEAD, FERPLUS_HEAD
 from fer_stream.records import LABELS
 from fer_stream.training.augment import Augment, Tensor
-from fer_stream.training.network import FER2013, FERPLUS_HEAD, heads_in
+from fer_stream.training.network import heads_in
 
 
 class Learner(keras.Model):  # type: ignore[misc]
@@ -70,7 +71,7 @@ class Learner(keras.Model):  # type: ignore[misc]
         labels = ops.one_hot(y["label"], len(LABELS))
         if not self.teachers:
             labels = labels * (1 - settings.label_smoothing) + settings.label_smoothing / len(LABELS)
-        loss = self._cross_entropy(FER2013, _mixed(labels, share), y_pred)
+        loss = self._cross_entropy(FER2013_HEAD, _mixed(labels, share), y_pred)
         if FERPLUS_HEAD in y_pred:
             votes = _mixed(y["votes"], share)
             loss += settings.ferplus_weight * self._cross_entropy(FERPLUS_HEAD, votes, y_pred)

@@ -9,12 +9,11 @@ import keras
 from keras import layers
 
 from fer_stream.config.training import NetworkSettings, TrainSettings
+from fer_stream.recognize.card import FER2013_HEAD, FERPLUS_HEAD
 from fer_stream.records import CROP_SIZE_PX, FERPLUS, LABELS
 
-HEADS = {"fer2013": len(LABELS), "ferplus": len(FERPLUS)}
+HEADS = {FER2013_HEAD: len(LABELS), FERPLUS_HEAD: len(FERPLUS)}
 """The outputs, as logits in float32: FER-2013's labels, and the eight emotions of FER+."""
-
-FER2013, FERPLUS_HEAD = HEADS
 
 # Mean and standard deviation of FER-2013 Training, in shares of the range.
 _MEAN, _STD = 0.5075, 0.255
@@ -22,7 +21,7 @@ _MEAN, _STD = 0.5075, 0.255
 
 def heads_of(settings: TrainSettings) -> tuple[str, ...]:
     """The heads that a training with these settings teaches."""
-    return (FER2013, FERPLUS_HEAD) if settings.ferplus_weight else (FER2013,)
+    return (FER2013_HEAD, FERPLUS_HEAD) if settings.ferplus_weight else (FER2013_HEAD,)
 
 
 def build(

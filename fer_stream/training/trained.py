@@ -16,8 +16,9 @@ import numpy as np
 
 from fer_stream.config.training import TrainSettings
 from fer_stream.errors import ModelError
+from fer_stream.recognize.card import FER2013_HEAD
 from fer_stream.training.narrow import narrow
-from fer_stream.training.network import FER2013, HEADS, build, heads_in, heads_of
+from fer_stream.training.network import HEADS, build, heads_in, heads_of
 
 SETTINGS, ORIGIN, HISTORY, WEIGHTS = "settings.json", "origin.json", "history.csv", "weights.npz"
 
@@ -48,8 +49,8 @@ def load_net(path: Path) -> keras.Model:
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"{path} is no model that Keras can read: {error}") from error
     heads = heads_in(net)
-    if FER2013 not in heads:
-        raise ModelError(f"{path} has no output {FER2013!r}. Name a run or an emotion.keras of fer-stream.")
+    if FER2013_HEAD not in heads:
+        raise ModelError(f"{path} has no output {FER2013_HEAD!r}. Name a run or an emotion.keras of fer-stream.")
     for head in heads:
         net.get_layer(head).activation = keras.activations.linear
     return keras.Model(net.inputs, {head: net.get_layer(head).output for head in heads})
