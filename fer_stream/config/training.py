@@ -69,7 +69,7 @@ class AugmentSettings(Settings):
 
 
 class TeacherSettings(Settings):
-    """Distillation: larger nets see the same augmented batch, and the net learns what they say."""
+    """Distillation: teachers see the same augmented batch and its mirror image, and the net learns what they say."""
 
     runs: tuple[LocalPath, ...] = ()
     """The folders of finished runs, or .keras files."""
@@ -108,7 +108,7 @@ class TrainSettings(Settings):
     """The weight of the FER+ votes in the loss. They are worth about two points of accuracy, and tell when not to
     answer; 0 does without, and the net then has no head for them."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 is faster on a GPU, and no faster on most CPUs."""
+    """bfloat16 is faster on a GPU and on CPUs that have it (`avx512_bf16`, `amx_bf16`). Teachers compute so, too."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Runs with the same seed, settings and versions are the same."""
 

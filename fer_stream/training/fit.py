@@ -24,7 +24,7 @@ from fer_stream.recognize.card import FER2013_HEAD, FERPLUS_HEAD
 from fer_stream.records import F32, FERPLUS, U8
 from fer_stream.training.dataset import Faces, copies, load_parts
 from fer_stream.training.learner import Learner
-from fer_stream.training.network import build, heads_in, heads_of
+from fer_stream.training.network import build, compute_in, heads_in, heads_of
 from fer_stream.training.progress import Begun, Epoch, Progress, Step, best, read_history, write_history
 from fer_stream.training.trained import (
     HISTORY,
@@ -61,7 +61,7 @@ def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]
     if len(faces) < settings.batch_size:
         raise ConfigError(f"batch_size {settings.batch_size} is more than the {len(faces)} training images.")
     keras.utils.set_random_seed(settings.seed)
-    teachers = [load_net(path) for path in settings.teachers.runs]
+    teachers = [compute_in(load_net(path), settings.precision) for path in settings.teachers.runs]
     _check_votes(settings, faces, teachers)
     learner = Learner(_first_net(settings), teachers, settings)
     steps = len(faces) // settings.batch_size

@@ -18,6 +18,8 @@ HEADS = {FER2013_HEAD: len(LABELS), FERPLUS_HEAD: len(FERPLUS)}
 # Mean and standard deviation of FER-2013 Training, in shares of the range.
 _MEAN, _STD = 0.5075, 0.255
 
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
 
 def heads_of(settings: TrainSettings) -> tuple[str, ...]:
     """The heads that a training with these settings teaches."""
@@ -35,7 +37,7 @@ def build(
 
     `weight_decay` is added to the loss of kernels as half its square, so that it takes part in the momentum.
     """
-    make = _Layers(weight_decay, "mixed_bfloat16" if precision == "bfloat16" else "float32")
+    make = _Layers(weight_decay, _POLICIES[precision])
     faces = layers.Input((CROP_SIZE_PX, CROP_SIZE_PX, 1), name="faces")
     x = layers.Rescaling(1 / (255 * _STD), offset=-_MEAN / _STD, dtype=make.dtype, name="scale")(faces)
     x = {"vgg": _vgg, "resnet": _resnet, "tutorial": _tutorial}[settings.kind](make, x, settings)
@@ -50,6 +52,14 @@ def heads_in(net: keras.Model) -> list[str]:
     """Which of `HEADS` a net has, in their order."""
     names = {layer.name for layer in net.layers}
     return [head for head in HEADS if head in names]
+
+
+def compute_in(net: keras.Model, precision: str) -> keras.Model:
+    """Let a net compute in `float32` or `bfloat16`, but for its heads; its weights stay float32. The same net."""
+    for layer in net.layers:
+        if layer.name not in HEADS:
+            layer.dtype_policy = _POLICIES[precision]
+    return net
 
 
 def multiply_adds(net: keras.Model) -> int:

@@ -18,9 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fer_stream.config.training import AugmentSettings, NetworkSettings, TeacherSettings, TrainSettings
 from fer_stream.errors import ConfigError, ModelError, OutputExists, SourceNotFound
 from fer_stream.training.dataset import VOTES, Faces, load_parts
-from fer_stream.training.fit import BEST, STATE, accuracy, targets_of, train
+from fer_stream.training.fit import BEST, STATE, accuracy, predict, targets_of, train
 from fer_stream.training.learner import Learner
-from fer_stream.training.network import HEADS, build, heads_in, multiply_adds
+from fer_stream.training.network import HEADS, build, compute_in, heads_in, multiply_adds
 from fer_stream.training.progress import Begun, Epoch
 from fer_stream.training.trained import HISTORY, ORIGIN, WEIGHTS, load_run
 
@@ -182,6 +182,31 @@ def test_a_teacher_sees_no_harm(run: Path, small: TrainSettings) -> None:
     clean, harmed = said
     np.testing.assert_allclose(clean["taught_fer2013"], harmed["taught_fer2013"], atol=1e-5)
     assert np.abs(clean["fer2013"] - harmed["fer2013"]).max() > 0.5
+
+
+def test_a_teacher_says_the_same_of_a_face_and_its_mirror_image(run: Path, small: TrainSettings) -> None:
+    faces = load_parts(small.data.path)["public"].images.copy()
+    faces[:, :, 24:] //= 4
+    still = AugmentSettings.model_validate(dict.fromkeys(AugmentSettings.model_fields.keys() - {"erase_px"}, 0))
+    teacher = load_run(run)[1]
+    learner = Learner(load_run(run)[1], [teacher], small.model_copy(update={"augment": still}))
+    alone, mirrored = (
+        np.asarray(keras.ops.softmax(predict(teacher, view)["fer2013"])) for view in (faces, faces[:, :, ::-1])
+    )
+    said = np.asarray(learner(faces, training=True)["taught_fer2013"])
+    np.testing.assert_allclose(said, (alone + mirrored) / 2, atol=1e-4)
+    assert np.abs(said - alone).max() > 0.01
+
+
+def test_a_net_may_compute_in_bfloat16_but_for_its_heads(run: Path, small: TrainSettings) -> None:
+    faces = load_parts(small.data.path)["public"].images
+    exact = predict(load_run(run)[1], faces)
+    net = compute_in(load_run(run)[1], "bfloat16")
+    assert {variable.dtype for variable in net.weights} == {"float32"}
+    rough = predict(net, faces)
+    for head, logits in exact.items():
+        assert rough[head].dtype == np.float32
+        assert 0 < np.abs(rough[head] - logits).max() < 0.05 * np.abs(logits).max()
 
 
 def test_a_loss_that_is_no_number_ends_the_run(small: TrainSettings, tmp_path: Path) -> None:
