@@ -24,12 +24,17 @@ _BLOCK_MS = 500
 _AT_ONCE = 1000
 _PAUSE_S = 0.05
 
-_KEPT = (
-    "fer_frames_total", "fer_frames_dropped_total", "fer_reconnects_total", "fer_stalls_total",
-    "fer_pts_discontinuities_total", "fer_faces_total", "fer_crops_put_total", "fer_crops_dropped_total",
-    "fer_redelivered_total", "fer_faces_missing_total", "fer_faces_late_total", "fer_results_unpublished_total",
-    "fer_journal_unreadable_total", "fer_end_to_end_seconds_bucket", "fer_predictions_total",
+TROUBLE = (
+    "fer_frames_dropped_total", "fer_crops_dropped_total", "fer_results_unpublished_total", "fer_faces_late_total",
+    "fer_faces_missing_total", "fer_redelivered_total", "fer_reconnects_total", "fer_stalls_total",
+    "fer_pts_discontinuities_total", "fer_journal_unreadable_total",
 )  # fmt: skip
+"""The counters that stand still where all is well."""
+KEPT = (
+    *TROUBLE, "fer_frames_total", "fer_faces_total", "fer_crops_put_total", "fer_end_to_end_seconds_bucket",
+    "fer_predictions_total",
+)  # fmt: skip
+"""The series whose samples are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +161,7 @@ class Watcher(Thread):
         self.seen.secrets |= {"metrics" for word in self._forbidden if word in page}
         for family in text_string_to_metric_families(page.decode()):
             for sample in family.samples:
-                if sample.name in _KEPT:
+                if sample.name in KEPT:
                     labels = ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
                     self.seen.metrics[port, f"{sample.name}{{{labels}}}"].append((now_s, sample.value))
 

@@ -21,6 +21,7 @@ import pytest
 
 from fer_stream import weights
 from fer_stream.cli import main
+from tests.waiting import until
 
 FER_STREAM = Path(sys.executable).with_name("fer-stream")
 OUTPUTS = ("frames.csv", "timeline.json", "timeline.png", "annotated.mp4", "report.html")
@@ -242,7 +243,7 @@ def test_when_stopped_the_outputs_are_whole(
         shutil.copy(clips / "long_mostly_no_face.mp4", source)
     out = tmp_path / "out"
     process = subprocess.Popen([FER_STREAM, "run", *sources, "--jobs", jobs, "--out", out], stdout=subprocess.PIPE)
-    wait_until(lambda: sum(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")) == len(sources))
+    until(lambda: sum(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")) == len(sources))
     process.send_signal(number)
     assert process.wait(60) == code
     for source in sources:
@@ -267,7 +268,7 @@ def test_a_file_that_crashes_its_process_is_named_and_the_others_go_on(
     shutil.copy(clips / "one_face_smile.mp4", good)
     command: list[str | Path] = [FER_STREAM, "run", bad, good, "--jobs", "1", "--no-video", "--out", out]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: any(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")))
+    until(lambda: any(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")))
     (partial,) = out.glob(".partial-*.csv")
     os.kill(int(partial.name.split("-")[1]), number)
     told, faults = process.communicate(timeout=240)
@@ -289,7 +290,7 @@ def test_an_interrupt_while_the_workers_start(clips: Path, tmp_path: Path) -> No
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    wait_until(lambda: any(b"spawn_main" in _command_line(child) for child in children.read_text().split()))
+    until(lambda: any(b"spawn_main" in _command_line(child) for child in children.read_text().split()))
     os.killpg(process.pid, signal.SIGINT)
     assert process.communicate(timeout=240)[0] == ""
     assert process.returncode == 130
@@ -302,7 +303,7 @@ def test_with_nohup_it_outlives_its_terminal(clips: Path, tmp_path: Path) -> Non
         ["nohup", FER_STREAM, "run", clips / "three_faces.mp4", clips / "two_faces.mp4", "--jobs", "1", "--out", out],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    wait_until(lambda: any(out.glob(".partial-*.csv")))
+    until(lambda: any(out.glob(".partial-*.csv")))
     os.killpg(process.pid, signal.SIGHUP)
     assert process.wait(240) == 0
     assert {"three_faces.timeline.json", "two_faces.timeline.json"} <= names(out)
@@ -321,7 +322,7 @@ def test_a_second_interrupt_ends_it_at_once(clips: Path, tmp_path: Path) -> None
         shutil.copy(clips / "long_mostly_no_face.mp4", source)
     out = tmp_path / "out"
     process = subprocess.Popen([FER_STREAM, "run", *sources, "--jobs", "1", "--out", out], stderr=subprocess.DEVNULL)
-    wait_until(lambda: any(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")))
+    until(lambda: any(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")))
     (partial,) = out.glob(".partial-*.csv")
     worker = int(partial.name.split("-")[1])
     os.kill(worker, signal.SIGSTOP)  # as if it hung
@@ -331,13 +332,6 @@ def test_a_second_interrupt_ends_it_at_once(clips: Path, tmp_path: Path) -> None
     assert process.wait(60) != 0
     assert not Path(f"/proc/{worker}").exists()
     assert names(out) == set()
-
-
-def wait_until(condition: Callable[[], bool], limit_s: float = 240) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def watched(process: subprocess.Popen[bytes], screen: int) -> bytes:

@@ -21,6 +21,7 @@ from fer_stream.redis_link import Script, open_link
 from fer_stream.service.health import Health
 from fer_stream.service.links import open_queue_link
 from fer_stream.service.process import Process
+from tests.waiting import until
 
 CANARY = "canary"
 
@@ -34,13 +35,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
         )
         link.close()
         yield server
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def closed_port() -> int:
@@ -134,7 +128,7 @@ def test_a_cluster_that_was_away_is_ready_again_when_it_is_back(
     process = redis_server(tmp_path, port, *options)
     with redis.Redis(port=port, password=canary) as client:
         client.execute_command("CLUSTER ADDSLOTSRANGE 0 16383")
-        wait_until(lambda: client.cluster("INFO")["cluster_state"] == "ok")
+        until(lambda: client.cluster("INFO")["cluster_state"] == "ok")
     registry, stop = CollectorRegistry(), threading.Event()
     settings = LiveSettings.model_validate(
         {"queue": {"url": f"redis://:{quote(canary, safe='')}@127.0.0.1:{port}", "cluster": True}}
@@ -145,15 +139,15 @@ def test_a_cluster_that_was_away_is_ready_again_when_it_is_back(
     watching = threading.Thread(target=health.watch, args=(stop,))
     watching.start()
     try:
-        wait_until(lambda: health.ready()[0])
+        until(lambda: health.ready()[0])
         process.kill()
         process.wait()
-        wait_until(lambda: not health.ready()[0])
+        until(lambda: not health.ready()[0])
         assert "does not answer" in str(health.ready()[1]["missing"])
         assert canary not in str(health.ready()[1])
         assert registry.get_sample_value("fer_server_up", {"server": "queue"}) == 0
         redis_server(tmp_path, port, *options)
-        wait_until(lambda: health.ready()[0])
+        until(lambda: health.ready()[0])
         assert registry.get_sample_value("fer_server_up", {"server": "queue"}) == 1
         assert link.call(lambda client: client.set("works", "again"))
     finally:

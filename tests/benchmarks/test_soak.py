@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from benchmarks.scenes import FPS, Film
 from benchmarks.soak.account import increase, inside, merged, percentiles, slope, twice
 from benchmarks.soak.faults import FAULTS, Fault, rounds
 from benchmarks.soak.truth import Row, compare, read_lines, read_rows, visits
+from benchmarks.watch import KEPT
 from fer_stream.capture.synthetic import Scene
+from fer_stream.metrics import Metrics
 from fer_stream.writers.tables import COLUMNS
 
 
@@ -136,3 +139,10 @@ def test_the_command_line_explains_itself(name: str) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "cameras" in shown
+
+
+def test_the_metrics_that_are_watched_exist() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry)
+    there = {f"{family.name}_{'bucket' if family.type == 'histogram' else 'total'}" for family in registry.collect()}
+    assert set(KEPT) <= there

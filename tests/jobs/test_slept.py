@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +17,7 @@ from fer_stream.jobs.rq import RqJobs
 from fer_stream.jobs.rq_record import Record, queue_of, records
 from fer_stream.jobs.rq_worker import JobWorker
 from fer_stream.metrics import Metrics
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.jobs.conftest import Desk
@@ -41,7 +40,7 @@ def test_a_worker_that_wakes_beside_the_next_attempt_gives_up(desk: Desk, long_c
         desk.work()
         desk.wait_for(job_id, lambda info: info.attempts == 2 and info.frames > 0)
         sleeping.wake(sleeper.pid)
-        wait_until(lambda: not Path(f"/proc/{child}").exists())
+        until(lambda: not Path(f"/proc/{child}").exists())
     assert desk.jobs.get(job_id).state == "running"
     assert desk.written("slept") == [f".partial-{job_id}-2"]
     info = desk.wait(job_id, "done", "failed", "retrying")
@@ -60,7 +59,7 @@ def test_a_process_whose_worker_sleeps_gives_up_by_itself(desk: Desk, long_clip:
         desk.fall_silent(job_id)
         other = desk.work()
         left = desk.wait(job_id, "retrying")
-        wait_until(lambda: state_of(child) == "Z")
+        until(lambda: state_of(child) == "Z")
         info = desk.jobs.get(job_id)
         assert (info.attempts, info.frames, info.error) == (1, left.frames, left.error), "it went on"
         info = desk.wait(job_id, "done", "failed")
@@ -84,10 +83,10 @@ def test_a_worker_that_wakes_before_the_next_attempt_gives_up(desk: Desk, long_c
         desk.work()
         desk.wait(job_id, "retrying")
         sleeping.wake(child)
-        wait_until(lambda: state_of(child) == "Z")
+        until(lambda: state_of(child) == "Z")
         assert desk.jobs.get(job_id).state == "retrying"
         sleeping.wake(sleeper.pid)
-        wait_until(lambda: not Path(f"/proc/{child}").exists())
+        until(lambda: not Path(f"/proc/{child}").exists())
     assert desk.written("slept") == []
     info = desk.wait(job_id, "done", "failed")
     assert (info.state, info.attempts, info.error) == ("done", 2, None)
@@ -164,13 +163,6 @@ def record_of(desk: Desk, job_id: str) -> Record:
     (record,) = records(desk.client, [job_id])
     assert record is not None
     return record
-
-
-def wait_until(holds: Callable[[], bool], within_s: float = 60) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline_s, "waited in vain"
-        time.sleep(0.02)
 
 
 def state_of(process: int) -> str:

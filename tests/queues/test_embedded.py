@@ -6,8 +6,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,17 +13,11 @@ import redis
 
 from fer_stream.errors import ConfigError, QueueError
 from fer_stream.queues.embedded import EmbeddedServer, attach
+from tests.waiting import until
 
 
 def client_of(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, decode_responses=True)
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_queue_keeps_everything_in_memory(tmp_path: Path) -> None:
@@ -100,7 +92,7 @@ def test_the_socket_of_a_server_that_was_killed_does_not_stop_the_next(tmp_path:
     with EmbeddedServer(tmp_path, "queue") as first:
         with client_of(first.url) as client:
             os.kill(int(client.info("server")["process_id"]), signal.SIGKILL)
-        wait_until(lambda: not first.running)
+        until(lambda: not first.running)
         with EmbeddedServer(tmp_path, "queue") as second:
             assert second.owned
             assert second.running
@@ -133,7 +125,7 @@ def test_the_server_does_not_outlive_a_parent_that_was_killed(tmp_path: Path) ->
             return True
         return False
 
-    wait_until(gone)
+    until(gone)
     with EmbeddedServer(tmp_path, "store") as server, client_of(server.url) as client:
         assert server.owned
         assert client.get("last") == "word"
@@ -149,7 +141,7 @@ def test_a_server_that_hangs_is_not_doubled(tmp_path: Path, monkeypatch: pytest.
                 EmbeddedServer(tmp_path, "store")
         finally:
             os.kill(process, signal.SIGCONT)
-        wait_until(lambda: first.running)
+        until(lambda: first.running)
 
 
 def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from fer_stream.redis_link import Link, open_link
 from fer_stream.service.web import server_config
 from fer_stream.timeline.redis import RedisStore
 from fer_stream.web.app import make_app
+from tests.waiting import until
 
 TOKEN = "correct-horse-battery-staple"
 ASKED_FOR = {"X-Requested-With": "pytest"}
@@ -81,13 +82,6 @@ class Web:
         self._thread.join(10)
         assert not self._thread.is_alive()
         self.store.close()
-
-
-def until(holds: Callable[[], object], within_s: float = 20) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline_s, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -158,12 +152,6 @@ def gap() -> Callable[[float], ClosedGap]:
         return ClosedGap(stream_id, Gap("door", 0.0, 2.0, "stalled"))
 
     return make
-
-
-@pytest.fixture(name="until")
-def _until() -> Callable[..., None]:
-    """Waits until something holds."""
-    return until
 
 
 class OwnStore:

@@ -22,6 +22,7 @@ from fer_stream.errors import UnreadableSource
 from fer_stream.jobs.job import JobInfo
 from fer_stream.web.tidy import tidy
 from fer_stream.web.uploads import Uploads, display_name
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.web.conftest import Web
@@ -205,7 +206,7 @@ def test_an_upload_that_turns_out_too_large_is_cut_off(make_web: Callable[..., W
     assert send(web, data=bytes(1 << 20)).status_code == 201
 
 
-def test_an_upload_that_ends_early_leaves_nothing(web: Web, until: Callable[..., None]) -> None:
+def test_an_upload_that_ends_early_leaves_nothing(web: Web) -> None:
     with closing(socket.create_connection(("127.0.0.1", urlsplit(web.address).port))) as client:
         client.sendall(
             b"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-Requested-With: x\r\nContent-Length: 9999\r\n"

@@ -16,12 +16,12 @@ import pytest
 
 from fer_stream.records import LabelledFrame
 from fer_stream.timeline.store import CameraState, position_of
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.web.conftest import Web
 
 HERE = CameraState(True, 1767225600.25, width=640, height=360)
-Until = Callable[[Callable[[], object]], None]
 Event = tuple[str, dict[str, Any], str | None]
 
 
@@ -118,7 +118,7 @@ def test_a_stream_is_thinned_to_ten_a_second_and_shows_the_newest(
 
 
 def test_a_client_that_does_not_read_costs_nothing_and_goes_on_with_the_newest(
-    web: Web, frame: Callable[..., LabelledFrame], until: Until
+    web: Web, frame: Callable[..., LabelledFrame]
 ) -> None:
     """Its socket is full after a while. What it missed by then is not kept for it."""
     web.store.publish("door", [frame(0, faces=60)])
@@ -151,7 +151,7 @@ def slow_connection(web: Web, path: str) -> socket.socket:
     return client
 
 
-def test_there_are_so_many_streams_and_no_more(make_web: Callable[..., Web], until: Until) -> None:
+def test_there_are_so_many_streams_and_no_more(make_web: Callable[..., Web]) -> None:
     web = make_web(streams=2)
     web.store.set_state("door", HERE)
     with listening(web, "/sources/door/live") as one, listening(web, "/live") as two:
@@ -210,7 +210,7 @@ def test_a_stream_outlives_its_store(
 
 
 def test_that_the_store_is_away_is_found_out_once_for_all_who_ask(
-    make_web: Callable[..., Web], own_store: Any, until: Until, monkeypatch: pytest.MonkeyPatch
+    make_web: Callable[..., Web], own_store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     web = make_web(own_store.url)
     asked = []
@@ -248,7 +248,7 @@ def test_streams_end_when_the_service_does(web: Web) -> None:
         assert not [event for event in stream if event[0] != "state"]
 
 
-def test_a_client_that_leaves_is_let_go(web: Web, until: Until) -> None:
+def test_a_client_that_leaves_is_let_go(web: Web) -> None:
     web.store.set_state("door", HERE)
     with closing(slow_connection(web, "/api/v1/live")) as client:
         client.recv(1)

@@ -25,6 +25,7 @@ from fer_stream.errors import FilesStopped, OutputError
 from fer_stream.records import U8, Frame, LabelledFace, LabelledFrame, Quality, stream_id_of
 from fer_stream.writers.recording import Recorder
 from fer_stream.writers.redact import Redaction
+from tests.waiting import until
 
 NEW_YEAR = 1767225600.0
 """2026-01-01T00:00:00Z"""
@@ -314,14 +315,14 @@ def test_a_full_disk_stops_the_recording_and_it_resumes(
 
     with pytest.raises(FilesStopped, match=r"No room left for .*door.*free some space"):
         record(recording, steps(0.0, 600), show)
-    assert wait_until(lambda: recording.written + recording.dropped == len(shown))
+    until(lambda: recording.written + recording.dropped == len(shown))
     (broken,) = names(disk)
     assert broken == "2026-01-01T000000.000Z.mp4"
     assert decode(disk / "door" / broken)[0][0] == 0
 
     lost = recording.dropped
     record(recording, steps(60.0, 5), noise)  # too early to try again
-    assert wait_until(lambda: recording.dropped == lost + 5)
+    until(lambda: recording.dropped == lost + 5)
     (disk / "door" / broken).unlink()
     clock.now_s += 1
     record(recording, steps(120.0, 5), noise)
@@ -337,13 +338,6 @@ def test_a_folder_that_is_gone_is_told(recorder: MakeRecorder, tmp_path: Path) -
         recording.close()
     assert recording.dropped == 1
     assert not (tmp_path / "unmounted").exists()
-
-
-def wait_until(true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 20
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return true()
 
 
 # Retention
