@@ -34,7 +34,6 @@ from rq.registry import StartedJobRegistry, clean_registries
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
 from rq.utils import now
-from rq.worker import WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
 from fer_stream.errors import FerStreamError
@@ -93,6 +92,7 @@ class JobWorker(Worker):
         self._metrics = metrics
         self._told = told
         self._beat = beat
+        self._waits = False
         self._upkeep = Upkeep(client)
         for outcome in _OUTCOMES:
             metrics.jobs.labels(outcome)
@@ -106,7 +106,7 @@ class JobWorker(Worker):
         """End at once: what is under way goes back to the head of its queue."""
         self._told(signum)
         self._stop_requested = True
-        if self.get_state() != WorkerStatus.BUSY:
+        if self._waits:
             raise StopRequested
         self.kill_horse()
 
@@ -117,10 +117,16 @@ class JobWorker(Worker):
     ) -> tuple[Job, Queue]:
         """Wait for a job, and meanwhile for the next attempts of those that failed."""
         found = None
-        while found is None:
-            self._upkeep.put_back_due()
-            self._come_round()
-            found = super().dequeue_job_and_maintain_ttl(_WAIT_S, _WAIT_S)
+        self._waits = True
+        try:
+            while found is None:
+                if self._stop_requested:
+                    raise StopRequested
+                self._upkeep.put_back_due()
+                self._come_round()
+                found = super().dequeue_job_and_maintain_ttl(_WAIT_S, _WAIT_S)
+        finally:
+            self._waits = False
         return found
 
     def _come_round(self) -> None:
@@ -151,10 +157,12 @@ class JobWorker(Worker):
 
     def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
         """Wait for the end of the process, until rq's alarm rings, which must not take how it ended away with it."""
-        # More than once: when a stopped worker goes on, a ring may go to another of its threads, and end no wait.
+        # When a stopped worker goes on, a ring may go to another of its threads: it ends no wait, so there is a next
+        # one; and it may be heard late, so it must not end anything once the process is reaped.
         signal.setitimer(signal.ITIMER_REAL, _LOOK_S, _LOOK_S)
         os.waitid(os.P_PID, self.horse_pid, os.WEXITED | os.WNOWAIT)
         signal.alarm(0)
+        signal.signal(signal.SIGALRM, lambda *_: None)
         return super().wait_for_horse()
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:

@@ -58,7 +58,9 @@ def test_a_job_gives_what_run_gives(busy_desk: Desk, clips: Path, tmp_path: Path
 
 
 def test_progress_grows_and_a_cancelled_job_leaves_nothing(busy_desk: Desk, long_clip: Path) -> None:
-    job_id = busy_desk.submit(long_clip, name="cancelled")
+    # All frames and a video, so that it is under way for long on any machine.
+    settings = busy_desk.live.for_files()
+    job_id = busy_desk.jobs.submit(long_clip, out=busy_desk.out, settings=settings, name="cancelled").job_id
     first = busy_desk.begun(job_id)
     later = busy_desk.wait_for(job_id, lambda info: info.frames > first.frames)
     assert (first.progress or 1) < (later.progress or 0) < 1

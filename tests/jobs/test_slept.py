@@ -6,10 +6,12 @@ import os
 import signal
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from rq.exceptions import StopRequested
+from rq.timeouts import HorseMonitorTimeoutException
 
 from fer_stream.config import JobSettings
 from fer_stream.errors import OutputError
@@ -116,6 +118,34 @@ def test_what_fails_for_a_worker_that_is_out_is_not_held_against_the_job(desk: D
     assert desk.jobs.get(job_id).error is None
     other.handle_exception(theirs, OutputError, OutputError("Cannot write"), None)
     assert record_of(desk, job_id).meta["error"] == "Cannot write"
+
+
+def test_how_a_process_ended_is_known_though_the_alarm_is_heard_late(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reap = os.wait4
+
+    def reap_and_ring(pid: int, options: int) -> tuple[int, int, Any]:
+        reaped = reap(pid, options)
+        signal.raise_signal(signal.SIGALRM)
+        return reaped
+
+    slept = worker(desk)
+    slept._horse_pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {})
+    monkeypatch.setattr(os, "wait4", reap_and_ring)
+    with slept.death_penalty_class(60, HorseMonitorTimeoutException):
+        pid, status, _ = slept.wait_for_horse()
+    assert status is not None
+    assert (pid, os.waitstatus_to_exitcode(status)) == (slept.horse_pid, 3)
+
+
+def test_a_worker_that_is_told_to_stop_between_two_jobs_takes_no_other(desk: Desk, clips: Path) -> None:
+    job_id = desk.submit(clips / "no_face.mp4")
+    told = worker(desk)
+    told.request_stop(signal.SIGTERM, None)
+    with pytest.raises(StopRequested):
+        told.dequeue_job_and_maintain_ttl(None)
+    assert queue_of("normal", desk.client).job_ids == [job_id]
 
 
 def test_no_attempt_sweeps_up_a_later_one_not_even_after_a_retry(desk: Desk, clips: Path) -> None:
