@@ -23,9 +23,9 @@ DETECTORS = ("yunet", "blazeface")
 CLIPS = {
     "one_face_crying": (1, 472, 0.8, 20),
     "one_face_smile": (1, 72, 0.9, 40),
-    "two_faces": (2, 56, 0.7, 30),
-    # One of the three is neutral; the model calls that sad, which few people would: unclear for most of the time.
-    "three_faces": (3, 41, 0.1, 40),
+    # One of the two turns from neutral to sad; in between few people would call it either: unclear.
+    "two_faces": (2, 56, 0.4, 30),
+    "three_faces": (3, 41, 0.9, 40),
     "leave_and_return": (2, 383, 0.9, 40),
     "no_face": (0, 95, 0.0, 0),
 }

@@ -18,7 +18,6 @@ _NEEDS: dict[Runtime, tuple[str, frozenset[str]]] = {
 }
 """Its package, and the files of which it reads any."""
 
-_BF16 = frozenset({"avx512_bf16", "amx_bf16"})
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -36,9 +35,8 @@ def choose(files: Set[str], flags: Set[str], installed: Set[str]) -> Runtime:
 
     | CPU | OpenVINO | else |
     | --- | --- | --- |
-    | bfloat16 (`avx512_bf16`, `amx_bf16`) | float32 ONNX, run in bfloat16 | LiteRT |
     | VNNI (`avx512_vnni`, `avx_vnni`) | LiteRT | LiteRT |
-    | AVX2 without either | int8 LiteRT file | ONNX Runtime with int8 ONNX, else LiteRT |
+    | AVX2 without it | int8 LiteRT file | ONNX Runtime with int8 ONNX, else LiteRT |
     | any other | LiteRT | LiteRT |
     """
     ready = usable(files, installed)
@@ -46,8 +44,6 @@ def choose(files: Set[str], flags: Set[str], installed: Set[str]) -> Runtime:
 
 
 def _ranking(files: Set[str], flags: Set[str]) -> Iterator[Runtime]:
-    if has_bf16(flags) and ONNX_FILE in files:
-        yield "openvino"
     # With VNNI, and on Arm, LiteRT has int8 kernels of full speed; with AVX2 alone it widens to 16 bits.
     if "avx2" in flags and not flags & _VNNI:
         if LITERT_FILE in files:
@@ -55,11 +51,6 @@ def _ranking(files: Set[str], flags: Set[str]) -> Iterator[Runtime]:
         if ONNX_INT8_FILE in files:
             yield "onnx"
     yield from _NEEDS
-
-
-def has_bf16(flags: Set[str]) -> bool:
-    """Does the CPU multiply bfloat16 itself? Where it does not, bfloat16 is slower than float32."""
-    return bool(flags & _BF16)
 
 
 def cpu_flags(path: Path = _CPU_INFO) -> frozenset[str]:

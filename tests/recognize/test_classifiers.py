@@ -16,7 +16,6 @@ from fer_stream.build import make_classifier
 from fer_stream.config import ModelSettings
 from fer_stream.errors import ModelError
 from fer_stream.recognize.card import ONNX_FILE
-from fer_stream.recognize.choice import cpu_flags, has_bf16
 from fer_stream.recognize.classifier import EmotionClassifier
 from fer_stream.recognize.keras import bucket
 from fer_stream.records import I64, U8
@@ -25,12 +24,7 @@ MODELS = Path(__file__).resolve().parents[2] / "models"
 BACKENDS = ("litert", "onnx", "openvino", "keras")
 FLOAT, INT8 = "fer2013_private_test_single_crop", "int8_private_test_single_crop"
 ONNX_INT8 = "onnx_int8_private_test_single_crop"
-METRIC = {
-    "litert": INT8,
-    "onnx": ONNX_INT8,
-    "openvino": FLOAT if has_bf16(cpu_flags()) else INT8,
-    "keras": FLOAT,
-}
+METRIC = {"litert": INT8, "onnx": ONNX_INT8, "openvino": INT8, "keras": FLOAT}
 
 
 @pytest.fixture(params=BACKENDS)
