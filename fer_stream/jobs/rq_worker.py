@@ -119,9 +119,9 @@ class JobWorker(Worker):
         found = None
         self._waits = True
         try:
+            if self._stop_requested:
+                raise StopRequested
             while found is None:
-                if self._stop_requested:
-                    raise StopRequested
                 self._upkeep.put_back_due()
                 self._come_round()
                 found = super().dequeue_job_and_maintain_ttl(_WAIT_S, _WAIT_S)

@@ -31,6 +31,8 @@ BOTH = ORT | {"openvino"}
     ("files", "flags", "installed", "expected"),
     [
         (ALL, BF16, BOTH, "litert"),
+        (ALL, BF16, ORT, "litert"),
+        (FIRST, BF16, BOTH, "litert"),
         (ALL, VNNI, BOTH, "litert"),
         (ALL, {"avx2", "avx_vnni"}, BOTH, "litert"),
         (ALL, AVX2, BOTH, "openvino"),

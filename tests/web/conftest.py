@@ -187,12 +187,6 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-def zone_at_noon() -> str:
-    """The time zone in which it is noon, so that what was minutes ago is of the same day."""
-    offset_h = 12 - time.gmtime().tm_hour
-    return f"Etc/GMT{-offset_h:+d}"  # east is minus there
-
-
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Opener]:
     """Opens an address in a browser of its own: `open_page(url, fine=("413",), color_scheme="dark")`.
@@ -203,7 +197,7 @@ def open_page(browser: Browser) -> Iterator[Opener]:
     complaints: list[str] = []
 
     def visit(url: str, fine: tuple[str, ...] = (), **options: Any) -> Page:
-        context = browser.new_context(timezone_id=zone_at_noon(), **options)
+        context = browser.new_context(**{"timezone_id": "Europe/Berlin", **options})
         contexts.append(context)
         context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
