@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# One image per kind of process: docker build --target capture|recognize|recognize-gpu|timeline|jobs|web .
+# One image per kind of process: docker build --target capture|classify|classify-gpu|timeline|jobs|web .
 # The base is named by its tag: pin it by digest in your own registry (docs/deployment.md).
 
 FROM python:3.11-slim-bookworm AS base
@@ -56,17 +56,17 @@ COPY --from=weights /tmp/cache /opt/fer-stream/cache
 ENV FER_STREAM_CACHE=/opt/fer-stream/cache
 USER 10001:10001
 
-FROM vision AS recognize
+FROM vision AS classify
 RUN --mount=type=cache,target=/root/.cache/pip \
-    --mount=type=bind,source=docker/requirements-recognize.txt,target=/tmp/requirements.txt \
+    --mount=type=bind,source=docker/requirements-classify.txt,target=/tmp/requirements.txt \
     --mount=type=bind,from=wheel,source=/wheels,target=/tmp/wheels \
     python -m pip install --no-deps --only-binary :all: -r /tmp/requirements.txt /tmp/wheels/*.whl
 USER 10001:10001
 
 # CUDA comes as wheels of NVIDIA's; the host needs its driver and the container toolkit.
-FROM vision AS recognize-gpu
+FROM vision AS classify-gpu
 RUN --mount=type=cache,target=/root/.cache/pip \
-    --mount=type=bind,source=docker/requirements-recognize-gpu.txt,target=/tmp/requirements.txt \
+    --mount=type=bind,source=docker/requirements-classify-gpu.txt,target=/tmp/requirements.txt \
     --mount=type=bind,from=wheel,source=/wheels,target=/tmp/wheels \
     python -m pip install --no-deps --only-binary :all: -r /tmp/requirements.txt /tmp/wheels/*.whl
 USER 10001:10001

@@ -87,8 +87,8 @@ def accuracy(clip: Path, settings: FileSettings, truth: Sequence[F32]) -> str:
     """What `settings` give for a clip, in words: against a full-size pass, and against every face of every frame."""
     every_frame = settings.model_copy(
         update={
-            "detector": settings.detector.model_copy(update={"every_s": 0.0}),
-            "model": settings.model.model_copy(update={"every_s": 0.0}),
+            "detector": settings.detector.model_copy(update={"interval_s": 0.0}),
+            "model": settings.model.model_copy(update={"interval_s": 0.0}),
         }
     )
     run = analyze(clip, settings).frames

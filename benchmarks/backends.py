@@ -25,11 +25,11 @@ from statistics import median
 import numpy as np
 
 from benchmarks import material
-from fer_stream import build
+from fer_stream import factory as build
+from fer_stream.classify.backends import cpu_flags
+from fer_stream.classify.classifier import Judgement
+from fer_stream.classify.model_card import KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE, listed
 from fer_stream.config import ModelSettings
-from fer_stream.recognize.card import KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE, listed
-from fer_stream.recognize.choice import cpu_flags
-from fer_stream.recognize.classifier import Judgement
 from fer_stream.records import I64, U8
 
 BARE = "LiteRT, invoke alone"

@@ -29,7 +29,7 @@ from benchmarks.service import Service
 from benchmarks.soak.account import Span, increase, percentiles
 from benchmarks.soak.report import machine
 from benchmarks.watch import Subscriber, Watcher, busy_s
-from fer_stream.queues.keys import shard_of
+from fer_stream.broker.keys import shard_of
 
 _MOST = 64
 _SERVERS = 4
@@ -229,7 +229,7 @@ def _crowd(folder: Path, clips: Path, weights: Path, stack: ExitStack) -> Bench:
     """The whole machine with a capture process for each core, before cameras with up to two people."""
     cut_heads(clips, weights, folder / "sprites")
     films = [make_film(folder / "sprites", folder, seed=seed, people=2) for seed in (1, 2)]
-    settings = {"detector": {"kind": "yunet", "weights": str(weights)}, "workers": {"sources_per_capture": 2}}
+    settings = {"detector": {"type": "yunet", "weights": str(weights)}, "workers": {"cameras_per_capture": 2}}
     return Bench(folder, [film.stream for film in films], settings, stack, first=2 * (os.cpu_count() or 1))
 
 

@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 
 from benchmarks.material import classifier, clip_frames, parser, percent, public_test, table
+from fer_stream.classify.litert import LiteRTClassifier
 from fer_stream.faces.blazeface import BlazeFaceDetector
 from fer_stream.faces.crop import CropGeometry, cut, geometry_of
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.faces.yunet import YuNetDetector
-from fer_stream.recognize.litert import LiteRTClassifier
 from fer_stream.records import F32, I64, U8, Detections
 
 SIDE_PX = 144

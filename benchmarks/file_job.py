@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry
 
 from fer_stream import FileSettings
 from fer_stream.config import OutputSettings
-from fer_stream.filejob import Engine, FileJob, run_job
+from fer_stream.files import Engine, FileJob, run_job
 from fer_stream.metrics import Metrics, Stage
 
 PACKAGES = ("av", "onnxruntime", "ai-edge-litert", "opencv-python", "numpy", "trackers")
@@ -85,7 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     core = min(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})
-    settings = FileSettings(outputs=OutputSettings(video=False, report=False, picture=False))
+    settings = FileSettings(outputs=OutputSettings(video=False, report=False, plot=False))
     engine = Engine(settings, threads=1)
     print(f"{platform.machine()}, Python {platform.python_version()}, one core; detector {engine.detector.name}")
     print(", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES))

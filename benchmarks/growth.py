@@ -30,14 +30,14 @@ from benchmarks.rows.recorded import job
 from benchmarks.scenes import CROWD, camera_of, cast, encode, rate_of, repeated, resized, view
 from benchmarks.soak.report import machine
 from fer_stream import analyze
-from fer_stream.filejob import Engine
+from fer_stream.files import Engine
 
 CAMERAS = (1, 2, 4, 8, 16)
 FACES = (1, 2, 4, 8, 12, 16, CROWD)
 SIZES = ((640, 360), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160))
 LENGTHS_S = (10, 60, 600, 3600)
 
-_ROLES = ("capture", "recognize", "timeline", "queue", "store")
+_ROLES = ("capture", "classify", "timeline", "queue", "store")
 _FRAMES = 90
 _LOOK_S = 0.05
 _FPS = 15
@@ -73,7 +73,7 @@ def cameras(options: Options) -> tuple[str, list[Panel]]:
         Panel("picture to result, p95", "cameras", [Curve("p95", at_most, p95)], "ms", line=100, log=True),
         Panel(
             "memory (PSS)", "cameras",
-            [Curve(role, at_most, [step.memory_mb[role] for step in steps]) for role in ("capture", "recognize")],
+            [Curve(role, at_most, [step.memory_mb[role] for step in steps]) for role in ("capture", "classify")],
             "MB",
         ),
     ]  # fmt: skip

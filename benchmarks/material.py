@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_stream.recognize.litert import LiteRTClassifier
+from fer_stream.classify.litert import LiteRTClassifier
 from fer_stream.records import I64, U8
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,13 +16,13 @@ import numpy as np
 
 from benchmarks.crop_margin import find, predict
 from benchmarks.material import classifier, clip_frames, parser, percent, public_test, table
+from fer_stream.classify.litert import LiteRTClassifier
 from fer_stream.config import QualitySettings
 from fer_stream.faces.blazeface import BlazeFaceDetector
 from fer_stream.faces.crop import cut, geometry_of
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.faces.quality import grade, sharpness, shorter_side, turn
 from fer_stream.faces.yunet import YuNetDetector
-from fer_stream.recognize.litert import LiteRTClassifier
 from fer_stream.records import CROP_SIZE_PX, F64, I64, U8
 
 SIDES_PX = (12, 16, 20, 22, 24, 26, 28, 32, 40, 48)

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from benchmarks.material import ROOT
-from fer_stream.queues.embedded import tethered
+from fer_stream.broker.embedded import tethered
 
 PASSWORD = "canary/p@ss#w0rd"
 """Of every camera: what must stand in no log, no metric, no result and no file."""

@@ -20,11 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_stream.queues.embedded import EmbeddedServer
-from fer_stream.queues.keys import Keys
-from fer_stream.queues.queue import Overflow
-from fer_stream.queues.redis import RedisQueue
-from fer_stream.queues.redis_journal import RedisJournal
+from fer_stream.broker.client import Link, open_link
+from fer_stream.broker.embedded import EmbeddedServer
+from fer_stream.broker.journal import RedisJournal
+from fer_stream.broker.keys import Keys
+from fer_stream.broker.protocols import Overflow
+from fer_stream.broker.queue import RedisQueue
 from fer_stream.records import (
     ClosedSegment,
     EmotionSegment,
@@ -37,10 +38,9 @@ from fer_stream.records import (
     Quality,
     stream_id_of,
 )
-from fer_stream.redis_link import Link, open_link
-from fer_stream.timeline.redis import Keys as StoreKeys
-from fer_stream.timeline.redis import RedisStore
-from fer_stream.timeline.store import START, Checkpoint
+from fer_stream.store.protocol import START, Checkpoint
+from fer_stream.store.redis import Keys as StoreKeys
+from fer_stream.store.redis import RedisStore
 
 BATCH = 32
 ENTRIES = 5_000

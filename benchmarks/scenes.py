@@ -1,4 +1,4 @@
-"""Films whose truth is known: heads cut out of real clips, in scenes of `fer_stream.capture.synthetic`."""
+"""Films whose truth is known: heads cut out of real clips, in scenes of `tests.support.synthetic`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from av.bitstream import BitStreamFilterContext
 from benchmarks.material import clip_frames
 from fer_stream import FileSettings, analyze
 from fer_stream.api import Analysis
-from fer_stream.capture.synthetic import Scene, SyntheticSource
 from fer_stream.config import DetectorSettings
 from fer_stream.faces.yunet import YuNetDetector
 from fer_stream.records import F32, LABELS, U8
+from tests.support.synthetic import Scene, SyntheticSource
 
 FPS = 15
 WIDTH, HEIGHT = 640, 360
@@ -262,4 +262,4 @@ def told_by_run(film: Film, weights: Path) -> list[tuple[str, ...]]:
 
 
 def _settings(weights: Path) -> FileSettings:
-    return FileSettings(detector=DetectorSettings(kind="yunet", weights=weights))
+    return FileSettings(detector=DetectorSettings(type="yunet", weights=weights))

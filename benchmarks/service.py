@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 
 from benchmarks.rtsp import cpu_of
-from fer_stream.queues.embedded import tethered
+from fer_stream.broker.embedded import tethered
 
-_WORKERS = ("capture", "recognize", "timeline")
+_WORKERS = ("capture", "classify", "timeline")
 _SERVERS = ("queue", "store")
 _PORTS = 16
 _MB = 1024
@@ -73,7 +73,7 @@ class Service:
         self.log = folder / "log"
         self._settings = {
             "state_dir": str(self.state_dir),
-            "files": {"folder": str(self.files)},
+            "recordings": {"dir": str(self.files)},
             "metrics": {"port": _free_ports(_PORTS)},
             "web": {"port": None},
             **settings,

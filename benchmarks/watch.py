@@ -25,13 +25,13 @@ _AT_ONCE = 1000
 _PAUSE_S = 0.05
 
 TROUBLE = (
-    "fer_frames_dropped_total", "fer_crops_dropped_total", "fer_results_unpublished_total", "fer_faces_late_total",
-    "fer_faces_missing_total", "fer_redelivered_total", "fer_reconnects_total", "fer_stalls_total",
+    "fer_frames_dropped_total", "fer_crops_dropped_total", "fer_results_rejected_total", "fer_predictions_late_total",
+    "fer_predictions_missing_total", "fer_redelivered_total", "fer_reconnects_total", "fer_stalls_total",
     "fer_pts_discontinuities_total", "fer_journal_unreadable_total",
 )  # fmt: skip
 """The counters that stand still where all is well."""
 KEPT = (
-    *TROUBLE, "fer_frames_total", "fer_faces_total", "fer_crops_put_total", "fer_end_to_end_seconds_bucket",
+    *TROUBLE, "fer_frames_total", "fer_faces_total", "fer_crops_enqueued_total", "fer_end_to_end_seconds_bucket",
     "fer_predictions_total",
 )  # fmt: skip
 """The series whose samples are kept."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from fer_stream.capture.find import source_name
+from fer_stream.capture.discovery import source_name
 from fer_stream.config import FileSettings
-from fer_stream.filejob import Engine
+from fer_stream.files import Engine
 from fer_stream.metrics import Metrics
 from fer_stream.records import (
     LABELS,
@@ -49,7 +49,7 @@ class Analysis:
         """
         import pandas as pd
 
-        from fer_stream.writers.tables import COLUMNS, rows
+        from fer_stream.outputs.tables import COLUMNS, rows
 
         text = io.StringIO("".join(map(rows, self.frames)))
         return pd.read_csv(text, names=list(COLUMNS), dtype={"track_id": "Int64"})

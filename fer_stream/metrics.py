@@ -60,7 +60,9 @@ class Metrics:
             buckets=(1, 2, 4, 8, 16, 32, 64, 128),
             registry=registry,
         )
-        self.crops_put = Counter("fer_crops_put", "Face crops put on the queue.", ["source"], registry=registry)
+        self.crops_enqueued = Counter(
+            "fer_crops_enqueued", "Face crops put on the queue.", ["source"], registry=registry
+        )
         self.crops_dropped = Counter(
             "fer_crops_dropped", "Face crops dropped before they were classified.",
             ["source", "reason"], registry=registry,
@@ -79,17 +81,17 @@ class Metrics:
             "fer_faces_labelled", "Faces with their final label, one per face and frame.",
             ["source", "emotion"], registry=registry,
         )  # fmt: skip
-        self.faces_missing = Counter(
-            "fer_faces_missing", "Faces that were announced and never came.", ["source"], registry=registry
+        self.predictions_missing = Counter(
+            "fer_predictions_missing", "Faces that were announced and never came.", ["source"], registry=registry
         )
-        self.faces_late = Counter(
-            "fer_faces_late", "Faces that came when their frame was done.", ["source"], registry=registry
+        self.predictions_late = Counter(
+            "fer_predictions_late", "Faces that came when their frame was done.", ["source"], registry=registry
         )
         self.journal_unreadable = Counter(
             "fer_journal_unreadable", "Entries of the journal that are no messages.", registry=registry
         )
-        self.results_unpublished = Counter(
-            "fer_results_unpublished", "Frames whose results a full store refused.", registry=registry
+        self.results_rejected = Counter(
+            "fer_results_rejected", "Frames whose results a full store refused.", registry=registry
         )
         self.redelivered = Counter("fer_redelivered", "Face crops delivered again.", registry=registry)
         self.dead_letters = Counter(
@@ -105,8 +107,8 @@ class Metrics:
         self.queue_consumers = Gauge(
             "fer_queue_consumers", "Workers that asked for face crops lately.", ["shard"], registry=registry
         )
-        self.server_up = Gauge(
-            "fer_server_up", "1 while the queue or store server answers this process, else 0.",
+        self.redis_up = Gauge(
+            "fer_redis_up", "1 while the queue or store server answers this process, else 0.",
             ["server"], registry=registry,
         )  # fmt: skip
         self.disk_free = Gauge(
@@ -143,11 +145,11 @@ class Metrics:
         }
         self._of_sources = (
             self.frames, self.faces, self.camera_up, self.camera_last_frame, self.frames_dropped, self.reconnects,
-            self.stalls, self.pts_discontinuities, self.crops_put, self.crops_dropped, self.faces_labelled,
-            self.faces_missing, self.faces_late,
+            self.stalls, self.pts_discontinuities, self.crops_enqueued, self.crops_dropped, self.faces_labelled,
+            self.predictions_missing, self.predictions_late,
         )  # fmt: skip
 
-    def forget(self, source: str) -> None:
+    def remove_source(self, source: str) -> None:
         """Take away all series of `source`. Whoever still holds one of its children counts for nobody."""
         for collector in self._of_sources:
             collector.remove_by_labels({"source": source})

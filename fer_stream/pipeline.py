@@ -5,7 +5,7 @@
 and the same as three, with a queue between them:
 
 - `run_capture`: FrameSource → FaceFollower → MessageQueue (crops) and Journal (marks, gaps)
-- `run_recognize`: MessageQueue → EmotionClassifier → Journal (predictions)
+- `run_classify`: MessageQueue → EmotionClassifier → Journal (predictions)
 - `run_timeline`: Journal → SourceTimeline → ResultStore and files
 """
 
@@ -24,12 +24,12 @@ from typing import Protocol, TypeGuard
 
 import numpy as np
 
+from fer_stream.broker.protocols import Delivery, Journal, MessageQueue
 from fer_stream.capture.source import FrameSource
-from fer_stream.faces.follow import FaceFollower, Followed
+from fer_stream.classify.classifier import EmotionClassifier
+from fer_stream.faces.extractor import FaceFollower, Followed
 from fer_stream.faces.quality import with_agreement
 from fer_stream.metrics import Metrics
-from fer_stream.queues.queue import Delivery, Journal, MessageQueue
-from fer_stream.recognize.classifier import EmotionClassifier
 from fer_stream.records import (
     EndOfStream,
     FaceCrop,
@@ -40,9 +40,9 @@ from fer_stream.records import (
     Prediction,
 )
 from fer_stream.timeline.builder import Message, TimelineBuilder
-from fer_stream.timeline.counts import TimelineCounts
-from fer_stream.timeline.keeper import TimelineKeeper
-from fer_stream.timeline.live import Horizon
+from fer_stream.timeline.metrics import TimelineCounts
+from fer_stream.timeline.processor import TimelineKeeper
+from fer_stream.timeline.source_timeline import Horizon
 
 _log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def run_capture(
     end = EndOfStream(source.stream_id, 0.0, 0, 0)
     gaps: list[Gap] = []
     frames, faces = metrics.frames.labels(name), metrics.faces.labels(name)
-    put, dropped = metrics.crops_put.labels(name), metrics.crops_dropped.labels(name, "overflow")
+    put, dropped = metrics.crops_enqueued.labels(name), metrics.crops_dropped.labels(name, "overflow")
 
     def tell(items: Sequence[Followed]) -> int:
         crops = [item for item in items if isinstance(item, FaceCrop)]
@@ -160,7 +160,7 @@ def run_capture(
     journal.append([replace(end, crops=end.crops + crops), *gaps])
 
 
-def run_recognize(
+def run_classify(
     queue: MessageQueue,
     classifier: EmotionClassifier,
     *,

@@ -15,7 +15,7 @@ from string import Template
 
 ROOT = Path(__file__).resolve().parent.parent
 
-GENERATED = ("capture", "recognize", "timeline", "jobs", "web", "web_token", "grafana_admin")
+GENERATED = ("capture", "classify", "timeline", "jobs", "web", "web_token", "grafana_admin")
 # Yours to write: percent-encoded, as it stands in the URL of a camera.
 EMPTY = ("camera_password",)
 

@@ -53,8 +53,8 @@ _CAPTURE = [
 
 ROLES: dict[str, list[str]] = {
     "capture": [*_LOOP, *_CAPTURE],
-    "recognize": [*_LOOP, "ai-edge-litert"],
-    "recognize-gpu": [*_LOOP, "ai-edge-litert", "tensorflow[and-cuda]"],
+    "classify": [*_LOOP, "ai-edge-litert"],
+    "classify-gpu": [*_LOOP, "ai-edge-litert", "tensorflow[and-cuda]"],
     "timeline": _LOOP,
     "jobs": [*_LOOP, *_CAPTURE, "plotly", "rq"],
     "web": [*_PROCESS, "fastapi", "python-multipart", "rq", "uvicorn"],

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import redis
 
-from fer_stream.queues.embedded import EmbeddedServer
+from fer_stream.broker.embedded import EmbeddedServer
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -76,7 +76,7 @@ def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def heads(portrait: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sprites for `fer_stream.capture.synthetic`: two people with a bright and a dark picture of a head each."""
+    """Sprites for `tests.support.synthetic`: two people with a bright and a dark picture of a head each."""
     import cv2
 
     folder = tmp_path_factory.mktemp("heads")

@@ -29,7 +29,7 @@ CORE = {
     "config.training", "config.web", "expected", "yamlfile", "metrics", "log", "weights", "capture.source",
     "faces.between", "faces.bytetrack", "faces.detector", "faces.tracker", "faces.cuts", "faces.crop", "faces.motion",
     "faces.quality", "faces.follow", "faces.turns", "jobs.job", "queues.queue", "queues.codec", "queues.memory",
-    "recognize.card", "recognize.classifier", "timeline.smoothing", "timeline.segments", "timeline.builder",
+    "classify.card", "classify.classifier", "timeline.smoothing", "timeline.segments", "timeline.builder",
     "timeline.counts", "timeline.person", "timeline.live", "timeline.keeper", "timeline.payload", "timeline.store",
     "timeline.memory", "training.progress", "writers.writer",
 }  # fmt: skip
@@ -136,5 +136,5 @@ def test_importing_loads_nothing_heavy(statement: str) -> None:
 
 def test_tensorflow_is_loaded_by_one_adapter_and_in_training_alone() -> None:
     users = {module for module, path in MODULES.items() if {"tensorflow", "keras"} & imports(path, at_top=True)}
-    assert {module for module in users if stage(module) != "training"} == {"recognize.keras"}
+    assert {module for module in users if stage(module) != "training"} == {"classify.keras"}
     assert "tensorflow" not in imports(MODULES["training.fit"])

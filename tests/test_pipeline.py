@@ -16,19 +16,21 @@ import pytest
 import redis
 from prometheus_client import CollectorRegistry
 
-from fer_stream import FileSettings, build
+from fer_stream import FileSettings
+from fer_stream import factory as build
+from fer_stream.broker.client import open_link
+from fer_stream.broker.codec import Message
+from fer_stream.broker.journal import RedisJournal
+from fer_stream.broker.keys import Keys
+from fer_stream.broker.protocols import START, Counts, Journal, Overflow, Redelivery
+from fer_stream.broker.queue import RedisQueue
+from fer_stream.classify.classifier import Judgement
 from fer_stream.config import DetectorSettings, LiveTimelineSettings
 from fer_stream.errors import OutputError
-from fer_stream.filejob import Engine, FileJob, run_job
+from fer_stream.files import Engine, FileJob, run_job
 from fer_stream.metrics import Metrics
-from fer_stream.pipeline import run_capture, run_recognize, run_timeline
-from fer_stream.queues.codec import Message
-from fer_stream.queues.keys import Keys
-from fer_stream.queues.memory import MemoryJournal, MemoryQueue
-from fer_stream.queues.queue import START, Counts, Journal, Overflow, Redelivery
-from fer_stream.queues.redis import RedisQueue
-from fer_stream.queues.redis_journal import RedisJournal
-from fer_stream.recognize.classifier import Judgement
+from fer_stream.outputs.daily_tables import RollingTables
+from fer_stream.pipeline import run_capture, run_classify, run_timeline
 from fer_stream.records import (
     LABELS,
     U8,
@@ -44,19 +46,18 @@ from fer_stream.records import (
     Quality,
     stream_id_of,
 )
-from fer_stream.redis_link import open_link
-from fer_stream.timeline.counts import TimelineCounts
-from fer_stream.timeline.keeper import TimelineKeeper
-from fer_stream.timeline.memory import MemoryStore
-from fer_stream.timeline.store import Retention
-from fer_stream.writers.rolling import RollingTables
+from fer_stream.store.protocol import Retention
+from fer_stream.timeline.metrics import TimelineCounts
+from fer_stream.timeline.processor import TimelineKeeper
+from tests.support.memory_broker import MemoryJournal, MemoryQueue
+from tests.support.memory_store import MemoryStore
 
 NAME = "clip"
 
 
 @pytest.fixture(scope="module")
 def engine(yunet_weights: Path) -> Engine:
-    return Engine(FileSettings(detector=DetectorSettings(kind="yunet", weights=yunet_weights)))
+    return Engine(FileSettings(detector=DetectorSettings(type="yunet", weights=yunet_weights)))
 
 
 class Poisoned:
@@ -87,19 +88,19 @@ def through_the_queue(
         journal, Overflow.file(capacity=40), Redelivery(after_s=0.05, deliveries=2), idle_s=0.02, stop=stop
     )
     source = engine.open(clip, NAME)
-    settings = LiveTimelineSettings(**engine.settings.timeline.model_dump(), lateness_s=60)
+    settings = LiveTimelineSettings(**engine.settings.timeline.model_dump(), allowed_lateness_s=60)
     keeper = TimelineKeeper(store, None, settings=lambda _: settings)
 
     def capture() -> None:
         follower = build.make_follower(
-            source, engine.detector, engine.settings, metrics(), classify_every_s=engine.settings.model.every_s
+            source, engine.detector, engine.settings, metrics(), classify_every_s=engine.settings.model.interval_s
         )
         run_capture(source.frames(), source, follower, queue, journal, metrics=metrics())
         ended.set()
 
-    def recognize() -> None:
+    def classify() -> None:
         classifier = Poisoned(engine, poison) if poison else engine.classifier
-        run_recognize(
+        run_classify(
             queue,
             classifier,
             max_batch=16,
@@ -121,7 +122,7 @@ def through_the_queue(
             monotonic=time.monotonic,
         )
 
-    threads = [Thread(target=work) for work in (capture, recognize, timeline)]
+    threads = [Thread(target=work) for work in (capture, classify, timeline)]
     for thread in threads:
         thread.start()
     assert ended.wait(60)
@@ -245,11 +246,11 @@ def long_journal(rng: random.Random, lost: float) -> list[Message]:
 class Followed:
     """What a timeline makes of a journal that grew while there was none."""
 
-    def __init__(self, journal: Journal, told: Sequence[Message], folder: Path, lateness_s: float) -> None:
+    def __init__(self, journal: Journal, told: Sequence[Message], folder: Path, allowed_lateness_s: float) -> None:
         self.store, self.left = MemoryStore(Retention(results=100_000)), list[int]()
         folder.mkdir()
         files = RollingTables(folder, retention_days=None, clock=time.time)
-        settings = LiveTimelineSettings().model_copy(update={"lateness_s": lateness_s})
+        settings = LiveTimelineSettings().model_copy(update={"allowed_lateness_s": allowed_lateness_s})
         keeper = TimelineKeeper(self.store, files, settings=lambda _: settings)
         queue = MemoryQueue(journal, Overflow.file())
         journal.append(told)
@@ -277,12 +278,12 @@ class Followed:
 
 
 @pytest.mark.parametrize("lost", [0.0, 0.03])
-@pytest.mark.parametrize("lateness_s", [15, math.inf])
+@pytest.mark.parametrize("allowed_lateness_s", [15, math.inf])
 def test_a_journal_that_is_read_in_many_turns_is_told_as_in_one(
-    lost: float, lateness_s: float, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lost: float, allowed_lateness_s: float, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = long_journal(random.Random(1), lost)
-    once = Followed(MemoryJournal(), told, tmp_path / "once", lateness_s)
+    once = Followed(MemoryJournal(), told, tmp_path / "once", allowed_lateness_s)
     assert len(set(once.left)) == 2, "all of it, then nothing"
     assert once.lost[1] == 0
 
@@ -291,7 +292,7 @@ def test_a_journal_that_is_read_in_many_turns_is_told_as_in_one(
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
     link = open_link(redis_url)
-    often = Followed(RedisJournal(link), told, tmp_path / "often", lateness_s)
+    often = Followed(RedisJournal(link), told, tmp_path / "often", allowed_lateness_s)
     link.close()
     assert often.told == once.told
     read = [before - after for before, after in pairwise(often.left) if before > after]

@@ -14,7 +14,7 @@ import numpy as np
 from av.video.stream import VideoStream
 from PIL import Image
 
-from fer_stream.queues.codec import Record, encode
+from fer_stream.broker.codec import Record, encode
 from fer_stream.records import (
     LABELS,
     ClosedGap,
@@ -30,7 +30,7 @@ from fer_stream.records import (
     Prediction,
     Quality,
 )
-from fer_stream.timeline import payload
+from fer_stream.store import schemas as payload
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -96,10 +96,10 @@ def settings() -> Iterator[bytes]:
         b"Lsources:\n  hall: &hall\n    url: rtsp://viewer:${SECRET}@192.0.2.1/stream\n    fps: 5\n"
         b"    ignore: [[0, 0, 1, 0.5]]\n    overflow: {policy: block}\n  door: {<<: *hall, url: 0, record: yes}\n"
         b"queue: {url: 'rediss://queue.example:6380/0', username: fer, password_file: secret, tls: {ca: ca.pem}}\n"
-        b"store: {url: 'redis://:${SECRET}@store.example'}\nfiles: {folder: ~/out, retention_days: null}\n"
+        b"store: {url: 'redis://:${SECRET}@store.example'}\nrecordings: {dir: ~/out, retention_days: null}\n"
         b"log: {level: '${LEVEL:-info}', format: !!str json}\n"
     )
-    yield b"Ldetector: {long_side_px: 0x100, min_confidence: 1e-1}\ntimeline: {smoothing_s: 1:30, lateness_s: .inf}\n"
+    yield b"Ldetector: {input_size_px: 0x100, min_confidence: 1e-1}\ntimeline: {smoothing_s: 1:30, allowed_lateness_s: .inf}\n"
 
 
 def videos() -> Iterator[bytes]:

@@ -19,15 +19,15 @@ from zlib import crc32
 import numpy as np
 
 from benchmarks.fuzz import seeds
+from fer_stream.broker.codec import VERSION, decode, encode
 from fer_stream.capture.file import VideoFileSource
-from fer_stream.capture.images import ImageSource
+from fer_stream.capture.image import ImageSource
 from fer_stream.capture.source import FrameSource
+from fer_stream.classify.model_card import CARD_NAME, read_card
 from fer_stream.config import FileSettings, LiveSettings
+from fer_stream.config.loader import parse
 from fer_stream.errors import CodecError, ConfigError, ModelError, SourceError
-from fer_stream.queues.codec import VERSION, decode, encode
-from fer_stream.recognize.card import CARD_NAME, read_card
-from fer_stream.timeline import payload
-from fer_stream.yamlfile import parse
+from fer_stream.store import schemas as payload
 
 SECRET = "q7Zx0-canary"
 """Stands in the environment and in the secret file of `config`, and must stand in no complaint."""

@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 
 from benchmarks.goals import Unmeasured
-from fer_stream import weights
+from fer_stream import model_files as weights
 from fer_stream.records import F32
 
 _SCRIPT = Path(__file__).with_name("ask.py")

@@ -34,8 +34,8 @@ class Options:
     @property
     def settings(self) -> FileSettings:
         """Of a recorded file: as by default, with YuNet, and with its table and timeline alone."""
-        detector = DetectorSettings(kind="yunet", weights=self.weights)
-        return FileSettings(detector=detector, outputs=OutputSettings(video=False, report=False, picture=False))
+        detector = DetectorSettings(type="yunet", weights=self.weights)
+        return FileSettings(detector=detector, outputs=OutputSettings(video=False, report=False, plot=False))
 
     def clip(self, name: str) -> Path:
         """A real clip."""

@@ -34,7 +34,7 @@ WORKS = {
     "classify": Work("classify, one core", "classify"),
     "live": Work("live: cameras of 640×360 at 15 fps, one face each, on one core", "live"),
     "queue": Work("queue: put → predict → result, one worker, two cores for all", "queue", "one_worker"),
-    "workers": Work("recognise workers 1 → 2, two cores", "queue", "two_workers"),
+    "workers": Work("classify workers 1 → 2, two cores", "queue", "two_workers"),
     "start": Work("start", "start"),
     "memory": Work("memory (PSS), one camera", "memory"),
 }

@@ -9,7 +9,7 @@ from benchmarks.backends import bare
 from benchmarks.goals import Goal, Line, Rounds
 from benchmarks.material import ROOT, percent, private_test
 from benchmarks.rows import Options, cores, needed, pinned
-from fer_stream import build
+from fer_stream import factory as build
 from fer_stream.config import ModelSettings
 from fer_stream.records import U8
 

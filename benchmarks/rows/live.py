@@ -52,7 +52,7 @@ def one_core(folder: Path, options: Options, stack: ExitStack, *, first: int) ->
     core, other = cores(2)
     stack.enter_context(pinned([other]))
     clip, stream = camera_of(options.clip("one_face_crying"), folder)
-    settings = {"detector": options.settings.detector.model_dump(mode="json"), "workers": {"sources_per_capture": 64}}
+    settings = {"detector": options.settings.detector.model_dump(mode="json"), "workers": {"cameras_per_capture": 64}}
     return clip, Bench(folder, [stream], settings, stack, first=first, cores=[core])
 
 

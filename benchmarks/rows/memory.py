@@ -24,7 +24,7 @@ _LOOPS = 300
 _WARM_UP_S = 10.0
 _PROCESSES = {
     "capture": ("a capture process", Goal(230, at_most=True)),
-    "recognize": ("a CPU worker", Goal(150, at_most=True)),
+    "classify": ("a CPU worker", Goal(150, at_most=True)),
 }
 
 
@@ -34,8 +34,8 @@ def measure(options: Options) -> Iterator[Line]:
         folder = Path(name)
         clip, _ = camera_of(options.clip("one_face_crying"), folder)
         repeated(clip, _LOOPS, folder / "long.mp4")
-        source = {"url": str(folder / "long.mp4"), "pace": "fast"}
-        detector = {"kind": "yunet", "weights": str(options.weights)}
+        source = {"url": str(folder / "long.mp4"), "playback": "fast"}
+        detector = {"type": "yunet", "weights": str(options.weights)}
         service = Service(folder, {"sources": {"clip": source}, "detector": detector})
         stack.callback(service.end)
         service.start()

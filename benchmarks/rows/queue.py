@@ -1,6 +1,6 @@
 """Faces through Redis: what a worker gets done with all of it around, and what a second worker adds.
 
-Workers run the loop of `fer-stream worker recognize` (`pipeline.run_recognize`), each on a core of its own.
+Workers run the loop of `fer-stream worker classify` (`pipeline.run_classify`), each on a core of its own.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from prometheus_client import CollectorRegistry
 from benchmarks.goals import Goal, Line
 from benchmarks.rows import Options, cores, pinned
 from benchmarks.scaling import BATCH, crop
-from fer_stream import build
+from fer_stream import factory as build
+from fer_stream.broker.client import open_link
+from fer_stream.broker.embedded import EmbeddedServer
+from fer_stream.broker.journal import RedisJournal
+from fer_stream.broker.protocols import START, Overflow
+from fer_stream.broker.queue import RedisQueue
+from fer_stream.classify.classifier import EmotionClassifier, Judgement
 from fer_stream.config import ModelSettings
 from fer_stream.metrics import Metrics
-from fer_stream.pipeline import run_recognize
-from fer_stream.queues.embedded import EmbeddedServer
-from fer_stream.queues.queue import START, Overflow
-from fer_stream.queues.redis import RedisQueue
-from fer_stream.queues.redis_journal import RedisJournal
-from fer_stream.recognize.classifier import EmotionClassifier, Judgement
+from fer_stream.pipeline import run_classify
 from fer_stream.records import LABELS, U8, Prediction
-from fer_stream.redis_link import open_link
 
 _SOURCE = "camera"
 _A_CALL = 3
@@ -81,7 +81,7 @@ def two_workers(options: Options) -> Iterator[Line]:
 
 
 class Worker:
-    """A recognise process on one core, which works when it is told to."""
+    """A classify process on one core, which works when it is told to."""
 
     def __init__(self, url: str, core: int, *, no_op: bool) -> None:
         context = get_context("spawn")
@@ -166,7 +166,7 @@ def _work(pipe: Connection, url: str, core: int, no_op: bool) -> None:
             until, done = _Until(seconds), 0
             if what == "queue":
                 metrics = Metrics(CollectorRegistry())
-                run_recognize(
+                run_classify(
                     queue,
                     shown,
                     max_batch=BATCH,

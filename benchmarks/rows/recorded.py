@@ -20,7 +20,7 @@ from benchmarks.material import clip_frames
 from benchmarks.peers import PEERS, Running
 from benchmarks.rows import Options, cores, pinned
 from benchmarks.scenes import encode, rate_of, resized
-from fer_stream.filejob import Engine, FileJob, run_job
+from fer_stream.files import Engine, FileJob, run_job
 from fer_stream.records import F32
 
 _TO_DECODING = Goal(0.5)

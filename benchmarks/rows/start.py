@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.goals import Goal, Line, Rounds, Unmeasured
 from benchmarks.rows import Options
-from fer_stream.writers.tables import COLUMNS
+from fer_stream.outputs.tables import COLUMNS
 
 _COMMAND = (sys.executable, "-m", "fer_stream.cli")
 _HEADER = len(",".join(COLUMNS)) + 1

@@ -95,17 +95,17 @@ def process_killed(role: str, rig: Rig) -> Wound:
 
 def worker_slow(rig: Rig) -> Wound:
     """A worker does nothing for 3 to 8 s, longer than faces are kept."""
-    victim = rig.rng.choice(rig.service.of("recognize"))
+    victim = rig.rng.choice(rig.service.of("classify"))
     victim.tell(signal.SIGSTOP)
     time.sleep(rig.rng.uniform(3, 8))
     victim.tell(signal.SIGCONT)
-    return Wound("recognize", list(rig.sources))
+    return Wound("classify", list(rig.sources))
 
 
 def source_changed(rig: Rig) -> Wound:
     """SIGHUP with another setting of one source."""
     name = rig.rng.choice(sorted(rig.sources))
-    rig.sources[name] = rig.sources[name] | {"stall_s": 11.0 - rig.sources[name].get("stall_s", 5.0)}
+    rig.sources[name] = rig.sources[name] | {"stall_timeout_s": 11.0 - rig.sources[name].get("stall_timeout_s", 5.0)}
     began_ms = int(1000 * time.time())
     rig.service.reload(rig.sources)
     return Wound(name, [name], lambda arrival, _: int(arrival.stream_id.partition("@")[2]) >= began_ms)
@@ -128,7 +128,7 @@ FAULTS: dict[str, Callable[[Rig], Wound]] = {
     "worker-slow": worker_slow,
     "source-changed": source_changed,
     "cpu-busy": cpu_busy,
-    "worker-killed": partial(process_killed, "recognize"),
+    "worker-killed": partial(process_killed, "classify"),
     "capture-killed": partial(process_killed, "capture"),
     "timeline-killed": partial(process_killed, "timeline"),
     "queue-killed": partial(process_killed, "queue"),

@@ -25,7 +25,7 @@ from benchmarks.soak.account import Span
 from benchmarks.soak.faults import Fault, Rig, inject_until
 from benchmarks.soak.truth import Row, read_lines, read_rows
 from benchmarks.watch import Arrival, Seen, Subscriber, Watcher
-from fer_stream.queues.embedded import EmbeddedServer
+from fer_stream.broker.embedded import EmbeddedServer
 
 _SCRAPE_S = 5.0
 _COOL_DOWN_S = 30.0
@@ -104,7 +104,7 @@ def _observe(plan: Plan, folder: Path, stack: ExitStack, stop: Event) -> Observe
         stack.callback(camera.kill)
         camera.start()
     sources: dict[str, dict[str, Any]] = {camera.name: {"url": camera.url} for camera in cameras}
-    detector = {"kind": "yunet", "weights": str(plan.weights)}
+    detector = {"type": "yunet", "weights": str(plan.weights)}
     service = Service(folder, {"sources": sources, "detector": detector, "log": {"level": "debug"}})
     stack.callback(service.end)
     service.start()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BIN_S = 10.0
-_ROLES = ("capture", "recognize", "timeline", "serve", "queue", "store")
+_ROLES = ("capture", "classify", "timeline", "serve", "queue", "store")
 
 
 def plot(seen: Observed, path: Path) -> None:

@@ -62,7 +62,7 @@ class Pacer:
         self._offset_s: float | None = None
 
     def delay_s(self, pts_s: float | None, now_s: float) -> float:
-        """How long the picture has to wait. One that is late, or too early to be true, sets the pace anew."""
+        """How long the picture has to wait. One that is late, or too early to be true, sets the playback anew."""
         if pts_s is None:
             return 0.0
         early_s = 0.0 if self._offset_s is None else pts_s + self._offset_s - now_s

@@ -12,9 +12,9 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from fer_stream.capture.address import Address
+from fer_stream.capture.camera_url import Address
 from fer_stream.capture.clock import Pacer
-from fer_stream.capture.outage import Outage, outage
+from fer_stream.capture.disconnect import Outage, outage
 from fer_stream.config import CameraSettings
 from fer_stream.records import SourceInfo
 
@@ -47,7 +47,7 @@ class Connection:
 
     Whoever started it waits for `over` and looks at `patience_ends_s`; past that it calls `abandon` and starts
     another. An abandoned reader gives no more pictures and ends with FFmpeg's own timeouts: after at most
-    3 × `stall_s`. `on_exit` is called when the thread ends, however it ends. `timed` surrounds the decoding of each
+    3 × `stall_timeout_s`. `on_exit` is called when the thread ends, however it ends. `timed` surrounds the decoding of each
     packet.
     """
 
@@ -94,7 +94,7 @@ class Connection:
         """The time by which the camera must have sent something, if nothing comes until then."""
         if self._heard_s is None or self._seen_s is None:
             return self._started_s + 2 * self._settings.open_timeout_s
-        return min(self._heard_s + self._settings.stall_s, self._seen_s + self._settings.no_picture_s)
+        return min(self._heard_s + self._settings.stall_timeout_s, self._seen_s + self._settings.no_frame_timeout_s)
 
     @property
     def up_s(self) -> float:
@@ -107,9 +107,9 @@ class Connection:
         """What it means that the patience ended."""
         if self._heard_s is None:
             return Outage("timeout", f"no answer within {2 * self._settings.open_timeout_s:g} s")
-        if self._now() - self._heard_s >= self._settings.stall_s:
-            return Outage("stalled", f"connected, but nothing came for {self._settings.stall_s:g} s")
-        return Outage("decode", f"data came, but no picture for {self._settings.no_picture_s:g} s")
+        if self._now() - self._heard_s >= self._settings.stall_timeout_s:
+            return Outage("stalled", f"connected, but nothing came for {self._settings.stall_timeout_s:g} s")
+        return Outage("decode", f"data came, but no picture for {self._settings.no_frame_timeout_s:g} s")
 
     def _run(self) -> None:
         try:
@@ -134,7 +134,7 @@ class Connection:
             self._address.url,
             format=self._address.format,
             options=self._address.options,
-            timeout=(self._settings.open_timeout_s, _READ_TIMEOUT_STALLS * self._settings.stall_s),
+            timeout=(self._settings.open_timeout_s, _READ_TIMEOUT_STALLS * self._settings.stall_timeout_s),
             metadata_errors="replace",
         ) as container:
             stream = next(iter(container.streams.video), None)

@@ -14,8 +14,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fer_stream.capture.decode import Decoder
-from fer_stream.capture.find import check_file
-from fer_stream.capture.pixels import Converter, orientation_of
+from fer_stream.capture.discovery import check_file
+from fer_stream.capture.pixel_formats import Converter, orientation_of
 from fer_stream.capture.source import Sampler
 from fer_stream.errors import UnreadableSource
 from fer_stream.records import Damage, Frame, SourceInfo, stream_id_of

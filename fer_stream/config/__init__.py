@@ -8,26 +8,18 @@
     jobs.py      recorded files as jobs
     live.py      LiveSettings: the whole service, and what a change of its settings means
 
-`fer_stream.yamlfile` reads them from YAML.
+`fer_stream.config.loader` reads them from YAML.
 """
 
-from fer_stream.config.file import FileSettings, OutputSettings
-from fer_stream.config.groups import (
-    DetectorSettings,
-    ModelSettings,
-    QualitySettings,
-    Settings,
-    TimelineSettings,
-    TrackerSettings,
-)
+from fer_stream.config.files import FileSettings, OutputSettings
 from fer_stream.config.jobs import JobSettings
 from fer_stream.config.live import (
     Changes,
-    DailyFileSettings,
     LiveSettings,
     LiveTimelineSettings,
     LogSettings,
     MetricsSettings,
+    RecordingSettings,
     WorkerSettings,
     changes,
 )
@@ -39,13 +31,20 @@ from fer_stream.config.servers import (
     StoreSettings,
     TlsSettings,
 )
-from fer_stream.config.source import CameraSettings, OverflowSettings, SourceSettings
+from fer_stream.config.settings import (
+    DetectorSettings,
+    ModelSettings,
+    QualitySettings,
+    Settings,
+    TimelineSettings,
+    TrackerSettings,
+)
+from fer_stream.config.sources import CameraSettings, OverflowSettings, SourceSettings
 from fer_stream.config.web import WebSettings
 
 __all__ = [
     "CameraSettings",
     "Changes",
-    "DailyFileSettings",
     "DetectorSettings",
     "FileSettings",
     "JobSettings",
@@ -58,6 +57,7 @@ __all__ = [
     "OverflowSettings",
     "QualitySettings",
     "QueueSettings",
+    "RecordingSettings",
     "RedeliverySettings",
     "RetentionSettings",
     "ServerSettings",

@@ -9,8 +9,10 @@ from typing import Annotated, Literal, Self
 from platformdirs import user_state_path
 from pydantic import Field, StringConstraints, model_validator
 
-from fer_stream.config.file import FileSettings
-from fer_stream.config.groups import (
+from fer_stream.config.files import FileSettings
+from fer_stream.config.jobs import JobSettings
+from fer_stream.config.servers import QueueSettings, StoreSettings
+from fer_stream.config.settings import (
     DetectorSettings,
     LocalPath,
     ModelSettings,
@@ -21,9 +23,7 @@ from fer_stream.config.groups import (
     TimelineSettings,
     TrackerSettings,
 )
-from fer_stream.config.jobs import JobSettings
-from fer_stream.config.servers import QueueSettings, StoreSettings
-from fer_stream.config.source import SourceSettings
+from fer_stream.config.sources import SourceSettings
 from fer_stream.config.web import WebSettings
 
 SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -36,31 +36,31 @@ _OF_SOURCES = ("detector", "tracker", "quality")
 class WorkerSettings(Settings):
     """How the work is divided between processes."""
 
-    sources_per_capture: Annotated[int, Field(ge=1)] = 12
+    cameras_per_capture: Annotated[int, Field(ge=1)] = 12
     """A capture process reads so many. A core keeps up with 149 frames/s: 12 sources at 12 fps (docs/live.md)."""
-    recognize: Annotated[int, Field(ge=1)] | None = None
+    classifiers: Annotated[int, Field(ge=1)] | None = None
     """How many processes classify; by default as many as capture. On a core one classifies 340 faces a second, on a
     processor with AVX-512 VNNI 2,200 to 2,800."""
-    max_wait_ms: NotNegative = 0.0
+    batch_timeout_s: NotNegative = 0.0
     """A batch that is not full waits so long for more faces: 0 suits LiteRT, 20 a GPU."""
 
 
 class LiveTimelineSettings(TimelineSettings):
     """How probabilities become labels, and how long the timeline waits for them."""
 
-    lateness_s: Positive = 15.0
+    allowed_lateness_s: Positive = 15.0
     """A result that comes later than this is counted and left out. Long enough for the faces of a worker that died:
     2 s in the queue and 12.5 s until they are redelivered."""
 
 
-class DailyFileSettings(Settings):
+class RecordingSettings(Settings):
     """Timelines on disk, a table of frames and one of segments per source and day, and recordings."""
 
-    folder: LocalPath | None = None
+    dir: LocalPath | None = None
     """Where they go; by default nothing is written."""
     retention_days: Annotated[int, Field(ge=0)] | None = 30
     """Older files are deleted, recordings too, because they tell of persons; null keeps them all."""
-    recording_s: Positive = 600.0
+    segment_s: Positive = 600.0
     """A recording begins a new file so often: ten minutes are found by their time and quick to open."""
     redact: Literal["none", "blur", "black"] = "none"
     """How faces are made unrecognisable in recordings."""
@@ -96,7 +96,7 @@ class LiveSettings(Settings):
     model: ModelSettings = ModelSettings()
     workers: WorkerSettings = WorkerSettings()
     timeline: LiveTimelineSettings = LiveTimelineSettings()
-    files: DailyFileSettings = DailyFileSettings()
+    recordings: RecordingSettings = RecordingSettings()
     jobs: JobSettings = JobSettings()
     queue: QueueSettings = QueueSettings()
     store: StoreSettings = StoreSettings()
@@ -118,9 +118,9 @@ class LiveSettings(Settings):
         )
 
     @property
-    def jobs_folder(self) -> Path:
+    def jobs_output_dir(self) -> Path:
         """Where the results of jobs go that name no other place."""
-        return self.jobs.folder or self.state_dir / "jobs"
+        return self.jobs.output_dir or self.state_dir / "jobs"
 
     @model_validator(mode="after")
     def _complete_sources(self) -> Self:
@@ -135,8 +135,8 @@ class LiveSettings(Settings):
 
     @model_validator(mode="after")
     def _recordings_have_a_place(self) -> Self:
-        if not self.files.folder and (names := [name for name, source in self.sources.items() if source.record]):
-            raise ValueError(f"recording {', '.join(names)} needs files.folder")
+        if not self.recordings.dir and (names := [name for name, source in self.sources.items() if source.record]):
+            raise ValueError(f"recording {', '.join(names)} needs recordings.dir")
         return self
 
 

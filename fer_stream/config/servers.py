@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from fer_stream.config.groups import LocalPath, Positive, Settings
+from fer_stream.config.settings import LocalPath, Positive, Settings
 
 _SCHEMES = ("redis", "rediss", "unix")
 
@@ -71,7 +71,7 @@ class ServerSettings(Settings):
     password: Annotated[SecretStr, Field(min_length=1)] | None = None
     """The password, as it is: in `url` its special characters would have to be percent-encoded."""
     tls: TlsSettings = TlsSettings()
-    maxmemory_mb: Annotated[int, Field(ge=16)] = 512
+    max_memory_mb: Annotated[int, Field(ge=16)] = 512
     """The memory of the private server. Crops of 1,000 cameras at 5 fps with two faces take 50 MB."""
 
     @property
@@ -103,9 +103,9 @@ class ServerSettings(Settings):
 class RedeliverySettings(Settings):
     """When a face is taken from a worker that does not settle it."""
 
-    after_s: Positive = 10.0
+    visibility_timeout_s: Positive = 10.0
     """Longer than the slowest batch takes: a face that is taken away too early is classified twice."""
-    deliveries: Annotated[int, Field(ge=1)] = 3
+    max_deliveries: Annotated[int, Field(ge=1)] = 3
     """A face that was delivered so often in vain is not tried again, for it may be what kills the workers."""
 
 
@@ -128,9 +128,9 @@ class QueueSettings(ServerSettings):
 class RetentionSettings(Settings):
     """For how long the store keeps what."""
 
-    results: Annotated[int, Field(ge=1)] = 20_000
+    max_frames: Annotated[int, Field(ge=1)] = 20_000
     """So many frames of a source: 22 minutes at 15 fps, about 10 MB with a face in each."""
-    results_s: Positive = 3600.0
+    frames_s: Positive = 3600.0
     """No frame longer than an hour: they are for live views, files are for keeping."""
     segments_days: Positive = 7.0
     """Segments and gaps, which are small: long enough to look at last week."""

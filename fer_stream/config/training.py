@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fer_stream.config.groups import Fraction, LocalPath, NotNegative, Positive, Settings
+from fer_stream.config.settings import Fraction, LocalPath, NotNegative, Positive, Settings
 
 Count = Annotated[int, Field(ge=1)]
 

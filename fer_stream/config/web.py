@@ -15,9 +15,9 @@ from pydantic import (
     model_validator,
 )
 
-from fer_stream.config.groups import Positive, Settings
+from fer_stream.config.errors import complaints
+from fer_stream.config.settings import Positive, Settings
 from fer_stream.errors import ConfigError
-from fer_stream.expected import complaints
 
 _TOKEN_LENGTH = 16
 
@@ -61,19 +61,19 @@ class WebSettings(Settings):
     allowed_hosts: tuple[HostName, ...] = ()
     """The names by which browsers may reach the page, besides localhost and plain addresses: else any website could
     have its own name lead here (DNS rebinding)."""
-    proxies: tuple[Network, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
     """The addresses or networks of your own proxies, which are believed when they tell for whom they ask
     (X-Forwarded-For): wrong tokens are counted by address. Nobody else is."""
-    streams: Annotated[int, Field(ge=1, le=1024)] = 32
+    max_streams: Annotated[int, Field(ge=1, le=1024)] = 32
     """So many live streams are served at once, each of which keeps a thread busy."""
     previews: Previews = "on"
     """Whether pictures of the cameras are shown; `blur`: with the faces that are found blurred. They are made only
     while somebody looks, and kept nowhere."""
     preview_fps: Annotated[float, Field(gt=0, le=10)] = 3.0
     """So many pictures a second of each camera that is looked at."""
-    upload_mb: Annotated[int, Field(ge=1)] = 2048
+    max_upload_mb: Annotated[int, Field(ge=1)] = 2048
     """No larger video is taken."""
-    upload_hours: Positive = 24.0
+    upload_retention_h: Positive = 24.0
     """An upload goes when its job is done, and in any case after so long: it shows people."""
 
     @property

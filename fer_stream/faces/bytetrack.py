@@ -38,7 +38,7 @@ class ByteTrack:
 
     def update(self, detections: Detections, time_s: float) -> I64:
         """See `FaceTracker.update`."""
-        tracks = [track for track in self._tracks if time_s - track.seen_s <= self._settings.lost_s]
+        tracks = [track for track in self._tracks if time_s - track.seen_s <= self._settings.track_timeout_s]
         for track in tracks:
             track.expect(time_s - self._time_s)
         self._time_s = time_s

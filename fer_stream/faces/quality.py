@@ -30,9 +30,9 @@ def grade(
     """
     facing = 1.0 if landmarks is None else 1 - turn(landmarks)
     parts: dict[QualityReason, float] = {
-        "cut_off": _part(visible(image_shape, xyxy), settings.min_visible, 1),
+        "cut_off": _part(visible(image_shape, xyxy), settings.min_visible_fraction, 1),
         "small": _part(shorter_side(xyxy), settings.min_face_px, 2 * settings.min_face_px),
-        "turned": _part(facing, 1 - settings.max_turn, 1),
+        "turned": _part(facing, 1 - settings.max_head_rotation, 1),
         "blurred": _part(sharpness(crop), settings.min_sharpness, 4 * settings.min_sharpness),
     }
     worst = min(parts, key=lambda reason: parts[reason])

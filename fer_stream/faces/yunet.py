@@ -14,9 +14,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fer_stream import weights as model_files
+from fer_stream import model_files as model_files
 from fer_stream.errors import WeightsError
-from fer_stream.onnx_session import LOAD_ERRORS, open_session
+from fer_stream.onnxruntime import LOAD_ERRORS, open_session
 from fer_stream.records import F32, U8, Detections
 
 _STRIDES_PX = (8, 16, 32)

@@ -56,7 +56,7 @@ class Jobs(Protocol):
     """The jobs of one store, seen by those who submit them.
 
     Every method raises `QueueError` where the store cannot be reached, and those that take a `job_id` raise
-    `JobNotFound` where there is no such job, because its record was deleted or is older than `jobs.keep_days`.
+    `JobNotFound` where there is no such job, because its record was deleted or is older than `jobs.retention_days`.
     """
 
     def submit(

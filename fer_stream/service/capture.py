@@ -9,27 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
 
-from fer_stream import build
-from fer_stream.capture.live import LiveSource
+from fer_stream import factory as build
+from fer_stream.broker.journal import RedisJournal
+from fer_stream.broker.keys import Keys
+from fer_stream.broker.lease import Lease
+from fer_stream.broker.lease_renewal import HeldLease
+from fer_stream.capture.camera import LiveSource
 from fer_stream.capture.source import FrameSource, in_real_time
 from fer_stream.config import DetectorSettings, LiveSettings, SourceSettings, changes
 from fer_stream.errors import FerStreamError, LeaseLost
 from fer_stream.faces.detector import FaceDetector, OneAtATime
-from fer_stream.faces.zones import OutsideZones
-from fer_stream.leases import Lease
+from fer_stream.faces.ignore_zones import OutsideZones
 from fer_stream.metrics import Metrics
 from fer_stream.pipeline import decoded, run_capture
-from fer_stream.queues.keys import Keys
-from fer_stream.queues.redis_journal import RedisJournal
 from fer_stream.records import Frame, Gap, epoch_ms_of
-from fer_stream.service.held import HeldLease
-from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link, overflow_of
+from fer_stream.service.connections import open_queue, open_queue_link, open_store, open_store_link, overflow_of
 from fer_stream.service.previews import Previews
 from fer_stream.service.process import Process
 from fer_stream.service.recording import Recording
-from fer_stream.timeline.live import stream_id_of_state
-from fer_stream.timeline.redis import RedisStore
-from fer_stream.timeline.store import CameraState
+from fer_stream.store.protocol import CameraState
+from fer_stream.store.redis import RedisStore
+from fer_stream.timeline.source_timeline import stream_id_of_state
 
 _log = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ def capture(process: Process, load: Callable[[], LiveSettings], mine: Callable[[
             running[name].start()
 
     settings = process.settings
-    if settings.files.folder and any(source.record for source in settings.sources.values()):
-        process.watch_disk("files", settings.files.folder)
+    if settings.recordings.dir and any(source.record for source in settings.sources.values()):
+        process.watch_disk("files", settings.recordings.dir)
     start(iter(settings.sources), settings)
     while not process.stop.is_set():
         process.woken.wait(_TELL_S)
@@ -91,7 +91,7 @@ def _reloaded(
         _log.warning("only a restart applies what changed in %s", ", ".join(news.restart))
     _end([running.pop(name) for name in (*news.removed, *news.changed) if name in running])
     for name in news.removed:
-        metrics.forget(name)
+        metrics.remove_source(name)
     start(iter((*news.added, *news.changed)), new)
     return new
 
@@ -195,7 +195,7 @@ class _Source(Thread):
             _log.info("%s is captured by another process: waiting", self.source_name)
         except LeaseLost as error:
             _log.error("%s: %s", self.source_name, error)
-            self._office.metrics.forget(self.source_name)
+            self._office.metrics.remove_source(self.source_name)
         except FerStreamError as error:
             _log.error("%s: %s", self.source_name, error)
         except Exception:  # noqa: BLE001 - a fault that nobody foresaw must not end a source for good
@@ -217,9 +217,9 @@ class _Source(Thread):
             self._hurry()
         try:
             seeing = self._view.through(office.detector(self._settings.detector))
-            detector = OutsideZones(seeing, self._settings.ignore)
+            detector = OutsideZones(seeing, self._settings.ignore_zones)
             follower = build.make_follower(
-                source, detector, self._settings, office.metrics, classify_every_s=office.settings.model.every_s
+                source, detector, self._settings, office.metrics, classify_every_s=office.settings.model.interval_s
             )
             messages = self._messages(source, over)
             if self._settings.record:
@@ -253,7 +253,7 @@ class _Source(Thread):
             yield from source.messages()
             return
         frames = decoded(source.frames(), self._office.metrics)
-        if self._settings.pace == "realtime":
+        if self._settings.playback == "realtime":
             frames = in_real_time(frames, monotonic=time.monotonic, wait=over.wait)
         for frame in frames:
             if over.is_set():
@@ -269,7 +269,7 @@ class _Source(Thread):
                 self._view.show(message)
 
     def _recorded(self, source: FrameSource, messages: Iterator[Frame | Gap]) -> Iterator[Frame | Gap]:
-        files = self._office.settings.files
+        files = self._office.settings.recordings
         recording = Recording(self.source_name, source.stream_id, self._office.store, files, self._settings.fps)
         recording.start()
         try:

@@ -10,8 +10,8 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from fer_stream.errors import QueueError
-from fer_stream.jobs.rq_worker import JobWorker
-from fer_stream.service.links import open_store_link, store_url
+from fer_stream.jobs.worker import JobWorker
+from fer_stream.service.connections import open_store_link, store_url
 from fer_stream.service.process import Process
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def jobs(process: Process) -> None:
     )
     worker = JobWorker(
         client,
-        processes=max(1, settings.jobs.processes),
+        processes=max(1, settings.jobs.workers),
         metrics=process.metrics,
         told=process.told,
         beat=process.health.beat,

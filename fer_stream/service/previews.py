@@ -11,10 +11,10 @@ from threading import Event, Lock, Thread
 from fer_stream.config import WebSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.faces.detector import FaceDetector
+from fer_stream.outputs.preview import preview_of
+from fer_stream.outputs.redaction import HOLD_S
 from fer_stream.records import F32, U8, Detections, Frame
-from fer_stream.timeline.store import ResultStore
-from fer_stream.writers.preview import preview_of
-from fer_stream.writers.redact import HOLD_S
+from fer_stream.store.protocol import ResultStore
 
 _log = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from fer_stream import __version__
+from fer_stream.broker.client import Link
+from fer_stream.broker.lease import Owner
 from fer_stream.config import LiveSettings
-from fer_stream.leases import Owner
 from fer_stream.log import set_up
 from fer_stream.metrics import Metrics
-from fer_stream.redis_link import Link
 from fer_stream.service.endpoint import serve_endpoint
 from fer_stream.service.health import Health
 
@@ -60,7 +60,7 @@ class Process:
         self, server: Literal["queue", "store"], open_link: Callable[[LiveSettings, threading.Event], Link]
     ) -> Link:
         """Open the link to a server. From now on health and metrics tell whether it answers."""
-        up = self.metrics.server_up.labels(server)
+        up = self.metrics.redis_up.labels(server)
         link = open_link(self.settings, self.stop)
         up.set(1)
 

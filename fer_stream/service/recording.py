@@ -7,13 +7,13 @@ import time
 from collections import deque
 from threading import Event, Thread
 
-from fer_stream.config import DailyFileSettings
+from fer_stream.config import RecordingSettings
 from fer_stream.errors import FerStreamError
+from fer_stream.outputs.backoff import Retry, stopped_by
+from fer_stream.outputs.recording import Recorder
+from fer_stream.outputs.redaction import Redaction
 from fer_stream.records import Frame, LabelledFrame, epoch_ms_of
-from fer_stream.timeline.store import ResultStore, position_of
-from fer_stream.writers.recording import Recorder
-from fer_stream.writers.redact import Redaction
-from fer_stream.writers.stopped import Retry, stopped_by
+from fer_stream.store.protocol import ResultStore, position_of
 
 _log = logging.getLogger(__name__)
 
@@ -35,11 +35,11 @@ class Recording(Thread):
     """
 
     def __init__(
-        self, source: str, stream_id: str, store: ResultStore, settings: DailyFileSettings, fps: float | None
+        self, source: str, stream_id: str, store: ResultStore, settings: RecordingSettings, fps: float | None
     ) -> None:
         super().__init__(name=f"recording-{source}", daemon=True)
-        assert settings.folder is not None
-        self._folder = settings.folder
+        assert settings.dir is not None
+        self._folder = settings.dir
         self._settings = settings
         self._source = source
         self._store = store
@@ -94,7 +94,7 @@ class Recording(Thread):
         return Recorder(
             self._folder,
             self._source,
-            segment_s=settings.recording_s,
+            segment_s=settings.segment_s,
             redaction=None if settings.redact == "none" else Redaction(settings.redact),
             retention_days=settings.retention_days,
             clock=time.time,

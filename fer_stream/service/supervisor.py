@@ -14,13 +14,13 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Self
 
+from fer_stream.broker.embedded import EmbeddedServer, Role, tethered
+from fer_stream.broker.lease import Owner
 from fer_stream.config import LiveSettings, ServerSettings
 from fer_stream.errors import FerStreamError
-from fer_stream.leases import Owner
-from fer_stream.queues.embedded import EmbeddedServer, Role, tethered
-from fer_stream.service.links import open_queue, open_queue_link
+from fer_stream.service.connections import open_queue, open_queue_link
 from fer_stream.service.process import OWNER_VARIABLE, Process
-from fer_stream.service.targets import check_ports, listed
+from fer_stream.service.prometheus_sd import check_ports, listed
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class _Servers:
     def __init__(self, settings: LiveSettings) -> None:
         self._settings = settings
         wanted: dict[Role, ServerSettings] = {"queue": settings.queue, "store": settings.store}
-        self._wanted = {role: server.maxmemory_mb for role, server in wanted.items() if server.url is None}
+        self._wanted = {role: server.max_memory_mb for role, server in wanted.items() if server.url is None}
         self._running: dict[Role, EmbeddedServer] = {}
 
     def __enter__(self) -> Self:
@@ -131,14 +131,14 @@ class _Servers:
 
     def watch(self) -> None:
         """Start what does not run."""
-        for role, maxmemory_mb in self._wanted.items():
+        for role, max_memory_mb in self._wanted.items():
             server = self._running.get(role)
             if server is not None and not server.ended:
                 continue
             if server is not None:
                 _log.error("the private %s server ended: starting it again", role)
                 server.close()
-            self._running[role] = EmbeddedServer(self._settings.state_dir, role, maxmemory_mb=maxmemory_mb)
+            self._running[role] = EmbeddedServer(self._settings.state_dir, role, max_memory_mb=max_memory_mb)
 
 
 def _watch(process: Process, servers: _Servers, children: Sequence[Child]) -> None:
@@ -160,7 +160,7 @@ def _stop(settings: LiveSettings, children: Sequence[Child]) -> None:
     drain = Thread(target=_drain, args=(settings, time.monotonic() + _DRAIN_S), daemon=True)
     drain.start()
     drain.join(_DRAIN_S)
-    _end(_of("recognize", children), _END_S)
+    _end(_of("classify", children), _END_S)
     _end((*_of("timeline", children), *_of("web", children)), _END_S)
 
 
@@ -193,13 +193,13 @@ def _of(role: str, children: Sequence[Child]) -> list[Child]:
 
 def _commands(settings: LiveSettings, config: Path) -> list[tuple[str, list[str]]]:
     """The role and the command line of every process, each with a port of its own for metrics."""
-    parts = max(1, -(-len(settings.sources) // settings.workers.sources_per_capture))
-    workers = settings.workers.recognize or parts
+    parts = max(1, -(-len(settings.sources) // settings.workers.cameras_per_capture))
+    workers = settings.workers.classifiers or parts
     roles = [
-        *(("capture", ["--part", str(part), "--parts", str(parts)]) for part in range(parts)),
-        *(("recognize", list[str]()) for _ in range(workers)),
+        *(("capture", ["--partition", str(part), "--partitions", str(parts)]) for part in range(parts)),
+        *(("classify", list[str]()) for _ in range(workers)),
         *(("timeline", ["--shard", str(shard)]) for shard in range(settings.queue.shards)),
-        *(("jobs", list[str]()) for _ in range(settings.jobs.processes)),
+        *(("jobs", list[str]()) for _ in range(settings.jobs.workers)),
         *(("web", list[str]()) for _ in range(settings.web.port is not None)),
     ]
     start = [sys.executable, "-m", "fer_stream.cli", "worker"]

@@ -6,20 +6,20 @@ import logging
 import time
 from collections.abc import Callable
 
+from fer_stream.broker.journal import RedisJournal
+from fer_stream.broker.lease import Lease
+from fer_stream.broker.lease_renewal import HeldLease
 from fer_stream.config import LiveSettings, changes
 from fer_stream.errors import FerStreamError, OutputError
-from fer_stream.filejob import make_folder
-from fer_stream.leases import Lease
+from fer_stream.files import make_folder
+from fer_stream.outputs.daily_tables import RollingTables
 from fer_stream.pipeline import run_timeline
-from fer_stream.queues.redis_journal import RedisJournal
-from fer_stream.service.held import HeldLease
-from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link, timeline_of
+from fer_stream.service.connections import open_queue, open_queue_link, open_store, open_store_link, timeline_of
 from fer_stream.service.process import Process
-from fer_stream.service.shard import ShardWatch
-from fer_stream.timeline.counts import TimelineCounts
-from fer_stream.timeline.keeper import TimelineKeeper
-from fer_stream.timeline.redis import lease_key
-from fer_stream.writers.rolling import RollingTables
+from fer_stream.service.queue_metrics import ShardWatch
+from fer_stream.store.redis import lease_key
+from fer_stream.timeline.metrics import TimelineCounts
+from fer_stream.timeline.processor import TimelineKeeper
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def timeline(process: Process, load: Callable[[], LiveSettings], shard: int) -> 
 def _is_live(settings: LiveSettings, source: str) -> bool:
     """A camera, or a file that stands for one: the age of its results says how the service keeps up."""
     known = settings.sources.get(source)
-    return known is None or known.kind == "camera" or known.pace == "realtime"
+    return known is None or known.kind == "camera" or known.playback == "realtime"
 
 
 def _reloaded(load: Callable[[], LiveSettings], old: LiveSettings, counts: TimelineCounts) -> LiveSettings:
@@ -104,20 +104,20 @@ def _reloaded(load: Callable[[], LiveSettings], old: LiveSettings, counts: Timel
 
 
 def _open_files(process: Process) -> RollingTables | None:
-    settings = process.settings.files
-    if settings.folder is None:
+    settings = process.settings.recordings
+    if settings.dir is None:
         return None
     try:
-        make_folder(settings.folder)
+        make_folder(settings.dir)
     except OutputError as error:
         _log.error("%s The files begin when it is there.", error)
-    return RollingTables(settings.folder, retention_days=settings.retention_days, clock=time.time)
+    return RollingTables(settings.dir, retention_days=settings.retention_days, clock=time.time)
 
 
 def _watch_disks(process: Process) -> None:
     settings = process.settings
-    if settings.files.folder:
-        process.watch_disk("files", settings.files.folder)
+    if settings.recordings.dir:
+        process.watch_disk("files", settings.recordings.dir)
     if not (settings.queue.url and settings.store.url):
         process.watch_disk("state", settings.state_dir)
 

@@ -12,11 +12,11 @@ from fastapi import FastAPI
 
 from fer_stream.config import WebSettings
 from fer_stream.errors import ConfigError, FerStreamError
-from fer_stream.jobs.rq import RqJobs
-from fer_stream.service.links import open_store, open_store_link
+from fer_stream.jobs.queue import RqJobs
+from fer_stream.service.connections import open_store, open_store_link
 from fer_stream.service.process import Process
 from fer_stream.web.app import make_app
-from fer_stream.web.desk import Desk
+from fer_stream.web.state import Desk
 
 _log = logging.getLogger(__name__)
 
@@ -73,8 +73,8 @@ def server_config(app: FastAPI, settings: WebSettings) -> uvicorn.Config:
         timeout_graceful_shutdown=_END_S,
         lifespan="on",
         # uvicorn believes everybody on this machine otherwise.
-        proxy_headers=bool(settings.proxies),
-        forwarded_allow_ips=list(settings.proxies),
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fer_stream.config import TimelineSettings
 from fer_stream.records import EmotionSegment, PersonSummary, Prediction
-from fer_stream.timeline.segments import Labeller, Segmenter
+from fer_stream.timeline.labelling import Labeller, Segmenter
 from fer_stream.timeline.smoothing import KernelSmoother, Sample, SampleBook
 
 

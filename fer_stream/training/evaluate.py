@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_stream.recognize.classifier import Judgement
+from fer_stream.classify.classifier import Judgement
 from fer_stream.records import CROP_SIZE_PX, F32, F64, FERPLUS, FERPLUS_NAMES, I64, LABELS, U8
 from fer_stream.training.dataset import VOTES, Faces
 

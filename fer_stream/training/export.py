@@ -20,18 +20,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fer_stream.classify.classifier import DARK
+from fer_stream.classify.model_card import CARD_NAME, FER2013_HEAD, KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE
 from fer_stream.config.training import TrainSettings
 from fer_stream.errors import OutputExists
-from fer_stream.recognize.card import CARD_NAME, FER2013_HEAD, KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE
-from fer_stream.recognize.classifier import DARK
 from fer_stream.records import CROP_SIZE_PX, LABELS, U8
-from fer_stream.training import onnx, onnx_int8
+from fer_stream.training import onnx
+from fer_stream.training import quantize_onnx as onnx_int8
+from fer_stream.training.checkpoints import HISTORY, ORIGIN, load_run, sha256_of
 from fer_stream.training.dataset import load_parts
 from fer_stream.training.evaluate import best_temperature
 from fer_stream.training.fit import accuracy, predict
 from fer_stream.training.network import heads_in, multiply_adds
 from fer_stream.training.progress import best, read_history
-from fer_stream.training.trained import HISTORY, ORIGIN, load_run, sha256_of
 
 # int8 ranges are taken from so many training crops; more change nothing.
 _CALIBRATION_FACES = 500

@@ -18,15 +18,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from fer_stream.classify.model_card import FER2013_HEAD, FERPLUS_HEAD
 from fer_stream.config.training import TrainSettings
 from fer_stream.errors import ConfigError, ModelError, OutputExists
-from fer_stream.recognize.card import FER2013_HEAD, FERPLUS_HEAD
 from fer_stream.records import F32, FERPLUS, U8
-from fer_stream.training.dataset import Faces, copies, load_parts
-from fer_stream.training.learner import Learner
-from fer_stream.training.network import build, compute_in, heads_in, heads_of
-from fer_stream.training.progress import Begun, Epoch, Progress, Step, best, read_history, write_history
-from fer_stream.training.trained import (
+from fer_stream.training.checkpoints import (
     HISTORY,
     ORIGIN,
     SETTINGS,
@@ -38,6 +34,10 @@ from fer_stream.training.trained import (
     sha256_of,
     start_from,
 )
+from fer_stream.training.dataset import Faces, copies, load_parts
+from fer_stream.training.distillation import Learner
+from fer_stream.training.network import build, compute_in, heads_in, heads_of
+from fer_stream.training.progress import Begun, Epoch, Progress, Step, best, read_history, write_history
 
 STATE, BEST = "state.npz", "best.npz"
 

@@ -8,8 +8,8 @@ from math import prod
 import keras
 from keras import layers
 
+from fer_stream.classify.model_card import FER2013_HEAD, FERPLUS_HEAD
 from fer_stream.config.training import NetworkSettings, TrainSettings
-from fer_stream.recognize.card import FER2013_HEAD, FERPLUS_HEAD
 from fer_stream.records import CROP_SIZE_PX, FERPLUS, LABELS
 
 HEADS = {FER2013_HEAD: len(LABELS), FERPLUS_HEAD: len(FERPLUS)}

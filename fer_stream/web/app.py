@@ -24,13 +24,13 @@ from fer_stream import __version__
 from fer_stream.config import LiveSettings
 from fer_stream.jobs.job import Jobs
 from fer_stream.metrics import Metrics
-from fer_stream.timeline.store import ResultStore
+from fer_stream.store.protocol import ResultStore
 from fer_stream.web import jobs as job_routes
 from fer_stream.web import sources
-from fer_stream.web.desk import API, Desk
-from fer_stream.web.models import HealthModel, ProblemModel
 from fer_stream.web.problems import Problem
+from fer_stream.web.schemas import HealthModel, ProblemModel
 from fer_stream.web.security import Guard
+from fer_stream.web.state import API, Desk
 
 _PAGE = Path(__file__).parent / "static"
 

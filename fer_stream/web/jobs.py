@@ -12,10 +12,10 @@ from fastapi import Path as InPath
 from starlette.responses import FileResponse
 
 from fer_stream.jobs.job import PRIORITIES, Priority
-from fer_stream.web.desk import API, AtDesk
-from fer_stream.web.models import REPORT, JobModel
+from fer_stream.web.cleanup import sent_here
 from fer_stream.web.problems import Problem
-from fer_stream.web.tidy import sent_here
+from fer_stream.web.schemas import REPORT, JobModel
+from fer_stream.web.state import API, AtDesk
 
 router = APIRouter(prefix=API, tags=["jobs"])
 

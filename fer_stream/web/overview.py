@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fer_stream.errors import FerStreamError
 from fer_stream.records import LabelledFrame
-from fer_stream.timeline.store import CameraState, ResultStore
+from fer_stream.store.protocol import CameraState, ResultStore
 
 _FRESH_S = 0.5
 

@@ -18,7 +18,7 @@ from fer_stream.errors import (
     WrongJobState,
 )
 from fer_stream.log import redact
-from fer_stream.web.models import ProblemModel
+from fer_stream.web.schemas import ProblemModel
 
 AWAY_S = 2
 """When to try again after the store was away: it is back within a second where it was only restarted."""

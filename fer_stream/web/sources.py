@@ -11,12 +11,12 @@ from zoneinfo import ZoneInfo
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
 
-from fer_stream.web.desk import API, AtDesk
-from fer_stream.web.live import AllSources, EventStream, OneSource, told
-from fer_stream.web.models import SourceModel, TimelineModel
-from fer_stream.web.past import table
-from fer_stream.web.past import timeline as told_timeline
+from fer_stream.web.events import AllSources, EventStream, OneSource, told
+from fer_stream.web.history import table
+from fer_stream.web.history import timeline as told_timeline
 from fer_stream.web.problems import Problem
+from fer_stream.web.schemas import SourceModel, TimelineModel
+from fer_stream.web.state import API, AtDesk
 
 router = APIRouter(prefix=API, tags=["sources"])
 

@@ -20,7 +20,7 @@ import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
 
 from fer_stream.errors import DiskFull, OutputError
-from fer_stream.web.form import Form
+from fer_stream.web.multipart import Form
 from fer_stream.web.problems import Problem
 
 _MB = 1 << 20
@@ -105,7 +105,7 @@ class Uploads:
         return Problem(
             413,
             f"The upload is larger than {self._max_bytes // _MB} MB.",
-            "Shorten or shrink the video, or raise web.upload_mb.",
+            "Shorten or shrink the video, or raise web.max_upload_mb.",
         )
 
 

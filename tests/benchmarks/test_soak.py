@@ -17,9 +17,9 @@ from benchmarks.soak.account import increase, inside, merged, percentiles, slope
 from benchmarks.soak.faults import FAULTS, Fault, rounds
 from benchmarks.soak.truth import Row, compare, read_lines, read_rows, visits
 from benchmarks.watch import KEPT
-from fer_stream.capture.synthetic import Scene
 from fer_stream.metrics import Metrics
-from fer_stream.writers.tables import COLUMNS
+from fer_stream.outputs.tables import COLUMNS
+from tests.support.synthetic import Scene
 
 
 def test_percentiles() -> None:

@@ -110,7 +110,7 @@ class Stack:
             "FER_STREAM_QUEUE": f"redis://127.0.0.1:{self._ports['queue']}/0",
             "FER_STREAM_STORE": f"redis://127.0.0.1:{self._ports['store']}/0",
             "FER_STREAM_PASSWORD_FILE": given["/run/secrets/redis_password"],
-            "FER_STREAM_FILES": str(self.folder / "files"),
+            "FER_STREAM_RECORDINGS": str(self.folder / "files"),
             "FER_STREAM_STATE": str(self.folder / "state"),
             "FER_STREAM_METRICS_PORT": str(self._ports[name]),
             "FER_STREAM_METRICS_HOST": "127.0.0.1",

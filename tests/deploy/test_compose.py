@@ -56,9 +56,11 @@ def test_a_second_capture_as_it_is_documented_reads_the_other_part(tmp_path: Pat
     command = [DOCKER_COMPOSE, "config", "--format", "json"]
     merged = json.loads(subprocess.run(command, cwd=tmp_path, check=True, capture_output=True).stdout)
     first, second = merged["services"]["capture"], merged["services"]["capture-1"]
-    assert first["environment"].pop("FER_STREAM_PARTS") == second["environment"].pop("FER_STREAM_PARTS") == "2"
-    assert second["environment"].pop("FER_STREAM_PART") == "1"
-    assert "FER_STREAM_PART" not in first["environment"]
+    assert (
+        first["environment"].pop("FER_STREAM_PARTITIONS") == second["environment"].pop("FER_STREAM_PARTITIONS") == "2"
+    )
+    assert second["environment"].pop("FER_STREAM_PARTITION") == "1"
+    assert "FER_STREAM_PARTITION" not in first["environment"]
     assert first == second
 
 

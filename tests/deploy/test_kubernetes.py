@@ -13,12 +13,12 @@ import pytest
 import yaml
 
 from fer_stream.config import LiveSettings
-from fer_stream.yamlfile import load
+from fer_stream.config.loader import load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 K8S = ROOT / "configs" / "k8s"
 KUSTOMIZATIONS = sorted(K8S.rglob("kustomization.yaml"))
-ROLES = ("capture", "recognize", "timeline", "jobs", "web")
+ROLES = ("capture", "classify", "timeline", "jobs", "web")
 
 Object = dict[str, Any]
 
@@ -106,12 +106,12 @@ def test_parts_and_shards_are_the_numbers_of_the_pods() -> None:
     capture = named("StatefulSet", "capture")["spec"]
     [container] = capture["template"]["spec"]["containers"]
     environment = {one["name"]: one for one in container["env"]}
-    assert environment["FER_STREAM_PARTS"]["value"] == str(capture["replicas"])
-    assert "apps.kubernetes.io/pod-index" in str(environment["FER_STREAM_PART"])
+    assert environment["FER_STREAM_PARTITIONS"]["value"] == str(capture["replicas"])
+    assert "apps.kubernetes.io/pod-index" in str(environment["FER_STREAM_PARTITION"])
 
 
 def test_keda_scales_the_workers_on_a_metric_that_there_is() -> None:
-    scaled = named("ScaledObject", "recognize")["spec"]
+    scaled = named("ScaledObject", "classify")["spec"]
     assert named("Deployment", scaled["scaleTargetRef"]["name"])
     assert scaled["minReplicaCount"] <= scaled["maxReplicaCount"]
     [trigger] = scaled["triggers"]

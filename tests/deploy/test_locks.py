@@ -25,8 +25,8 @@ def test_a_lock_pins_what_constraints_txt_pins(role: str) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_tensorflow_is_in_the_image_with_the_gpu_alone(role: str) -> None:
     names = {line.partition("==")[0] for line in path(role).read_text().split()}
-    assert ({"tensorflow", "keras"} <= names) == (role == "recognize-gpu")
-    assert any(name.startswith("nvidia-cudnn") for name in names) == (role == "recognize-gpu")
+    assert ({"tensorflow", "keras"} <= names) == (role == "classify-gpu")
+    assert any(name.startswith("nvidia-cudnn") for name in names) == (role == "classify-gpu")
 
 
 def test_what_a_lock_lacks_cannot_be_imported_there(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from tests.deploy.conftest import Stack
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-WORKERS = ("capture", "recognize", "timeline", "jobs", "web")
+WORKERS = ("capture", "classify", "timeline", "jobs", "web")
 
 
 def write_settings(path: Path, clip: Path, weights: Path) -> None:
     """configs/compose.yaml with one source in it."""
     settings = yaml.safe_load((ROOT / "configs" / "compose.yaml").read_text())
-    settings["sources"] = {"door": {"url": str(clip), "pace": "fast"}}
+    settings["sources"] = {"door": {"url": str(clip), "playback": "fast"}}
     settings["detector"] = {"weights": str(weights)}
     path.write_text(yaml.safe_dump(settings))
 
@@ -58,7 +58,7 @@ def test_erasing_works_with_the_rights_of_the_timeline(stack: Stack, clips: Path
         stack.start(name)
     store = stack.admin("store")
     stack.wait(lambda: store.zcard("fer:store:door:segments"), 120)
-    erase = ("forget", "door", "--config", "/etc/fer-stream/live.yaml", "--from", "2000-01-01", "--yes")
+    erase = ("erase", "door", "--config", "/etc/fer-stream/live.yaml", "--from", "2000-01-01", "--yes")
     # What is still on its way when the command runs is not there yet: so often as people are told to.
     stack.wait(lambda: stack.run("timeline", *erase, "--to", "2100-01-01").returncode == 0, 120)
     assert store.zcard("fer:store:door:segments") == 0

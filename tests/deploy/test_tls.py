@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import trustme
 
+from fer_stream.broker.client import Link, open_link
+from fer_stream.broker.queue import RedisQueue
 from fer_stream.config import QueueSettings
 from fer_stream.errors import QueueError
-from fer_stream.queues.redis import RedisQueue
-from fer_stream.redis_link import Link, open_link
 
 PASSWORD = "p@ss/w0rd#"
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import redis
 
-from fer_stream.queues.keys import Keys
-from fer_stream.queues.redis import RedisQueue
+from fer_stream.broker.client import open_link
+from fer_stream.broker.keys import Keys
+from fer_stream.broker.queue import RedisQueue
 from fer_stream.records import FaceCrop, FaceKey, Quality, stream_id_of
-from fer_stream.redis_link import open_link
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Stack
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 FORBIDDEN = [
     ("queue", "default", "GET fer:shards"),
     ("queue", "health", "GET fer:shards"),
-    ("queue", "recognize", "GET fer:{0}:lease:capture:door"),
-    ("queue", "recognize", "FLUSHALL"),
-    ("queue", "recognize", "KEYS *"),
+    ("queue", "classify", "GET fer:{0}:lease:capture:door"),
+    ("queue", "classify", "FLUSHALL"),
+    ("queue", "classify", "KEYS *"),
     ("queue", "capture", "CONFIG GET *"),
     ("queue", "capture", "XRANGE fer:{0}:dead - +"),
     ("queue", "timeline", "XADD fer:{0}:predictions:door * m x"),
@@ -47,20 +47,20 @@ def test_users_may_do_no_more_than_their_work(stack: Stack) -> None:
             redis.Redis(port=stack.port(server)).ping()
         redis.Redis(port=stack.port(server), username="health", password="any").ping()
     # Those who have no business with a server are not known there.
-    assert set(stack.admin("queue").acl_users()) == {"default", "health", "capture", "recognize", "timeline", "admin"}
-    assert "recognize" not in stack.admin("store").acl_users()
+    assert set(stack.admin("queue").acl_users()) == {"default", "health", "capture", "classify", "timeline", "admin"}
+    assert "classify" not in stack.admin("store").acl_users()
 
 
 def test_users_may_do_what_their_work_seldom_needs(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fer_stream.queues.directory._TIDY_EVERY_S", 0.0)
+    monkeypatch.setattr("fer_stream.broker.source_registry._TIDY_EVERY_S", 0.0)
     stack.start_servers()
-    capture, recognize, timeline = (
+    capture, classify, timeline = (
         open_link(f"redis://{user}:{stack.secret(user)}@127.0.0.1:{stack.port('queue')}")
-        for user in ("capture", "recognize", "timeline")
+        for user in ("capture", "classify", "timeline")
     )
     for epoch in (1, 2, 3):  # the counts of the first are forgotten
         RedisQueue(capture).put([crop(epoch)])
-    dead, heir = (RedisQueue(recognize, consumer="worker") for _ in range(2))
+    dead, heir = (RedisQueue(classify, consumer="worker") for _ in range(2))
     assert [len(worker.take(3, 0)) for worker in (dead, heir)] == [3, 1]
     keys = Keys("door", 1)
     stack.admin("queue").delete(keys.predictions, keys.counts)
@@ -69,7 +69,7 @@ def test_users_may_do_what_their_work_seldom_needs(stack: Stack, monkeypatch: py
         owner.directory.tidy([0])
     assert owner.directory.listed([0]) == []
     assert stack.denied() == []
-    for link in (capture, recognize, timeline):
+    for link in (capture, classify, timeline):
         link.close()
 
 

@@ -60,7 +60,7 @@ def test_a_face_that_walks_on_unseen_is_known_where_it_must_be(speed_px: float) 
 
 def test_who_was_lost_for_longer_than_the_settings_say_is_somebody_else() -> None:
     here, nobody = found((100, 100, 40)), Detections.none()
-    away = round(TrackerSettings().lost_s / STEP_S)
+    away = round(TrackerSettings().track_timeout_s / STEP_S)
     assert follow(here, here, *[nobody] * (away - 2), here)[-1] == [0]
     assert follow(here, here, *[nobody] * (away + 1), here, here)[-1] == [1]
 

@@ -18,14 +18,14 @@ import pytest
 import redis
 import yaml
 
+from fer_stream.broker.client import Link
+from fer_stream.broker.embedded import EmbeddedServer
 from fer_stream.config import FileSettings, LiveSettings
+from fer_stream.config.loader import load
 from fer_stream.jobs.job import JobInfo, JobState, Priority
-from fer_stream.jobs.rq import RqJobs
-from fer_stream.jobs.rq_record import MAINTENANCE, queue_of
-from fer_stream.queues.embedded import EmbeddedServer
-from fer_stream.redis_link import Link
-from fer_stream.service.links import open_jobs, open_store_link, store_url
-from fer_stream.yamlfile import load
+from fer_stream.jobs.queue import RqJobs
+from fer_stream.jobs.record import MAINTENANCE, queue_of
+from fer_stream.service.connections import open_jobs, open_store_link, store_url
 
 WORKER = (sys.executable, "-m", "fer_stream.cli", "worker", "jobs", "--config")
 
@@ -43,8 +43,8 @@ class Desk:
             yaml.safe_dump(
                 {
                     "state_dir": str(folder / "state"),
-                    "detector": {"kind": "yunet", "weights": str(weights)},
-                    "jobs": {"retry_s": [1, 1]},
+                    "detector": {"type": "yunet", "weights": str(weights)},
+                    "jobs": {"retry_delays_s": [1, 1]},
                     "metrics": {"port": None},
                     "log": {"level": "debug"},
                     "store": store,
@@ -87,7 +87,7 @@ class Desk:
     def quick(self) -> FileSettings:
         """Tables alone, of some of the frames."""
         return self.live.for_files().with_values(
-            {"fps": 5, "outputs.video": False, "outputs.report": False, "outputs.picture": False}
+            {"fps": 5, "outputs.video": False, "outputs.report": False, "outputs.plot": False}
         )
 
     def submit(self, path: Path, *, name: str | None = None, priority: Priority = "normal") -> str:

@@ -15,11 +15,11 @@ from rq.timeouts import HorseMonitorTimeoutException
 
 from fer_stream.config import JobSettings
 from fer_stream.errors import OutputError
-from fer_stream.jobs.rq import RqJobs
-from fer_stream.jobs.rq_record import Record, queue_of, records
-from fer_stream.jobs.rq_worker import JobWorker
+from fer_stream.jobs.queue import RqJobs
+from fer_stream.jobs.record import Record, queue_of, records
+from fer_stream.jobs.worker import JobWorker
 from fer_stream.metrics import Metrics
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from tests.jobs.conftest import Desk
@@ -76,7 +76,7 @@ def test_a_process_whose_worker_sleeps_gives_up_by_itself(desk: Desk, long_clip:
 
 def test_a_worker_that_wakes_before_the_next_attempt_gives_up(desk: Desk, long_clip: Path) -> None:
     sleeper = desk.work()
-    patient = RqJobs(desk.link, JobSettings(retry_s=(5,)))
+    patient = RqJobs(desk.link, JobSettings(retry_delays_s=(5,)))
     job_id = patient.submit(long_clip, out=desk.out, settings=desk.quick, name="slept").job_id
     desk.begun(job_id)
     child = desk.child(job_id)

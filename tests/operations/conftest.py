@@ -129,11 +129,11 @@ class Operated:
         self._processes: list[subprocess.Popen[bytes]] = []
         self.settings = {
             "state_dir": str(folder / "state"),
-            "files": {"folder": str(folder / "files")},
+            "recordings": {"dir": str(folder / "files")},
             "metrics": {"port": port, "targets": str(self._targets)},
             "log": {"format": "json"},
             # Every face is put on the queue, so that what was put and what was labelled are the same.
-            "model": {"every_s": 0},
+            "model": {"interval_s": 0},
             **settings,
         }
 
@@ -231,7 +231,7 @@ def operate(free_port: Callable[[], int], yunet_weights: Path) -> Iterator[Calla
     def make(**settings: Any) -> Operated:
         # Not pytest's own folder, whose path may be too long for a socket.
         folder = Path(tempfile.mkdtemp(prefix="fer-"))
-        detector = {"kind": "yunet", "weights": str(yunet_weights)}
+        detector = {"type": "yunet", "weights": str(yunet_weights)}
         web = {"port": free_port()}
         made.append(Operated(folder, free_ports(8), free_port(), {"detector": detector, "web": web, **settings}))
         return made[-1]

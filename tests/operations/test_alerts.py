@@ -67,7 +67,7 @@ def test_containers_are_found_by_the_names_of_their_services() -> None:
     (job,) = yaml.safe_load((CONFIGS / "prometheus.yml").read_text())["scrape_configs"]
     static = {target.partition(":")[0] for group in job["static_configs"] for target in group["targets"]}
     by_dns = {name for group in job["dns_sd_configs"] for name in group["names"]}
-    assert static | by_dns == {"capture", "recognize", "timeline", "jobs", "web"}
+    assert static | by_dns == {"capture", "classify", "timeline", "jobs", "web"}
     assert static | by_dns <= compose.keys()
 
 

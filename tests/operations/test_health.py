@@ -32,13 +32,13 @@ def clock() -> Clock:
 
 @pytest.fixture
 def health(clock: Clock) -> Health:
-    return Health("recognize", clock)
+    return Health("classify", clock)
 
 
 def test_a_process_that_starts_is_alive_and_not_ready(health: Health, clock: Clock) -> None:
     clock.now_s += 500
     health.look()
-    assert health.alive() == (True, {"alive": True, "role": "recognize", "last_beat_s": None})
+    assert health.alive() == (True, {"alive": True, "role": "classify", "last_beat_s": None})
     ready, told = health.ready()
     assert (ready, told["missing"]) == (False, {"loop": "not begun yet"})
 
@@ -48,7 +48,7 @@ def test_a_loop_that_hangs_is_not_alive_and_one_that_waits_for_a_server_is(healt
     clock.now_s += 65  # 30 s of patience with the queue, and 30 s with the store
     assert health.alive()[0]
     clock.now_s += 60
-    assert health.alive() == (False, {"alive": False, "role": "recognize", "last_beat_s": 125.0})
+    assert health.alive() == (False, {"alive": False, "role": "classify", "last_beat_s": 125.0})
     health.beat()
     assert health.alive()[0]
 
@@ -62,11 +62,11 @@ def test_what_is_missing_is_told_without_secrets(health: Health) -> None:
     health.look()
     assert health.ready() == (
         False,
-        {"ready": False, "role": "recognize", "missing": {"queue": "redis://***@host does not answer"}},
+        {"ready": False, "role": "classify", "missing": {"queue": "redis://***@host does not answer"}},
     )
     missing.append(None)
     health.look()
-    assert health.ready() == (True, {"ready": True, "role": "recognize", "missing": {}})
+    assert health.ready() == (True, {"ready": True, "role": "classify", "missing": {}})
 
 
 def test_a_need_that_cannot_be_asked_is_not_met_and_keeps_no_other_waiting(

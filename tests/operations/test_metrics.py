@@ -12,7 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from fer_stream.metrics import Metrics
 from fer_stream.records import LABELS, UNKNOWN, FaceKey, LabelledFace, LabelledFrame, Prediction, Quality
-from fer_stream.timeline.counts import TimelineCounts
+from fer_stream.timeline.metrics import TimelineCounts
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LABEL_NAMES = {
@@ -61,7 +61,7 @@ def test_a_source_that_goes_takes_all_of_its_series_with_it(seen: Seen) -> None:
     kept = seen.of_source("hall")
     assert len(seen.of_source("door")) == len(kept) >= len(of_sources(seen.metrics)) >= 13
     held = seen.metrics.frames.labels("door")
-    seen.metrics.forget("door")
+    seen.metrics.remove_source("door")
     held.inc()
     assert seen.of_source("door") == {}
     assert seen.of_source("hall") == kept
@@ -85,7 +85,7 @@ def test_the_timeline_counts_from_0_and_what_it_lost_itself(seen: Seen) -> None:
     told = seen.of_source("door")
     assert told["fer_faces_labelled_total happy"] == 2
     assert told["fer_faces_labelled_total unknown"] == 1
-    assert (told["fer_faces_missing_total"], told["fer_faces_late_total"]) == (2, 0)
+    assert (told["fer_predictions_missing_total"], told["fer_predictions_late_total"]) == (2, 0)
 
 
 def test_a_forgotten_source_stays_forgotten_until_it_returns(seen: Seen) -> None:
@@ -102,7 +102,7 @@ def test_a_forgotten_source_stays_forgotten_until_it_returns(seen: Seen) -> None
     counts.labelled("door", [LabelledFrame("door@1", 1, 0.2, (face("sad"),))])
     counts.lost("door", 6, 5)
     told = seen.of_source("door")
-    assert (told["fer_faces_labelled_total sad"], told["fer_faces_missing_total"]) == (1, 1)
+    assert (told["fer_faces_labelled_total sad"], told["fer_predictions_missing_total"]) == (1, 1)
     counts.return_of("hall")
     assert seen.of_source("hall") == {}
 
@@ -113,7 +113,7 @@ def test_a_source_that_the_queue_alone_remembers_is_not_shown(seen: Seen) -> Non
         counts.begin(source, 0, 0)
         counts.lost(source, 2, 0)
     assert seen.of_source("removed") == {}
-    assert seen.of_source("door")["fer_faces_missing_total"] == 2
+    assert seen.of_source("door")["fer_predictions_missing_total"] == 2
 
 
 def test_files_that_are_played_fast_are_left_out_of_end_to_end(seen: Seen) -> None:

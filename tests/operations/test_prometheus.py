@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fer_stream.capture.outage import REASONS
+from fer_stream.capture.disconnect import REASONS
 
 if TYPE_CHECKING:
     from tests.conftest import Camera
@@ -28,10 +28,10 @@ def camera(lasting_camera: Callable[..., Camera], film: Path) -> Camera:
 @pytest.fixture(scope="module")
 def live(operate: Callable[..., Operated], camera: Camera, clips: Path, prometheus: str) -> Operated:
     """Everything of `serve`, on a camera and a short film, seen by Prometheus for a while."""
-    patience = {"open_timeout_s": 2, "stall_s": 1, "retry_first_s": 0.1, "retry_max_s": 0.5}
+    patience = {"open_timeout_s": 2, "stall_timeout_s": 1, "reconnect_min_s": 0.1, "reconnect_max_s": 0.5}
     sources: dict[str, Any] = {
         "door": {"url": camera.url(), **patience},
-        "film": {"url": str(clips / "one_face_smile.mp4"), "pace": "fast"},
+        "film": {"url": str(clips / "one_face_smile.mp4"), "playback": "fast"},
     }
     live = operate(sources=sources)
     live.serve()
@@ -60,7 +60,7 @@ def of_source(live: Operated, name: str) -> Iterator[str]:
 def test_every_process_is_found_and_answers(live: Operated) -> None:
     targets = live.ask("targets")["activeTargets"]
     assert {target["labels"]["role"] for target in targets} == set(live.roles)
-    assert {"capture", "recognize", "timeline"} <= set(live.roles)
+    assert {"capture", "classify", "timeline"} <= set(live.roles)
     assert [target["lastError"] for target in targets if target["health"] != "up"] == []
 
 
@@ -87,7 +87,7 @@ def test_the_numbers_are_those_of_the_service(live: Operated) -> None:
     assert live.value("sum(fer_dead_letter_total)") == 0
     assert live.value('count(fer_reconnects_total{source="door"})') == len(REASONS)
     # Nothing of the film is lost, to its end.
-    put, labelled = 'fer_crops_put_total{source="film"}', 'sum(fer_faces_labelled_total{source="film"})'
+    put, labelled = 'fer_crops_enqueued_total{source="film"}', 'sum(fer_faces_labelled_total{source="film"})'
     live.wait(lambda: (live.value(put) or 0) == live.value(labelled) != 0)
     live.wait(lambda: (live.value("histogram_quantile(0.95, rate(fer_end_to_end_seconds_bucket[15s]))") or 0) > 0)
 
@@ -108,7 +108,7 @@ def test_every_metric_and_label_that_is_asked_for_is_there(live: Operated, expre
 
 
 def test_every_expression_of_the_dashboards_gives_something(live: Operated, expressions: list[Expression]) -> None:
-    live.wait(lambda: live.value("count(count_over_time(fer_server_up[1m]) > 15)"))
+    live.wait(lambda: live.value("count(count_over_time(fer_redis_up[1m]) > 15)"))
     for one in expressions:
         if one.where.startswith("alert "):
             continue

@@ -91,7 +91,7 @@ def containers(
 def test_each_process_lacks_what_it_needs_and_nothing_else(
     containers: Containers, free_port: Callable[[], int]
 ) -> None:
-    roles = {role: free_port() for role in ("capture", "recognize", "timeline")}
+    roles = {role: free_port() for role in ("capture", "classify", "timeline")}
     standby = free_port()
     for role, port in roles.items():
         containers.start(role, port)
@@ -105,7 +105,7 @@ def test_each_process_lacks_what_it_needs_and_nothing_else(
     containers.wait(lambda: all("queue" in containers.missing(port) for port in roles.values()))
     assert {name for port in (*roles.values(), standby) for name in containers.missing(port)} == {"queue"}
     assert containers.missing(standby) == {}
-    assert 'fer_server_up{server="queue"} 0.0' in containers.page(roles["recognize"], "/metrics")[1]
+    assert 'fer_redis_up{server="queue"} 0.0' in containers.page(roles["classify"], "/metrics")[1]
     containers.thaw("queue")
     containers.wait(lambda: all(containers.missing(port) == {} for port in roles.values()))
 
@@ -115,4 +115,4 @@ def test_each_process_lacks_what_it_needs_and_nothing_else(
     containers.wait(
         lambda: "store" in containers.missing(standby) and "store" in containers.missing(roles["capture"])
     )
-    assert containers.missing(roles["recognize"]) == {}
+    assert containers.missing(roles["classify"]) == {}

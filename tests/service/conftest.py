@@ -23,19 +23,20 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from fer_stream import FileSettings, analyze, build
+from fer_stream import FileSettings, analyze
+from fer_stream import factory as build
 from fer_stream.api import Analysis
+from fer_stream.broker.client import Link
+from fer_stream.broker.protocols import Counts
+from fer_stream.broker.queue import RedisQueue
 from fer_stream.config import DetectorSettings, LiveSettings, ModelSettings
+from fer_stream.config.loader import load
 from fer_stream.metrics import Metrics
-from fer_stream.queues.queue import Counts
-from fer_stream.queues.redis import RedisQueue
+from fer_stream.outputs.tables import rows, segment_document
 from fer_stream.records import ClosedGap, FaceCrop, Gap, LabelledFrame, unix_time
-from fer_stream.redis_link import Link
-from fer_stream.service.links import open_queue, open_queue_link, open_store, open_store_link
-from fer_stream.timeline.redis import RedisStore
-from fer_stream.timeline.store import START, position_of
-from fer_stream.writers.tables import rows, segment_document
-from fer_stream.yamlfile import load
+from fer_stream.service.connections import open_queue, open_queue_link, open_store, open_store_link
+from fer_stream.store.protocol import START, position_of
+from fer_stream.store.redis import RedisStore
 
 FER_STREAM = (sys.executable, "-m", "fer_stream.cli")
 PROC = Path("/proc")
@@ -57,7 +58,7 @@ class Service:
         self.log = folder / "log"
         self.settings = {
             "state_dir": str(self.state_dir),
-            "files": {"folder": str(self.files)},
+            "recordings": {"dir": str(self.files)},
             "metrics": {"port": None},
             "web": {"port": None},
             **settings,
@@ -132,7 +133,7 @@ class Service:
         for process in self._started:
             process.kill()
             process.wait()
-        for role in ("capture", "recognize", "timeline"):
+        for role in ("capture", "classify", "timeline"):
             for child in self.children(role):
                 subprocess.run(["kill", "-KILL", str(child)], check=False)
         for link in self._links:
@@ -294,8 +295,8 @@ def service(yunet_weights: Path, canary: str) -> Iterator[Callable[..., Service]
     def make(**settings: Any) -> Service:
         # Not pytest's own folder, whose path may be too long for a socket.
         folders.append(Path(tempfile.mkdtemp(prefix="fer-")))
-        detector = {"kind": "yunet", "weights": str(yunet_weights)}
-        model = {"every_s": 0, **settings.pop("model", {})}
+        detector = {"type": "yunet", "weights": str(yunet_weights)}
+        model = {"interval_s": 0, **settings.pop("model", {})}
         services.append(Service(folders[-1], {"detector": detector, "model": model, **settings}))
         return services[-1]
 
@@ -340,7 +341,7 @@ class Truth:
 def truth(clips: Path, yunet_weights: Path) -> Callable[[str], Truth]:
     """`truth(name of a clip)`, worked out once; every face is classified."""
     settings = FileSettings(
-        detector=DetectorSettings(kind="yunet", weights=yunet_weights), model=ModelSettings(every_s=0)
+        detector=DetectorSettings(type="yunet", weights=yunet_weights), model=ModelSettings(interval_s=0)
     )
     known: dict[str, Truth] = {}
 
@@ -359,7 +360,7 @@ def faces(clips: Path, yunet_weights: Path) -> Callable[[str], list[FaceCrop]]:
     def find(name: str) -> list[FaceCrop]:
         settings, metrics = FileSettings(), Metrics(CollectorRegistry())
         source = build.open_file(clips / f"{name}.mp4", name=name, epoch_ms=1, fps=None, threads=1)
-        detector = build.make_detector(DetectorSettings(kind="yunet", weights=yunet_weights))
+        detector = build.make_detector(DetectorSettings(type="yunet", weights=yunet_weights))
         follower = build.make_follower(source, detector, settings, metrics, classify_every_s=0)
         told = [item for frame in source.frames() for item in follower.follow(frame)]
         return [item for item in (*told, *follower.finish()) if isinstance(item, FaceCrop)]

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 FOREVER = 1e10
 
 # Settings that do not let a test wait.
-PATIENCE = {"open_timeout_s": 2, "stall_s": 1, "no_picture_s": 10, "retry_first_s": 0.1, "retry_max_s": 0.5}
+PATIENCE = {
+    "open_timeout_s": 2,
+    "stall_timeout_s": 1,
+    "no_frame_timeout_s": 10,
+    "reconnect_min_s": 0.1,
+    "reconnect_max_s": 0.5,
+}
 
 
 def source(camera: Camera, **settings: Any) -> dict[str, Any]:
@@ -105,7 +111,7 @@ def test_a_camera_falls_silent_and_the_service_ends_while_a_read_hangs(
     service: Callable[..., Service], rtsp_camera: Callable[..., Camera], film: Path
 ) -> None:
     camera = rtsp_camera((film,)).start()
-    live = service(sources={"front": source(camera, stall_s=3, open_timeout_s=5)})
+    live = service(sources={"front": source(camera, stall_timeout_s=3, open_timeout_s=5)})
     live.serve()
     live.wait_for_servers()
     live.wait(lambda: live.reason("front") == "up" and live.stream_id("front"))
@@ -142,7 +148,7 @@ def test_sighup_changes_the_sources_concerned_and_no_other(
     live.configure(
         sources={
             "stays": source(camera, fps=5),
-            "changes": source(camera, fps=5, ignore=[[0, 0, 1, 0.1]]),
+            "changes": source(camera, fps=5, ignore_zones=[[0, 0, 1, 0.1]]),
             "comes": source(camera, fps=5),
         }
     )

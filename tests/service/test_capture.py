@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fer_stream import build
+from fer_stream import factory as build
+from fer_stream.broker.client import open_link
+from fer_stream.broker.embedded import EmbeddedServer
+from fer_stream.broker.journal import RedisJournal
+from fer_stream.broker.keys import Keys
+from fer_stream.broker.protocols import START
 from fer_stream.config import DetectorSettings, LiveSettings
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.metrics import Metrics
-from fer_stream.queues.embedded import EmbeddedServer
-from fer_stream.queues.keys import Keys
-from fer_stream.queues.queue import START
-from fer_stream.queues.redis_journal import RedisJournal
 from fer_stream.records import FrameMark
-from fer_stream.redis_link import open_link
 from fer_stream.service.capture import capture
 from fer_stream.service.health import Health
 from fer_stream.service.process import Process
@@ -83,9 +83,9 @@ def settings(clips: Path, yunet_weights: Path) -> Iterator[Callable[[dict[str, A
     folder = Path(tempfile.mkdtemp(prefix="fer-"))
     clip = {
         "url": str(clips / "long_mostly_no_face.mp4"),
-        "pace": "realtime",
+        "playback": "realtime",
         "overflow": {"policy": "drop_oldest"},
-        "detector": {"kind": "yunet", "weights": str(yunet_weights)},
+        "detector": {"type": "yunet", "weights": str(yunet_weights)},
     }
 
     def make(sources: dict[str, Any]) -> LiveSettings:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import redis
 from redis.cluster import RedisCluster
 
-from fer_stream.queues.keys import shard_of
+from fer_stream.broker.keys import shard_of
 
 if TYPE_CHECKING:
     from tests.service.conftest import Service, Truth
@@ -24,12 +24,12 @@ def test_a_clip_goes_through_a_cluster_unchanged(
         queue.flushall()
         store.flushall()
     live = service(
-        sources={"door": {"url": str(clips / "one_face_smile.mp4"), "pace": "fast"}},
+        sources={"door": {"url": str(clips / "one_face_smile.mp4"), "playback": "fast"}},
         queue={"url": cluster_url, "cluster": True, "shards": SHARDS},
         store={"url": redis_url},
     )
     live.worker("timeline", "--shard", str(shard_of("door", SHARDS)))
-    live.worker("recognize")
+    live.worker("classify")
     live.worker("capture")
     expected = truth("one_face_smile")
     live.wait(lambda: expected.is_told_by(live, "door"), 120)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from fer_stream.queues.embedded import EmbeddedServer
-from fer_stream.queues.keys import GROUP, Keys
+from fer_stream.broker.embedded import EmbeddedServer
+from fer_stream.broker.keys import GROUP, Keys
 
 if TYPE_CHECKING:
     from tests.service.conftest import Service, Truth
@@ -23,7 +23,7 @@ CAPACITY = 64
 
 DIES_AT_A_COMMIT = """
 import os, signal
-from fer_stream.timeline.redis import RedisStore
+from fer_stream.store.redis import RedisStore
 commit, life, seen = RedisStore.commit, int(os.environ["FER_STREAM_OWNER"].rpartition(":")[2]), []
 
 def harmed(self, source, checkpoint, *what):
@@ -48,14 +48,14 @@ def on_loan(live: Service) -> int:
 
 def stop_in_mid_batch(live: Service) -> int:
     """Stop the only worker at a moment when it has a batch on loan; how many crops."""
-    live.tell("recognize", signal.SIGSTOP)
+    live.tell("classify", signal.SIGSTOP)
     live.wait(lambda: live.queue.depth() >= CAPACITY)
-    live.tell("recognize", signal.SIGCONT)
+    live.tell("classify", signal.SIGCONT)
     while True:
-        live.tell("recognize", signal.SIGSTOP)
+        live.tell("classify", signal.SIGSTOP)
         if (found := on_loan(live)) > 1:
             return found
-        live.tell("recognize", signal.SIGCONT)
+        live.tell("classify", signal.SIGCONT)
         time.sleep(0.001)
 
 
@@ -63,22 +63,22 @@ def test_a_worker_killed_in_mid_batch_loses_nothing(
     service: Callable[..., Service], truth: Callable[[str], Truth], clips: Path
 ) -> None:
     expected = truth("one_face_crying")
-    source = {"url": str(clips / "one_face_crying.mp4"), "pace": "fast"}
+    source = {"url": str(clips / "one_face_crying.mp4"), "playback": "fast"}
     live = service(
         sources={NAME: source | {"overflow": {"policy": "block", "capacity": CAPACITY}}},
         # So late that it is the worker in its place who sees to what it had on loan.
-        queue={"redelivery": {"after_s": 600}},
+        queue={"redelivery": {"visibility_timeout_s": 600}},
         # Shorter than the capture runs ahead: a file is waited for however late its faces are.
-        timeline={"lateness_s": 0.5},
+        timeline={"allowed_lateness_s": 0.5},
     )
     live.serve()
     live.wait_for_servers()
     live.wait(lambda: live.stream_id(NAME) and live.counts(NAME).settled > 50)
     taken = stop_in_mid_batch(live)
-    killed = live.tell("recognize", signal.SIGKILL)
+    killed = live.tell("classify", signal.SIGKILL)
     settled = live.counts(NAME).settled
     recovered_s = live.wait(lambda: live.counts(NAME).settled > settled)
-    assert killed not in live.children("recognize")
+    assert killed not in live.children("classify")
     print(f"worker killed with {taken} faces on loan: classified on {recovered_s:.1f} s later")
     live.wait(lambda: expected.is_told_by(live, NAME))
     expected.check(live, NAME)
@@ -89,7 +89,7 @@ def test_a_timeline_killed_before_after_and_between_commits_writes_everything_on
     service: Callable[..., Service], truth: Callable[[str], Truth], clips: Path
 ) -> None:
     expected = truth("one_face_crying")
-    live = service(sources={NAME: {"url": str(clips / "one_face_crying.mp4"), "pace": "realtime"}})
+    live = service(sources={NAME: {"url": str(clips / "one_face_crying.mp4"), "playback": "realtime"}})
     live.harm("timeline", DIES_AT_A_COMMIT)
     live.serve()
     live.wait_for_servers()
@@ -112,13 +112,13 @@ def test_a_second_timeline_stands_by_and_takes_over(
     fate: signal.Signals, service: Callable[..., Service], truth: Callable[[str], Truth], clips: Path
 ) -> None:
     expected = truth("leave_and_return")
-    live = service(sources={NAME: {"url": str(clips / "leave_and_return.mp4"), "pace": "realtime"}})
+    live = service(sources={NAME: {"url": str(clips / "leave_and_return.mp4"), "playback": "realtime"}})
     with EmbeddedServer(live.state_dir, "queue"), EmbeddedServer(live.state_dir, "store"):
         first = live.worker("timeline")
         live.wait(lambda: "keeping the timelines" in live.said())
         second = live.worker("timeline")
         live.wait(lambda: "standing by" in live.said())
-        live.worker("recognize")
+        live.worker("classify")
         live.worker("capture")
         live.wait(lambda: len(live.rows(NAME)) > 30)
         first.send_signal(fate)
@@ -138,7 +138,7 @@ def test_a_killed_capture_begins_a_new_epoch(
     service: Callable[..., Service], truth: Callable[[str], Truth], clips: Path
 ) -> None:
     expected = truth("leave_and_return")
-    live = service(sources={NAME: {"url": str(clips / "leave_and_return.mp4"), "pace": "realtime"}})
+    live = service(sources={NAME: {"url": str(clips / "leave_and_return.mp4"), "playback": "realtime"}})
     live.serve()
     live.wait_for_servers()
     live.wait(lambda: len(live.results(NAME)) > 60)
@@ -176,7 +176,7 @@ def test_a_private_server_that_dies_is_started_again(
     role: str, service: Callable[..., Service], truth: Callable[[str], Truth], clips: Path
 ) -> None:
     expected = truth("leave_and_return")
-    live = service(sources={NAME: {"url": str(clips / "leave_and_return.mp4"), "pace": "realtime"}})
+    live = service(sources={NAME: {"url": str(clips / "leave_and_return.mp4"), "playback": "realtime"}})
     live.serve()
     live.wait_for_servers()
     live.wait(lambda: len(live.rows(NAME)) > 10)
@@ -202,11 +202,11 @@ def test_a_private_server_that_dies_is_started_again(
 
 
 def test_nothing_outlives_a_service_that_is_killed(service: Callable[..., Service], clips: Path) -> None:
-    live = service(sources={NAME: {"url": str(clips / "one_face_crying.mp4"), "pace": "realtime"}})
+    live = service(sources={NAME: {"url": str(clips / "one_face_crying.mp4"), "playback": "realtime"}})
     serve = live.serve()
     live.wait_for_servers()
     live.wait(lambda: live.stream_id(NAME))
     serve.kill()
     serve.wait()
-    gone_s = live.wait(lambda: not any(live.children(role) for role in ("capture", "recognize", "timeline")))
+    gone_s = live.wait(lambda: not any(live.children(role) for role in ("capture", "classify", "timeline")))
     print(f"serve killed: its processes were gone after {gone_s:.1f} s")

@@ -20,7 +20,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fer_stream.queues.keys import Keys
+from fer_stream.broker.keys import Keys
 from fer_stream.records import FaceCrop, epoch_ms_of
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from tests.service.conftest import Service, Truth
 
 NAME = "clip"
-PATIENCE = {"open_timeout_s": 2, "stall_s": 2, "retry_first_s": 0.1, "retry_max_s": 0.5}
+PATIENCE = {"open_timeout_s": 2, "stall_timeout_s": 2, "reconnect_min_s": 0.1, "reconnect_max_s": 0.5}
 
 POISON = """
 import os, signal
 from hashlib import sha256
-from fer_stream.recognize import classifier
+from fer_stream.classify import classifier
 classify = classifier.classify
 
 def harmed(pixels, *more, **options):
@@ -49,7 +49,7 @@ classifier.classify = harmed
 
 SLOW = """
 import time
-from fer_stream.recognize import classifier
+from fer_stream.classify import classifier
 classify = classifier.classify
 
 def harmed(pixels, *more, **options):
@@ -106,12 +106,14 @@ def test_a_face_that_no_worker_survives_costs_itself_alone(
     expected, crops = truth("two_faces"), faces("two_faces")
     deadly, bad = crops[40], (crops[10], crops[45], crops[70])
     poisoned = {(crop.key.frame_index, crop.key.track_id) for crop in (deadly, *bad)}
-    source = {"url": str(clips / "two_faces.mp4"), "pace": "fast"}
-    live = service(sources={NAME: source}, workers={"recognize": 2}, queue={"redelivery": {"after_s": 1}})
-    live.harm("recognize", POISON.format(deadly={digest(deadly)}, bad={digest(crop) for crop in bad}))
+    source = {"url": str(clips / "two_faces.mp4"), "playback": "fast"}
+    live = service(
+        sources={NAME: source}, workers={"classifiers": 2}, queue={"redelivery": {"visibility_timeout_s": 1}}
+    )
+    live.harm("classify", POISON.format(deadly={digest(deadly)}, bad={digest(crop) for crop in bad}))
     live.serve()
     live.wait_for_servers()
-    live.wait(lambda: "recognize ended with code -9" in live.said())
+    live.wait(lambda: "classify ended with code -9" in live.said())
     recovered_s = live.wait(lambda: live.stream_id(NAME) and live.counts(NAME).dead == len(poisoned), 90)
     print(f"a face that kills workers: given up {recovered_s:.1f} s after the first worker was killed")
     live.wait(lambda: [frame.index for frame in live.results(NAME)] == expected.indexes)
@@ -119,7 +121,7 @@ def test_a_face_that_no_worker_survives_costs_itself_alone(
     counts, letters = live.counts(NAME), dead_letters(live)
     assert live.nothing_is_twice(NAME)
     assert live.stop() == [0]
-    assert live.said().count("recognize ended with code -9") == 3
+    assert live.said().count("classify ended with code -9") == 3
     assert (counts.put, counts.settled) == (len(crops), len(crops) - len(poisoned))
     assert letters == poisoned
     # Those who shared a batch with the poison are there, with the same probabilities.
@@ -223,7 +225,11 @@ def test_a_full_redis_drops_faces_and_counts_them(
     expected, port = truth("one_face_crying"), free_port()
     for role in ("queue", "store"):
         own_servers[role]()
-    source = {"url": str(clips / "one_face_crying.mp4"), "pace": "realtime", "overflow": {"policy": "drop_oldest"}}
+    source = {
+        "url": str(clips / "one_face_crying.mp4"),
+        "playback": "realtime",
+        "overflow": {"policy": "drop_oldest"},
+    }
     live = service(sources={NAME: source}, metrics={"port": port}, **own_servers["urls"]())
     live.serve()
     live.wait(lambda: "keeping the timelines" in live.said())
@@ -245,9 +251,9 @@ def test_a_full_redis_drops_faces_and_counts_them(
     assert seen(live.rows(NAME)).items() <= seen(expected.rows).items()
     unpublished = len(expected.indexes) - len(live.results(NAME))
     assert unpublished > 0
-    assert metric(port, 3, "fer_results_unpublished_total") == unpublished
+    assert metric(port, 3, "fer_results_rejected_total") == unpublished
     assert metric(port, 3, "fer_crops_dropped_total", source=NAME) == counts.dropped
-    assert metric(port, 3, "fer_faces_missing_total", source=NAME) == counts.dropped
+    assert metric(port, 3, "fer_predictions_missing_total", source=NAME) == counts.dropped
     print(f"put {counts.put} = settled {counts.settled} + dropped {counts.dropped}; unpublished {unpublished}")
     assert live.stop() == [0]
     assert live.nothing_is_twice(NAME)
@@ -265,15 +271,15 @@ def test_slow_workers_drop_the_oldest_and_a_stop_under_load_loses_nothing_uncoun
         own_servers[role]()
     source = {
         "url": str(clips / "one_face_crying.mp4"),
-        "pace": "realtime",
+        "playback": "realtime",
         "overflow": {"policy": "drop_oldest", "max_age_s": 1},
     }
     names = ("one", "two")
     servers = own_servers["urls"]()
-    servers["queue"]["redelivery"] = {"after_s": 4}
-    model = {"max_batch": 8}
-    live = service(sources=dict.fromkeys(names, source), workers={"recognize": 1}, model=model, **servers)
-    live.harm("recognize", SLOW)
+    servers["queue"]["redelivery"] = {"visibility_timeout_s": 4}
+    model = {"batch_size": 8}
+    live = service(sources=dict.fromkeys(names, source), workers={"classifiers": 1}, model=model, **servers)
+    live.harm("classify", SLOW)
     live.serve()
     live.wait(lambda: "keeping the timelines" in live.said())
     for name in names:
@@ -295,7 +301,7 @@ def test_slow_workers_drop_the_oldest_and_a_stop_under_load_loses_nothing_uncoun
     print(f"left on the queue: {live.queue.depth()}; said: {re.findall(r'[0-9]+ faces are left', live.said())}")
     # What it could not finish lies on the server, and is finished by the next one.
     (live.harm_folder / "sitecustomize.py").unlink()
-    live.worker("recognize")
+    live.worker("classify")
     live.worker("timeline")
     live.wait(lambda: all(live.said().count(words) == 2 for words in ("classifying with", "keeping the timelines")))
     live.wait(lambda: live.queue.depth() == 0)
@@ -367,8 +373,8 @@ def test_a_full_disk_stops_the_tables_and_tells_what_they_lack(
     hog = disk / "hog"
     hog.write_bytes(os.urandom(100_000))
     live = service(
-        sources={NAME: {"url": str(clips / "one_face_crying.mp4"), "pace": "realtime"}},
-        files={"folder": str(disk / "files")},
+        sources={NAME: {"url": str(clips / "one_face_crying.mp4"), "playback": "realtime"}},
+        recordings={"dir": str(disk / "files")},
     )
     (disk / "files").mkdir()
     live.files = disk / "files"
@@ -393,7 +399,7 @@ def test_a_full_disk_stops_the_tables_and_tells_what_they_lack(
 
 
 def test_a_folder_that_cannot_be_made_stops_the_files_alone(service: Callable[..., Service], clips: Path) -> None:
-    source = {"url": str(clips / "long_mostly_no_face.mp4"), "pace": "realtime", "record": True}
+    source = {"url": str(clips / "long_mostly_no_face.mp4"), "playback": "realtime", "record": True}
     live = service(sources={NAME: source})
     live.files.write_text("in the way")
     live.serve()

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from fer_stream.capture.pixels import Plain
+from fer_stream.capture.pixel_formats import Plain
 from fer_stream.config import WebSettings
 from fer_stream.records import F32, U8, Detections, Frame
 from fer_stream.service.previews import Previews, View
-from fer_stream.timeline.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 
 IMAGE = np.zeros((90, 160, 3), np.uint8)
 

@@ -50,7 +50,12 @@ def test_no_password_anywhere(
     wrong = rtsp_camera((film,), "--user", "viewer", "--password", "another").start()
     absent = rtsp_camera((film,))
     user = f"viewer:{quote(canary, safe='')}@"
-    patience: dict[str, Any] = {"open_timeout_s": 2, "stall_s": 1, "retry_first_s": 0.1, "retry_refused_s": 1}
+    patience: dict[str, Any] = {
+        "open_timeout_s": 2,
+        "stall_timeout_s": 1,
+        "reconnect_min_s": 0.1,
+        "reconnect_auth_s": 1,
+    }
     cameras = {"right": right, "wrong": wrong, "absent": absent}
     with redis.Redis.from_url(f"{redis_url}/0") as queue, redis.Redis.from_url(f"{redis_url}/1") as store:
         queue.flushall()

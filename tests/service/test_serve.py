@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.service.conftest import Service, Truth
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-ROLES = ("capture", "recognize", "timeline")
+ROLES = ("capture", "classify", "timeline")
 
 
 def test_files_through_serve_are_files_through_run(
@@ -23,8 +23,8 @@ def test_files_through_serve_are_files_through_run(
 ) -> None:
     names = ["two_faces", "leave_and_return", "no_face"]
     live = service(
-        sources={name: {"url": str(clips / f"{name}.mp4"), "pace": "fast"} for name in names},
-        workers={"recognize": 2},
+        sources={name: {"url": str(clips / f"{name}.mp4"), "playback": "fast"} for name in names},
+        workers={"classifiers": 2},
     )
     truths = {name: truth(name) for name in names}
     live.serve()
@@ -37,10 +37,10 @@ def test_files_through_serve_are_files_through_run(
 
 
 def test_a_sighup_at_the_very_start_ends_no_process(service: Callable[..., Service], clips: Path) -> None:
-    live = service(sources={"clip": {"url": str(clips / "two_faces.mp4"), "pace": "realtime"}})
+    live = service(sources={"clip": {"url": str(clips / "two_faces.mp4"), "playback": "realtime"}})
     serve = live.serve()
     live.wait(lambda: live.children("timeline"))
-    live.configure(sources={"other": {"url": str(clips / "no_face.mp4"), "pace": "realtime"}})
+    live.configure(sources={"other": {"url": str(clips / "no_face.mp4"), "playback": "realtime"}})
     serve.send_signal(signal.SIGHUP)
     live.wait_for_servers()
     live.wait(lambda: live.stream_id("other"))
@@ -61,7 +61,7 @@ def test_single_workers_on_a_server_of_others(
 ) -> None:
     expected = truth("two_faces")
     live = service(
-        sources={"clip": {"url": str(clips / "two_faces.mp4"), "pace": "fast"}},
+        sources={"clip": {"url": str(clips / "two_faces.mp4"), "playback": "fast"}},
         queue={"url": f"{redis_url}/0"},
         store={"url": f"{redis_url}/1"},
     )
@@ -83,7 +83,7 @@ def test_serve_ends_in_time_when_its_queue_is_gone(
     port = free_port()
     server = redis_server(tmp_path, port)
     live = service(
-        sources={"clip": {"url": str(clips / "one_face_crying.mp4"), "pace": "realtime"}},
+        sources={"clip": {"url": str(clips / "one_face_crying.mp4"), "playback": "realtime"}},
         queue={"url": f"redis://127.0.0.1:{port}"},
     )
     live.serve()

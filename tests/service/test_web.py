@@ -55,9 +55,9 @@ def test_a_camera_is_seen_live_and_a_video_becomes_a_report(
     token = tmp_path / "token"
     token.write_text(f"{TOKEN}\n")
     live = service(
-        sources={"door": {"url": str(clips / "long_mostly_no_face.mp4"), "pace": "realtime"}},
+        sources={"door": {"url": str(clips / "long_mostly_no_face.mp4"), "playback": "realtime"}},
         web={"port": port, "token_file": str(token)},
-        jobs={"processes": 1},
+        jobs={"workers": 1},
     )
     live.serve()
     with api(port) as client:
@@ -135,9 +135,9 @@ def test_faces_are_blurred_in_the_pictures(service: Callable[..., Service], clip
     """Beside the same frame of the file, the face has lost its detail, and the edge of the picture has not."""
     clip = clips / "one_face_crying.mp4"
     live = service(
-        sources={"door": {"url": str(clip), "pace": "realtime", "fps": 5}},
+        sources={"door": {"url": str(clip), "playback": "realtime", "fps": 5}},
         web={"port": port, "token": TOKEN, "previews": "blur", "preview_fps": 5},
-        jobs={"processes": 0},
+        jobs={"workers": 0},
     )
     live.serve()
     with api(port) as client:

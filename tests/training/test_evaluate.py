@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from fer_stream.recognize.classifier import Judgement
+from fer_stream.classify.classifier import Judgement
 from fer_stream.records import F32, FERPLUS, I64, LABELS, U8
 from fer_stream.training import report
 from fer_stream.training.dataset import VOTES, Faces

@@ -9,14 +9,14 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from fer_stream.classify.classifier import EmotionClassifier, as_input, probabilities
+from fer_stream.classify.keras import KerasClassifier
+from fer_stream.classify.litert import LiteRTClassifier
+from fer_stream.classify.model_card import ONNX_FILE
+from fer_stream.classify.onnx import OnnxClassifier
+from fer_stream.classify.openvino import OpenVinoClassifier
 from fer_stream.config.training import NetworkSettings, TrainSettings
 from fer_stream.errors import OutputExists
-from fer_stream.recognize.card import ONNX_FILE
-from fer_stream.recognize.classifier import EmotionClassifier, as_input, probabilities
-from fer_stream.recognize.keras import KerasClassifier
-from fer_stream.recognize.litert import LiteRTClassifier
-from fer_stream.recognize.onnx import OnnxClassifier
-from fer_stream.recognize.openvino import OpenVinoClassifier
 from fer_stream.records import F32
 from fer_stream.training import onnx
 from fer_stream.training.dataset import Faces, load_parts

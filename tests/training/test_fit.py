@@ -17,12 +17,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fer_stream.config.training import AugmentSettings, NetworkSettings, TeacherSettings, TrainSettings
 from fer_stream.errors import ConfigError, ModelError, OutputExists, SourceNotFound
+from fer_stream.training.checkpoints import HISTORY, ORIGIN, WEIGHTS, load_run
 from fer_stream.training.dataset import VOTES, Faces, load_parts
+from fer_stream.training.distillation import Learner
 from fer_stream.training.fit import BEST, STATE, accuracy, predict, targets_of, train
-from fer_stream.training.learner import Learner
 from fer_stream.training.network import HEADS, build, compute_in, heads_in, multiply_adds
 from fer_stream.training.progress import Begun, Epoch
-from fer_stream.training.trained import HISTORY, ORIGIN, WEIGHTS, load_run
 
 
 class KilledError(Exception):
@@ -256,7 +256,16 @@ def test_another_backend_runs_the_same_command(small: TrainSettings, tmp_path: P
     short = {**small.model_dump(mode="json", exclude={"augment"}), "epochs": 2, "warmup_epochs": 0}
     config.write_text(yaml.safe_dump(short), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "fer_stream.cli", "train", "--config", str(config), "--out", str(tmp_path / "jax")],
+        [
+            sys.executable,
+            "-m",
+            "fer_stream.cli",
+            "train",
+            "--config",
+            str(config),
+            "--out",
+            str(tmp_path / "jax"),
+        ],
         env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,

@@ -18,10 +18,11 @@ from fastapi import FastAPI
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from prometheus_client import CollectorRegistry
 
+from fer_stream.broker.client import Link, open_link
+from fer_stream.broker.embedded import EmbeddedServer
 from fer_stream.config import LiveSettings
-from fer_stream.jobs.rq import RqJobs
+from fer_stream.jobs.queue import RqJobs
 from fer_stream.metrics import Metrics
-from fer_stream.queues.embedded import EmbeddedServer
 from fer_stream.records import (
     LABELS,
     ClosedGap,
@@ -33,11 +34,10 @@ from fer_stream.records import (
     Quality,
     stream_id_of,
 )
-from fer_stream.redis_link import Link, open_link
 from fer_stream.service.web import server_config
-from fer_stream.timeline.redis import RedisStore
+from fer_stream.store.redis import RedisStore
 from fer_stream.web.app import make_app
-from tests.waiting import until
+from tests.support.waiting import until
 
 TOKEN = "correct-horse-battery-staple"
 ASKED_FOR = {"X-Requested-With": "pytest"}

@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from fer_stream.timeline.store import CameraState
+from fer_stream.store.protocol import CameraState
 
 if TYPE_CHECKING:
     from tests.web.conftest import Web

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from fer_stream.errors import UnreadableSource
 from fer_stream.jobs.job import JobInfo
-from fer_stream.web.tidy import tidy
+from fer_stream.web.cleanup import tidy
 from fer_stream.web.uploads import Uploads, display_name
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from tests.web.conftest import Web
@@ -55,7 +55,7 @@ def test_a_video_is_sent_and_waits_under_a_name_of_ours(web: Web) -> None:
     assert web.get(f"/jobs/{job['job_id']}").json() == job
     assert str(web.settings.state_dir) not in answer.text
     info = web.jobs.get(job["job_id"])
-    assert (info.path, info.out.parent) == (upload, web.settings.jobs_folder)
+    assert (info.path, info.out.parent) == (upload, web.settings.jobs_output_dir)
 
 
 def test_a_job_is_cancelled_tried_again_and_forgotten(web: Web) -> None:
@@ -76,7 +76,7 @@ def test_a_job_is_cancelled_tried_again_and_forgotten(web: Web) -> None:
     assert len(kept(web)) == 1
     assert delete().status_code == 204
     assert kept(web) == []
-    assert not list(web.settings.jobs_folder.glob("*"))
+    assert not list(web.settings.jobs_output_dir.glob("*"))
     assert web.get("/jobs").json() == []
     assert delete().status_code == post("retry").status_code == 404
 
@@ -167,7 +167,7 @@ def hostile(tmp_path: Path) -> dict[str, bytes]:
 
 def test_hostile_files_are_taken_and_refused_where_they_are_opened(web: Web, tmp_path: Path) -> None:
     """Nothing is opened here; the job opens them as `fer-stream run` does, and fails."""
-    from fer_stream import build
+    from fer_stream import factory as build
 
     for name, data in hostile(tmp_path).items():
         answer = send(web, name, data)
@@ -179,7 +179,7 @@ def test_hostile_files_are_taken_and_refused_where_they_are_opened(web: Web, tmp
 
 
 def test_an_upload_that_says_it_is_too_large_is_not_read(make_web: Callable[..., Web]) -> None:
-    web = make_web(upload_mb=1)
+    web = make_web(max_upload_mb=1)
     with closing(socket.create_connection(("127.0.0.1", urlsplit(web.address).port))) as client:
         client.sendall(
             b"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-Requested-With: x\r\n"
@@ -191,7 +191,7 @@ def test_an_upload_that_says_it_is_too_large_is_not_read(make_web: Callable[...,
 
 
 def test_an_upload_that_turns_out_too_large_is_cut_off(make_web: Callable[..., Web]) -> None:
-    web = make_web(upload_mb=1)
+    web = make_web(max_upload_mb=1)
 
     def endless() -> Any:
         yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="talk.mp4"\r\n\r\n'
@@ -201,7 +201,7 @@ def test_an_upload_that_turns_out_too_large_is_cut_off(make_web: Callable[..., W
     headers = {**ASKED_FOR, "Content-Type": "multipart/form-data; boundary=b"}
     answer = web.client.post("/api/v1/jobs", content=endless(), headers=headers)
     assert answer.status_code == 413
-    assert "web.upload_mb" in answer.json()["cure"]
+    assert "web.max_upload_mb" in answer.json()["cure"]
     assert kept(web) == []
     assert send(web, data=bytes(1 << 20)).status_code == 201
 

@@ -19,10 +19,10 @@ import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from fer_stream.formatting import lasting, percent
+from fer_stream.outputs.palette import COLOURS
 from fer_stream.records import LABELS, UNKNOWN, ClosedGap, ClosedSegment, LabelledFrame
-from fer_stream.timeline.store import CameraState, Checkpoint
-from fer_stream.writers.palette import COLOURS
-from fer_stream.writers.words import lasting, percent
+from fer_stream.store.protocol import CameraState, Checkpoint
 
 if TYPE_CHECKING:
     from tests.conftest import Camera
@@ -57,13 +57,13 @@ def live(
     port = free_port()
     settings = {
         "sources": {
-            "front": {"url": camera.url(), "stall_s": 1, "retry_first_s": 0.1, "retry_max_s": 0.5},
+            "front": {"url": camera.url(), "stall_timeout_s": 1, "reconnect_min_s": 0.1, "reconnect_max_s": 0.5},
             "clip": {"url": str(clips / "one_face_smile.mp4")},
         },
-        "detector": {"kind": "yunet", "weights": str(yunet_weights)},
+        "detector": {"type": "yunet", "weights": str(yunet_weights)},
         "state_dir": str(folder),
         "metrics": {"port": None},
-        "web": {"port": port, "upload_mb": 1},
+        "web": {"port": port, "max_upload_mb": 1},
     }
     config = folder / "live.yaml"
     config.write_text(yaml.safe_dump(settings))

@@ -16,7 +16,7 @@ from playwright.sync_api import Locator, Page, expect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fer_stream.records import ClosedSegment, LabelledFrame
-from fer_stream.timeline.store import CameraState, Checkpoint, Preview
+from fer_stream.store.protocol import CameraState, Checkpoint, Preview
 
 if TYPE_CHECKING:
     from tests.web.conftest import Opener, Web
@@ -175,7 +175,7 @@ def wait(page: Page, holds: Callable[[], object]) -> None:
 def test_a_page_says_that_all_streams_are_taken_and_begins_when_one_is_free(
     make_web: Callable[..., Web], open_page: Opener, frame: Callable[..., LabelledFrame], hash_: str
 ) -> None:
-    web = make_web(streams=1)
+    web = make_web(max_streams=1)
     web.store.set_state("door", CameraState(True, time.time(), width=640, height=360))
     with web.client.stream("GET", "/api/v1/live"):
         page = open_page(f"{web.address}/{hash_}", fine=("503",))

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from fer_stream.records import ClosedGap, ClosedSegment, LabelledFrame
-from fer_stream.timeline.store import CameraState, Checkpoint, Preview
+from fer_stream.store.protocol import CameraState, Checkpoint, Preview
 
 if TYPE_CHECKING:
     from tests.web.conftest import Web
@@ -128,7 +128,7 @@ def test_a_timeline_of_many_hours_has_every_segment_once(
 def test_a_timeline_that_is_too_long_is_refused_and_its_table_is_not(
     web: Web, segment: Callable[..., ClosedSegment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_stream.web.past.MOST", 20)
+    monkeypatch.setattr("fer_stream.web.history.MOST", 20)
     now = time.time()
     web.store.commit("door", NOTHING, [segment(now - 3000 + number) for number in range(21)], [])
     answer = web.get("/sources/door/timeline")

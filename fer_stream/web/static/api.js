@@ -1,6 +1,6 @@
 // The HTTP API: requests, the event stream, uploads, and whether the service can be reached at all.
 
-import { outOfSight, pause, visible } from "./waiting.js";
+import { outOfSight, pause, visible } from "./visibility.js";
 
 const API = new URL("api/v1/", document.baseURI);
 const RETRY_FIRST_MS = 1000;

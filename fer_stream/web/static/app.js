@@ -6,7 +6,7 @@ import { camerasPage } from "./cameras.js";
 import { el } from "./dom.js";
 import { historyPage } from "./history.js";
 import { jobsPage } from "./jobs.js";
-import { clock, zone } from "./words.js";
+import { clock, zone } from "./format.js";
 
 const NAME = "[a-z0-9][a-z0-9_-]{0,62}";
 const DATE = "\\d{4}-\\d{2}-\\d{2}";

@@ -5,9 +5,9 @@ import { Clock } from "./clock.js";
 import { announce, el, notice } from "./dom.js";
 import { peoplePanel, picturePanel, sharesPanel, timelinePanel, timingPanel } from "./panels.js";
 import { watch } from "./preview.js";
-import { KEPT_S, Minute, Recent } from "./recent.js";
-import { Stage } from "./stage.js";
-import { stateLine, stateOf } from "./state.js";
+import { KEPT_S, Minute, Recent } from "./live-timeline.js";
+import { Stage } from "./video-overlay.js";
+import { stateLine, stateOf } from "./camera-status.js";
 
 // How often the page is painted; seldom for those who asked for less motion.
 const PAINT_MS = 250;
@@ -34,7 +34,7 @@ export function cameraPage(main, [name], signal) {
   /** @type {any} the newest frame */
   let newest = null;
   let paused = false;
-  /** @type {import("./state.js").State | null} how the camera is, as far as it was told */
+  /** @type {import("./camera-status.js").State | null} how the camera is, as far as it was told */
   let known = null;
 
   function freeze() {

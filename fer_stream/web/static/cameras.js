@@ -5,9 +5,9 @@ import { sharpen } from "./chart.js";
 import { Clock } from "./clock.js";
 import { announce, el, keep, notice, say } from "./dom.js";
 import { NO_PICTURES, picture } from "./preview.js";
-import { stateLine, stateOf } from "./state.js";
-import { pause, visible } from "./waiting.js";
-import { count, moment } from "./words.js";
+import { stateLine, stateOf } from "./camera-status.js";
+import { pause, visible } from "./visibility.js";
+import { count, moment } from "./format.js";
 
 const LIST_MS = 15_000;
 // Pictures are made only while somebody asks for them, and the first question begins it: ask again soon, then leave it.
@@ -20,7 +20,7 @@ const EXAMPLE = `sources:
   front-door:
     url: rtsp://viewer:\${CAMERA_PASSWORD}@192.0.2.10:554/stream1`;
 
-/** @typedef {import("./state.js").State & {name: string, latest_at: number | null, faces: number | null}} Source */
+/** @typedef {import("./camera-status.js").State & {name: string, latest_at: number | null, faces: number | null}} Source */
 
 /** @param {HTMLElement} main */
 export function camerasPage(main, _parts, signal) {

@@ -1,7 +1,7 @@
 // A timeline on a canvas: a lane per person, a bar per label, hatched where it is unknown, flat where no pictures came.
 
 import { colourOf, FAINT, LABELS, UNKNOWN } from "./emotions.js";
-import { clock, lasting, shortClock } from "./words.js";
+import { clock, lasting, shortClock } from "./format.js";
 
 /**
  * @typedef {{label: string, from: number, to: number}} Span  from and to are Unix seconds throughout

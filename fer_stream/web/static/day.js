@@ -5,7 +5,7 @@ import { TimelineChart } from "./chart.js";
 import { el, keep, say } from "./dom.js";
 import { legend } from "./emotions.js";
 import { column, segmentRow } from "./panels.js";
-import { boundsOf, clock, count, lasting, namer, shortClock, whyGone } from "./words.js";
+import { boundsOf, clock, count, lasting, namer, shortClock, whyGone } from "./format.js";
 
 const LEAST_S = 10;
 const MOST_LANES = 40;

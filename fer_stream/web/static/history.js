@@ -3,7 +3,7 @@
 import { address, ApiError, getJson, repeat } from "./api.js";
 import { dayView } from "./day.js";
 import { el, notice } from "./dom.js";
-import { dateName } from "./words.js";
+import { dateName } from "./format.js";
 
 const TODAY_AGAIN_MS = 20_000;
 

@@ -2,7 +2,7 @@
 
 import { address, ApiError, ask, getJson, passOver, repeat, upload } from "./api.js";
 import { announce, el, keep, say } from "./dom.js";
-import { bytes, count, lasting, moment, percent } from "./words.js";
+import { bytes, count, lasting, moment, percent } from "./format.js";
 
 const BUSY_MS = 1000;
 const IDLE_MS = 5000;

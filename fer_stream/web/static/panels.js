@@ -3,9 +3,9 @@
 import { TimelineChart } from "./chart.js";
 import { el, keep, say } from "./dom.js";
 import { LABELS, legend, sharesBar, swatch, UNKNOWN } from "./emotions.js";
-import { KEPT_S, seenLast } from "./recent.js";
-import { title } from "./stage.js";
-import { clock, count, lasting, percent, shortClock, unjudged } from "./words.js";
+import { KEPT_S, seenLast } from "./live-timeline.js";
+import { title } from "./video-overlay.js";
+import { clock, count, lasting, percent, shortClock, unjudged } from "./format.js";
 
 /**
  * @typedef {object} Moment
@@ -18,7 +18,7 @@ const WINDOWS_S = [120, KEPT_S];
 const MOST_LANES = 20;
 const MOST_ROWS = 100;
 
-/** The picture with its boxes. @param {import("./stage.js").Stage} stage @param {HTMLCanvasElement} canvas */
+/** The picture with its boxes. @param {import("./video-overlay.js").Stage} stage @param {HTMLCanvasElement} canvas */
 export function picturePanel(stage, canvas) {
   const caption = el("figcaption");
   let off = false;
@@ -67,7 +67,7 @@ function person({ track_id }) {
     el("p", {}, mark, el("strong", {}, `Person ${track_id}`), label, told), bar.element);
   return {
     element,
-    /** @param {import("./stage.js").Face & {probs: Record<string, number>}} face */
+    /** @param {import("./video-overlay.js").Face & {probs: Record<string, number>}} face */
     update(face) {
       const prob = face.probs[face.label];
       mark.className = `swatch ${face.label}`;
@@ -78,7 +78,7 @@ function person({ track_id }) {
   };
 }
 
-/** What each person showed in the last minutes. @param {import("./recent.js").Recent} recent */
+/** What each person showed in the last minutes. @param {import("./live-timeline.js").Recent} recent */
 export function timelinePanel(recent) {
   let window_s = WINDOWS_S[0];
   const canvas = el("canvas", { role: "img" });
@@ -172,8 +172,8 @@ export function timingPanel(minute) {
     /** @param {Moment} moment */
     paint({ newest, live, now }) {
       const rate = minute.rate(now);
-      const pace = Number.isFinite(rate) ? rate.toFixed(1) : "–";
-      const values = [ms(live?.latency_s), ms(minute.p95(now)), pace, newest ? clock(newest.at) : "–"];
+      const playback = Number.isFinite(rate) ? rate.toFixed(1) : "–";
+      const values = [ms(live?.latency_s), ms(minute.p95(now)), playback, newest ? clock(newest.at) : "–"];
       facts.forEach(({ value }, index) => say(value, values[index]));
     },
   };

@@ -1,7 +1,7 @@
 // The pictures of a camera. They are made only while somebody asks for them.
 
 import { address, ApiError, ask } from "./api.js";
-import { pause, visible } from "./waiting.js";
+import { pause, visible } from "./visibility.js";
 
 // Between two questions, where there is a picture and where there is none yet. Previews are a few a second.
 const NEXT_MS = 300;

@@ -19,8 +19,8 @@ import skimage.data
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, generate_latest
 
-from fer_stream.capture.live import LiveSource
-from fer_stream.capture.pixels import Plain
+from fer_stream.capture.camera import LiveSource
+from fer_stream.capture.pixel_formats import Plain
 from fer_stream.config import CameraSettings
 from fer_stream.metrics import Metrics
 from fer_stream.records import Frame, Gap
@@ -33,7 +33,12 @@ FPS = 15
 KEY_EVERY = 5  # a connection has to wait for a key picture: keep them close together
 
 PATIENCE = CameraSettings(
-    open_timeout_s=2, stall_s=1, no_picture_s=2, retry_first_s=0.05, retry_max_s=0.2, retry_refused_s=30
+    open_timeout_s=2,
+    stall_timeout_s=1,
+    no_frame_timeout_s=2,
+    reconnect_min_s=0.05,
+    reconnect_max_s=0.2,
+    reconnect_auth_s=30,
 )
 """Settings that do not let a test wait."""
 
@@ -153,7 +158,7 @@ class Reader:
 
 @pytest.fixture
 def read(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Reader]]:
-    """Reads a source: `read(url, stall_s=2)`. The canary password may show up nowhere."""
+    """Reads a source: `read(url, stall_timeout_s=2)`. The canary password may show up nowhere."""
     caplog.set_level(logging.DEBUG)
     readers: list[Reader] = []
 

@@ -16,9 +16,9 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from fer_stream.capture.address import camera_address
+from fer_stream.capture.camera import LiveSource
+from fer_stream.capture.camera_url import camera_address
 from fer_stream.capture.connection import Connection
-from fer_stream.capture.live import LiveSource
 from fer_stream.config import CameraSettings
 from fer_stream.metrics import Metrics
 
@@ -155,7 +155,7 @@ def test_a_password_works_and_is_not_shown(http_camera: HttpCamera, read: Callab
 
 
 def test_data_without_a_picture_is_an_outage(http_camera: HttpCamera, read: Callable[..., Reader]) -> None:
-    reader = read(http_camera.url("/noise"), no_picture_s=0.5)
+    reader = read(http_camera.url("/noise"), no_frame_timeout_s=0.5)
     reader.wait_for_reason("decode")
     reader.close()
     assert reader.source.damage.packets >= 1
@@ -175,7 +175,7 @@ def test_a_picture_that_cannot_be_decoded_costs_no_connection(
 
 
 def test_the_bursts_of_hls_are_spread(http_camera: HttpCamera, read: Callable[..., Reader]) -> None:
-    reader = read(http_camera.url("/live.m3u8"), stall_s=3)
+    reader = read(http_camera.url("/live.m3u8"), stall_timeout_s=3)
     reader.wait_for_frames(45)
     frames = reader.frames
     # A segment arrives as a whole: without pacing the newest picture of each would push out its fourteen others.

@@ -1,0 +1,248 @@
+"""One file from end to end: open it, run it through the pipeline, write what comes out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+
+from fer_stream import factory as build
+from fer_stream.capture.source import FrameSource
+from fer_stream.config import FileSettings
+from fer_stream.errors import OutputError
+from fer_stream.metrics import Metrics
+from fer_stream.outputs.base import Writer
+from fer_stream.pipeline import FileRun, Flag, run_file
+from fer_stream.records import U8, FaceCrop, JobSummary, LabelledFrame, SourceInfo
+from fer_stream.timeline.builder import TimelineBuilder
+
+if TYPE_CHECKING:
+    from fer_stream.outputs.downsample import Trace
+
+Progress = Callable[[SourceInfo, FileRun], object]
+"""Told now and then how far a file is."""
+
+Sink = Callable[[Sequence[LabelledFrame]], None]
+
+Look = Callable[[Sequence[FaceCrop]], None]
+
+ENDINGS = ("annotated.mp4", "annotated.png", "report.html", "timeline.png", "frames.csv", "timeline.json")
+"""What results are called, behind the name of the job."""
+
+INTERRUPTED = "interrupted"
+"""`JobSummary.stopped` of a job that was asked to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileJob:
+    """What to do: read `path` and write results called `name` into the folder `out`."""
+
+    path: Path
+    name: str
+    out: Path
+    force: bool = False
+
+    def at(self, ending: str) -> Path:
+        """Where the result with this ending lies."""
+        return self.out / f"{self.name}.{ending}"
+
+    def existing(self) -> list[Path]:
+        """The results of this name that are there already, whoever wrote them."""
+        return [path for path in map(self.at, ENDINGS) if path.exists() or path.is_symlink()]
+
+
+@dataclass(frozen=True, slots=True)
+class FileResult:
+    """What came of a job: its summary and the files that were written."""
+
+    summary: JobSummary
+    outputs: tuple[Path, ...]
+
+
+class Engine:
+    """The detector and the classifier, loaded once for many files, and the settings they were loaded with.
+
+    `threads` is the number of cores that decoding and encoding may use; 0 is one per core. Unless it is 1, faces are
+    found in one thread and classified in another.
+    """
+
+    def __init__(self, settings: FileSettings, *, threads: int = 0) -> None:
+        self.settings = settings
+        self.threads = threads
+        self.detector = build.make_detector(settings.detector)
+        self.classifier = build.make_classifier(settings.model)
+
+    def open(self, path: Path, name: str) -> FrameSource:
+        """Open a file. Raises a `SourceError` where it cannot be read."""
+        return build.open_file(
+            path, name=name, epoch_ms=time.time_ns() // 1_000_000, fps=self.settings.fps, threads=self.threads
+        )
+
+    def process(
+        self,
+        source: FrameSource,
+        sink: Sink,
+        *,
+        metrics: Metrics,
+        stop: Flag | None = None,
+        progress: Progress | None = None,
+        look: Look | None = None,
+    ) -> JobSummary:
+        """Run an open source and close it; `sink` gets its final frames, `look` its crops."""
+        follower = build.make_follower(
+            source, self.detector, self.settings, metrics, classify_every_s=self.settings.model.interval_s
+        )
+        builder = TimelineBuilder(self.settings.timeline.at_rate(build.rate_of(source, self.settings.fps)))
+        try:
+            run = run_file(
+                source,
+                follower,
+                self.classifier,
+                builder,
+                sink,
+                max_batch=self.settings.model.batch_size,
+                min_agreement=self.settings.model.min_agreement,
+                metrics=metrics,
+                stop=stop or Event(),
+                progress=(lambda run: progress(source.info, run)) if progress else _ignore,
+                look=look or _ignore,
+                ahead=self.threads != 1,
+            )
+        finally:
+            source.close()
+        return JobSummary(
+            source=source.info,
+            damage=source.damage,
+            frames=run.frames,
+            duration_s=run.last_s,
+            unconfirmed_faces=follower.unconfirmed_faces,
+            people=builder.people(),
+            detector=self.detector.name,
+            model=self.classifier.spec,
+            settings=self.settings.model_dump(mode="json"),
+            versions=build.versions(),
+            stopped=INTERRUPTED if run.stopped else None,
+        )
+
+
+def run_job(
+    engine: Engine,
+    job: FileJob,
+    *,
+    metrics: Metrics | None = None,
+    stop: Flag | None = None,
+    progress: Progress | None = None,
+) -> FileResult:
+    """Run one file and write its results, each whole or not at all.
+
+    Raises a `SourceError` where the file cannot be read and an `OutputError` where a result cannot be written.
+    """
+    source = engine.open(job.path, job.name)
+    thumbnails = Thumbnails()
+    with ExitStack() as undo:
+        undo.callback(source.close)
+        writers: list[Writer] = []
+        for make in _writers(engine, job, source.info, thumbnails):
+            writers.append(make())
+            undo.callback(writers[-1].discard)
+
+        def write(frames: Sequence[LabelledFrame]) -> None:
+            for writer in writers:
+                writer.write(frames)
+
+        summary = engine.process(
+            source,
+            write,
+            metrics=metrics or Metrics(CollectorRegistry()),
+            stop=stop,
+            progress=progress,
+            look=thumbnails.look if engine.settings.outputs.thumbnails else None,
+        )
+        for writer in writers:
+            writer.finish(summary)
+    return FileResult(summary, tuple(writer.path for writer in writers))
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder for results, and those above it. Raises `OutputError` where that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"Cannot make the folder {path}: {reason}. Name another folder with --out.") from error
+
+
+class Thumbnails:
+    """The best crop of each person: uint8 (48, 48) by track_id."""
+
+    def __init__(self) -> None:
+        self.pixels: dict[int, U8] = {}
+        self._scores: dict[int, float] = {}
+
+    def look(self, crops: Sequence[FaceCrop]) -> None:
+        """Keep those of `crops` that are better than what was kept before."""
+        for crop in crops:
+            person = crop.key.track_id
+            if crop.quality.score > self._scores.get(person, -1.0):
+                self._scores[person], self.pixels[person] = crop.quality.score, crop.pixels
+
+
+def _writers(engine: Engine, job: FileJob, info: SourceInfo, faces: Thumbnails) -> Iterator[Callable[[], Writer]]:
+    """What makes the writers that the settings ask for; the largest output first, so that a full disk shows early.
+
+    A still image has no time, so there is no report and no picture of it.
+    """
+    from fer_stream.outputs import tables
+    from fer_stream.outputs.downsample import Trace
+
+    wanted, moving = engine.settings.outputs, info.kind == "video"
+    trace = Trace(max_gap_s=engine.settings.timeline.max_gap_s)
+    if wanted.video:
+        yield lambda: _annotated_writer(engine, job, info)
+    if wanted.report and moving:
+        yield lambda: _report_writer(job, trace, faces)
+    if wanted.plot and moving:
+        yield lambda: _picture_writer(job, trace)
+    if wanted.table:
+        yield lambda: tables.FrameTableWriter(job.at("frames.csv"), force=job.force)
+    yield lambda: tables.TimelineWriter(job.at("timeline.json"), force=job.force)
+
+
+def _annotated_writer(engine: Engine, job: FileJob, info: SourceInfo) -> Writer:
+    from fer_stream.outputs.redaction import Redaction
+    from fer_stream.outputs.video import AnnotatedImageWriter, AnnotatedVideoWriter
+
+    outputs = engine.settings.outputs
+    people = None if outputs.redact_persons is None else frozenset(outputs.redact_persons)
+    redaction = None if outputs.redact == "none" else Redaction(outputs.redact, people)
+
+    def open_again() -> FrameSource:
+        return engine.open(job.path, job.name)
+
+    if info.kind == "image":
+        return AnnotatedImageWriter(open_again, job.at("annotated.png"), redaction=redaction, force=job.force)
+    return AnnotatedVideoWriter(
+        open_again, job.at("annotated.mp4"), redaction=redaction, audio_from=job.path, force=job.force
+    )
+
+
+def _report_writer(job: FileJob, trace: Trace, faces: Thumbnails) -> Writer:
+    from fer_stream.outputs.report import ReportWriter
+
+    return ReportWriter(job.at("report.html"), trace, thumbnails=faces.pixels, force=job.force)
+
+
+def _picture_writer(job: FileJob, trace: Trace) -> Writer:
+    from fer_stream.outputs.picture import TimelinePictureWriter
+
+    return TimelinePictureWriter(job.at("timeline.png"), trace, force=job.force)
+
+
+def _ignore(*_: object) -> None:
+    """Do nothing."""

@@ -1,0 +1,168 @@
+"""The sheet of NAME.timeline.png: every person's emotions over time (matplotlib)."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MultipleLocator
+from numpy.typing import NDArray
+
+from fer_stream.formatting import count, lasting, percent
+from fer_stream.outputs.downsample import Points, Trace
+from fer_stream.outputs.palette import COLOURS
+from fer_stream.records import F64, LABELS, UNKNOWN, JobSummary, PersonSummary
+
+MAX_PEOPLE = 24
+"""More rows than this cannot be read on one sheet; those who were seen longest are shown."""
+
+_DPI = 130
+_WIDTH_IN, _HEAD_IN, _FOOT_IN = 12.0, 0.95, 0.95
+# Room for the names of the people, in parts of the width.
+_LEFT = 0.1
+
+# Where the band lies above the stack, which fills 0..1: bottom and height.
+_BAND = (1.08, 0.36)
+
+_HATCH = "//////"
+_HATCHED: dict[str, Any] = {"facecolor": "white", "edgecolor": COLOURS[UNKNOWN], "linewidth": 0}
+
+# The segments of one visit touch; this only forgives rounding.
+_TOUCH_S = 0.001
+
+_INK, _PALE, _FAINT = "#1f2328", "#656d76", "#d8dee4"
+
+_MAX_TICKS = 10
+_TICKS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600)
+
+
+def timeline_figure(summary: JobSummary, trace: Trace) -> Figure:
+    """Per person a band with the labels, and the smoothed probabilities stacked below it, over a common time axis."""
+    people = sorted(summary.people, key=lambda person: (-person.frames, person.track_id))[:MAX_PEOPLE]
+    people.sort(key=lambda person: person.track_id)
+    rows = max(1, len(people))
+    row_in = float(np.clip(7.5 / rows, 0.62, 1.9))
+    height_in = _HEAD_IN + rows * row_in + _FOOT_IN
+    figure = Figure((_WIDTH_IN, height_in), dpi=_DPI, facecolor="white")
+    axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+    figure.subplots_adjust(
+        left=_LEFT, right=0.975, top=1 - _HEAD_IN / height_in, bottom=_FOOT_IN / height_in, hspace=0.22
+    )
+    for axis, person in zip(axes, people, strict=False):
+        _draw_person(axis, person, trace.points(person.track_id))
+    if not people:
+        _say_nobody(axes[0])
+    _draw_time(axes, max(summary.duration_s, 0.1))
+    _draw_head(figure, summary, len(people), height_in)
+    _draw_legend(figure, height_in)
+    return figure
+
+
+def _draw_person(axis: Axes, person: PersonSummary, points: Points) -> None:
+    time_s, probs = _with_breaks(points)
+    axis.stackplot(time_s, probs.T, colors=[COLOURS[label] for label in LABELS], alpha=0.5, linewidth=0)
+    # Hatching is slow, so it is laid once under all the labels and shows where none of them covers it.
+    axis.broken_barh(
+        _present(person), _BAND, facecolor="white", edgecolor=COLOURS[UNKNOWN], hatch=_HATCH, linewidth=0
+    )
+    for label in LABELS:
+        spans = [(it.start_s, it.end_s - it.start_s) for it in person.segments if it.label == label]
+        axis.broken_barh(spans, _BAND, facecolor=COLOURS[label], linewidth=0)
+    axis.set_ylim(0, sum(_BAND))
+    axis.set_yticks([])
+    _beside(axis, f"Person {person.track_id}", va="bottom", color=_INK, fontsize=11, fontweight="bold")
+    _beside(axis, _most(person), va="top", color=_PALE, fontsize=8.5)
+
+
+def _present(person: PersonSummary) -> list[tuple[float, float]]:
+    """Start and length of each stretch without an absence: of each run of segments that touch."""
+    runs: list[tuple[float, float]] = []
+    for segment in person.segments:
+        if runs and segment.start_s - sum(runs[-1]) < _TOUCH_S:
+            runs[-1] = runs[-1][0], segment.end_s - runs[-1][0]
+        else:
+            runs.append((segment.start_s, segment.end_s - segment.start_s))
+    return runs
+
+
+def _beside(axis: Axes, text: str, **style: Any) -> None:
+    axis.text(-0.012, 0.48, text, transform=axis.transAxes, ha="right", **style)
+
+
+def _with_breaks(points: Points) -> tuple[F64, F64]:
+    """Times and probabilities with a row of NaN before each return, at which a stack breaks off."""
+    at = np.flatnonzero(points.returns)
+    return np.insert(points.time_s, at, np.nan), np.insert(points.probs.astype(np.float64), at, np.nan, axis=0)
+
+
+def _most(person: PersonSummary) -> str:
+    label = max(person.shares, key=lambda label: person.shares[label], default=UNKNOWN)
+    return f"{label} {percent(person.shares.get(label, 0.0))}"
+
+
+def _say_nobody(axis: Axes) -> None:
+    axis.set_yticks([])
+    axis.text(0.5, 0.5, "No face was followed.", transform=axis.transAxes, ha="center", va="center", color=_PALE)
+
+
+def _draw_time(axes: NDArray[np.object_], duration_s: float) -> None:
+    for axis in axes:
+        axis.spines[:].set_visible(False)
+        axis.tick_params(bottom=False, colors=_PALE)
+        axis.grid(axis="x", color=_FAINT, linewidth=0.8)
+        axis.set_axisbelow(True)
+    last = axes[-1]
+    last.set_xlim(0, duration_s)
+    step_s = next((step for step in _TICKS_S if duration_s / step <= _MAX_TICKS), _TICKS_S[-1])
+    last.xaxis.set_major_locator(MultipleLocator(step_s))
+    last.xaxis.set_major_formatter(FuncFormatter(lambda time_s, _: tick(time_s, duration_s)))
+
+
+def tick(time_s: float, duration_s: float) -> str:
+    """A time on the axis of something that lasts `duration_s`: `2.5 s`, `1:05` or `1:02:05`."""
+    if duration_s < 60:
+        return f"{time_s:g} s"
+    minutes, seconds = divmod(round(time_s), 60)
+    if duration_s < 3600:
+        return f"{minutes}:{seconds:02d}"
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def _draw_head(figure: Figure, summary: JobSummary, shown: int, height_in: float) -> None:
+    facts = [
+        lasting(summary.duration_s),
+        count(summary.frames, "frame"),
+        count(len(summary.people), "person", "people"),
+    ]
+    if shown < len(summary.people):
+        facts.append(f"the {shown} seen longest are shown")
+    if summary.stopped is not None:
+        facts.append(f"stopped early: {summary.stopped}")
+    name = PurePath(summary.source.name).name
+    _above(figure, 1 - 0.42 / height_in, name, color=_INK, fontsize=15, fontweight="bold")
+    _above(figure, 1 - 0.68 / height_in, " · ".join(facts), color=_PALE, fontsize=9.5)
+
+
+def _above(figure: Figure, y: float, text: str, **style: Any) -> None:
+    # A name may hold two dollar signs, between which matplotlib would read a formula.
+    figure.text(_LEFT, y, _drawable(text), parse_math=False, **style)
+
+
+def _draw_legend(figure: Figure, height_in: float) -> None:
+    swatches = [Patch(facecolor=COLOURS[label], label=label) for label in LABELS]
+    swatches.append(Patch(label=UNKNOWN, hatch=_HATCH, **_HATCHED))
+    figure.legend(
+        handles=swatches, ncols=len(swatches), loc="lower center", bbox_to_anchor=(0.53, 0.1 / height_in),
+        frameon=False, fontsize=9.5, labelcolor=_INK, handlelength=1.4, handleheight=1.0, columnspacing=1.6,
+    )  # fmt: skip
+
+
+def _drawable(text: str) -> str:
+    """`text` with a box for each character that the font lacks, about which matplotlib would warn."""
+    glyphs = get_font(findfont(FontProperties())).get_charmap()
+    return "".join(letter if ord(letter) in glyphs else "□" for letter in text)

@@ -1,0 +1,1 @@
+"""Results of the live service: protocol, schemas and the Redis adapter."""

@@ -1,0 +1,63 @@
+"""What the tests of the queue share: records, and each of the real servers in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import redis
+from redis.cluster import RedisCluster
+
+from fer_stream.broker.client import Link, open_link
+from fer_stream.records import FaceCrop, FaceKey, Prediction, Quality, stream_id_of
+
+
+@pytest.fixture
+def crop() -> Callable[..., FaceCrop]:
+    """Makes a crop of frame `frame`, whose pixels tell it from others."""
+
+    def make(frame: int, source: str = "door", epoch: int = 1, track: int = 1) -> FaceCrop:
+        return FaceCrop(
+            key=FaceKey(stream_id_of(source, epoch), track, frame),
+            time_s=frame / 5,
+            captured_at=1_767_225_600.0 + frame / 5,
+            xyxy=np.array([1, 2, 30, 40], np.float32),
+            confidence=0.9,
+            quality=Quality(0.8, "ok"),
+            pixels=np.full((48, 48), frame % 256, np.uint8),
+        )
+
+    return make
+
+
+@pytest.fixture
+def answer() -> Callable[[FaceCrop], Prediction]:
+    """What a classifier would say of a crop."""
+
+    def make(crop: FaceCrop) -> Prediction:
+        probs = np.full(7, 1 / 7, np.float32)
+        return Prediction(
+            crop.key, crop.time_s, crop.captured_at, crop.xyxy, crop.confidence, crop.quality, probs, "test-model"
+        )
+
+    return make
+
+
+@pytest.fixture(params=["valkey", "redis", "cluster"])
+def server(request: pytest.FixtureRequest) -> tuple[str, bool]:
+    """URL of an empty server, and whether it is a Cluster."""
+    url = str(request.getfixturevalue(f"{request.param}_url"))
+    cluster = request.param == "cluster"
+    client = RedisCluster.from_url(url) if cluster else redis.Redis.from_url(url)
+    client.flushall()
+    client.close()
+    return url, cluster
+
+
+@pytest.fixture
+def link(server: tuple[str, bool]) -> Iterator[Link]:
+    url, cluster = server
+    link = open_link(url, cluster=cluster, patience_s=5)
+    yield link
+    link.close()

@@ -1,0 +1,212 @@
+"""The contract of `EmotionClassifier`, held against every backend, and what the backends owe each other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_stream.classify.classifier import EmotionClassifier
+from fer_stream.classify.keras import bucket
+from fer_stream.classify.model_card import ONNX_FILE
+from fer_stream.config import ModelSettings
+from fer_stream.errors import ModelError
+from fer_stream.factory import make_classifier
+from fer_stream.records import I64, U8
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+BACKENDS = ("litert", "onnx", "openvino", "keras")
+FLOAT, INT8 = "fer2013_private_test_single_crop", "int8_private_test_single_crop"
+ONNX_INT8 = "onnx_int8_private_test_single_crop"
+METRIC = {"litert": INT8, "onnx": ONNX_INT8, "openvino": INT8, "keras": FLOAT}
+
+
+@pytest.fixture(params=BACKENDS)
+def classifier(request: pytest.FixtureRequest, classifiers: dict[str, EmotionClassifier]) -> EmotionClassifier:
+    return classifiers[request.param]
+
+
+def make(backend: str, folder: Path) -> EmotionClassifier:
+    return make_classifier(ModelSettings.model_validate({"backend": backend, "path": folder}))
+
+
+def noise(n: int) -> U8:
+    return np.random.default_rng(7).integers(0, 256, (n, 48, 48), np.uint8)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 24, 25, 70])
+def test_every_face_gets_probabilities(classifier: EmotionClassifier, n: int) -> None:
+    probs = classifier.predict(noise(n)).probs
+    assert probs.shape == (n, 7)
+    assert probs.dtype == np.float32
+    assert (probs >= 0).all()
+    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
+
+
+def test_agreement_is_a_share(classifier: EmotionClassifier) -> None:
+    agreement = classifier.predict(noise(9)).agreement
+    assert agreement.shape == (9,)
+    assert ((agreement >= 0) & (agreement <= 1)).all()
+    assert len(np.unique(agreement)) > 1
+
+
+def test_the_same_faces_get_the_same_probabilities(classifier: EmotionClassifier) -> None:
+    faces = noise(11)
+    np.testing.assert_array_equal(classifier.predict(faces).probs, classifier.predict(faces).probs)
+
+
+def test_a_face_does_not_depend_on_its_batch(classifier: EmotionClassifier) -> None:
+    faces = noise(11)
+    alone = np.concatenate([classifier.predict(face[np.newaxis]).probs for face in faces])
+    np.testing.assert_allclose(classifier.predict(faces).probs, alone, atol=1e-5)
+
+
+def test_a_result_is_not_overwritten_by_the_next(classifier: EmotionClassifier) -> None:
+    faces = noise(3)
+    first = classifier.predict(faces).probs
+    kept = first.copy()
+    classifier.predict(255 - faces)
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "received"),
+    [
+        (np.zeros((2, 48, 48), np.float32), r"float32 \(2, 48, 48\)"),
+        (np.zeros((48, 48), np.uint8), r"uint8 \(48, 48\)"),
+        (np.zeros((2, 64, 48), np.uint8), r"uint8 \(2, 64, 48\)"),
+        (np.zeros((2, 48, 48, 1), np.uint8), r"uint8 \(2, 48, 48, 1\)"),
+    ],
+)
+def test_anything_but_crops_is_refused(classifier: EmotionClassifier, pixels: U8, received: str) -> None:
+    with pytest.raises(ValueError, match=rf"Expected face crops as uint8 \(n, 48, 48\), received {received}"):
+        classifier.predict(pixels)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_weights_that_are_no_model_are_refused(backend: str, tmp_path: Path) -> None:
+    content = b"not a model" * 100
+    card = json.loads((MODELS / "card.json").read_text(encoding="utf-8"))
+    for name in {*card["files"], ONNX_FILE}:
+        (tmp_path / name).write_bytes(content)
+        card["files"][name] = hashlib.sha256(content).hexdigest()
+    (tmp_path / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"is no (LiteRT model|Keras model|ONNX model|model that OpenVINO can read)"):
+        make(backend, tmp_path)
+
+
+def test_a_folder_without_an_onnx_graph_is_told_from_a_broken_one(tmp_path: Path) -> None:
+    card = json.loads((MODELS / "card.json").read_text(encoding="utf-8"))
+    card["files"].pop("emotion.onnx", None)
+    card["files"].pop("emotion.int8.onnx", None)
+    (tmp_path / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    with pytest.raises(
+        ModelError, match=r"lists no emotion\.int8\.onnx or emotion\.onnx\. Make .* `fer-stream export`"
+    ):
+        make("onnx", tmp_path)
+
+
+def test_openvino_that_is_not_installed_is_told_with_its_cure() -> None:
+    code = (
+        "import sys; sys.modules['openvino'] = None\n"
+        "from fer_stream.factory import make_classifier; from fer_stream.config import ModelSettings\n"
+        "from fer_stream.errors import ConfigError\n"
+        "try: make_classifier(ModelSettings(backend='openvino'))\n"
+        "except ConfigError as error: print(error)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'fer-stream[openvino]'" in result.stdout
+
+
+def test_openvino_tells_nobody(tmp_path: Path) -> None:
+    code = "import sys, fer_stream.classify.openvino; print(*sys.modules)"
+    # It would tell nobody in CI, which it knows by such variables.
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    loaded = result.stdout.split()
+    assert "openvino" in loaded
+    assert not [name for name in loaded if name.startswith("openvino_telemetry.")]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("adapter", "strangers"),
+    [
+        ("litert.LiteRTClassifier", {"onnxruntime", "openvino"}),
+        ("onnx.OnnxClassifier", {"ai_edge_litert", "openvino"}),
+        ("openvino.OpenVinoClassifier", {"ai_edge_litert", "onnxruntime"}),
+    ],
+)
+def test_a_classifier_on_the_cpu_loads_no_other_library(adapter: str, strangers: set[str]) -> None:
+    module, _, name = adapter.partition(".")
+    code = (
+        f"import sys; from pathlib import Path; from fer_stream.classify.{module} import {name};"
+        f"{name}(Path({str(MODELS)!r})); print(*sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(result.stdout.split())
+    assert not loaded & {"tensorflow", "keras", "cv2", "av", "redis", *strangers}
+
+
+def test_batches_fall_into_few_buckets() -> None:
+    assert [bucket(n, 24) for n in (1, 2, 3, 5, 16, 17, 24)] == [1, 2, 4, 8, 16, 24, 24]
+
+
+@pytest.fixture(scope="module")
+def private_test(fer2013: Path) -> tuple[U8, I64]:
+    with np.load(fer2013) as data:
+        rows = data["usage"] == 2
+        return data["images"][rows], data["labels"][rows]
+
+
+@pytest.fixture(scope="module")
+def answers(private_test: tuple[U8, I64], classifiers: dict[str, EmotionClassifier]) -> dict[str, I64]:
+    return {
+        name: classifier.predict(private_test[0]).probs.argmax(axis=1) for name, classifier in classifiers.items()
+    }
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_accuracy_is_what_the_card_says(
+    backend: str,
+    private_test: tuple[U8, I64],
+    answers: dict[str, I64],
+    classifiers: dict[str, EmotionClassifier],
+) -> None:
+    accuracy = float((answers[backend] == private_test[1]).mean())
+    assert accuracy == pytest.approx(classifiers[backend].spec.metrics[METRIC[backend]], abs=0.003)
+
+
+@pytest.mark.parametrize("backend", ["litert", "onnx"])
+def test_the_small_model_is_as_right_as_its_card_says(backend: str, private_test: tuple[U8, I64]) -> None:
+    small = make_classifier(ModelSettings.model_validate({"backend": backend, "size": "small"}), threads=2)
+    accuracy = float((small.predict(private_test[0]).probs.argmax(axis=1) == private_test[1]).mean())
+    assert accuracy == pytest.approx(small.spec.metrics[METRIC[backend]], abs=0.003)
+
+
+def test_faces_with_a_tenth_of_the_light_are_known(
+    private_test: tuple[U8, I64], classifiers: dict[str, EmotionClassifier]
+) -> None:
+    images, labels = private_test[0][:800], private_test[1][:800]
+    bright, dark = (classifiers["openvino"].predict(faces).probs.argmax(axis=1) for faces in (images, images // 10))
+    assert (dark == labels).mean() > (bright == labels).mean() - 0.08
+
+
+@pytest.mark.parametrize("least", [0.1, 0.3])
+def test_people_agree_the_less_the_lower_the_agreement(
+    least: float, private_test: tuple[U8, I64], classifiers: dict[str, EmotionClassifier]
+) -> None:
+    judged = classifiers["openvino"].predict(private_test[0])
+    agreement, right = judged.agreement, judged.probs.argmax(axis=1) == private_test[1]
+    assert right[agreement >= least].mean() > right.mean() + 0.02 > right[agreement < least].mean() + 0.2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_backend_gives_the_label_of_keras(backend: str, answers: dict[str, I64]) -> None:
+    assert (answers[backend] == answers["keras"]).mean() >= 0.98

@@ -1,0 +1,152 @@
+"""A short job with known labels, and the pictures it was about."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_stream.capture.pixel_formats import Plain
+from fer_stream.records import (
+    LABELS,
+    U8,
+    UNKNOWN,
+    Damage,
+    EmotionSegment,
+    Frame,
+    JobSummary,
+    LabelledFace,
+    LabelledFrame,
+    ModelSpec,
+    PersonSummary,
+    Quality,
+    SourceInfo,
+)
+
+FaceMaker = Callable[..., LabelledFace]
+FrameMaker = Callable[..., LabelledFrame]
+
+
+@dataclass
+class Pictures:
+    """A `FrameSource` over pictures that are at hand."""
+
+    images: Sequence[U8]
+    times_s: Sequence[float]
+    stream_id: str = "clip@1"
+    damage: Damage = field(default_factory=Damage)
+    closed: bool = False
+
+    @property
+    def info(self) -> SourceInfo:
+        height, width = self.images[0].shape[:2]
+        return SourceInfo("clip.mp4", "video", width, height, 25.0, len(self.images), None, "h264", "yuv420p")
+
+    def frames(self) -> Iterator[Frame]:
+        for index, (image, time_s) in enumerate(zip(self.images, self.times_s, strict=True)):
+            yield Frame(self.stream_id, index, time_s, 0.0, Plain(image))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(scope="session")
+def pictures() -> type[Pictures]:
+    return Pictures
+
+
+@pytest.fixture(scope="session")
+def gradient() -> Callable[[int, int], U8]:
+    """A picture of the given width and height, bright at the right and at the bottom."""
+
+    def make(width: int, height: int) -> U8:
+        across = np.linspace(60, 200, width)[None, :, None]
+        down = np.linspace(-30, 30, height)[:, None, None]
+        return np.broadcast_to(across + down, (height, width, 3)).astype(np.uint8)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def face() -> FaceMaker:
+    """A face whose probabilities favour its label."""
+
+    def make(
+        person: int = 1,
+        label: str = "happy",
+        box: Sequence[float] = (40, 30, 80, 90),
+        quality: Quality = Quality(0.9, "ok"),  # noqa: B008 - frozen
+    ) -> LabelledFace:
+        probs = np.full(7, 0.05, np.float32)
+        probs[LABELS.index(label) if label != UNKNOWN else 6] = 0.7
+        return LabelledFace(person, np.array(box, np.float32), 0.87654, quality, probs, probs[::-1].copy(), label)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def frame() -> FrameMaker:
+    def make(index: int, *faces: LabelledFace, fps: float = 25.0) -> LabelledFrame:
+        return LabelledFrame("clip@1", index, index / fps, faces)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def frames(face: FaceMaker, frame: FrameMaker) -> list[LabelledFrame]:
+    """Two seconds at 25 fps: person 1 throughout, person 2 in the second half, nobody in frames 10 to 14."""
+    return [
+        frame(
+            index,
+            *([] if 10 <= index < 15 else [face(1, "happy" if index < 30 else UNKNOWN)]),
+            *([face(2, "sad", (100, 20 + 5 * math.sin(index), 140, 80))] if index >= 25 else []),
+        )
+        for index in range(50)
+    ]
+
+
+@pytest.fixture(scope="session")
+def summary() -> JobSummary:
+    """What the job of `frames` came to."""
+    return JobSummary(
+        source=SourceInfo("clip.mp4", "video", 176, 144, 25.0, 50, 2.0, "h264", "yuv420p"),
+        damage=Damage(2, "Invalid data found when processing input", truncated=True),
+        frames=50,
+        duration_s=2.0,
+        unconfirmed_faces=1,
+        people=(
+            PersonSummary(
+                1, 0.0, 2.0, 45,
+                (EmotionSegment("happy", 0.0, 1.2, 0.7), EmotionSegment(UNKNOWN, 1.2, 2.0, 0.0)),
+                {"happy": 0.6, UNKNOWN: 0.4},
+            ),
+            PersonSummary(2, 1.0, 2.0, 25, (EmotionSegment("sad", 1.0, 2.0, 0.65),), {"sad": 1.0}),
+        ),
+        detector="yunet-2023mar",
+        model=ModelSpec("emotion-1", LABELS, 48, 1, "ab" * 32, "FER-2013", "Apache-2.0", {"accuracy": 0.728}),
+        settings={"fps": None, "detector": {"type": "auto", "weights": Path("/home/ada/models/yunet.onnx")}},
+        versions={"fer-stream": "0.1.0"},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def forbid_writing() -> Iterator[Callable[[Path], None]]:
+    """Makes a folder read-only and, as nothing stops root, this process to `nobody` until the end of the test."""
+    user = os.geteuid()
+    forbidden: list[Path] = []
+
+    def forbid(folder: Path) -> None:
+        folder.chmod(0o555)
+        forbidden.append(folder)
+        if user == 0:
+            os.seteuid(65534)
+
+    yield forbid
+    os.seteuid(user)
+    for folder in forbidden:
+        folder.chmod(0o755)

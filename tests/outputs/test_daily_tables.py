@@ -1,0 +1,618 @@
+"""Rolling tables: whole rows, each once, whatever happens to the process or the disk."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_stream.errors import FilesStopped, OutputError
+from fer_stream.outputs.daily_tables import ROLLING_COLUMNS, RollingTables
+from fer_stream.outputs.tables import COLUMNS
+from fer_stream.records import (
+    LABELS,
+    ClosedGap,
+    ClosedSegment,
+    EmotionSegment,
+    Gap,
+    LabelledFace,
+    LabelledFrame,
+    Quality,
+    stream_id_of,
+)
+
+NEW_YEAR = 1767225600.0
+"""2026-01-01T00:00:00Z"""
+
+DAY_S = 86_400.0
+STREAM = stream_id_of("door", round(1000 * NEW_YEAR))
+PROBS = np.full(7, 1 / 7, np.float32)
+FACE = LabelledFace(3, np.array([10, 20, 50, 60], np.float32), 0.9, Quality(0.8, "ok"), PROBS, PROBS, "happy")
+
+
+class Clock:
+    def __init__(self, now_s: float = NEW_YEAR) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def tables(folder: Path, clock: Clock | None = None, retention_days: int | None = None) -> RollingTables:
+    return RollingTables(folder, retention_days=retention_days, clock=clock or Clock())
+
+
+def frame(index: int, time_s: float, *faces: LabelledFace) -> LabelledFrame:
+    return LabelledFrame(STREAM, index, time_s, faces)
+
+
+def segment(start_s: float, end_s: float, label: str = "sad") -> ClosedSegment:
+    return ClosedSegment(STREAM, 3, EmotionSegment(label, start_s, end_s, 0.51239))
+
+
+def gap(start_s: float, end_s: float) -> ClosedGap:
+    return ClosedGap(STREAM, Gap("door", start_s=start_s, end_s=end_s, reason="stalled"))
+
+
+def frames(number: int, start: int = 0) -> list[LabelledFrame]:
+    return [frame(index, index / 15, FACE) for index in range(start, start + number)]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """Everything in the segments.jsonl of all days."""
+    files = sorted(folder.glob("door/*.segments.jsonl"))
+    return [json.loads(line) for path in files for line in path.read_text().splitlines()]
+
+
+def row_count(folder: Path) -> int:
+    return sum(len(path.read_text().splitlines()) - 1 for path in folder.glob("door/*.frames.csv"))
+
+
+# The format
+
+
+def test_a_row_is_that_of_a_frames_table_and_the_wall_clock(tmp_path: Path) -> None:
+    tables(tmp_path).append_frames("door", [frame(7, 1.5, FACE), frame(8, 1.6)])
+    with (tmp_path / "door" / "2026-01-01.frames.csv").open(newline="") as file:
+        seen, empty = csv.DictReader(file)
+    assert tuple(seen) == ROLLING_COLUMNS == (*COLUMNS, "epoch_ms", "wall_time")
+    assert (seen["frame_index"], seen["track_id"], seen["label"]) == ("7", "3", "happy")
+    assert seen["epoch_ms"] == "1767225600000"
+    assert seen["wall_time"] == "2026-01-01T00:00:01.500000Z"
+    assert (empty["frame_index"], empty["track_id"], empty["label"]) == ("8", "", "")
+    assert empty["wall_time"] == "2026-01-01T00:00:01.600000Z"
+
+
+def test_a_segment_and_a_gap_are_a_line_each_by_their_end(tmp_path: Path) -> None:
+    tables(tmp_path).append_segments("door", [segment(0.5, 9.25)], [gap(2.0, 4.0)])
+    assert lines(tmp_path) == [
+        {
+            "kind": "gap", "stream_id": STREAM, "reason": "stalled", "start_s": 2.0, "end_s": 4.0,
+            "start": "2026-01-01T00:00:02.000000Z", "end": "2026-01-01T00:00:04.000000Z",
+        },
+        {
+            "kind": "segment", "stream_id": STREAM, "person": 3,
+            "label": "sad", "start_s": 0.5, "end_s": 9.25, "mean_prob": 0.5124,
+            "start": "2026-01-01T00:00:00.500000Z", "end": "2026-01-01T00:00:09.250000Z",
+        },
+    ]  # fmt: skip
+
+
+def test_a_file_follows_the_other_at_midnight_utc(tmp_path: Path) -> None:
+    rolling = tables(tmp_path)
+    rolling.append_frames("door", [frame(0, DAY_S - 0.000001), frame(1, DAY_S)])
+    rolling.append_segments("door", [segment(DAY_S - 5, DAY_S + 1)], [])
+    assert sorted(content(tmp_path)) == [
+        "door/2026-01-01.frames.csv", "door/2026-01-02.frames.csv", "door/2026-01-02.segments.jsonl",
+    ]  # fmt: skip
+    for path in tmp_path.glob("door/*.csv"):
+        assert path.read_text().splitlines()[0] == ",".join(ROLLING_COLUMNS)
+        assert len(path.read_text().splitlines()) == 2
+
+
+def test_what_comes_late_goes_to_the_newest_file(tmp_path: Path) -> None:
+    rolling = tables(tmp_path)
+    rolling.append_segments("door", [segment(DAY_S, DAY_S + 1)], [])
+    rolling.append_segments("door", [segment(1, 2, "happy")], [])
+    assert list(content(tmp_path)) == ["door/2026-01-02.segments.jsonl"]
+    assert [line["label"] for line in lines(tmp_path)] == ["sad", "happy"]
+
+
+def test_appending_nothing_makes_no_file(tmp_path: Path) -> None:
+    rolling = tables(tmp_path)
+    rolling.append_frames("door", [])
+    rolling.append_segments("door", [], [])
+    assert content(tmp_path) == {}
+
+
+def test_many_sources_keep_no_file_open(tmp_path: Path) -> None:
+    rolling, open_before = tables(tmp_path), len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(300):
+        rolling.append_frames(f"cam{number}", frames(2))
+    # Files of tests before this one may be closed meanwhile.
+    assert len(list(Path("/proc/self/fd").iterdir())) <= open_before
+    assert len(content(tmp_path)) == 300
+
+
+def test_the_example_of_the_documentation_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "live-files.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    closed = [segment(30 * DAY_S + second, 30 * DAY_S + second + 0.5) for second in range(3)]
+    tables(tmp_path).append_segments("front-door", closed, [])
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    assert re.search(r"sad +3\n", capsys.readouterr().out)
+
+
+# Restarts
+
+
+Item = LabelledFrame | ClosedSegment
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Item]:
+    """Frames and segments over some days. Now and then a new epoch begins earlier than the one before had come."""
+    items: list[Item] = []
+    end_s = start_s = 0.0
+    for index in range(draw(st.integers(1, 25))):
+        start_s += draw(st.sampled_from([0.1, 5.0, DAY_S / 3, -DAY_S / 2]))
+        end_s = max(end_s, start_s) + 0.25
+        if draw(st.booleans()):
+            items.append(frame(index, max(start_s, 0.0), *[FACE] * draw(st.integers(0, 2))))
+        else:
+            items.append(segment(end_s - 0.2, end_s))
+    return items
+
+
+def hand_over(rolling: RollingTables, items: Sequence[Item]) -> None:
+    rolling.append_frames("door", [item for item in items if isinstance(item, LabelledFrame)])
+    rolling.append_segments("door", [item for item in items if isinstance(item, ClosedSegment)], [])
+
+
+@pytest.fixture(scope="module")
+def scratch() -> Iterator[Callable[[], Path]]:
+    """Makes empty folders, for tests that run many times."""
+    made: list[Path] = []
+
+    def make() -> Path:
+        made.append(Path(tempfile.mkdtemp()))
+        return made[-1]
+
+    yield make
+    for folder in made:
+        shutil.rmtree(folder)
+
+
+STEPS = st.lists(st.one_of(st.integers(1, 8), st.sampled_from(["checkpoint", "restart"])), max_size=20)
+
+
+@settings(max_examples=150, deadline=None)
+@given(history=histories(), earlier=st.integers(0, 3), steps=STEPS, torn=st.integers(0, 60))
+def test_restarts_change_nothing(
+    scratch: Callable[[], Path], history: list[Item], earlier: int, steps: list[int | str], torn: int
+) -> None:
+    """Appending, checkpoints and restarts in any order come to the same as appending everything at once."""
+    whole, folder = scratch(), scratch()
+    hand_over(tables(whole), history[:earlier])
+    hand_over(tables(whole), history[earlier:])
+    hand_over(tables(folder), history[:earlier])
+    rolling, done = tables(folder), earlier
+    checkpoint = done, rolling.offsets("door")
+    for step in steps:
+        if isinstance(step, int):
+            hand_over(rolling, history[done : done + step])
+            done += step
+        elif step == "checkpoint":
+            checkpoint = done, json.loads(json.dumps(rolling.offsets("door")))
+        else:
+            tear(folder, torn)
+            rolling, done = tables(folder), checkpoint[0]
+            rolling.truncate("door", checkpoint[1])
+    hand_over(rolling, history[done:])
+    assert content(folder) == content(whole)
+
+
+def tear(folder: Path, length: int) -> None:
+    """Leave the beginning of a row at the end of every newest file, as a killed process may."""
+    for ending in (".frames.csv", ".segments.jsonl"):
+        for path in sorted(folder.glob(f"door/*{ending}"))[-1:]:
+            with path.open("ab") as file:
+                file.write(b"9" * length)
+
+
+def test_without_a_checkpoint_only_a_torn_row_goes(tmp_path: Path) -> None:
+    tables(tmp_path).append_frames("door", frames(5))
+    before = content(tmp_path)
+    tear(tmp_path, 100_000)
+    assert tables(tmp_path).offsets("door")["2026-01-01.frames.csv"] == len(before["door/2026-01-01.frames.csv"])
+    assert content(tmp_path) == before
+
+
+def test_an_empty_checkpoint_deletes_nothing(tmp_path: Path) -> None:
+    tables(tmp_path).append_frames("door", frames(5))
+    before = content(tmp_path)
+    tables(tmp_path).truncate("door", {})
+    assert content(tmp_path) == before
+
+
+def test_a_checkpoint_touches_no_other_file(tmp_path: Path) -> None:
+    rolling = tables(tmp_path)
+    start = rolling.offsets("door")
+    rolling.append_frames("door", frames(2))
+    rolling.append_frames("hall", frames(2))
+    (tmp_path / "door" / "2027-01-01.notes.csv").write_text("mine")
+    (tmp_path / "outside").write_text("mine")
+    tables(tmp_path).truncate("door", {**start, "../outside": 0, "2027-01-01.notes.csv": 0})
+    assert sorted(content(tmp_path)) == ["door/2027-01-01.notes.csv", "hall/2026-01-01.frames.csv", "outside"]
+    assert (tmp_path / "outside").read_text() == "mine"
+
+
+def test_a_checkpoint_of_another_folder_cuts_nothing_off(tmp_path: Path) -> None:
+    """As where recordings.dir is changed and changed back on one day."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, rows in ((first, 50), (second, 80)):
+        folder.mkdir()
+        tables(folder).append_frames("door", frames(rows))
+    checkpoint: dict[str, int] = {}
+    for turn, folder in enumerate([first, second, first, second]):
+        rolling = tables(folder)
+        rolling.truncate("door", checkpoint)
+        rolling.append_frames("door", frames(1, 100 + turn))
+        checkpoint = json.loads(json.dumps(rolling.offsets("door")))
+    assert (row_count(first), row_count(second)) == (52, 82)
+
+
+def test_a_link_to_another_disk_is_another_folder(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "live"
+    link.symlink_to("old")
+    tables(link).append_frames("door", frames(5))
+    checkpoint = tables(link).offsets("door")
+    tables(tmp_path / "new").append_frames("door", frames(9))
+    link.unlink()
+    link.symlink_to("new")
+    tables(link).truncate("door", checkpoint)
+    assert row_count(link) == 9
+
+
+def test_a_checkpoint_that_names_no_folder_is_of_this_one(tmp_path: Path) -> None:
+    rolling = tables(tmp_path)
+    rolling.append_frames("door", frames(2))
+    checkpoint = {name: length for name, length in rolling.offsets("door").items() if name != "folder"}
+    rolling.append_frames("door", frames(3, 2))
+    tables(tmp_path).truncate("door", checkpoint)
+    assert row_count(tmp_path) == 2
+
+
+CHILD = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import test_rolling as t
+rolling = t.tables(Path(sys.argv[1]))
+for start in range(0, 10**6, 2000):
+    print(json.dumps([start, rolling.offsets("door")]), flush=True)
+    rolling.append_frames("door", t.frames(2000, start))
+    rolling.append_segments("door", [t.segment(start / 15, (start + 1) / 15)], [])
+"""
+
+
+def test_killed_in_the_middle_of_writing(tmp_path: Path) -> None:
+    folder, whole = tmp_path / "killed", tmp_path / "whole"
+    folder.mkdir()
+    whole.mkdir()
+    command = [sys.executable, "-c", CHILD, str(folder), str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        checkpoints = [json.loads(child.stdout.readline()) for _ in range(4)]
+        while (folder / "door" / "2026-01-01.frames.csv").stat().st_size <= checkpoints[-1][1][
+            "2026-01-01.frames.csv"
+        ]:
+            pass
+        child.kill()
+        checkpoints += map(json.loads, child.stdout.read().splitlines())
+    assert child.returncode == -signal.SIGKILL
+    done, offsets = checkpoints[-1]
+    rolling = tables(folder)
+    rolling.truncate("door", offsets)
+    rolling.append_frames("door", frames(100, done))
+    for start in range(0, done, 2000):
+        tables(whole).append_segments("door", [segment(start / 15, (start + 1) / 15)], [])
+    tables(whole).append_frames("door", frames(done + 100))
+    assert content(folder) == content(whole)
+
+
+def test_what_a_power_cut_took_is_told(tmp_path: Path) -> None:
+    rolling = tables(tmp_path)
+    rolling.append_frames("door", frames(100))
+    offsets = rolling.offsets("door")
+    path = tmp_path / "door" / "2026-01-01.frames.csv"
+    path.write_bytes(path.read_bytes()[:3000])
+    kept = path.read_bytes().rpartition(b"\n")[0] + b"\n"
+    again = tables(tmp_path)
+    again.truncate("door", offsets)
+    assert path.read_bytes() == kept
+    again.append_frames("door", frames(1, 100))
+    told = {"kind": "lost", "rows": 0, "bytes": offsets[path.name] - len(kept), "start": None, "end": None}
+    assert lines(tmp_path) == [told]
+
+
+# Disks
+
+
+def fill(disk: Path) -> None:
+    """Leave no free block."""
+    with (disk / "ballast").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_full_disk_stops_the_files_and_writing_resumes(tiny_disk: Callable[[int], Path]) -> None:
+    disk, clock = tiny_disk(64), Clock()
+    rolling = tables(disk, clock)
+    rolling.append_frames("door", frames(10))
+    fill(disk)
+    with pytest.raises(FilesStopped, match=r"No room left for .*2026-01-01\.frames\.csv.*free some space") as caught:
+        rolling.append_frames("door", frames(100, 10))
+    assert isinstance(caught.value, OutputError)
+    assert row_count(disk) == 10
+    assert (disk / "door" / "2026-01-01.frames.csv").read_bytes().endswith(b"\n")
+
+    rolling.append_frames("door", frames(5, 110))  # too early to try again: counted, nothing raised
+    assert rolling.lost_rows("door") == 105
+    clock.now_s += 1
+    with pytest.raises(FilesStopped):
+        rolling.append_segments("door", [segment(0, 8)], [])
+    clock.now_s += 1
+    (disk / "ballast").unlink()
+    rolling.append_frames("door", frames(1, 115))
+    assert rolling.lost_rows("door") == 107  # the rest had doubled
+    clock.now_s += 1
+    rolling.append_frames("door", frames(3, 116))
+
+    assert row_count(disk) == 13
+    start, end = "2026-01-01T00:00:00.666667Z", "2026-01-01T00:00:08.000000Z"
+    assert lines(disk) == [{"kind": "lost", "rows": 107, "bytes": 0, "start": start, "end": end}]
+    rolling.append_segments("door", [segment(0, 9)], [])
+    assert [line["kind"] for line in lines(disk)] == ["lost", "segment"]
+    assert rolling.lost_rows("door") == 107
+
+
+def test_what_was_lost_is_told_after_a_restart_too(tiny_disk: Callable[[int], Path]) -> None:
+    disk = tiny_disk(64)
+    rolling = tables(disk)
+    fill(disk)
+    with pytest.raises(FilesStopped):
+        rolling.append_frames("door", frames(2, 15))
+    offsets = json.loads(json.dumps(rolling.offsets("door")))
+    (disk / "ballast").unlink()
+    again = tables(disk)
+    again.truncate("door", offsets)
+    again.append_frames("door", frames(1, 17))
+    assert row_count(disk) == 1
+    assert [(line["kind"], line["rows"]) for line in lines(disk)] == [("lost", 2)]
+    assert again.offsets("door").keys() == {"folder", "2026-01-01.frames.csv", "2026-01-01.segments.jsonl"}
+
+
+def test_a_day_that_cannot_begin_loses_no_row_of_the_day_before(tmp_path: Path) -> None:
+    clock = Clock()
+    rolling = tables(tmp_path, clock)
+    rolling.append_frames("door", frames(1))
+    in_the_way = tmp_path / "door" / "2026-01-02.frames.csv"
+    in_the_way.mkdir()
+    with pytest.raises(FilesStopped, match=in_the_way.name):
+        rolling.append_frames("door", [frame(1, 0.1), *[frame(index, DAY_S, FACE) for index in range(2, 80)]])
+    in_the_way.rmdir()
+    assert row_count(tmp_path) == 2
+    assert rolling.lost_rows("door") == 78
+    clock.now_s += 1
+    rolling.append_frames("door", [frame(80, DAY_S + 1)])
+    assert row_count(tmp_path) == 3
+    assert [(line["kind"], line["rows"]) for line in lines(tmp_path)] == [("lost", 78)]
+
+
+def test_one_source_that_cannot_be_written_stops_no_other(tmp_path: Path) -> None:
+    (tmp_path / "door").write_text("a file where a folder should be")
+    rolling = tables(tmp_path)
+    with pytest.raises(FilesStopped, match="door"):
+        rolling.append_frames("door", frames(1))
+    rolling.append_frames("hall", frames(1))
+    assert (tmp_path / "hall" / "2026-01-01.frames.csv").exists()
+
+
+def test_a_folder_that_vanishes_is_noticed_and_not_made_again(tmp_path: Path) -> None:
+    disk, clock = tmp_path / "disk", Clock()
+    disk.mkdir()
+    rolling = tables(disk, clock)
+    rolling.append_frames("door", frames(3))
+    shutil.rmtree(disk)
+    with pytest.raises(FilesStopped, match=r"The folder for .* is gone.*mount"):
+        rolling.append_frames("door", frames(2, 3))
+    assert not disk.exists()
+    disk.mkdir()
+    clock.now_s += 1
+    rolling.append_frames("door", frames(1, 5))
+    assert row_count(disk) == 1
+    assert [(line["kind"], line["rows"], line["bytes"]) for line in lines(disk)] == [("lost", 2, 0)]
+
+
+def test_a_folder_that_may_not_be_written_is_told(tmp_path: Path, forbid_writing: Callable[[Path], None]) -> None:
+    rolling = tables(tmp_path)
+    forbid_writing(tmp_path)
+    with pytest.raises(FilesStopped, match=r"Not allowed to write .*make .* writable"):
+        rolling.append_frames("door", frames(1))
+    assert rolling.lost_rows("door") == 1
+
+
+def test_a_restart_on_a_bad_disk_is_made_good_later(tmp_path: Path) -> None:
+    disk, elsewhere, clock = tmp_path / "disk", tmp_path / "elsewhere", Clock()
+    disk.mkdir()
+    rolling = tables(disk)
+    rolling.append_frames("door", frames(3))
+    offsets = rolling.offsets("door")
+    rolling.append_frames("door", frames(2, 3))
+    (disk / "door").rename(elsewhere)
+    (disk / "door").write_text("in the way")
+    again = tables(disk, clock)
+    with pytest.raises(FilesStopped):
+        again.truncate("door", offsets)
+    (disk / "door").unlink()
+    elsewhere.rename(disk / "door")
+    again.append_frames("door", frames(2, 3))
+    assert row_count(disk) == 5
+    assert lines(disk) == []
+
+
+def test_a_restart_without_the_disk_is_made_good_when_it_is_back(tmp_path: Path) -> None:
+    disk, unmounted, clock = tmp_path / "disk", tmp_path / "unmounted", Clock()
+    disk.mkdir()
+    rolling = tables(disk)
+    rolling.append_frames("door", frames(3))
+    offsets = rolling.offsets("door")
+    rolling.append_frames("door", frames(2, 3))
+    disk.rename(unmounted)
+    for _ in range(2):  # the second restart reads what the first one committed
+        again = tables(disk, clock)
+        with pytest.raises(FilesStopped, match="is gone"):
+            again.truncate("door", offsets)
+        assert again.offsets("door") == offsets
+        offsets = again.offsets("door")
+    unmounted.rename(disk)
+    again.append_frames("door", frames(2, 3))
+    assert row_count(disk) == 5
+
+
+def test_a_newest_table_that_cannot_be_opened_is_not_lost(tmp_path: Path) -> None:
+    table, clock = tmp_path / "door" / "2026-01-01.frames.csv", Clock()
+    tables(tmp_path).append_frames("door", frames(3))
+    table.rename(tmp_path / "aside")
+    table.mkdir()
+    rolling = tables(tmp_path, clock)
+    with pytest.raises(FilesStopped):
+        rolling.append_frames("door", frames(1, 3))
+    table.rmdir()
+    (tmp_path / "aside").rename(table)
+    clock.now_s += 1
+    rolling.append_frames("door", frames(1, 4))
+    assert row_count(tmp_path) == 4
+
+
+def test_rows_of_somebody_else_are_never_cut_off(tmp_path: Path) -> None:
+    clock = Clock()
+    asleep = tables(tmp_path, clock)
+    asleep.append_frames("door", frames(3))
+    owner = tables(tmp_path)
+    owner.append_frames("door", frames(3, 3))
+    before = content(tmp_path)
+    with pytest.raises(FilesStopped, match="Somebody else wrote"):
+        asleep.append_frames("door", frames(3, 3))
+    assert content(tmp_path) == before
+    owner.append_frames("door", frames(1, 6))
+    assert row_count(tmp_path) == 7
+
+
+def test_a_table_that_was_deleted_begins_anew(tmp_path: Path) -> None:
+    rolling = tables(tmp_path)
+    rolling.append_frames("door", frames(3))
+    offsets = rolling.offsets("door")
+    (tmp_path / "door" / "2026-01-01.frames.csv").unlink()
+    rolling.append_frames("door", frames(2, 3))
+    assert row_count(tmp_path) == 2
+    (tmp_path / "door" / "2026-01-01.frames.csv").unlink()
+    again = tables(tmp_path)
+    again.truncate("door", offsets)
+    again.append_frames("door", frames(1, 3))
+    assert row_count(tmp_path) == 1
+    assert lines(tmp_path) == []
+
+
+# Retention
+
+
+def test_old_days_go_and_nothing_else(tmp_path: Path) -> None:
+    clock = Clock()
+    rolling = tables(tmp_path, clock, retention_days=2)
+    for day in range(5):
+        rolling.append_frames("door", [frame(day, day * DAY_S)])
+        rolling.append_segments("former", [segment(day * DAY_S, day * DAY_S + 1)], [])
+    for name in ("2026-01-01.notes.txt", "old-2026-01-01.frames.csv", "2026-01-01.mp4", "2026-01-03T000000.000Z.mp4"):
+        (tmp_path / "door" / name).write_text("mine")
+    for name in ("2026-01-02T235959.999Z.mp4", ".2026-01-02T235000.000Z.mp4"):
+        (tmp_path / "door" / name).write_text("ours")
+    clock.now_s = NEW_YEAR + 5 * DAY_S - 1
+    assert rolling.prune() == 6
+    assert sorted(content(tmp_path)) == [
+        "door/2026-01-01.mp4", "door/2026-01-01.notes.txt",
+        "door/2026-01-03.frames.csv", "door/2026-01-03T000000.000Z.mp4", "door/2026-01-04.frames.csv",
+        "door/2026-01-05.frames.csv",
+        "door/old-2026-01-01.frames.csv",
+        "former/2026-01-03.segments.jsonl", "former/2026-01-04.segments.jsonl", "former/2026-01-05.segments.jsonl",
+    ]  # fmt: skip
+    assert rolling.prune() == 0
+
+
+def test_a_source_goes_on_after_its_newest_table_was_too_old(tmp_path: Path) -> None:
+    clock = Clock()
+    rolling = tables(tmp_path, clock, retention_days=0)
+    rolling.append_frames("door", frames(3))
+    offsets = rolling.offsets("door")
+    clock.now_s += 3 * DAY_S
+    assert rolling.prune() == 1
+    again = tables(tmp_path, clock)
+    again.truncate("door", offsets)
+    again.append_frames("door", [frame(3, 3 * DAY_S)])
+    assert list(content(tmp_path)) == ["door/2026-01-04.frames.csv"]
+
+
+def test_without_retention_all_stay(tmp_path: Path) -> None:
+    clock = Clock()
+    rolling = tables(tmp_path, clock)
+    rolling.append_frames("door", frames(1))
+    clock.now_s += 10_000 * DAY_S
+    assert rolling.prune() == 0
+    assert row_count(tmp_path) == 1
+
+
+def test_tables_that_cannot_be_deleted_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forbid_writing: Callable[[Path], None]
+) -> None:
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # the folders above are root's alone
+    clock = Clock()
+    rolling = tables(Path(), clock, retention_days=1)
+    rolling.append_frames("door", frames(1))
+    clock.now_s += 9 * DAY_S
+    forbid_writing(Path("door"))
+    with pytest.raises(OutputError, match=r"cannot be deleted.*2026-01-01\.frames\.csv"):
+        rolling.prune()
+
+
+def test_probabilities_survive(tmp_path: Path) -> None:
+    probs = np.array([0.1, 0.2, 0.05, 0.4, 0.05, 0.1, 0.1], np.float32)
+    tables(tmp_path).append_frames("door", [frame(0, 0.0, replace(FACE, probs=probs))])
+    with (tmp_path / "door" / "2026-01-01.frames.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert [float(row[label]) for label in LABELS] == pytest.approx(probs, abs=5e-5)

@@ -1,0 +1,373 @@
+"""Recordings: files of some minutes that play, whatever happens to the process or the disk."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from threading import Event, Thread
+
+import av
+import numpy as np
+import pytest
+
+from fer_stream.capture.pixel_formats import Plain
+from fer_stream.errors import FilesStopped, OutputError
+from fer_stream.outputs.recording import Recorder
+from fer_stream.outputs.redaction import Redaction
+from fer_stream.records import U8, Frame, LabelledFace, LabelledFrame, Quality, stream_id_of
+from tests.support.waiting import until
+
+NEW_YEAR = 1767225600.0
+"""2026-01-01T00:00:00Z"""
+
+STREAM = stream_id_of("door", round(1000 * NEW_YEAR))
+FPS = 10
+PROBS = np.full(7, 1 / 7, np.float32)
+FACE = LabelledFace(3, np.array([60, 40, 110, 100], np.float32), 0.9, Quality(0.8, "ok"), PROBS, PROBS, "happy")
+
+MakeRecorder = Callable[..., Recorder]
+
+
+class Clock:
+    now_s = NEW_YEAR
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def recorder(clock: Clock) -> MakeRecorder:
+    def make(folder: Path, *, redaction: Redaction | None = None, retention_days: int | None = None) -> Recorder:
+        return Recorder(
+            folder, "door", segment_s=60.0, redaction=redaction, retention_days=retention_days, clock=clock
+        )
+
+    return make
+
+
+def picture(width: int = 176, height: int = 144, level: int = 128) -> U8:
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def noise(index: int) -> U8:
+    return np.random.default_rng(index).integers(0, 255, (144, 176, 3), np.uint8)
+
+
+def record(
+    recorder: Recorder,
+    times_s: Sequence[float],
+    image: Callable[[int], U8] = lambda index: picture(),
+    faces: Callable[[int], tuple[LabelledFace, ...]] = lambda index: (FACE,),
+    stream_id: str = STREAM,
+) -> None:
+    """Hand over frames at `times_s`, as fast as the encoder takes them."""
+    before = recorder.written + recorder.dropped
+    for index, time_s in enumerate(times_s):
+        frame = Frame(stream_id, index, time_s, 0.0, Plain(image(index)))
+        recorder.add(frame, LabelledFrame(stream_id, index, time_s, faces(index)))
+        deadline = time.monotonic() + 20
+        # With a redaction some frames stay behind.
+        while recorder.written + recorder.dropped < before + index - FPS and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+
+def steps(start_s: float, number: int) -> list[float]:
+    return [start_s + index / FPS for index in range(number)]
+
+
+def decode(path: Path) -> tuple[list[float], list[U8]]:
+    """The times and the pictures of a video."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        times = [float(frame.pts * frame.time_base) for frame in frames if frame.pts is not None and frame.time_base]
+        return times, [np.asarray(frame.to_ndarray(format="bgr24"), np.uint8) for frame in frames]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "door").iterdir())
+
+
+# What is in the files
+
+
+def test_a_file_begins_at_every_multiple_of_the_segment(recorder: MakeRecorder, tmp_path: Path) -> None:
+    recording = recorder(tmp_path)
+    record(recording, steps(58.0, 45))
+    recording.close()
+    assert names(tmp_path) == ["2026-01-01T000058.000Z.mp4", "2026-01-01T000100.000Z.mp4"]
+    first, second = (decode(tmp_path / "door" / name)[0] for name in names(tmp_path))
+    assert first == pytest.approx(steps(0.0, 20), abs=1e-4)
+    assert second == pytest.approx(steps(0.0, 25), abs=1e-4)
+    assert (recording.written, recording.dropped) == (45, 0)
+
+
+def test_faces_are_drawn_and_the_camera_picture_is_left_alone(recorder: MakeRecorder, tmp_path: Path) -> None:
+    image = picture()
+    recording = recorder(tmp_path)
+    record(recording, steps(0.0, 10), lambda _: image)
+    recording.close()
+    _, pictures = decode(tmp_path / "door" / names(tmp_path)[0])
+    assert (image == 128).all()
+    changed = np.abs(pictures[-1].astype(int) - 128).max(axis=2) > 30
+    assert changed[38:102, 58:112].any()
+    assert not changed[120:, :40].any()
+
+
+@pytest.mark.parametrize("odd", [(175, 143), (1, 1)])
+def test_pictures_of_any_size_are_recorded(recorder: MakeRecorder, tmp_path: Path, odd: tuple[int, int]) -> None:
+    recording = recorder(tmp_path)
+    record(recording, steps(0.0, 12), lambda _: picture(*odd), lambda _: ())
+    recording.close()
+    assert len(decode(tmp_path / "door" / names(tmp_path)[0])[0]) == 12
+
+
+def test_a_gap_another_size_and_another_epoch_begin_a_file(recorder: MakeRecorder, tmp_path: Path) -> None:
+    recording = recorder(tmp_path)
+    record(recording, [*steps(0.0, 10), *steps(5.0, 10)], lambda i: picture() if i < 15 else picture(320, 240))
+    record(recording, steps(0.0, 10), stream_id=stream_id_of("door", round(1000 * NEW_YEAR) + 10_000))
+    recording.close()
+    assert names(tmp_path) == [
+        "2026-01-01T000000.000Z.mp4",
+        "2026-01-01T000005.000Z.mp4",
+        "2026-01-01T000005.500Z.mp4",
+        "2026-01-01T000010.000Z.mp4",
+    ]
+    seen = [decode(tmp_path / "door" / name) for name in names(tmp_path)]
+    assert [(len(times), images[0].shape[:2]) for times, images in seen] == [
+        (10, (144, 176)), (5, (144, 176)), (5, (240, 320)), (10, (144, 176)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["black", "blur"])
+def test_a_covered_face_is_bare_in_no_plot(recorder: MakeRecorder, tmp_path: Path, kind: str) -> None:
+    """The face is found in every fourth frame alone; every picture has a bright nose in its place."""
+
+    def nose(_: int) -> U8:
+        image = picture(level=20)
+        image[66:72, 82:88] = 255
+        return image
+
+    recording = recorder(tmp_path, redaction=Redaction("black" if kind == "black" else "blur"))
+    record(recording, steps(0.0, 30), nose, lambda index: (FACE,) if index % 4 == 2 else ())
+    recording.close()
+    times, pictures = decode(tmp_path / "door" / names(tmp_path)[0])
+    assert len(times) == 30
+    assert max(int(image[66:72, 82:88].max()) for image in pictures) < 150
+
+
+def test_a_face_stays_covered_where_pictures_are_dropped(
+    recorder: MakeRecorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frames in which the face was found are dropped; the boxes in them still count."""
+    monkeypatch.setattr("fer_stream.outputs.recording._MAX_WAITING_BYTES", 2 * picture().nbytes)
+    blocked, go = Event(), Event()
+
+    def wait(*_: object) -> None:
+        blocked.set()
+        assert go.wait(20)
+
+    monkeypatch.setattr("fer_stream.outputs.recording.reveal_leftovers", wait)
+    recording = recorder(tmp_path, redaction=Redaction("black"))
+    assert blocked.wait(20)
+    for index in range(6):
+        frame = Frame(STREAM, index, index / FPS, 0.0, Plain(picture(level=200)))
+        recording.add(frame, LabelledFrame(STREAM, index, index / FPS, (FACE,) if index == 3 else ()))
+    go.set()
+    recording.close()
+    times, pictures = decode(tmp_path / "door" / names(tmp_path)[0])
+    assert (len(times), recording.dropped) == (2, 4)
+    assert all(image[70, 85].max() < 60 for image in pictures)
+
+
+# What plays
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+@pytest.mark.parametrize(("torn", "length_s"), [(False, "8.0"), (True, "6.0")])
+def test_it_plays_in_a_browser(recorder: MakeRecorder, tmp_path: Path, torn: bool, length_s: str) -> None:
+    recording = recorder(tmp_path)
+    record(recording, steps(0.0, 80), noise)
+    recording.close()
+    path = tmp_path / "door" / "2026-01-01T000000.000Z.mp4"
+    if torn:
+        data = path.read_bytes()
+        path.unlink()
+        path.with_name(f".{path.name}").write_bytes(data[: round(0.9 * len(data))])
+        recorder(tmp_path).close()
+    assert play(path) == f"{length_s} s, 176×144, went to 3.5 s"
+
+
+PAGE = """<!doctype html><video muted src="video.mp4"></video><script>
+const video = document.querySelector("video"), say = text => fetch("/say", {method: "POST", body: text});
+video.onerror = () => say(video.error.message);
+video.onloadeddata = () => { video.currentTime = 3.5; };
+video.onseeked = () => say(
+  `${video.duration.toFixed(1)} s, ${video.videoWidth}×${video.videoHeight}, went to ${video.currentTime} s`);
+</script>"""
+
+
+def play(video: Path) -> str:
+    """What Chromium says of `video`."""
+    said: list[str] = []
+    heard = Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = video.read_bytes() if self.path == "/video.mp4" else PAGE.encode()
+            wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            start, end = (int(wanted[1]), int(wanted[2] or len(body) - 1)) if wanted else (0, len(body) - 1)
+            self.send_response(206 if wanted else 200)
+            self.send_header("Content-Type", "video/mp4" if self.path == "/video.mp4" else "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(end + 1 - start))
+            if wanted:
+                self.send_header("Content-Range", f"bytes {start}-{end}/{len(body)}")
+            self.end_headers()
+            with suppress(ConnectionError):
+                self.wfile.write(body[start : end + 1])
+
+        def do_POST(self) -> None:
+            said.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            heard.set()
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+        command += [f"--user-data-dir={video.parent / 'profile'}", f"http://127.0.0.1:{server.server_port}/"]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as browser:
+            heard.wait(60)
+            os.killpg(browser.pid, signal.SIGKILL)
+        server.shutdown()
+    return said[0]
+
+
+# Crashes
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import test_recording as t
+recording = t.Recorder(
+    Path(sys.argv[1]), "door", segment_s=600.0, redaction=None, retention_days=None, clock=lambda: t.NEW_YEAR
+)
+t.record(recording, t.steps(0.0, 200), t.noise)
+while recording.written < 200:
+    time.sleep(0.01)
+print("recorded", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_process_leaves_a_file_that_plays(recorder: MakeRecorder, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CHILD, str(tmp_path), str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "recorded\n"
+        child.kill()
+    assert names(tmp_path) == [".2026-01-01T000000.000Z.mp4"]
+    (tmp_path / "door" / ".2026-01-01T000100.000Z.mp4").write_bytes(bytes(4096))  # killed before its first picture
+    recorder(tmp_path).close()
+    assert names(tmp_path) == ["2026-01-01T000000.000Z.mp4"]
+    path = tmp_path / "door" / names(tmp_path)[0]
+    # What is gone is at most a fragment and the pictures that x264 looks ahead at.
+    assert len(decode(path)[0]) >= 200 - 2 * FPS - 20
+
+
+def test_closing_at_once_leaves_nothing(recorder: MakeRecorder, tmp_path: Path) -> None:
+    recorder(tmp_path).close()
+    assert list(tmp_path.iterdir()) == []
+
+
+# Disks
+
+
+def test_a_full_disk_stops_the_recording_and_it_resumes(
+    recorder: MakeRecorder, clock: Clock, tiny_disk: Callable[[int], Path]
+) -> None:
+    disk = tiny_disk(512)
+    recording = recorder(disk)
+    shown: list[int] = []
+
+    def show(index: int) -> U8:
+        shown.append(index)
+        return noise(index)
+
+    with pytest.raises(FilesStopped, match=r"No room left for .*door.*free some space"):
+        record(recording, steps(0.0, 600), show)
+    until(lambda: recording.written + recording.dropped == len(shown))
+    (broken,) = names(disk)
+    assert broken == "2026-01-01T000000.000Z.mp4"
+    assert decode(disk / "door" / broken)[0][0] == 0
+
+    lost = recording.dropped
+    record(recording, steps(60.0, 5), noise)  # too early to try again
+    until(lambda: recording.dropped == lost + 5)
+    (disk / "door" / broken).unlink()
+    clock.now_s += 1
+    record(recording, steps(120.0, 5), noise)
+    recording.close()
+    assert names(disk) == ["2026-01-01T000200.000Z.mp4"]
+    assert len(decode(disk / "door" / names(disk)[0])[0]) == 5
+
+
+def test_a_folder_that_is_gone_is_told(recorder: MakeRecorder, tmp_path: Path) -> None:
+    recording = recorder(tmp_path / "unmounted")
+    record(recording, [0.0])
+    with pytest.raises(FilesStopped, match=r"is gone.*mount its disk"):
+        recording.close()
+    assert recording.dropped == 1
+    assert not (tmp_path / "unmounted").exists()
+
+
+# Retention
+
+
+def test_old_recordings_go(recorder: MakeRecorder, clock: Clock, tmp_path: Path) -> None:
+    (tmp_path / "door").mkdir()
+    for name in ("2025-12-29T235900.000Z.mp4", "2025-12-30T000000.000Z.mp4", "2025-12-01.jpg"):
+        (tmp_path / "door" / name).write_text("old")
+    recording = recorder(tmp_path, retention_days=2)
+    record(recording, steps(0.0, 3))
+    recording.close()
+    assert names(tmp_path) == ["2025-12-01.jpg", "2025-12-30T000000.000Z.mp4", "2026-01-01T000000.000Z.mp4"]
+
+
+def test_an_old_recording_that_cannot_be_deleted_is_told(
+    recorder: MakeRecorder, clock: Clock, tmp_path: Path
+) -> None:
+    (tmp_path / "door" / "2025-12-29T235900.000Z.mp4").mkdir(parents=True)
+    recording = recorder(tmp_path, retention_days=2)
+    record(recording, [0.0])
+    with pytest.raises(OutputError, match="cannot be deleted"):
+        recording.close()
+    assert "2026-01-01T000000.000Z.mp4" in names(tmp_path)
+    assert recording.written == 1
+
+
+def test_a_fault_of_ours_reaches_the_capture(recorder: MakeRecorder, tmp_path: Path) -> None:
+    recording = recorder(tmp_path)
+    broken = replace(FACE, label="no emotion")
+    record(recording, [0.0], faces=lambda _: (broken,))
+    with pytest.raises(KeyError):
+        recording.close()

@@ -1,0 +1,256 @@
+"""What happens now, as events."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from fer_stream.records import LabelledFrame
+from fer_stream.store.protocol import CameraState, position_of
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from tests.web.conftest import Web
+
+HERE = CameraState(True, 1767225600.25, width=640, height=360)
+Event = tuple[str, dict[str, Any], str | None]
+
+
+@contextmanager
+def listening(web: Web, path: str, last_event_id: str | None = None) -> Iterator[Iterator[Event]]:
+    """The events of a stream, as name, data and id."""
+    headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+    with web.client.stream("GET", f"/api/v1{path}", headers=headers) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        yield events(answer.iter_lines())
+
+
+def events(lines: Iterator[str]) -> Iterator[Event]:
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+            continue
+        if "event" in fields:
+            yield fields["event"], json.loads(fields["data"]), fields.get("id")
+        fields = {}
+
+
+def first(stream: Iterator[Event], name: str) -> Event:
+    return next(event for event in stream if event[0] == name)
+
+
+def test_a_stream_begins_with_state_and_newest_result(web: Web, frame: Callable[..., LabelledFrame]) -> None:
+    web.store.set_state("door", HERE)
+    web.store.publish("door", [frame(0), frame(5, faces=2)])
+    with listening(web, "/sources/door/live") as stream:
+        name, state, position = next(stream)
+        assert (name, state["up"], state["width"], position) == ("state", True, 640, None)
+        name, seen, position = next(stream)
+    assert (name, position) == ("frame", position_of(frame(5)))
+    assert (seen["source"], seen["index"], seen["provisional"]) == ("door", 5, True)
+    assert (seen["stream_id"], seen["time_s"]) == (frame(5).stream_id, 0.5)
+    assert (seen["width"], seen["height"]) == (640, 360)
+    assert 50 < seen["latency_s"] < 120
+    assert seen["latency_s"] == pytest.approx(time.time() - seen["at"], abs=10)
+    one, two = seen["faces"]
+    assert (one["track_id"], two["track_id"], one["label"], one["xyxy"]) == (1, 2, "happy", [1.0, 2.25, 30.0, 40.0])
+    assert one["probs"]["happy"] == pytest.approx(0.7, abs=1e-3)
+    assert list(one["probs"]) == ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
+    assert one["quality"] == {"score": 0.8, "reason": "ok"}
+
+
+def test_news_come_as_they_happen(web: Web, frame: Callable[..., LabelledFrame]) -> None:
+    web.store.set_state("door", HERE)
+    with listening(web, "/sources/door/live") as stream:
+        assert next(stream)[0] == "state"
+        web.store.publish("door", [frame(0)])
+        assert first(stream, "frame")[1]["index"] == 0
+        web.store.set_state("door", CameraState(False, 5.0, "stalled", "nothing came", 1))
+        assert first(stream, "state")[1]["reason"] == "stalled"
+        web.store.publish("door", [frame(1)])
+        assert first(stream, "frame")[1]["index"] == 1
+
+
+def test_a_client_that_comes_back_gets_what_it_missed(web: Web, frame: Callable[..., LabelledFrame]) -> None:
+    web.store.set_state("door", HERE)
+    web.store.publish("door", [frame(index) for index in range(40)])
+    with listening(web, "/sources/door/live", position_of(frame(9))) as stream:
+        seen = [first(stream, "frame")[1]["index"] for _ in range(30)]
+        web.store.publish("door", [frame(40)])
+        assert first(stream, "frame")[1]["index"] == 40
+    assert seen == list(range(10, 40))
+
+
+@pytest.mark.parametrize("odd", ["", "5", "1-2-3", "-1-0", "x", "9" * 40 + "-0", "$", "0-0 or 1"])
+def test_an_odd_last_event_id_is_passed_over(web: Web, frame: Callable[..., LabelledFrame], odd: str) -> None:
+    web.store.publish("door", [frame(0), frame(3)])
+    with listening(web, "/sources/door/live", odd) as stream:
+        assert first(stream, "frame")[1]["index"] == 3
+
+
+def test_a_stream_is_thinned_to_ten_a_second_and_shows_the_newest(
+    web: Web, frame: Callable[..., LabelledFrame]
+) -> None:
+    web.store.publish("door", [frame(0)])
+    with listening(web, "/sources/door/live") as stream:
+        first(stream, "frame")
+        began_s = time.monotonic()
+        for index in range(1, 200):
+            web.store.publish("door", [frame(index)])
+        seen = []
+        while 199 not in seen:
+            seen.append(first(stream, "frame")[1]["index"])
+        took_s = time.monotonic() - began_s
+    assert len(seen) <= 10 * took_s + 2
+    assert seen == sorted(seen)
+
+
+def test_a_client_that_does_not_read_costs_nothing_and_goes_on_with_the_newest(
+    web: Web, frame: Callable[..., LabelledFrame]
+) -> None:
+    """Its socket is full after a while. What it missed by then is not kept for it."""
+    web.store.publish("door", [frame(0, faces=60)])
+    with closing(slow_connection(web, "/api/v1/sources/door/live")) as client:
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
+        index = 0
+        deadline_s = time.monotonic() + 4
+        while time.monotonic() < deadline_s:
+            index += 5
+            web.store.publish("door", [frame(number, faces=60) for number in range(index - 4, index + 1)])
+            time.sleep(0.02)
+        client.settimeout(20)
+        received = b""
+        newest = f'"index":{index},'.encode()
+        while newest not in received:
+            received += client.recv(1 << 16)
+    told = [int(number) for number in re.findall(rb'"index":(\d+)', received)]
+    assert told == sorted(told)
+    assert len(told) < index / 2
+    until(lambda: web.metric("fer_web_streams") == 0)
+
+
+def slow_connection(web: Web, path: str) -> socket.socket:
+    """A client with hardly any room for what comes."""
+    address = urlsplit(web.address)
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect((address.hostname, address.port))
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode())
+    return client
+
+
+def test_there_are_so_many_streams_and_no_more(make_web: Callable[..., Web]) -> None:
+    web = make_web(max_streams=2)
+    web.store.set_state("door", HERE)
+    with listening(web, "/sources/door/live") as one, listening(web, "/live") as two:
+        assert next(one)[0] == next(two)[0] == "state"
+        assert web.metric("fer_web_streams") == 2
+        for path in ("/sources/door/live", "/live"):
+            answer = web.get(path)
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"] == "10"
+            assert "All 2 live streams" in answer.json()["detail"]
+        assert web.get("/sources").status_code == 200
+    until(lambda: web.metric("fer_web_streams") == 0)
+    with listening(web, "/live") as again:
+        assert next(again)[0] == "state"
+
+
+def test_all_sources_at_a_glance(web: Web, frame: Callable[..., LabelledFrame]) -> None:
+    web.store.set_state("door", HERE)
+    web.store.publish("door", [frame(0), frame(1)])
+    web.store.set_state("yard", CameraState(False, 5.0, "refused"))
+    with listening(web, "/live") as stream:
+        begin = [next(stream) for _ in range(3)]
+        assert [(name, data.get("name", data.get("source"))) for name, data, _ in begin] == [
+            ("state", "door"), ("latest", "door"), ("state", "yard"),
+        ]  # fmt: skip
+        assert begin[1][1]["index"] == 1
+        assert len(begin[1][1]["faces"]) == 1
+        web.store.publish("door", [frame(2)])
+        name, latest, _ = next(stream)
+        assert (name, latest["source"], latest["index"]) == ("latest", "door", 2)
+        web.store.set_state("yard", CameraState(True, 6.0))
+        name, state, _ = next(stream)
+        assert (name, state["name"], state["up"]) == ("state", "yard", True)
+
+
+def test_a_stream_outlives_its_store(
+    make_web: Callable[..., Web],
+    frame: Callable[..., LabelledFrame],
+    own_store: Any,
+) -> None:
+    web = make_web(own_store.url)
+    web.store.publish("door", [frame(0)])
+    with listening(web, "/sources/door/live") as stream:
+        first(stream, "frame")
+        own_store.stop()
+        name, trouble, _ = next(event for event in stream if event[0] != "state")
+        assert (name, trouble["status"]) == ("trouble", 503)
+        answer = web.get("/sources")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert web.client.get("/readyz").status_code == 503
+        assert web.client.get("/healthz").status_code == 200
+        own_store.start()
+        web.store.publish("door", [frame(1)])
+        assert first(stream, "frame")[1]["index"] == 1
+    assert web.client.get("/readyz").json() == {"status": "ok"}
+
+
+def test_that_the_store_is_away_is_found_out_once_for_all_who_ask(
+    make_web: Callable[..., Web], own_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web = make_web(own_store.url)
+    asked = []
+    sources = web.store.sources
+
+    def counted() -> list[str]:
+        asked.append(time.monotonic())
+        return sources()
+
+    monkeypatch.setattr(web.store, "sources", counted)
+    own_store.stop()
+    with ThreadPoolExecutor(12) as many:
+        answers = list(many.map(web.get, ["/sources", "/sources/door", "/sources/door/timeline"] * 4))
+    assert [answer.status_code for answer in answers] == [503] * 12
+    assert len({answer.json()["detail"] for answer in answers}) == 1
+    assert len(asked) <= 3
+    own_store.start()
+    until(lambda: web.get("/sources").status_code == 200)
+
+
+def test_a_silent_stream_gives_signs_of_life(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer_stream.web.events._BEAT_S", 0.5)
+    web.store.set_state("door", HERE)
+    with web.client.stream("GET", "/api/v1/sources/door/live") as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == "retry: 2000"
+        assert next(line for line in lines if line.startswith(":")) == ": beat"
+
+
+def test_streams_end_when_the_service_does(web: Web) -> None:
+    web.store.set_state("door", HERE)
+    with listening(web, "/sources/door/live") as stream:
+        assert next(stream)[0] == "state"
+        web.stop.set()
+        assert not [event for event in stream if event[0] != "state"]
+
+
+def test_a_client_that_leaves_is_let_go(web: Web) -> None:
+    web.store.set_state("door", HERE)
+    with closing(slow_connection(web, "/api/v1/live")) as client:
+        client.recv(1)
+        assert web.metric("fer_web_streams") == 1
+    until(lambda: web.metric("fer_web_streams") == 0)
