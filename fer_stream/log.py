@@ -1,4 +1,8 @@
-"""What may be said in a log: the one place where secrets are taken out of text."""
+"""Logging: events with fields, and the removal of secrets from every line.
+
+log = get_logger(__name__)
+log.info("camera_connected", source="front-door", width=640)
+"""
 
 from __future__ import annotations
 
@@ -13,26 +17,27 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from structlog.stdlib import BoundLogger
     from structlog.typing import EventDict, Processor
 
 HIDDEN = "***"
 
-# Up to the last @ before a blank: a password that should have been percent-encoded may itself hold / or @.
-# Where a path holds an @ the host goes too, which is the better of the two mistakes. The @ is looked for in what was
-# matched, because an expression that looks for it itself takes time that grows with the square of a long word.
+# Everything between :// and the last @ before white space is removed: a password that should have been percent-encoded
+# can contain / or @. If the path contains an @, the host is removed as well, which is the smaller harm. The @ is found
+# in a second step, because one expression for both takes time quadratic in the length of a word.
 _ADDRESS = re.compile(r"://\S+")
 
-# `?token=…`, and the `/user=admin_password=…_channel=1` of many cameras. A value ends at a blank, & or #.
+# `?token=…`, and `/user=admin_password=…_channel=1` as used by many cameras. A value ends at white space, & or #.
 _SECRET = re.compile(
     r"((?:pass|passwd|password|passphrase|pwd|token|secret|credentials?|auth|jwt|sig|signature|session|key)=)[^&#\s]*",
     re.IGNORECASE,
 )
 
 
-def redact(text: str) -> str:
-    """`text` without the user and password of any URL in it, and without passwords and tokens in queries.
+def redact_secrets(text: str) -> str:
+    """Return `text` with `***` in place of users and passwords in URLs and of passwords and tokens in queries.
 
-    What is left out reads `***`. Redacting twice changes nothing.
+    Idempotent.
     """
     return _SECRET.sub(rf"\1{HIDDEN}", _ADDRESS.sub(_without_user, text))
 
@@ -43,10 +48,10 @@ def _without_user(address: re.Match[str]) -> str:
 
 
 @contextmanager
-def native_silence() -> Iterator[None]:
-    """Within the body nothing reaches stderr: for C++ libraries that greet the user and cannot be told not to.
+def suppress_native_stderr() -> Iterator[None]:
+    """Discard everything written to stderr within the body, including by C++ libraries.
 
-    It is the whole process's stderr, so the body must be short and raise its errors as exceptions.
+    Affects the whole process, so the body must be short and must report its errors as exceptions.
     """
     sys.stderr.flush()
     saved = os.dup(2)
@@ -59,17 +64,36 @@ def native_silence() -> Iterator[None]:
         os.close(saved)
 
 
-def set_up(level: str, *, json: bool, role: str) -> None:
-    """Send all logs of this process to stderr, as text or as a line of JSON each, without any secret."""
+def get_logger(name: str) -> BoundLogger:
+    """Return a logger of events with fields, on top of the `logging` logger `name`.
+
+    Without `configure_logging` the fields are `extra` attributes of the records, so that an application that uses
+    fer-stream as a library formats them as it likes. Field names must not be those of `logging.LogRecord` (`name`,
+    `module`, `process`, …).
+    """
+    import structlog
+
+    logger: BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    return logger
+
+
+def configure_logging(level: str, *, json: bool, role: str) -> None:
+    """Send all logs of this process to stderr, as text or as one JSON object per line, without secrets."""
     import structlog
 
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.format_exc_info,
         lambda _, __, event: {**event, "role": role, "pid": os.getpid()},
-        _redacted,
+        _redact_event,
     ]
     renderer = (
         structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
@@ -82,7 +106,7 @@ def set_up(level: str, *, json: bool, role: str) -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # Everything else that Python would write to stderr by itself.
+    # Everything else that Python writes to stderr by itself.
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
     threading.excepthook = lambda fault: _uncaught(fault.exc_type, fault.exc_value, fault.exc_traceback)
@@ -91,18 +115,18 @@ def set_up(level: str, *, json: bool, role: str) -> None:
 
 class _Handler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """A line that cannot be put together. `logging` itself would print its parts as they are."""
-        words = {"msg": "%s: a line that cannot be told: %r", "args": (record.name, str(record.msg))}
-        told = logging.makeLogRecord({**vars(record), **words, "exc_info": None})
-        self.stream.write(self.format(told) + self.terminator)
+        """Log that a record cannot be formatted. The default implementation prints its arguments unredacted."""
+        fields = {"msg": "log_record_invalid logger=%s message=%r", "args": (record.name, str(record.msg))}
+        replacement = logging.makeLogRecord({**vars(record), **fields, "exc_info": None})
+        self.stream.write(self.format(replacement) + self.terminator)
 
 
 def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-    """An exception that nobody caught is told through the log, so that it holds no secret either."""
+    """Log an uncaught exception, which removes secrets from it."""
     if error is not None:
-        logging.getLogger(__name__).critical("not foreseen", exc_info=(kind, error, trace))
+        logging.getLogger(__name__).critical("unhandled_exception", exc_info=(kind, error, trace))
 
 
-def _redacted(_: Any, __: str, event: EventDict) -> EventDict:
-    """The one place through which every log goes."""
-    return {key: redact(value) if isinstance(value, str) else value for key, value in event.items()}
+def _redact_event(_: Any, __: str, event: EventDict) -> EventDict:
+    """Remove secrets from every text field; every log line passes through here."""
+    return {key: redact_secrets(value) if isinstance(value, str) else value for key, value in event.items()}

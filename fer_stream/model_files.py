@@ -24,7 +24,7 @@ from urllib.request import Request, build_opener
 from platformdirs import user_cache_path
 
 from fer_stream.errors import FerStreamError, WeightsError
-from fer_stream.log import redact
+from fer_stream.log import redact_secrets
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are here and the bytes that there will be."""
@@ -207,7 +207,7 @@ def _download(weights: Weights, url: str, partial: Path, progress: Progress, pau
         else:
             return
     raise WeightsError(
-        f"Cannot fetch {weights.name} from {redact(url)}: {reason}. "
+        f"Cannot fetch {weights.name} from {redact_secrets(url)}: {reason}. "
         f"Download it by hand and put it at {_path(weights)}, or name it with detector.weights."
     )
 

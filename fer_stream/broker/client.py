@@ -22,7 +22,7 @@ from redis.exceptions import NoPermissionError, NoScriptError, OutOfMemoryError,
 from redis.retry import Retry
 
 from fer_stream.errors import ConfigError, LeaseLost, QueueError
-from fer_stream.log import redact
+from fer_stream.log import redact_secrets
 
 Client = redis.Redis | RedisCluster
 R = TypeVar("R")
@@ -74,7 +74,7 @@ class Link:
     def __init__(
         self, connect: Callable[[], Client], name: str, *, patience_s: float, stop: threading.Event | None = None
     ) -> None:
-        self.name = redact(name)
+        self.name = redact_secrets(name)
         self.stop = stop or threading.Event()
         self._connect = connect
         self._client: Client | None = None
@@ -187,4 +187,4 @@ def open_link(
 
 def said(error: Exception) -> str:
     """What `error` says, without secrets."""
-    return redact(str(error)) or type(error).__name__
+    return redact_secrets(str(error)) or type(error).__name__

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fer_stream.config import CameraSettings
 from fer_stream.errors import UnreadableSource
-from fer_stream.log import redact
+from fer_stream.log import redact_secrets
 
 # 0.2 s of analysis and no buffer: a camera opens in 0.4 s instead of 2.0 s, and without a stale backlog of 1.5 s.
 _LOW_LATENCY = {"analyzeduration": "200000", "fflags": "nobuffer"}
@@ -41,6 +41,6 @@ def camera_address(url: str | int, settings: CameraSettings) -> Address:
     if scheme in ("http", "https"):
         return Address(device, None, _LOW_LATENCY | _HTTP)
     raise UnreadableSource(
-        f"{redact(device)} is no camera: expected an rtsp://, rtsps://, http:// or https:// URL, "
+        f"{redact_secrets(device)} is no camera: expected an rtsp://, rtsps://, http:// or https:// URL, "
         "a device such as /dev/video0, or the number of a webcam."
     )

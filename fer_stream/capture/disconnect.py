@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import av
 import av.error
 
-from fer_stream.log import redact
+from fer_stream.log import redact_secrets
 
 Reason = Literal[
     "refused", "unauthorized", "not_found", "timeout", "stalled", "ended", "decode", "network", "internal"
@@ -47,4 +47,4 @@ _REASONS: tuple[tuple[type[av.FFmpegError], Reason], ...] = (
 def outage(error: av.FFmpegError) -> Outage:
     """What FFmpeg's error means. Its `str` ends with the whole URL; only the description before it is used."""
     reason: Reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), "network")
-    return Outage(reason, redact(error.strerror or type(error).__name__))
+    return Outage(reason, redact_secrets(error.strerror or type(error).__name__))

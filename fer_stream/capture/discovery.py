@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fer_stream.errors import SourceNotFound, UnreadableSource
-from fer_stream.log import redact
+from fer_stream.log import redact_secrets
 
 IMAGE_SUFFIXES = frozenset({
     ".avif", ".bmp", ".dib", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
@@ -111,7 +111,7 @@ def _expand(argument: str) -> list[Path]:
     path = Path(argument)
     if "://" in argument:
         raise UnreadableSource(
-            f"{redact(argument)} is an address, not a file. Download it; cameras are read by `fer-stream serve`."
+            f"{redact_secrets(argument)} is an address, not a file. Download it; cameras are read by `fer-stream serve`."
         )
     if os.path.lexists(path):
         return _in_folder(path) if path.is_dir() else [path]
@@ -155,4 +155,4 @@ def _natural(path: Path) -> tuple[tuple[tuple[int, str], ...], ...]:
 
 def _shown(path: Path) -> str:
     # Path folds the slashes of an address that was taken for a file, and its password must not be shown either.
-    return redact(re.sub(r"^(\w+):/(?=[^/])", r"\1://", str(path)))
+    return redact_secrets(re.sub(r"^(\w+):/(?=[^/])", r"\1://", str(path)))

@@ -9,7 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 from fer_stream.classify.classifier import Judgement, check_outputs, classify
 from fer_stream.classify.model_card import LITERT_FILE, read_card
 from fer_stream.errors import ModelError
-from fer_stream.log import native_silence
+from fer_stream.log import suppress_native_stderr
 from fer_stream.records import F32, U8
 
 # Larger batches bring no speed on a CPU (docs/measurements.md), only memory: 5 MB of activations at 32 faces.
@@ -26,7 +26,7 @@ class LiteRTClassifier:
         self.spec = read_card(model_dir, LITERT_FILE)
         path = model_dir / LITERT_FILE
         try:
-            with native_silence():
+            with suppress_native_stderr():
                 self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, Secret, SecretStr, ValidationError
 
-from fer_stream.log import redact
+from fer_stream.log import redact_secrets
 
 Loc = tuple[int | str, ...]
 
@@ -34,7 +34,7 @@ def complaints(
     `raw` holds what to show in place of values that must not be shown.
     """
     for fault in error.errors(include_url=False):
-        yield fault["loc"], redact(_sentence(fault, model, raw))
+        yield fault["loc"], redact_secrets(_sentence(fault, model, raw))
 
 
 def dotted(loc: Loc) -> str:

@@ -26,7 +26,7 @@ from yaml.constructor import SafeConstructor
 
 from fer_stream.config.errors import Loc, below, complaints, dotted, group_of, is_secret, nothing, secret_keys
 from fer_stream.errors import ConfigError
-from fer_stream.log import redact
+from fer_stream.log import redact_secrets
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -110,7 +110,7 @@ class _Document:
         return self._lines.get(known, 1)
 
     def _complain(self, loc: Loc, text: str, line: int | None = None) -> None:
-        self._faults.append(f"{self._name}:{line or self.line(loc)}: {redact(f'{dotted(loc)} {text}')}")
+        self._faults.append(f"{self._name}:{line or self.line(loc)}: {redact_secrets(f'{dotted(loc)} {text}')}")
 
     def _value(self, node: yaml.Node, expected: object, loc: Loc) -> object:
         self._count()

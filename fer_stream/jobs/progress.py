@@ -9,7 +9,7 @@ from collections.abc import Callable
 from redis.exceptions import RedisError
 
 from fer_stream.jobs.record import Record
-from fer_stream.log import redact
+from fer_stream.log import redact_secrets
 
 _log = logging.getLogger(__name__)
 
@@ -35,4 +35,4 @@ class Reporter:
             self._check()
             self._record.report(progress=part, frames=frames)
         except RedisError as error:
-            _log.warning("the store is away, the job %s goes on: %s", self._record.id, redact(str(error)))
+            _log.warning("the store is away, the job %s goes on: %s", self._record.id, redact_secrets(str(error)))

@@ -42,7 +42,7 @@ from fer_stream.jobs.job import JobState
 from fer_stream.jobs.maintenance import TURN_S, Upkeep
 from fer_stream.jobs.progress import Reporter
 from fer_stream.jobs.record import Record, priority_of, queues, records
-from fer_stream.log import redact
+from fer_stream.log import redact_secrets
 from fer_stream.metrics import Metrics
 
 _log = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ class JobWorker(Worker):
             self._come_round()
             unwanted |= job.is_to_cancel() or not job.is_of(self.name)
         except RedisError as error:
-            _log.warning("the store is away, the job %s goes on: %s", job.id, redact(str(error)))
+            _log.warning("the store is away, the job %s goes on: %s", job.id, redact_secrets(str(error)))
         if unwanted:
             self.kill_horse()
 

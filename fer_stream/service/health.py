@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from fer_stream.log import redact
+from fer_stream.log import redact_secrets
 
 # A loop may wait 30 s for the queue and 30 s for the store before it comes round. A server that is away must not pass
 # for a loop that hangs: starting the process again would not bring the server back.
@@ -59,7 +59,7 @@ class Health:
             missing = f"cannot be asked: {type(error).__name__}"
             if missing != self._missing[name]:
                 _log.exception("health of %s", name)
-        return None if missing is None else redact(missing)
+        return None if missing is None else redact_secrets(missing)
 
     def watch(self, stop: threading.Event) -> None:
         """Look again and again until `stop` is set."""

@@ -21,7 +21,7 @@ from fer_stream import __version__
 from fer_stream.broker.client import Link
 from fer_stream.broker.lease import Owner
 from fer_stream.config import LiveSettings
-from fer_stream.log import set_up
+from fer_stream.log import configure_logging
 from fer_stream.metrics import Metrics
 from fer_stream.service.endpoint import serve_endpoint
 from fer_stream.service.health import Health
@@ -100,7 +100,7 @@ def run(
 
     A process that still works `grace_s` after it was told to stop is ended; None trusts it to end by itself.
     """
-    set_up(settings.log.level, json=settings.log.format == "json", role=role)
+    configure_logging(settings.log.level, json=settings.log.format == "json", role=role)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     process = Process(settings, Metrics(registry), Health(role), _owner())

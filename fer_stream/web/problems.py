@@ -17,7 +17,7 @@ from fer_stream.errors import (
     SourceError,
     WrongJobState,
 )
-from fer_stream.log import redact
+from fer_stream.log import redact_secrets
 from fer_stream.web.schemas import ProblemModel
 
 AWAY_S = 2
@@ -37,7 +37,7 @@ class Problem(Exception):  # noqa: N818 - as RFC 9457 calls it
     def model(self) -> ProblemModel:
         """The problem as it is sent."""
         title = HTTPStatus(self.status).phrase
-        return ProblemModel(title=title, status=self.status, detail=redact(self.what), cure=redact(self.cure))
+        return ProblemModel(title=title, status=self.status, detail=redact_secrets(self.what), cure=redact_secrets(self.cure))
 
     def response(self) -> JSONResponse:
         """The whole answer."""

@@ -24,7 +24,7 @@ from fer_stream.config import (
 )
 from fer_stream.config.loader import load, parse
 from fer_stream.errors import ConfigError
-from fer_stream.log import redact
+from fer_stream.log import redact_secrets
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -219,7 +219,7 @@ def test_any_user_and_password_reach_the_server_and_no_log(user: str, password: 
     assert kwargs(settings)["password"] == password + "Canary7"
     assert kwargs(settings).get("username", "") == user
     assert settings.address is not None
-    assert "Canary7" not in redact(settings.address.get_secret_value()) + repr(settings)
+    assert "Canary7" not in redact_secrets(settings.address.get_secret_value()) + repr(settings)
 
 
 def test_the_address_of_a_server_holds_user_password_and_tls_files() -> None:
