@@ -79,7 +79,7 @@ def agreement(run: Sequence[LabelledFrame], reference: Sequence[LabelledFrame]) 
         faces += len(theirs.faces)
         for one, other in matched(boxes_of(mine.faces), boxes_of(theirs.faces)):
             labels += mine.faces[one].label == theirs.faces[other].label
-            identities += mine.faces[one].track_id == theirs.faces[other].track_id
+            identities += mine.faces[one].person_id == theirs.faces[other].person_id
     return Agreement(labels, identities, faces)
 
 

@@ -28,10 +28,10 @@ from fer_stream.broker.protocols import Overflow
 from fer_stream.broker.queue import RedisQueue
 from fer_stream.records import (
     ClosedSegment,
-    EmotionSegment,
+    Segment,
     FaceCrop,
     FaceKey,
-    FrameMark,
+    FrameHeader,
     LabelledFace,
     LabelledFrame,
     Prediction,
@@ -114,7 +114,7 @@ def sizes(queue_link: Link, store_link: Link) -> None:
         queue.put(crops[first : first + BATCH])
     print(f"a crop that waits:       {memory(queue_link, keys.crops) / ENTRIES:7.0f} bytes of the queue's memory")
     journal = RedisJournal(queue_link)
-    journal.append([FrameMark(one.key.stream_id, one.key.frame_index, one.time_s, 1) for one in crops])
+    journal.append([FrameHeader(one.key.stream_id, one.key.frame_index, one.time_s, 1) for one in crops])
     marks = memory(queue_link, keys.predictions)
     print(f"a frame in the journal:  {marks / ENTRIES:7.0f} bytes")
     journal.append([prediction(one) for one in crops])
@@ -128,7 +128,7 @@ def sizes(queue_link: Link, store_link: Link) -> None:
         used = memory(store_link, store_keys.results) / ENTRIES
         print(f"a result with {faces} faces:   {used:7.0f} bytes of the store's memory")
     stream = stream_id_of(name, round(1000 * NOW_S))
-    told = [ClosedSegment(stream, 1, EmotionSegment("happy", at, at + 1.5, 0.8)) for at in range(ENTRIES)]
+    told = [ClosedSegment(stream, 1, Segment("happy", at, at + 1.5, 0.8)) for at in range(ENTRIES)]
     store.commit(name, Checkpoint(START, b"", {}), told, [])
     print(f"a segment:               {memory(store_link, store_keys.segments) / ENTRIES:7.0f} bytes")
     store_link.call(lambda client: client.flushall())

@@ -99,9 +99,9 @@ def _clearest(analysis: Analysis) -> dict[int, dict[str, tuple[int, F32]]]:
     for frame in analysis.frames:
         for face in frame.faces:
             label, prob = LABELS[int(face.probs.argmax())], float(face.probs.max())
-            if face.quality.ok and prob > sure.get((face.track_id, label), _CLEAR):
-                sure[face.track_id, label] = prob
-                found.setdefault(face.track_id, {})[label] = frame.index, face.xyxy
+            if face.quality.ok and prob > sure.get((face.person_id, label), _CLEAR):
+                sure[face.person_id, label] = prob
+                found.setdefault(face.person_id, {})[label] = frame.index, face.xyxy
     return found
 
 
@@ -136,7 +136,7 @@ def make_film(sprites: Path, folder: Path, *, seed: int, people: int) -> Film:
     """Draw a scene from `seed` and encode it as cameras do."""
     scene = Scene(sprites, seed=seed, people=people, width=WIDTH, height=HEIGHT, duration_s=LOOP_S)
     film = Film(scene, folder / f"film-{seed}.mp4", folder / f"film-{seed}.h264")
-    frames = SyntheticSource(scene, name="film", epoch_ms=1, fps=FPS).frames()
+    frames = SyntheticSource(scene, name="film", stream_start_ms=1, fps=FPS).frames()
     encode((frame.image for frame in frames), film.clip, FPS, as_camera=True)
     film.stream.write_bytes(b"".join(_annex_b(film.clip)))
     return film

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fer_stream.api import Analysis, analyze
     from fer_stream.config import FileSettings
     from fer_stream.errors import FerStreamError
-    from fer_stream.records import LABELS, UNKNOWN, EmotionSegment, EmotionTimeline
+    from fer_stream.records import LABELS, UNKNOWN, Segment, EmotionTimeline
 
 __version__ = "0.1.0"
 
@@ -27,7 +27,7 @@ _HOMES = {
     "FerStreamError": "fer_stream.errors",
     "LABELS": "fer_stream.records",
     "UNKNOWN": "fer_stream.records",
-    "EmotionSegment": "fer_stream.records",
+    "Segment": "fer_stream.records",
     "EmotionTimeline": "fer_stream.records",
 }
 
@@ -35,7 +35,7 @@ __all__ = [
     "LABELS",
     "UNKNOWN",
     "Analysis",
-    "EmotionSegment",
+    "Segment",
     "EmotionTimeline",
     "FerStreamError",
     "FileSettings",

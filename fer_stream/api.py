@@ -19,7 +19,7 @@ from fer_stream.metrics import Metrics
 from fer_stream.records import (
     LABELS,
     EmotionTimeline,
-    JobSummary,
+    FileSummary,
     LabelledFace,
     LabelledFrame,
     PersonSummary,
@@ -39,12 +39,12 @@ class Analysis:
 
     timelines: tuple[EmotionTimeline, ...]
     frames: tuple[LabelledFrame, ...]
-    summary: JobSummary
+    summary: FileSummary
 
     def to_dataframe(self) -> pd.DataFrame:
         """The table that `fer-stream run` writes, to the digit: docs/formats.md describes its columns.
 
-        One row per frame and face, and one for a frame without a face. `track_id` is Int64, missing where there is
+        One row per frame and face, and one for a frame without a face. `person_id` is Int64, missing where there is
         no face.
         """
         import pandas as pd
@@ -52,7 +52,7 @@ class Analysis:
         from fer_stream.outputs.tables import COLUMNS, rows
 
         text = io.StringIO("".join(map(rows, self.frames)))
-        return pd.read_csv(text, names=list(COLUMNS), dtype={"track_id": "Int64"})
+        return pd.read_csv(text, names=list(COLUMNS), dtype={"person_id": "Int64"})
 
 
 def analyze(path: str | PathLike[str], settings: FileSettings | None = None) -> Analysis:
@@ -62,7 +62,7 @@ def analyze(path: str | PathLike[str], settings: FileSettings | None = None) -> 
 
         analysis = analyze("talk.mp4")
         for timeline in analysis.timelines:
-            print(timeline.track_id, timeline.segments)
+            print(timeline.person_id, timeline.segments)
     """
     engine = Engine(settings or FileSettings())
     source = engine.open(Path(path), source_name(Path(path).stem))
@@ -74,11 +74,11 @@ def analyze(path: str | PathLike[str], settings: FileSettings | None = None) -> 
 def _timelines(
     stream_id: str, frames: Sequence[LabelledFrame], people: Sequence[PersonSummary]
 ) -> list[EmotionTimeline]:
-    seen: dict[int, list[tuple[LabelledFrame, LabelledFace]]] = {person.track_id: [] for person in people}
+    seen: dict[int, list[tuple[LabelledFrame, LabelledFace]]] = {person.person_id: [] for person in people}
     for frame in frames:
         for face in frame.faces:
-            seen[face.track_id].append((frame, face))
-    return [_timeline(stream_id, person, seen[person.track_id]) for person in people]
+            seen[face.person_id].append((frame, face))
+    return [_timeline(stream_id, person, seen[person.person_id]) for person in people]
 
 
 def _timeline(
@@ -86,7 +86,7 @@ def _timeline(
 ) -> EmotionTimeline:
     return EmotionTimeline(
         stream_id=stream_id,
-        track_id=person.track_id,
+        person_id=person.person_id,
         labels=LABELS,
         frame_index=np.array([frame.index for frame, _ in seen], np.int64),
         time_s=np.array([frame.time_s for frame, _ in seen], np.float64),

@@ -44,15 +44,15 @@ _VOICES = (
 _YUNET = ("yunet-2023mar", "yunet-2026may")
 
 
-def open_file(path: Path, *, name: str, epoch_ms: int, fps: float | None, threads: int) -> FrameSource:
+def open_file(path: Path, *, name: str, stream_start_ms: int, fps: float | None, threads: int) -> FrameSource:
     """A video file or a still image. Raises a `SourceError` where it cannot be read."""
     if is_image(path):
         from fer_stream.capture.image import ImageSource
 
-        return ImageSource(path, name=name, epoch_ms=epoch_ms)
+        return ImageSource(path, name=name, stream_start_ms=stream_start_ms)
     from fer_stream.capture.file import VideoFileSource
 
-    return VideoFileSource(path, name=name, epoch_ms=epoch_ms, sampler=Sampler(fps), threads=threads)
+    return VideoFileSource(path, name=name, stream_start_ms=stream_start_ms, sampler=Sampler(fps), threads=threads)
 
 
 def make_detector(settings: DetectorSettings, *, threads: int = 1) -> FaceDetector:

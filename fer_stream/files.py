@@ -18,8 +18,8 @@ from fer_stream.config import FileSettings
 from fer_stream.errors import OutputError
 from fer_stream.metrics import Metrics
 from fer_stream.outputs.base import Writer
-from fer_stream.pipeline import FileRun, Flag, run_file
-from fer_stream.records import U8, FaceCrop, JobSummary, LabelledFrame, SourceInfo
+from fer_stream.pipeline import FileRun, StopFlag, run_file
+from fer_stream.records import U8, FaceCrop, FileSummary, LabelledFrame, SourceInfo
 from fer_stream.timeline.builder import TimelineBuilder
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ ENDINGS = ("annotated.mp4", "annotated.png", "report.html", "timeline.png", "fra
 """What results are called, behind the name of the job."""
 
 INTERRUPTED = "interrupted"
-"""`JobSummary.stopped` of a job that was asked to stop."""
+"""`FileSummary.stopped` of a job that was asked to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class FileJob:
 class FileResult:
     """What came of a job: its summary and the files that were written."""
 
-    summary: JobSummary
+    summary: FileSummary
     outputs: tuple[Path, ...]
 
 
@@ -81,7 +81,7 @@ class Engine:
     def open(self, path: Path, name: str) -> FrameSource:
         """Open a file. Raises a `SourceError` where it cannot be read."""
         return build.open_file(
-            path, name=name, epoch_ms=time.time_ns() // 1_000_000, fps=self.settings.fps, threads=self.threads
+            path, name=name, stream_start_ms=time.time_ns() // 1_000_000, fps=self.settings.fps, threads=self.threads
         )
 
     def process(
@@ -90,10 +90,10 @@ class Engine:
         sink: Sink,
         *,
         metrics: Metrics,
-        stop: Flag | None = None,
+        stop: StopFlag | None = None,
         progress: Progress | None = None,
         look: Look | None = None,
-    ) -> JobSummary:
+    ) -> FileSummary:
         """Run an open source and close it; `sink` gets its final frames, `look` its crops."""
         follower = build.make_follower(
             source, self.detector, self.settings, metrics, classify_every_s=self.settings.model.interval_s
@@ -116,9 +116,9 @@ class Engine:
             )
         finally:
             source.close()
-        return JobSummary(
+        return FileSummary(
             source=source.info,
-            damage=source.damage,
+            decode_errors=source.decode_errors,
             frames=run.frames,
             duration_s=run.last_s,
             unconfirmed_faces=follower.unconfirmed_faces,
@@ -136,7 +136,7 @@ def run_job(
     job: FileJob,
     *,
     metrics: Metrics | None = None,
-    stop: Flag | None = None,
+    stop: StopFlag | None = None,
     progress: Progress | None = None,
 ) -> FileResult:
     """Run one file and write its results, each whole or not at all.
@@ -179,7 +179,7 @@ def make_folder(path: Path) -> None:
 
 
 class Thumbnails:
-    """The best crop of each person: uint8 (48, 48) by track_id."""
+    """The best crop of each person: uint8 (48, 48) by person_id."""
 
     def __init__(self) -> None:
         self.pixels: dict[int, U8] = {}
@@ -188,7 +188,7 @@ class Thumbnails:
     def look(self, crops: Sequence[FaceCrop]) -> None:
         """Keep those of `crops` that are better than what was kept before."""
         for crop in crops:
-            person = crop.key.track_id
+            person = crop.key.person_id
             if crop.quality.score > self._scores.get(person, -1.0):
                 self._scores[person], self.pixels[person] = crop.quality.score, crop.pixels
 

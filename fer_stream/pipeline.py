@@ -34,7 +34,7 @@ from fer_stream.records import (
     EndOfStream,
     FaceCrop,
     Frame,
-    FrameMark,
+    FrameHeader,
     Gap,
     LabelledFrame,
     Prediction,
@@ -65,7 +65,7 @@ _BETWEEN_TURNS_S = 0.02
 _Judge = Callable[[Sequence[FaceCrop]], list[Prediction]]
 
 
-class Flag(Protocol):
+class StopFlag(Protocol):
     """Something that may be set from elsewhere, as a `threading.Event` or a `multiprocessing.Event`."""
 
     def is_set(self) -> bool:
@@ -92,7 +92,7 @@ def run_file(
     max_batch: int,
     min_agreement: float,
     metrics: Metrics,
-    stop: Flag,
+    stop: StopFlag,
     progress: Callable[[FileRun], object],
     look: Callable[[Sequence[FaceCrop]], object],
     ahead: bool = False,
@@ -146,7 +146,7 @@ def run_capture(
         if rest := [item for item in items if not isinstance(item, FaceCrop)]:
             journal.append([*rest, *gaps])
             gaps.clear()
-        faces.inc(sum(not isinstance(item, FrameMark) for item in items))
+        faces.inc(sum(not isinstance(item, FrameHeader) for item in items))
         return len(crops)
 
     for message in messages:
@@ -168,7 +168,7 @@ def run_classify(
     min_agreement: float,
     max_wait_s: float,
     metrics: Metrics,
-    stop: Flag,
+    stop: StopFlag,
     now: Callable[[], float],
     beat: Callable[[], object] = lambda: None,
 ) -> None:
@@ -279,7 +279,7 @@ class _Batch:
     """What came of some frames of a file, whose crops are classified together; `last_s` is the time of the last."""
 
     crops: list[FaceCrop] = field(default_factory=list)
-    others: list[Prediction | FrameMark] = field(default_factory=list)
+    others: list[Prediction | FrameHeader] = field(default_factory=list)
     frames: int = 0
     last_s: float = 0.0
     stopped: bool = False
@@ -301,7 +301,7 @@ class _Batch:
 
 
 def _batches(
-    source: FrameSource, follower: FaceFollower, max_crops: int, metrics: Metrics, stop: Flag
+    source: FrameSource, follower: FaceFollower, max_crops: int, metrics: Metrics, stop: StopFlag
 ) -> Generator[_Batch]:
     """The frames of a file in batches of about `max_crops` crops; the first are small, to have something to show."""
     batch, enough = _Batch(), min(_FIRST_BATCH, max_crops)

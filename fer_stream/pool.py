@@ -18,7 +18,7 @@ from fer_stream.config import FileSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.files import Engine, FileJob, FileResult, run_job
 from fer_stream.outputs.atomic_file import discard_partials_of
-from fer_stream.pipeline import FileRun, Flag
+from fer_stream.pipeline import FileRun, StopFlag
 from fer_stream.records import SourceInfo
 
 Progress = Callable[[FileJob, SourceInfo, FileRun], object]
@@ -66,7 +66,7 @@ def cores() -> int:
 
 
 def run_jobs(
-    jobs: Sequence[FileJob], settings: FileSettings, *, processes: int, stop: Flag, progress: Progress
+    jobs: Sequence[FileJob], settings: FileSettings, *, processes: int, stop: StopFlag, progress: Progress
 ) -> Generator[Outcome]:
     """Run `jobs` in at most `processes` worker processes; give each outcome as it comes.
 
@@ -234,7 +234,7 @@ def _work(parent: Connection, settings: FileSettings, threads: int) -> None:
 
 
 def _attempt(
-    engine: Callable[[], Engine], job: FileJob, stop: Flag, progress: Callable[[SourceInfo, FileRun], object]
+    engine: Callable[[], Engine], job: FileJob, stop: StopFlag, progress: Callable[[SourceInfo, FileRun], object]
 ) -> Outcome:
     try:
         result = run_job(engine(), job, stop=stop, progress=progress)

@@ -20,13 +20,13 @@ I64 = NDArray[np.int64]
 FERPLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 """The eight emotions of FER+, in the order of its votes (Barsoum et al., 2016)."""
 
-FERPLUS_NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+FERPLUS_BY_LABEL = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 """What FER+ calls each of `LABELS`."""
 
 UNKNOWN = "unknown"
 """The label of a face that cannot be judged: it is not an eighth emotion."""
 
-ROUNDING_S = 0.0011
+TIMESTAMP_TOLERANCE_S = 0.0011
 """How far times of frames may be off: Matroska and FLV round them to 1 ms, and so the start too. Without it every
 third frame of 30 fps would come just before it is due."""
 
@@ -36,9 +36,9 @@ CROP_SIZE_PX = 48
 QualityReason = Literal["ok", "small", "blurred", "turned", "cut_off", "unclear"]
 
 
-def stream_id_of(source: str, epoch: int) -> str:
+def stream_id_of(source: str, start_ms: int) -> str:
     """The name of one opening of a source: `front-door@1767225600000` for an epoch in Unix ms."""
-    return f"{source}@{epoch}"
+    return f"{source}@{start_ms}"
 
 
 def source_of(stream_id: str) -> str:
@@ -46,14 +46,14 @@ def source_of(stream_id: str) -> str:
     return stream_id.partition("@")[0]
 
 
-def epoch_ms_of(stream_id: str) -> int:
+def stream_start_ms(stream_id: str) -> int:
     """When the stream was opened, in Unix ms; 0 for a stream without an epoch."""
     return int(stream_id.partition("@")[2] or 0)
 
 
 def unix_time(stream_id: str, time_s: float) -> float:
     """The wall time, in Unix seconds, of media time `time_s` of a stream."""
-    return epoch_ms_of(stream_id) / 1000 + time_s
+    return stream_start_ms(stream_id) / 1000 + time_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class SourceInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
+class DecodeErrors:
     """What of a source was lost: packets that could not be decoded, or only in part, and the first reason given.
 
     `truncated` says that the stream ended before its container said it would.
@@ -125,7 +125,7 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class FrameMark:
+class FrameHeader:
     """Says that frame `index` was looked at and held `faces` followed faces. Every frame leaves one."""
 
     stream_id: str
@@ -184,7 +184,7 @@ class FaceKey:
     """Names one face in one frame: the idempotency key of everything said about it."""
 
     stream_id: str
-    track_id: int
+    person_id: int
     frame_index: int
 
 
@@ -255,7 +255,7 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class EmotionSegment:
+class Segment:
     """A stretch of media time, in seconds, during which one person wore one label (which may be `unknown`).
 
     `mean_prob` is the mean smoothed probability of the label over the segment; 0 for `unknown`.
@@ -283,7 +283,7 @@ class LabelledFace:
     where the face was not classified.
     """
 
-    track_id: int
+    person_id: int
     xyxy: F32
     confidence: float
     quality: Quality
@@ -294,7 +294,7 @@ class LabelledFace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledFrame:
-    """One frame with the final labels of all its faces, sorted by track_id. A frame without a face has none."""
+    """One frame with the final labels of all its faces, sorted by person_id. A frame without a face has none."""
 
     stream_id: str
     index: int
@@ -311,13 +311,13 @@ class EmotionTimeline:
     """
 
     stream_id: str
-    track_id: int
+    person_id: int
     labels: tuple[str, ...]
     frame_index: I64
     time_s: F64
     probs: F32
     quality: F32
-    segments: tuple[EmotionSegment, ...]
+    segments: tuple[Segment, ...]
     closed: bool
 
 
@@ -328,16 +328,16 @@ class PersonSummary:
     `shares` maps each label that occurred to its part of the person's time, 0..1; the parts add up to 1.
     """
 
-    track_id: int
+    person_id: int
     first_s: float
     last_s: float
     frames: int
-    segments: tuple[EmotionSegment, ...]
+    segments: tuple[Segment, ...]
     shares: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class JobSummary:
+class FileSummary:
     """What one source gave in the end.
 
     `frames` counts the frames looked at, `unconfirmed_faces` the detections that were seen in a single frame and
@@ -346,7 +346,7 @@ class JobSummary:
     """
 
     source: SourceInfo
-    damage: Damage
+    decode_errors: DecodeErrors
     frames: int
     duration_s: float
     unconfirmed_faces: int
@@ -363,5 +363,5 @@ class ClosedSegment:
     """A segment that nothing will change any more, and whose it is."""
 
     stream_id: str
-    track_id: int
-    segment: EmotionSegment
+    person_id: int
+    segment: Segment

@@ -52,7 +52,7 @@ def test_the_right_number_of_people_with_labels_that_hold(engine: Engine, clips:
         labelled = 1 - person.shares.get(UNKNOWN, 0.0)
         changes = 60 * (len(person.segments) - 1) / length_s
         print(
-            f"{name} person {person.track_id}: labelled {labelled:.0%} of {length_s:.1f} s, {changes:.1f} changes/min"
+            f"{name} person {person.person_id}: labelled {labelled:.0%} of {length_s:.1f} s, {changes:.1f} changes/min"
         )
         assert labelled >= least_labelled
         assert changes <= most_changes
@@ -73,7 +73,7 @@ def test_looking_less_often_tells_the_same_of_the_same_people(engine: Engine, cl
 
 def rows(analysis: Analysis) -> dict[tuple[int, int], str]:
     """The label of every person in every frame."""
-    return {(frame.index, face.track_id): face.label for frame in analysis.frames for face in frame.faces}
+    return {(frame.index, face.person_id): face.label for frame in analysis.frames for face in frame.faces}
 
 
 def test_one_person_before_the_cut_and_one_after(engine: Engine, clips: Path) -> None:
@@ -84,11 +84,11 @@ def test_one_person_before_the_cut_and_one_after(engine: Engine, clips: Path) ->
 
 def test_faces_too_small_to_judge_are_people_whose_emotion_is_unknown(engine: Engine, clips: Path) -> None:
     analysis = look(engine, clips / "small_faces.mp4")
-    judged = {face.track_id for frame in analysis.frames for face in frame.faces if face.quality.ok}
+    judged = {face.person_id for frame in analysis.frames for face in frame.faces if face.quality.ok}
     assert analysis.timelines
     assert len(judged) <= 1, "BlazeFace finds one of 26 px, which is enough"
     for person in analysis.summary.people:
-        assert person.track_id in judged or person.shares == {UNKNOWN: 1.0}
+        assert person.person_id in judged or person.shares == {UNKNOWN: 1.0}
 
 
 def test_a_clip_of_backs_gives_few_people_and_no_forced_label(engine: Engine, clips: Path) -> None:
@@ -104,7 +104,7 @@ def test_faces_in_the_same_place_on_both_sides_of_a_join_are_two_people(
     joined = tmp_path / "joined.mp4"
     join(clips / "one_face_crying.mp4", clips / "one_face_smile.mp4", joined)
     first, second = look(engine, joined).timelines
-    boxes = {face.track_id: face.xyxy for frame in analyze(joined, engine.settings).frames for face in frame.faces}
+    boxes = {face.person_id: face.xyxy for frame in analyze(joined, engine.settings).frames for face in frame.faces}
     assert first.frame_index[-1] < second.frame_index[0]
     assert set(boxes) == {1, 2}
 

@@ -35,11 +35,11 @@ from fer_stream.records import (
     LABELS,
     U8,
     Detections,
-    EmotionSegment,
+    Segment,
     EndOfStream,
     FaceCrop,
     FaceKey,
-    FrameMark,
+    FrameHeader,
     LabelledFrame,
     ModelSpec,
     Prediction,
@@ -137,9 +137,9 @@ def through_the_queue(
     return store, keeper, queue
 
 
-def told(store: MemoryStore) -> list[tuple[int, EmotionSegment]]:
+def told(store: MemoryStore) -> list[tuple[int, Segment]]:
     return sorted(
-        ((one.track_id, one.segment) for one in store.segments(NAME, 0, time.time() + 1e6)),
+        ((one.person_id, one.segment) for one in store.segments(NAME, 0, time.time() + 1e6)),
         key=lambda pair: (pair[0], pair[1].start_s),
     )
 
@@ -151,7 +151,7 @@ def test_a_file_through_the_queue_is_a_file_through_run(engine: Engine, clips: P
     summary = engine.process(engine.open(clip, NAME), frames.extend, metrics=metrics())
     store, keeper, _ = through_the_queue(engine, clip)
     assert keeper.lost(NAME) == (0, 0)
-    expected = [(person.track_id, segment) for person in summary.people for segment in person.segments]
+    expected = [(person.person_id, segment) for person in summary.people for segment in person.segments]
     assert told(store) == expected
     shown = store.results(NAME, "0", 10_000, 0)
     assert [frame.index for frame in shown] == [frame.index for frame in frames]
@@ -235,7 +235,7 @@ def long_journal(rng: random.Random, lost: float) -> list[Message]:
     for epoch, stream_id in enumerate(EPOCHS):
         for index in range(300):
             at_s = 60 * epoch + index / FPS
-            told.append((at_s, FrameMark(stream_id, index, index / FPS, 2)))
+            told.append((at_s, FrameHeader(stream_id, index, index / FPS, 2)))
             for person, emotion in ((1, LABELS[index // 50 % 7]), (2, LABELS[index // 80 % 7])):
                 if rng.random() >= lost:
                     told.append((at_s + 8 * rng.random(), face(stream_id, person, index, emotion)))
@@ -255,7 +255,7 @@ class Followed:
         queue = MemoryQueue(journal, Overflow.file())
         journal.append(told)
         open_face = face(EPOCHS[1], 1, 300, "happy")
-        journal.append([FrameMark(EPOCHS[1], 300, 30.0, 1)])
+        journal.append([FrameHeader(EPOCHS[1], 300, 30.0, 1)])
         queue.put([crop_of(open_face)])
         stop = Event()
 
@@ -308,7 +308,7 @@ def test_a_crop_that_cannot_be_read_keeps_those_behind_it_open(redis_url: str) -
     queue, journal = RedisQueue(link), RedisJournal(link)
     faces = [face(EPOCHS[0], 1, index, "happy") for index in range(3)]
     queue.put([crop_of(one) for one in faces])
-    journal.append([FrameMark(EPOCHS[0], index, index / FPS, 1) for index in range(3)])
+    journal.append([FrameHeader(EPOCHS[0], index, index / FPS, 1) for index in range(3)])
     keeper = TimelineKeeper(MemoryStore(), None, settings=lambda _: LiveTimelineSettings())
     turns, stop = count(), Event()
 

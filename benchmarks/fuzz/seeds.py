@@ -19,11 +19,11 @@ from fer_stream.records import (
     LABELS,
     ClosedGap,
     ClosedSegment,
-    EmotionSegment,
+    Segment,
     EndOfStream,
     FaceCrop,
     FaceKey,
-    FrameMark,
+    FrameHeader,
     Gap,
     LabelledFace,
     LabelledFrame,
@@ -61,7 +61,7 @@ def codec() -> Iterator[bytes]:
     records: tuple[Record, ...] = (
         FaceCrop(key, 0.5, 1.7e9, _BOX, 0.9, quality, np.zeros((48, 48), np.uint8)),
         Prediction(key, 0.5, 1.7e9, _BOX, 0.9, quality, _PROBS, "emotion-1"),
-        FrameMark("door@1767225600000", 12, 0.5, 1),
+        FrameHeader("door@1767225600000", 12, 0.5, 1),
         Gap("door", 1.0, 2.0, "stalled"),
         EndOfStream("door@1767225600000", 9.0, 100, 100),
     )
@@ -73,9 +73,7 @@ def documents() -> Iterator[bytes]:
     face = LabelledFace(1, _BOX, 0.9, Quality(0.9, "ok"), _PROBS, _PROBS, "happy")
     yield payload.frame_to_json(LabelledFrame("door@1767225600000", 12, 0.5, (face, face))).encode()
     yield payload.frame_to_json(LabelledFrame("door@1767225600000", 13, 0.6, ())).encode()
-    yield payload.segment_to_json(
-        ClosedSegment("door@1767225600000", 1, EmotionSegment("happy", 1.0, 2.0, 0.8))
-    ).encode()
+    yield payload.segment_to_json(ClosedSegment("door@1767225600000", 1, Segment("happy", 1.0, 2.0, 0.8))).encode()
     yield payload.gap_to_json(ClosedGap("door@1767225600000", Gap("door", 1.0, 2.0, "stalled"))).encode()
 
 

@@ -128,7 +128,7 @@ def _video(folder: Path) -> Check:
 
     def check(data: bytes) -> None:
         path.write_bytes(data)
-        _watch(path, lambda: VideoFileSource(path, name="a", epoch_ms=1, threads=1))
+        _watch(path, lambda: VideoFileSource(path, name="a", stream_start_ms=1, threads=1))
 
     return check
 
@@ -138,7 +138,7 @@ def _image(folder: Path) -> Check:
 
     def check(data: bytes) -> None:
         path.write_bytes(data)
-        _watch(path, lambda: ImageSource(path, name="a", epoch_ms=1))
+        _watch(path, lambda: ImageSource(path, name="a", stream_start_ms=1))
 
     return check
 
@@ -157,7 +157,7 @@ def _watch(path: Path, opened: Callable[[], FrameSource]) -> None:
         assert frame.image.dtype == np.uint8, frame.image.dtype
         assert before_s <= frame.time_s < math.inf, f"{frame.time_s} s after {before_s} s"
         before_s = frame.time_s
-    assert source.damage.packets >= 0
+    assert source.decode_errors.packets >= 0
     source.close()
 
 

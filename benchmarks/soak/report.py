@@ -168,13 +168,13 @@ def _overlaps(tables: Tables) -> int:
 
 def _differences(tables: Tables) -> int:
     disk = {(s["stream_id"], s["person"], s["label"], s["start_s"], s["end_s"]) for s in tables.segments}
-    store = {(s["stream_id"], s["track_id"], s["label"], s["start_s"], s["end_s"]) for s in tables.stored}
+    store = {(s["stream_id"], s["person_id"], s["label"], s["start_s"], s["end_s"]) for s in tables.stored}
     return len(disk ^ store)
 
 
 def _holes(tables: Tables) -> int:
     """Pictures that were decoded and have no row, before others of their epoch that have one."""
-    epochs = [[row.index for row in some] for _, some in groupby(tables.rows, key=lambda row: row.epoch_ms)]
+    epochs = [[row.index for row in some] for _, some in groupby(tables.rows, key=lambda row: row.stream_start_ms)]
     return sum(max(indexes) + 1 - len(indexes) for indexes in epochs)
 
 

@@ -30,9 +30,9 @@ _OVERLAP_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A frame of a table: `at` is Unix seconds; `faces` are (track_id, centre x in px, label) from left to right."""
+    """A frame of a table: `at` is Unix seconds; `faces` are (person_id, centre x in px, label) from left to right."""
 
-    epoch_ms: int
+    stream_start_ms: int
     index: int
     at: float
     faces: tuple[tuple[int, float, str], ...]
@@ -46,13 +46,13 @@ def read_rows(folder: Path) -> tuple[list[Row], list[tuple[str, ...]]]:
     for path in sorted(folder.glob("*.frames.csv")):
         with path.open(newline="") as file:
             for line in csv.DictReader(file):
-                key = int(line["epoch_ms"]), int(line["frame_index"])
-                keys.append((line["epoch_ms"], line["frame_index"], line["track_id"]))
+                key = int(line["stream_start_ms"]), int(line["frame_index"])
+                keys.append((line["stream_start_ms"], line["frame_index"], line["person_id"]))
                 at[key] = key[0] / 1000 + float(line["time_s"])
                 faces = frames.setdefault(key, [])
-                if line["track_id"]:
+                if line["person_id"]:
                     centre = (float(line["x1"]) + float(line["x2"])) / 2
-                    faces.append((int(line["track_id"]), centre, line["label"]))
+                    faces.append((int(line["person_id"]), centre, line["label"]))
     rows = [
         Row(*key, at[key], tuple(sorted(faces, key=lambda face: face[1]))) for key, faces in sorted(frames.items())
     ]
@@ -103,7 +103,7 @@ def _calm(rows: Sequence[Row], windows: Sequence[Span]) -> Iterator[tuple[tuple[
     begins = [begin for begin, _ in windows]
     for row, hit in zip(rows, inside([row.at for row in rows], windows), strict=True):
         if not hit:
-            yield (row.epoch_ms, bisect(begins, row.at)), row
+            yield (row.stream_start_ms, bisect(begins, row.at)), row
 
 
 def _placed(
@@ -182,7 +182,7 @@ def _tracks(rows: Sequence[Row]) -> list[tuple[float, float, float]]:
     found: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         for track, x, _ in row.faces:
-            found[row.epoch_ms, track].append((row.at, x))
+            found[row.stream_start_ms, track].append((row.at, x))
     return [(one[0][0], one[-1][0], float(np.median([x for _, x in one]))) for one in found.values()]
 
 

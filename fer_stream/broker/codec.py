@@ -5,11 +5,11 @@ A record is one block, little-endian, without padding:
     version u8 | kind u8 | body | CRC-32 of all before it, u32
 
     text  = length u16 | UTF-8
-    face  = track_id i64 | frame_index i64 | time_s f64 | captured_at f64 | xyxy 4 × f32 | confidence f64
+    face  = person_id i64 | frame_index i64 | time_s f64 | captured_at f64 | xyxy 4 × f32 | confidence f64
             | quality score f64 | quality reason u8
     1 FaceCrop     face | pixels 48 × 48 u8             | stream_id text
     2 Prediction   face | probs 7 × f32, NaN for none   | stream_id text | model_id text
-    3 FrameMark    index i64 | time_s f64 | faces u32   | stream_id text
+    3 FrameHeader    index i64 | time_s f64 | faces u32   | stream_id text
     4 Gap          start_s f64 | end_s f64              | source text    | reason text
     5 EndOfStream  time_s f64 | frames i64 | crops i64  | stream_id text
 
@@ -35,14 +35,14 @@ from fer_stream.records import (
     EndOfStream,
     FaceCrop,
     FaceKey,
-    FrameMark,
+    FrameHeader,
     Gap,
     Prediction,
     Quality,
     QualityReason,
 )
 
-Message = Prediction | FrameMark | Gap | EndOfStream
+Message = Prediction | FrameHeader | Gap | EndOfStream
 """What capture and the workers tell the timeline."""
 
 Record = FaceCrop | Message
@@ -154,7 +154,7 @@ def _array(array: NDArray[Any], dtype: np.dtype[Any], shape: tuple[int, ...]) ->
 
 def _face(face: FaceCrop | Prediction) -> bytes:
     return _FACE.pack(
-        face.key.track_id,
+        face.key.person_id,
         face.key.frame_index,
         face.time_s,
         face.captured_at,
@@ -189,13 +189,13 @@ def _read_prediction(body: _Reader) -> Prediction:
     return Prediction(key, time_s, captured_at, xyxy, confidence, quality, probs, body.text())
 
 
-def _write_mark(mark: FrameMark) -> bytes:
+def _write_mark(mark: FrameHeader) -> bytes:
     return _MARK.pack(mark.index, mark.time_s, mark.faces) + _text(mark.stream_id)
 
 
-def _read_mark(body: _Reader) -> FrameMark:
+def _read_mark(body: _Reader) -> FrameHeader:
     index, time_s, faces = body.numbers(_MARK)
-    return FrameMark(body.text(), index, time_s, faces)
+    return FrameHeader(body.text(), index, time_s, faces)
 
 
 def _write_gap(gap: Gap) -> bytes:
@@ -219,7 +219,7 @@ def _read_end(body: _Reader) -> EndOfStream:
 _WRITERS: dict[type, tuple[int, Callable[[Any], bytes]]] = {
     FaceCrop: (1, _write_crop),
     Prediction: (2, _write_prediction),
-    FrameMark: (3, _write_mark),
+    FrameHeader: (3, _write_mark),
     Gap: (4, _write_gap),
     EndOfStream: (5, _write_end),
 }

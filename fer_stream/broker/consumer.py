@@ -261,7 +261,7 @@ class Consumer:
         except CodecError:
             crop = None
         if isinstance(crop, FaceCrop):
-            epitaph += ["track", crop.key.track_id, "frame", crop.key.frame_index, "time_s", repr(crop.time_s)]
+            epitaph += ["track", crop.key.person_id, "frame", crop.key.frame_index, "time_s", repr(crop.time_s)]
         arguments = [GROUP, entry, stream_id, _MOST_DEAD, *epitaph]
         if self._link.run(scripts.BURY, [keys.crops, keys.counts, keys.dead], arguments):
             self._on_dead(reason)

@@ -27,7 +27,7 @@ from fer_stream.capture.disconnect import Outage
 from fer_stream.capture.pixel_formats import Converter
 from fer_stream.config import CameraSettings
 from fer_stream.metrics import Metrics
-from fer_stream.records import Damage, Frame, Gap, SourceInfo, stream_id_of
+from fer_stream.records import DecodeErrors, Frame, Gap, SourceInfo, stream_id_of
 
 _log = logging.getLogger(__name__)
 
@@ -67,8 +67,8 @@ class LiveSource:
         self._address = camera_address(url, self._settings)
         self._name = name
         self._now = monotonic
-        self.epoch_ms = max(last_epoch_ms + 1, int(wall() * 1000))
-        self.stream_id = stream_id_of(name, self.epoch_ms)
+        self.stream_start_ms = max(last_epoch_ms + 1, int(wall() * 1000))
+        self.stream_id = stream_id_of(name, self.stream_start_ms)
         self._timed = partial(metrics.timed, "decode")
         self._feed = Feed(name, self._settings.fps, metrics, now=monotonic, wall=wall)
         self._converter = Converter(long_side_px=self._settings.max_long_side_px)
@@ -85,7 +85,7 @@ class LiveSource:
         return self._feed.info
 
     @property
-    def damage(self) -> Damage:
+    def decode_errors(self) -> DecodeErrors:
         """The packets that could not be decoded so far."""
         return self._feed.damage
 

@@ -14,7 +14,7 @@ from fer_stream.capture.disconnect import REASONS, Outage, Reason
 from fer_stream.capture.latest import Newest
 from fer_stream.capture.source import Sampler
 from fer_stream.metrics import Metrics
-from fer_stream.records import Damage, Gap, SourceInfo
+from fer_stream.records import DecodeErrors, Gap, SourceInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Feed:
         self.newest: Newest[Picture] = Newest()
         self.state = LiveState(up=False)
         self.info = SourceInfo(name, "video", 0, 0, None, None, None, "", "")
-        self.damage = Damage()
+        self.damage = DecodeErrors()
         self._name = name
         self._now, self._wall = now, wall
         self._counts = _Counts(metrics, name)
@@ -131,7 +131,7 @@ class Feed:
 
     def _lose(self, reason: str) -> None:
         self._counts.damaged.inc()
-        self.damage = Damage(self.damage.packets + 1, self.damage.reason or reason)
+        self.damage = DecodeErrors(self.damage.packets + 1, self.damage.reason or reason)
 
     def _elapsed_s(self) -> float:
         return self._now() - self._opened_s

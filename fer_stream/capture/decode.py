@@ -13,7 +13,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from fer_stream.records import Damage
+from fer_stream.records import DecodeErrors
 
 # A demuxer that fails so often in a row makes no headway; after fewer errors broken files have been seen to go on.
 _MAX_READ_ERRORS = 100
@@ -52,12 +52,12 @@ class Decoder:
         self._reason: str | None = None
 
     @property
-    def damage(self) -> Damage:
+    def damage(self) -> DecodeErrors:
         """What was lost so far; only at the end is it known what never came."""
         missing = self._missing
         reason = self._reason or (f"{missing} frames are missing" if missing else None)
         truncated = self._ended and self._time.end_s < self._claimed_s - _TRUNCATED_S
-        return Damage(max(self._refused, missing) + self._concealed, reason, truncated)
+        return DecodeErrors(max(self._refused, missing) + self._concealed, reason, truncated)
 
     def pictures(self) -> Generator[Picture]:
         """The pictures, each decoded when it is asked for; errors are counted and passed over."""

@@ -18,7 +18,7 @@ from fer_stream.capture.discovery import check_file
 from fer_stream.capture.pixel_formats import Converter, orientation_of
 from fer_stream.capture.source import Sampler
 from fer_stream.errors import UnreadableSource
-from fer_stream.records import Damage, Frame, SourceInfo, stream_id_of
+from fer_stream.records import DecodeErrors, Frame, SourceInfo, stream_id_of
 
 # These have FFmpeg open further files or addresses (a list of protocols alone does not stop a playlist), or, as tty
 # does, draw any text as a film.
@@ -52,14 +52,14 @@ class VideoFileSource:
         path: str | Path,
         *,
         name: str,
-        epoch_ms: int,
+        stream_start_ms: int,
         sampler: Sampler | None = None,
         clock: Callable[[], float] = time.time,
         threads: int = 0,
     ) -> None:
         path = Path(path)
         check_file(path)
-        self.stream_id = stream_id_of(name, epoch_ms)
+        self.stream_id = stream_id_of(name, stream_start_ms)
         self._sampler = sampler or Sampler(None)
         self._clock = clock
         self._converter = Converter()
@@ -73,7 +73,7 @@ class VideoFileSource:
             self._first = next(self._pictures, None)
             if self._first is None:
                 raise UnreadableSource(
-                    f"{path} holds no frame that can be decoded ({self.damage.reason or 'its video is empty'}). "
+                    f"{path} holds no frame that can be decoded ({self.decode_errors.reason or 'its video is empty'}). "
                     "Check that it was copied whole and plays elsewhere."
                 )
             self._info = _info(name, self._container, stream, self._first.frame)
@@ -87,7 +87,7 @@ class VideoFileSource:
         return self._info
 
     @property
-    def damage(self) -> Damage:
+    def decode_errors(self) -> DecodeErrors:
         """What could not be decoded so far. Whether the file was cut off is known at its end."""
         return self._decoder.damage
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from fer_stream.capture.discovery import check_file
 from fer_stream.capture.pixel_formats import Plain
 from fer_stream.errors import UnreadableSource
-from fer_stream.records import U8, Damage, Frame, SourceInfo, stream_id_of
+from fer_stream.records import U8, DecodeErrors, Frame, SourceInfo, stream_id_of
 
 _BY_PILLOW = {"avif", "dib"}
 """OpenCV leaves the first as it lies, and does not read the second."""
@@ -30,12 +30,14 @@ class ImageSource:
     not be read or has more pixels than Pillow holds to be safe (178,956,970).
     """
 
-    def __init__(self, path: str | Path, *, name: str, epoch_ms: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: str | Path, *, name: str, stream_start_ms: int, clock: Callable[[], float] = time.time
+    ) -> None:
         path = Path(path)
         check_file(path)
         data = path.read_bytes()
         codec, mode = _header(path, data)
-        self.stream_id = stream_id_of(name, epoch_ms)
+        self.stream_id = stream_id_of(name, stream_start_ms)
         self._clock = clock
         self._image: U8 | None = _decoded(path, codec, data)
         height, width = self._image.shape[:2]
@@ -47,9 +49,9 @@ class ImageSource:
         return self._info
 
     @property
-    def damage(self) -> Damage:
+    def decode_errors(self) -> DecodeErrors:
         """Always none: a broken picture is refused as a whole."""
-        return Damage()
+        return DecodeErrors()
 
     def frames(self) -> Iterator[Frame]:
         """The one frame; none after `close`."""

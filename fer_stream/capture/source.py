@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from fer_stream.records import ROUNDING_S, Damage, Frame, SourceInfo
+from fer_stream.records import TIMESTAMP_TOLERANCE_S, DecodeErrors, Frame, SourceInfo
 
 
 class FrameSource(Protocol):
@@ -22,7 +22,7 @@ class FrameSource(Protocol):
         ...
 
     @property
-    def damage(self) -> Damage:
+    def decode_errors(self) -> DecodeErrors:
         """What could not be decoded so far."""
         ...
 
@@ -52,7 +52,7 @@ class Sampler:
         """Is the frame at `time_s` media seconds one to process?"""
         if self._fps is None:
             return True
-        slot = int((time_s + ROUNDING_S) * self._fps)
+        slot = int((time_s + TIMESTAMP_TOLERANCE_S) * self._fps)
         if slot <= self._slot:
             return False
         self._slot = slot

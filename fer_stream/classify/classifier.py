@@ -10,13 +10,13 @@ from typing import Protocol
 import numpy as np
 
 from fer_stream.errors import ModelError
-from fer_stream.records import CROP_SIZE_PX, F32, FERPLUS, FERPLUS_NAMES, LABELS, U8, ModelSpec
+from fer_stream.records import CROP_SIZE_PX, F32, FERPLUS, FERPLUS_BY_LABEL, LABELS, U8, ModelSpec
 
 # The mean and two deviations of a face that is not dark, in gray levels: 94 % of FER-2013 lie above. 130 to 190 all
 # do as well.
 DARK = np.float32(160)
 
-_IN_FERPLUS = np.array([FERPLUS.index(name) for name in FERPLUS_NAMES])
+_IN_FERPLUS = np.array([FERPLUS.index(name) for name in FERPLUS_BY_LABEL])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

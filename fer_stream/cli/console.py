@@ -27,7 +27,7 @@ from fer_stream.files import FileJob, FileResult
 from fer_stream.formatting import clock, count
 from fer_stream.pipeline import FileRun
 from fer_stream.pool import Outcome
-from fer_stream.records import Damage, PersonSummary, SourceInfo
+from fer_stream.records import DecodeErrors, PersonSummary, SourceInfo
 from fer_stream.training.progress import Begun, Epoch, Step
 
 
@@ -162,16 +162,16 @@ def _lines(job: FileJob, result: FileResult) -> Iterator[str]:
     stopped = f" ({summary.stopped})" if summary.stopped else ""
     yield f"{job.path.name}: {seen}{length}{stopped}"
     yield from map(_person_line, summary.people)
-    yield from _damage_lines(summary.damage)
+    yield from _damage_lines(summary.decode_errors)
     yield "  results: " + ", ".join(str(path) for path in result.outputs)
 
 
 def _person_line(person: PersonSummary) -> str:
     shares = ", ".join(f"{label} {share:.0%}" for label, share in person.shares.items())
-    return f"  person {person.track_id}, {clock(person.first_s)} to {clock(person.last_s)}: {shares}"
+    return f"  person {person.person_id}, {clock(person.first_s)} to {clock(person.last_s)}: {shares}"
 
 
-def _damage_lines(damage: Damage) -> Iterator[str]:
+def _damage_lines(damage: DecodeErrors) -> Iterator[str]:
     if damage.packets:
         yield f"  damaged: {count(damage.packets, 'packet')} could not be decoded ({damage.reason})"
     if damage.truncated:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fer_stream.records import ROUNDING_S
+from fer_stream.records import TIMESTAMP_TOLERANCE_S
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class Turns:
 
     def take(self, track_id: int, time_s: float, *, ok: bool) -> bool:
         """Is it the turn of this person? `ok` says whether the face is good enough to judge. Times never go back."""
-        due_s = time_s + ROUNDING_S - self._every_s
+        due_s = time_s + TIMESTAMP_TOLERANCE_S - self._every_s
         last = self._last.get(track_id) or _Last(-math.inf, -math.inf)
         if (last.ok_s if ok else last.any_s) > due_s:
             return False

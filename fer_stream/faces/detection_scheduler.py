@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fer_stream.faces.template_tracker import FaceMotion
-from fer_stream.records import I64, ROUNDING_S, U8, Detections
+from fer_stream.records import I64, TIMESTAMP_TOLERANCE_S, U8, Detections
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +39,7 @@ class BetweenLooks:
 
     def move(self, gray: U8, time_s: float) -> Moved | None:
         """The faces of the next frame, `gray` uint8 (H, W); None where a look is due."""
-        if time_s + ROUNDING_S >= self._due_s:
+        if time_s + TIMESTAMP_TOLERANCE_S >= self._due_s:
             return None
         moved = self._motion.move(gray)
         return None if moved is None else Moved(moved, self._track_ids)

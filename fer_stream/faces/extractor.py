@@ -14,9 +14,9 @@ from fer_stream.faces.identity import Confirmed, Identified, Identifier
 from fer_stream.faces.quality import grade
 from fer_stream.faces.scene_cuts import CutDetector
 from fer_stream.metrics import Metrics
-from fer_stream.records import U8, Detections, FaceCrop, FaceKey, Frame, FrameMark, Prediction
+from fer_stream.records import U8, Detections, FaceCrop, FaceKey, Frame, FrameHeader, Prediction
 
-Followed = FaceCrop | Prediction | FrameMark
+Followed = FaceCrop | Prediction | FrameHeader
 """A face to be classified, one that need not be (a prediction that says nothing), or the mark of a frame."""
 
 
@@ -59,9 +59,9 @@ class FaceFollower:
                 self._crop(frame, gray, detections, row, track)
                 for row, track in enumerate(identified.track_ids.tolist())
             ]
-        known = [crop for crop in crops if crop.key.track_id >= 0]
+        known = [crop for crop in crops if crop.key.person_id >= 0]
         settled = [*self._settle(identified.earlier), *map(self._in_turn, known)]
-        mark = FrameMark(frame.stream_id, frame.index, frame.time_s, len(known))
+        mark = FrameHeader(frame.stream_id, frame.index, frame.time_s, len(known))
         if len(known) == len(crops):
             return [*settled, mark]
         self._held = _Held(mark, crops)
@@ -95,11 +95,11 @@ class FaceFollower:
         mark, crops = self._held.mark, self._held.crops
         self._held = None
         found = [_named(crops[one.row], one.track_id) for one in confirmed]
-        self.unconfirmed_faces += sum(crop.key.track_id < 0 for crop in crops) - len(found)
+        self.unconfirmed_faces += sum(crop.key.person_id < 0 for crop in crops) - len(found)
         return [*map(self._in_turn, found), replace(mark, faces=mark.faces + len(found))]
 
     def _in_turn(self, crop: FaceCrop) -> FaceCrop | Prediction:
-        if self._turns.take(crop.key.track_id, crop.time_s, ok=crop.quality.ok):
+        if self._turns.take(crop.key.person_id, crop.time_s, ok=crop.quality.ok):
             return crop
         return Prediction(
             crop.key, crop.time_s, crop.captured_at, crop.xyxy, crop.confidence, crop.quality, probs=None, model_id=""
@@ -122,9 +122,9 @@ class FaceFollower:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Held:
-    mark: FrameMark
+    mark: FrameHeader
     crops: list[FaceCrop]
 
 
 def _named(crop: FaceCrop, track_id: int) -> FaceCrop:
-    return replace(crop, key=replace(crop.key, track_id=track_id))
+    return replace(crop, key=replace(crop.key, person_id=track_id))

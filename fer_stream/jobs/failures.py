@@ -20,8 +20,12 @@ def verdict(error: BaseException | None, job: Record) -> tuple[str, bool]:
     if isinstance(error, DeserializationError):
         return f"The job {job.id} is refused: nothing that only Python can read is read here.", False
     if isinstance(error, FerStreamError):
-        return redact_secrets(str(error)), isinstance(error, DiskFull | QueueError) and not isinstance(error, CodecError)
-    return redact_secrets(f"A fault that nobody foresaw, see the log of its worker: {type(error).__name__}: {error}"), True
+        return redact_secrets(str(error)), isinstance(error, DiskFull | QueueError) and not isinstance(
+            error, CodecError
+        )
+    return redact_secrets(
+        f"A fault that nobody foresaw, see the log of its worker: {type(error).__name__}: {error}"
+    ), True
 
 
 def too_late(job: Record) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from fer_stream.records import ClosedGap, ClosedSegment, JobSummary, LabelledFrame
+from fer_stream.records import ClosedGap, ClosedSegment, FileSummary, LabelledFrame
 
 
 class Writer(Protocol):
@@ -22,7 +22,7 @@ class Writer(Protocol):
         """Take the next frames, final and in order."""
         ...
 
-    def finish(self, summary: JobSummary) -> None:
+    def finish(self, summary: FileSummary) -> None:
         """Complete the output and put it in place. Nothing is written afterwards."""
         ...
 

@@ -18,9 +18,9 @@ from fer_stream.outputs.backoff import Retry
 from fer_stream.outputs.daily_file import DayFiles
 from fer_stream.outputs.retention import prune
 from fer_stream.outputs.tables import COLUMNS, rows, segment_document
-from fer_stream.records import ClosedGap, ClosedSegment, LabelledFrame, epoch_ms_of
+from fer_stream.records import ClosedGap, ClosedSegment, LabelledFrame, stream_start_ms
 
-ROLLING_COLUMNS = (*COLUMNS, "epoch_ms", "wall_time")
+ROLLING_COLUMNS = (*COLUMNS, "stream_start_ms", "wall_time")
 """The columns of a rolling frames.csv, in order: those of NAME.frames.csv, and the wall clock."""
 
 _FRAMES, _SEGMENTS = ".frames.csv", ".segments.jsonl"
@@ -193,13 +193,13 @@ def _count(lines: Sequence[_Lines]) -> int:
 
 def _frame_lines(frame: LabelledFrame) -> _Lines:
     at_us = _wall_us(frame.stream_id, frame.time_s)
-    return _Lines(at_us, rows(frame).replace("\n", f",{epoch_ms_of(frame.stream_id)},{_iso(at_us)}\n"))
+    return _Lines(at_us, rows(frame).replace("\n", f",{stream_start_ms(frame.stream_id)},{_iso(at_us)}\n"))
 
 
 def _segment_line(closed: ClosedSegment) -> _Lines:
     segment = closed.segment
     start_us, end_us = (_wall_us(closed.stream_id, time_s) for time_s in (segment.start_s, segment.end_s))
-    about = {"stream_id": closed.stream_id, "person": closed.track_id, **segment_document(segment)}
+    about = {"stream_id": closed.stream_id, "person": closed.person_id, **segment_document(segment)}
     return _Lines(end_us, _json_line("segment", about, start_us, end_us))
 
 
@@ -222,7 +222,7 @@ def _json_line(kind: str, about: Mapping[str, Any], start_us: int | None, end_us
 
 
 def _wall_us(stream_id: str, time_s: float) -> int:
-    return 1000 * epoch_ms_of(stream_id) + round(1e6 * time_s)
+    return 1000 * stream_start_ms(stream_id) + round(1e6 * time_s)
 
 
 def _iso(time_us: int) -> str:

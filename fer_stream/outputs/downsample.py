@@ -52,12 +52,12 @@ class Trace:
             self._last_index = frame.index
             self._frames += 1
             for face in frame.faces:
-                bins = self._people.setdefault(face.track_id, _Bins(self._max_points))
+                bins = self._people.setdefault(face.person_id, _Bins(self._max_points))
                 bins.add(frame.time_s, face.smoothed, self._frames, self._max_gap_s)
 
-    def points(self, track_id: int) -> Points:
-        """Person `track_id` so far; no points for somebody who was never seen."""
-        return self._people.get(track_id, _Bins(self._max_points)).points()
+    def points(self, person_id: int) -> Points:
+        """Person `person_id` so far; no points for somebody who was never seen."""
+        return self._people.get(person_id, _Bins(self._max_points)).points()
 
 
 class _Bins:

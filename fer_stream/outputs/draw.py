@@ -73,14 +73,14 @@ class Annotator:
         taken: list[_Rect] = []
         cards: dict[int, _Card] = {}
         for face, box in zip(faces, boxes, strict=True):
-            last = self._cards.get(face.track_id, _Card(0, named=False))
+            last = self._cards.get(face.person_id, _Card(0, named=False))
             named = _has_room_for_names(box, picture, text_px, last.named)
             size = _card_size(_title(face), text_px, named=named)
             places = _around(box, size, picture, text_px)
             place = _best(places, last.place, boxes, taken)
             _paste(image, _card(face, text_px, named=named), places[place])
             taken.append(places[place])
-            cards[face.track_id] = _Card(place, named)
+            cards[face.person_id] = _Card(place, named)
         self._cards = cards
 
 
@@ -96,8 +96,8 @@ def _rect(xyxy: F32) -> _Rect:
 
 def _title(face: LabelledFace) -> str:
     if face.label == UNKNOWN and not face.quality.ok:
-        return f"{face.track_id}  unknown: {face.quality.reason.replace('_', ' ')}"
-    return f"{face.track_id}  {face.label}"
+        return f"{face.person_id}  unknown: {face.quality.reason.replace('_', ' ')}"
+    return f"{face.person_id}  {face.label}"
 
 
 # Where things go

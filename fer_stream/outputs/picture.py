@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fer_stream.outputs.atomic_file import HiddenFile
 from fer_stream.outputs.downsample import Trace
-from fer_stream.records import JobSummary, LabelledFrame
+from fer_stream.records import FileSummary, LabelledFrame
 
 
 class TimelinePictureWriter:
@@ -23,7 +23,7 @@ class TimelinePictureWriter:
         """Take note of the probabilities."""
         self._trace.add(frames)
 
-    def finish(self, summary: JobSummary) -> None:
+    def finish(self, summary: FileSummary) -> None:
         """Draw the sheet and put it in place."""
         from fer_stream.outputs.plot import timeline_figure
 

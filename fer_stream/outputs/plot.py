@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fer_stream.formatting import count, lasting, percent
 from fer_stream.outputs.downsample import Points, Trace
 from fer_stream.outputs.palette import COLOURS
-from fer_stream.records import F64, LABELS, UNKNOWN, JobSummary, PersonSummary
+from fer_stream.records import F64, LABELS, UNKNOWN, FileSummary, PersonSummary
 
 MAX_PEOPLE = 24
 """More rows than this cannot be read on one sheet; those who were seen longest are shown."""
@@ -41,10 +41,10 @@ _MAX_TICKS = 10
 _TICKS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600)
 
 
-def timeline_figure(summary: JobSummary, trace: Trace) -> Figure:
+def timeline_figure(summary: FileSummary, trace: Trace) -> Figure:
     """Per person a band with the labels, and the smoothed probabilities stacked below it, over a common time axis."""
-    people = sorted(summary.people, key=lambda person: (-person.frames, person.track_id))[:MAX_PEOPLE]
-    people.sort(key=lambda person: person.track_id)
+    people = sorted(summary.people, key=lambda person: (-person.frames, person.person_id))[:MAX_PEOPLE]
+    people.sort(key=lambda person: person.person_id)
     rows = max(1, len(people))
     row_in = float(np.clip(7.5 / rows, 0.62, 1.9))
     height_in = _HEAD_IN + rows * row_in + _FOOT_IN
@@ -54,7 +54,7 @@ def timeline_figure(summary: JobSummary, trace: Trace) -> Figure:
         left=_LEFT, right=0.975, top=1 - _HEAD_IN / height_in, bottom=_FOOT_IN / height_in, hspace=0.22
     )
     for axis, person in zip(axes, people, strict=False):
-        _draw_person(axis, person, trace.points(person.track_id))
+        _draw_person(axis, person, trace.points(person.person_id))
     if not people:
         _say_nobody(axes[0])
     _draw_time(axes, max(summary.duration_s, 0.1))
@@ -75,7 +75,7 @@ def _draw_person(axis: Axes, person: PersonSummary, points: Points) -> None:
         axis.broken_barh(spans, _BAND, facecolor=COLOURS[label], linewidth=0)
     axis.set_ylim(0, sum(_BAND))
     axis.set_yticks([])
-    _beside(axis, f"Person {person.track_id}", va="bottom", color=_INK, fontsize=11, fontweight="bold")
+    _beside(axis, f"Person {person.person_id}", va="bottom", color=_INK, fontsize=11, fontweight="bold")
     _beside(axis, _most(person), va="top", color=_PALE, fontsize=8.5)
 
 
@@ -133,7 +133,7 @@ def tick(time_s: float, duration_s: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
-def _draw_head(figure: Figure, summary: JobSummary, shown: int, height_in: float) -> None:
+def _draw_head(figure: Figure, summary: FileSummary, shown: int, height_in: float) -> None:
     facts = [
         lasting(summary.duration_s),
         count(summary.frames, "frame"),

@@ -78,10 +78,10 @@ def _covers(
 
 def _sightings(frames: Iterable[LabelledFrame], redaction: Redaction) -> dict[int, _Sighting]:
     return {
-        face.track_id: _Sighting(frame.time_s, face.xyxy)
+        face.person_id: _Sighting(frame.time_s, face.xyxy)
         for frame in frames
         for face in frame.faces
-        if redaction.concerns(face.track_id)
+        if redaction.concerns(face.person_id)
     }
 
 

@@ -21,7 +21,7 @@ from fer_stream.outputs.atomic_file import HiddenFile
 from fer_stream.outputs.downsample import Points, Trace
 from fer_stream.outputs.palette import COLOURS
 from fer_stream.outputs.tables import timeline_document
-from fer_stream.records import LABELS, U8, UNKNOWN, EmotionSegment, JobSummary, LabelledFrame, PersonSummary
+from fer_stream.records import LABELS, U8, UNKNOWN, Segment, FileSummary, LabelledFrame, PersonSummary
 
 MAX_CHARTS = 60
 """More charts than this make a page slow; those who were seen longest get one."""
@@ -48,7 +48,7 @@ class ReportWriter:
         """Take note of the probabilities."""
         self._trace.add(frames)
 
-    def finish(self, summary: JobSummary) -> None:
+    def finish(self, summary: FileSummary) -> None:
         """Write the page and put it in place."""
         # A file name that is no valid UTF-8 reaches Python as lone surrogates.
         self._output.put([report_page(summary, self._trace, self._thumbnails).encode("utf-8", "replace")])
@@ -58,18 +58,18 @@ class ReportWriter:
         self._output.discard()
 
 
-def report_page(summary: JobSummary, trace: Trace, thumbnails: Mapping[int, U8]) -> str:
+def report_page(summary: FileSummary, trace: Trace, thumbnails: Mapping[int, U8]) -> str:
     """The whole page. Every text that comes from outside is escaped."""
-    charted = sorted(summary.people, key=lambda person: (-person.frames, person.track_id))[:MAX_CHARTS]
-    charted.sort(key=lambda person: person.track_id)
+    charted = sorted(summary.people, key=lambda person: (-person.frames, person.person_id))[:MAX_CHARTS]
+    charted.sort(key=lambda person: person.person_id)
     return Template(_part("report.html")).substitute(
         title=escape(PurePath(summary.source.name).name),
         css=_part("report.css"),
         facts="".join(f"<li>{escape(fact)}</li>" for fact in _facts(summary)),
         notices="".join(f'<p class="note" role="note">{escape(note)}</p>' for note in _notices(summary)),
         legend="".join(f"<li>{_swatch(label)}{label}</li>" for label in COLOURS),
-        overview=_overview(summary, {person.track_id for person in charted}),
-        people="".join(_person(person, thumbnails.get(person.track_id)) for person in charted),
+        overview=_overview(summary, {person.person_id for person in charted}),
+        people="".join(_person(person, thumbnails.get(person.person_id)) for person in charted),
         method=_method(summary),
         data=_for_script(_data(summary, charted, trace)),
         plotly=_in_script(get_plotlyjs()),
@@ -80,7 +80,7 @@ def report_page(summary: JobSummary, trace: Trace, thumbnails: Mapping[int, U8])
 # The page, part by part
 
 
-def _facts(summary: JobSummary) -> list[str]:
+def _facts(summary: FileSummary) -> list[str]:
     source = summary.source
     facts = [
         lasting(summary.duration_s),
@@ -92,22 +92,24 @@ def _facts(summary: JobSummary) -> list[str]:
     return facts if source.fps is None else [*facts[:3], f"{source.fps:.4g} fps", *facts[3:]]
 
 
-def _notices(summary: JobSummary) -> list[str]:
+def _notices(summary: FileSummary) -> list[str]:
     notices = []
     if summary.stopped is not None:
         notices.append(f"Stopped early: {summary.stopped}. What follows holds up to there.")
-    if summary.damage.packets:
-        reason = f" (first: {summary.damage.reason})" if summary.damage.reason else ""
-        notices.append(f"The source is damaged: {count(summary.damage.packets, 'packet')} could not be read{reason}.")
-    if summary.damage.truncated:
+    if summary.decode_errors.packets:
+        reason = f" (first: {summary.decode_errors.reason})" if summary.decode_errors.reason else ""
+        notices.append(
+            f"The source is damaged: {count(summary.decode_errors.packets, 'packet')} could not be read{reason}."
+        )
+    if summary.decode_errors.truncated:
         notices.append("The source ends before it says it does: it was cut off.")
     return notices
 
 
-def _overview(summary: JobSummary, charted: set[int]) -> str:
+def _overview(summary: FileSummary, charted: set[int]) -> str:
     if not summary.people:
         return f"<p>No face was followed.{_unconfirmed(summary)}</p>"
-    rows = "".join(_overview_row(person, person.track_id in charted) for person in summary.people)
+    rows = "".join(_overview_row(person, person.person_id in charted) for person in summary.people)
     fewer = len(charted) < len(summary.people)
     note = f" The {len(charted)} people who were seen longest have a chart below." if fewer else ""
     told = note + _unconfirmed(summary)
@@ -119,14 +121,14 @@ def _overview(summary: JobSummary, charted: set[int]) -> str:
     )
 
 
-def _unconfirmed(summary: JobSummary) -> str:
+def _unconfirmed(summary: FileSummary) -> str:
     if not summary.unconfirmed_faces:
         return ""
     return f" {count(summary.unconfirmed_faces, 'face')} seen in a single frame only, and counted to nobody."
 
 
 def _overview_row(person: PersonSummary, charted: bool) -> str:
-    number = f'<a href="#person-{person.track_id}">{person.track_id}</a>' if charted else str(person.track_id)
+    number = f'<a href="#person-{person.person_id}">{person.person_id}</a>' if charted else str(person.person_id)
     label, share = _shares(person)[0] if person.shares else (UNKNOWN, 1.0)
     return (
         f"<tr><td>{number}</td>"
@@ -137,15 +139,15 @@ def _overview_row(person: PersonSummary, charted: bool) -> str:
 
 
 def _person(person: PersonSummary, thumbnail: U8 | None) -> str:
-    name = f"person-{person.track_id}"
-    picture = "" if thumbnail is None else f'<img src="{_png(thumbnail)}" alt="Face of person {person.track_id}">'
+    name = f"person-{person.person_id}"
+    picture = "" if thumbnail is None else f'<img src="{_png(thumbnail)}" alt="Face of person {person.person_id}">'
     told = ", ".join(f"{label} {percent(share)}" for label, share in _shares(person))
     return (
         f'<section id="{name}" aria-labelledby="{name}-name"><div class="person">{picture}<div>'
-        f'<h2 id="{name}-name">Person {person.track_id}</h2>'
+        f'<h2 id="{name}-name">Person {person.person_id}</h2>'
         f"<p>{clock(person.first_s)} to {clock(person.last_s)}, {count(person.frames, 'frame')}</p></div></div>"
-        f'<div class="chart" data-person="{person.track_id}" role="img" '
-        f'aria-label="Timeline of person {person.track_id}: {told}"></div>'
+        f'<div class="chart" data-person="{person.person_id}" role="img" '
+        f'aria-label="Timeline of person {person.person_id}: {told}"></div>'
         f'{_shares_bar(person)}<p class="told">{told}</p>{_segments(person)}</section>'
     )
 
@@ -189,7 +191,7 @@ def _segments(person: PersonSummary) -> str:
     )
 
 
-def _method(summary: JobSummary) -> str:
+def _method(summary: FileSummary) -> str:
     model = summary.model
     facts = {
         "Model": f"{model.model_id}, trained on {model.dataset}",
@@ -205,13 +207,13 @@ def _method(summary: JobSummary) -> str:
 # What the script of the page draws
 
 
-def _data(summary: JobSummary, people: Sequence[PersonSummary], trace: Trace) -> dict[str, Any]:
+def _data(summary: FileSummary, people: Sequence[PersonSummary], trace: Trace) -> dict[str, Any]:
     last_s = max([summary.duration_s, *(person.last_s for person in people)])
     return {
         "labels": LABELS,
         "colours": COLOURS,
         "duration_ms": round(1000 * last_s),
-        "people": {person.track_id: _chart(person, trace.points(person.track_id)) for person in people},
+        "people": {person.person_id: _chart(person, trace.points(person.person_id)) for person in people},
     }
 
 
@@ -240,7 +242,7 @@ def _fallen_to_zero(points: Points) -> Points:
     )
 
 
-def _told(segments: Sequence[EmotionSegment], points: Points) -> list[str]:
+def _told(segments: Sequence[Segment], points: Points) -> list[str]:
     """The label at the time of each point."""
     starts = np.array([segment.start_s for segment in segments])
     at = np.searchsorted(starts, points.time_s, side="right") - 1

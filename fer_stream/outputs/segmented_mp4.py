@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from fer_stream.outputs.mp4 import Mp4File
-from fer_stream.records import U8, epoch_ms_of
+from fer_stream.records import U8, stream_start_ms
 
 _ENDING = ".mp4"
 
@@ -47,7 +47,7 @@ class RollingMp4:
 
     def add(self, picture: U8, stream_id: str, time_s: float) -> None:
         """Append `picture`, uint8 (H, W, 3) BGR, of media time `time_s`, which never goes backwards."""
-        wall_ms = epoch_ms_of(stream_id) + 1000 * time_s
+        wall_ms = stream_start_ms(stream_id) + 1000 * time_s
         segment = math.floor(wall_ms / (1000 * self._segment_s))
         if self._file is None or segment != self._segment:
             self._complete()

@@ -11,9 +11,9 @@ from typing import Any
 from fer_stream.outputs.atomic_file import HiddenFile
 from fer_stream.records import (
     LABELS,
-    Damage,
-    EmotionSegment,
-    JobSummary,
+    DecodeErrors,
+    Segment,
+    FileSummary,
     LabelledFrame,
     ModelSpec,
     PersonSummary,
@@ -21,7 +21,7 @@ from fer_stream.records import (
 )
 
 COLUMNS = (
-    "frame_index", "time_s", "track_id", "x1", "y1", "x2", "y2", "confidence", "quality", "quality_reason",
+    "frame_index", "time_s", "person_id", "x1", "y1", "x2", "y2", "confidence", "quality", "quality_reason",
     *LABELS, "label",
 )  # fmt: skip
 """The columns of NAME.frames.csv, in order."""
@@ -51,7 +51,7 @@ class FrameTableWriter:
             self._file.writelines(map(rows, frames))
             self._file.flush()
 
-    def finish(self, summary: JobSummary) -> None:  # noqa: ARG002 - the rows say everything
+    def finish(self, summary: FileSummary) -> None:  # noqa: ARG002 - the rows say everything
         """Put the table in place."""
         with self._output.guard():
             self._file.close()
@@ -72,7 +72,7 @@ def rows(frame: LabelledFrame) -> str:
     return "".join(
         _FACE
         % (
-            frame.index, frame.time_s, face.track_id, *face.xyxy.tolist(), face.confidence,
+            frame.index, frame.time_s, face.person_id, *face.xyxy.tolist(), face.confidence,
             face.quality.score, face.quality.reason, *face.probs.tolist(), face.label,
         )
         for face in frame.faces
@@ -89,7 +89,7 @@ class TimelineWriter:
     def write(self, frames: Sequence[LabelledFrame]) -> None:
         """Take note of nothing: the summary holds it all."""
 
-    def finish(self, summary: JobSummary) -> None:
+    def finish(self, summary: FileSummary) -> None:
         """Write the document and put it in place."""
         document = json.dumps(timeline_document(summary), indent=2, ensure_ascii=False, allow_nan=False)
         # A file name that is no valid UTF-8 reaches Python as lone surrogates, which JSON can only hold escaped.
@@ -100,7 +100,7 @@ class TimelineWriter:
         self._output.discard()
 
 
-def timeline_document(summary: JobSummary) -> dict[str, Any]:
+def timeline_document(summary: FileSummary) -> dict[str, Any]:
     """`summary` as the JSON document of docs/formats.md: no path of this machine is in it, only file names."""
     return {
         "format": TIMELINE_FORMAT,
@@ -110,7 +110,7 @@ def timeline_document(summary: JobSummary) -> dict[str, Any]:
             "frames": summary.frames,
             "duration_s": _time(summary.duration_s),
             "stopped": summary.stopped,
-            "damage": _damage(summary.damage),
+            "damage": _damage(summary.decode_errors),
         },
         "detector": summary.detector,
         "model": _model(summary.model),
@@ -135,7 +135,7 @@ def _source(info: SourceInfo) -> dict[str, Any]:
     }
 
 
-def _damage(damage: Damage) -> dict[str, Any]:
+def _damage(damage: DecodeErrors) -> dict[str, Any]:
     return {"packets": damage.packets, "reason": damage.reason, "truncated": damage.truncated}
 
 
@@ -152,7 +152,7 @@ def _model(spec: ModelSpec) -> dict[str, Any]:
 
 def _person(person: PersonSummary) -> dict[str, Any]:
     return {
-        "person": person.track_id,
+        "person": person.person_id,
         "first_s": _time(person.first_s),
         "last_s": _time(person.last_s),
         "frames": person.frames,
@@ -161,7 +161,7 @@ def _person(person: PersonSummary) -> dict[str, Any]:
     }
 
 
-def segment_document(segment: EmotionSegment) -> dict[str, Any]:
+def segment_document(segment: Segment) -> dict[str, Any]:
     """`segment` as it stands in every JSON file."""
     return {
         "label": segment.label,

@@ -18,7 +18,7 @@ from fer_stream.outputs.atomic_file import HiddenFile
 from fer_stream.outputs.draw import Annotator
 from fer_stream.outputs.mp4 import Mp4File
 from fer_stream.outputs.redaction import Redaction, cover, with_covers
-from fer_stream.records import F32, U8, Frame, JobSummary, LabelledFrame
+from fer_stream.records import F32, U8, Frame, FileSummary, LabelledFrame
 
 OpenSource = Callable[[], FrameSource]
 
@@ -54,8 +54,8 @@ class AnnotatedVideoWriter:
         self._redaction = redaction
         self._audio_from = audio_from
         self._output = HiddenFile(path, force=force)
-        self._waiting: Queue[LabelledFrame | JobSummary | None] = Queue(_MAX_WAITING)
-        self._summary: JobSummary | None = None
+        self._waiting: Queue[LabelledFrame | FileSummary | None] = Queue(_MAX_WAITING)
+        self._summary: FileSummary | None = None
         self._fault: BaseException | None = None
         self._frames = 0
         self._thread = Thread(target=self._work, name=f"annotate {path.name}", daemon=True)
@@ -66,7 +66,7 @@ class AnnotatedVideoWriter:
         for frame in frames:
             self._hand_over(frame)
 
-    def finish(self, summary: JobSummary) -> None:
+    def finish(self, summary: FileSummary) -> None:
         """Wait for the encoder, then put the video in place."""
         self._hand_over(summary)
         self._thread.join()
@@ -87,7 +87,7 @@ class AnnotatedVideoWriter:
         self._thread.join()
         self._output.discard()
 
-    def _hand_over(self, item: LabelledFrame | JobSummary) -> None:
+    def _hand_over(self, item: LabelledFrame | FileSummary) -> None:
         # The encoder may give up while this waits for room.
         while self._thread.is_alive():
             with suppress(Full):
@@ -152,7 +152,7 @@ class AnnotatedImageWriter:
                 picture = annotated(image, labelled, covers, self._redaction, Annotator())
                 self._png = cv2.imencode(".png", picture)[1].tobytes()
 
-    def finish(self, summary: JobSummary) -> None:  # noqa: ARG002 - the picture says everything
+    def finish(self, summary: FileSummary) -> None:  # noqa: ARG002 - the picture says everything
         """Put the picture in place; without a frame there is none."""
         if self._png is not None:
             self._output.put([self._png])
@@ -176,7 +176,7 @@ def _picture_of(labelled: LabelledFrame, pictures: Iterator[Frame], source: Fram
         if frame.index >= labelled.index:
             break
     else:
-        if source.damage.packets:
+        if source.decode_errors.packets:
             return None
     raise OutputError(
         f"{source.info.name} gave other pictures when it was read again for the annotated video. "

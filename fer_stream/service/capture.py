@@ -22,7 +22,7 @@ from fer_stream.faces.detector import FaceDetector, OneAtATime
 from fer_stream.faces.ignore_zones import OutsideZones
 from fer_stream.metrics import Metrics
 from fer_stream.pipeline import decoded, run_capture
-from fer_stream.records import Frame, Gap, epoch_ms_of
+from fer_stream.records import Frame, Gap, stream_start_ms
 from fer_stream.service.connections import open_queue, open_queue_link, open_store, open_store_link, overflow_of
 from fer_stream.service.previews import Previews
 from fer_stream.service.process import Process
@@ -243,7 +243,7 @@ class _Source(Thread):
         return build.open_file(
             Path(self._settings.url.get_secret_value()),
             name=self.source_name,
-            epoch_ms=max(last_epoch_ms + 1, time.time_ns() // 1_000_000),
+            stream_start_ms=max(last_epoch_ms + 1, time.time_ns() // 1_000_000),
             fps=self._settings.fps,
             threads=1,
         )
@@ -310,4 +310,4 @@ def _last_epoch_ms(store: RedisStore, name: str) -> int:
     """The newest epoch that anybody knows of, or 0. A timeline takes no epoch before the one that it is in."""
     latest, checkpoint = store.latest(name), store.checkpoint(name)
     known = [latest.stream_id if latest else None, stream_id_of_state(checkpoint.state) if checkpoint else None]
-    return max((epoch_ms_of(stream_id) for stream_id in known if stream_id), default=0)
+    return max((stream_start_ms(stream_id) for stream_id in known if stream_id), default=0)

@@ -12,7 +12,7 @@ from fer_stream.errors import FerStreamError
 from fer_stream.outputs.backoff import Retry, stopped_by
 from fer_stream.outputs.recording import Recorder
 from fer_stream.outputs.redaction import Redaction
-from fer_stream.records import Frame, LabelledFrame, epoch_ms_of
+from fer_stream.records import Frame, LabelledFrame, stream_start_ms
 from fer_stream.store.protocol import ResultStore, position_of
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Recording(Thread):
         self._settings = settings
         self._source = source
         self._store = store
-        self._after = f"{epoch_ms_of(stream_id) - 1}-0"
+        self._after = f"{stream_start_ms(stream_id) - 1}-0"
         self._frames: deque[Frame] = deque()
         self._closing = Event()
         self._patience_s = 0.0

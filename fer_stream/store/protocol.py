@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from fer_stream.records import ClosedGap, ClosedSegment, LabelledFrame, epoch_ms_of
+from fer_stream.records import ClosedGap, ClosedSegment, LabelledFrame, stream_start_ms
 
 START = "0"
 """The position before the first result of every source."""
@@ -92,12 +92,12 @@ def position_of(frame: LabelledFrame) -> str:
 
     Raises `ValueError` for a stream without an epoch, as of a plain file: its results cannot be stored.
     """
-    epoch_ms = epoch_ms_of(frame.stream_id)
-    if epoch_ms < 1:
+    stream_start_ms = stream_start_ms(frame.stream_id)
+    if stream_start_ms < 1:
         raise ValueError(
             f"Expected a stream with an epoch, as in front-door@1767225600000, received {frame.stream_id}"
         )
-    return f"{epoch_ms}-{frame.index}"
+    return f"{stream_start_ms}-{frame.index}"
 
 
 class ResultStore(Protocol):

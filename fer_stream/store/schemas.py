@@ -18,7 +18,7 @@ from fer_stream.records import (
     LABELS,
     ClosedGap,
     ClosedSegment,
-    EmotionSegment,
+    Segment,
     Gap,
     LabelledFace,
     LabelledFrame,
@@ -70,7 +70,7 @@ def segment_to_json(closed: ClosedSegment) -> str:
         {
             "v": VERSION,
             "stream_id": closed.stream_id,
-            "track_id": closed.track_id,
+            "person_id": closed.person_id,
             "label": segment.label,
             "mean_prob": round(float(segment.mean_prob), _PROB),
             **_span(closed.stream_id, segment.start_s, segment.end_s),
@@ -82,10 +82,10 @@ def segment_from_json(text: str | bytes) -> ClosedSegment:
     """The inverse of `segment_to_json`, but for the rounding. Raises `CodecError` where `text` is no segment."""
     found = _from_json(text)
     try:
-        segment = EmotionSegment(
+        segment = Segment(
             _text(found["label"]), _number(found["start_s"]), _number(found["end_s"]), _number(found["mean_prob"])
         )
-        return ClosedSegment(_stream_id(found["stream_id"]), _whole(found["track_id"]), segment)
+        return ClosedSegment(_stream_id(found["stream_id"]), _whole(found["person_id"]), segment)
     except _MALFORMED as error:
         raise CodecError(f"A segment in the store is malformed: {error!r}") from error
 
@@ -156,7 +156,7 @@ def _span(stream_id: str, start_s: float, end_s: float) -> dict[str, float]:
 
 def _face(face: LabelledFace) -> dict[str, Any]:
     return {
-        "track_id": face.track_id,
+        "person_id": face.person_id,
         "xyxy": _rounded(face.xyxy, _BOX),
         "confidence": round(float(face.confidence), _PROB),
         "quality": round(float(face.quality.score), _PROB),
@@ -169,7 +169,7 @@ def _face(face: LabelledFace) -> dict[str, Any]:
 
 def _read_face(face: dict[str, Any]) -> LabelledFace:
     return LabelledFace(
-        track_id=_whole(face["track_id"]),
+        person_id=_whole(face["person_id"]),
         xyxy=_array(face["xyxy"], 4),
         confidence=_number(face["confidence"]),
         quality=Quality(_number(face["quality"]), _reason(face["quality_reason"])),

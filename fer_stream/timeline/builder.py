@@ -21,7 +21,7 @@ from fer_stream.records import (
     ClosedSegment,
     EndOfStream,
     FaceKey,
-    FrameMark,
+    FrameHeader,
     LabelledFace,
     LabelledFrame,
     PersonSummary,
@@ -31,7 +31,7 @@ from fer_stream.records import (
 from fer_stream.timeline.person import Person
 from fer_stream.timeline.smoothing import Sample, SampleBook
 
-Message = FrameMark | Prediction | EndOfStream
+Message = FrameHeader | Prediction | EndOfStream
 
 _STATE_VERSION = 1
 
@@ -48,7 +48,7 @@ class TimelineBuilder:
     def __init__(self, settings: TimelineSettings) -> None:
         self._settings = settings
         self._early: dict[int, dict[int, Prediction]] = {}
-        self._incomplete: deque[FrameMark] = deque()
+        self._incomplete: deque[FrameHeader] = deque()
         self._unlabelled: deque[_Pending] = deque()
         self._people: dict[int, Person] = {}
         self._marked = self._taken = self._shown = -1
@@ -63,7 +63,7 @@ class TimelineBuilder:
             match message:
                 case Prediction():
                     self._wait_for_mark(message)
-                case FrameMark() if message.index > self._marked:
+                case FrameHeader() if message.index > self._marked:
                     self._incomplete.append(message)
                     self._marked, self._newest_s = message.index, message.time_s
                 case EndOfStream():
@@ -119,11 +119,11 @@ class TimelineBuilder:
     def take_segments(self) -> list[ClosedSegment]:
         """The segments that became final since the last call, which are then forgotten, and who left with them."""
         taken = []
-        for track_id, person in list(self._people.items()):
-            taken += [ClosedSegment(person.stream_id, track_id, segment) for segment in person.segments]
+        for person_id, person in list(self._people.items()):
+            taken += [ClosedSegment(person.stream_id, person_id, segment) for segment in person.segments]
             person.segments.clear()
             if not person.present:
-                del self._people[track_id]
+                del self._people[person_id]
         return taken
 
     def state(self) -> bytes:
@@ -159,13 +159,13 @@ class TimelineBuilder:
         builder._newest_s = -math.inf if document["newest_s"] is None else document["newest_s"]
         samples = SampleBook.read(document["samples"])
         people = [Person.restore(row, samples, settings) for row in document["people"]]
-        builder._people = {person.track_id: person for person in people}
+        builder._people = {person.person_id: person for person in people}
         for row in document["early"]:
             builder._wait_for_mark(_read_row(row))
-        builder._incomplete.extend(FrameMark(*mark) for mark in document["incomplete"])
+        builder._incomplete.extend(FrameHeader(*mark) for mark in document["incomplete"])
         for mark, faces in document["unlabelled"]:
             pairs = tuple((_read_row(row), samples[number]) for row, number in faces)
-            builder._unlabelled.append(_Pending(FrameMark(*mark), pairs))
+            builder._unlabelled.append(_Pending(FrameHeader(*mark), pairs))
         return builder
 
     def people(self) -> tuple[PersonSummary, ...]:
@@ -177,7 +177,7 @@ class TimelineBuilder:
         if prediction.key.frame_index <= self._taken:
             self.late += 1
             return
-        self._early.setdefault(prediction.key.frame_index, {})[prediction.key.track_id] = prediction
+        self._early.setdefault(prediction.key.frame_index, {})[prediction.key.person_id] = prediction
 
     def _take_complete_frames(self, give_up_before: float = -math.inf) -> None:
         while self._incomplete:
@@ -194,9 +194,9 @@ class TimelineBuilder:
 
     def _see(self, prediction: Prediction) -> Sample:
         key = prediction.key
-        if key.track_id not in self._people:
-            self._people[key.track_id] = Person(key.stream_id, key.track_id, prediction.time_s, self._settings)
-        return self._people[key.track_id].see(prediction)
+        if key.person_id not in self._people:
+            self._people[key.person_id] = Person(key.stream_id, key.person_id, prediction.time_s, self._settings)
+        return self._people[key.person_id].see(prediction)
 
     def _settle(self) -> None:
         if self._unlabelled:
@@ -211,16 +211,16 @@ class TimelineBuilder:
         return frames
 
     def _provisional(self, prediction: Prediction, sample: Sample) -> LabelledFace:
-        return _labelled_face(prediction, self._people[prediction.key.track_id].provisional(sample))
+        return _labelled_face(prediction, self._people[prediction.key.person_id].provisional(sample))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pending:
-    mark: FrameMark
+    mark: FrameHeader
     faces: tuple[tuple[Prediction, Sample], ...]
 
 
-def _labelled_frame(mark: FrameMark, faces: Sequence[LabelledFace]) -> LabelledFrame:
+def _labelled_frame(mark: FrameHeader, faces: Sequence[LabelledFace]) -> LabelledFrame:
     return LabelledFrame(mark.stream_id, mark.index, mark.time_s, tuple(faces))
 
 
@@ -228,7 +228,7 @@ def _labelled_face(prediction: Prediction, sample: Sample) -> LabelledFace:
     assert sample.smoothed is not None
     assert sample.label is not None
     return LabelledFace(
-        prediction.key.track_id,
+        prediction.key.person_id,
         prediction.xyxy,
         prediction.confidence,
         prediction.quality,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fer_stream.config import TimelineSettings
-from fer_stream.records import LABELS, UNKNOWN, EmotionSegment
+from fer_stream.records import LABELS, UNKNOWN, Segment
 from fer_stream.timeline.smoothing import Sample, SampleBook
 
 # More than half of what is near a time must have been good enough to judge, or no label is told.
@@ -108,7 +108,7 @@ class Segmenter:
         """Where the segment begins that is not closed yet; None before the first one."""
         return None if self._last is None else self._start_s
 
-    def push(self, samples: Sequence[Sample]) -> list[EmotionSegment]:
+    def push(self, samples: Sequence[Sample]) -> list[Segment]:
         """Take the next labelled samples; return the segments that they end."""
         ended = []
         for sample in samples:
@@ -119,7 +119,7 @@ class Segmenter:
             self._extend(sample)
         return ended
 
-    def flush(self) -> list[EmotionSegment]:
+    def flush(self) -> list[Segment]:
         """End the last segment: it lasts for as long as its last frame is shown."""
         return [] if self._last is None else [self._end(self._last.time_s + self._interval_s)]
 
@@ -140,12 +140,12 @@ class Segmenter:
         self._count += 1
         self._last = sample
 
-    def _end(self, end_s: float) -> EmotionSegment:
+    def _end(self, end_s: float) -> Segment:
         assert self._last is not None
         assert self._last.label is not None
         mean_prob = self._prob_sum / self._count
         self._prob_sum, self._count = 0.0, 0
-        return EmotionSegment(self._last.label, self._start_s, end_s, mean_prob)
+        return Segment(self._last.label, self._start_s, end_s, mean_prob)
 
 
 def _prob(sample: Sample) -> float:

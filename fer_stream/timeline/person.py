@@ -8,7 +8,7 @@ from dataclasses import astuple, replace
 from typing import Any
 
 from fer_stream.config import TimelineSettings
-from fer_stream.records import EmotionSegment, PersonSummary, Prediction
+from fer_stream.records import Segment, PersonSummary, Prediction
 from fer_stream.timeline.labelling import Labeller, Segmenter
 from fer_stream.timeline.smoothing import KernelSmoother, Sample, SampleBook
 
@@ -26,11 +26,11 @@ class Visit:
         """Where the segment begins that is not closed yet; None while nothing is labelled."""
         return self._segmenter.start_s
 
-    def settle(self, known_until_s: float) -> list[EmotionSegment]:
+    def settle(self, known_until_s: float) -> list[Segment]:
         """Label what can be labelled; return the segments that end thereby."""
         return self._label(self.smoother.pop(known_until_s))
 
-    def end(self) -> list[EmotionSegment]:
+    def end(self) -> list[Segment]:
         """Label the rest; return the last segments."""
         ended = self._label(self.smoother.flush())
         ended += self._segmenter.push(self._labeller.flush())
@@ -55,17 +55,17 @@ class Visit:
         visit._segmenter.restore(state[2], samples)
         return visit
 
-    def _label(self, samples: Iterable[Sample]) -> list[EmotionSegment]:
+    def _label(self, samples: Iterable[Sample]) -> list[Segment]:
         return [segment for sample in samples for segment in self._segmenter.push(self._labeller.push(sample))]
 
 
 class Person:
     """All visits of one person, summed up as segments."""
 
-    def __init__(self, stream_id: str, track_id: int, first_s: float, settings: TimelineSettings) -> None:
+    def __init__(self, stream_id: str, person_id: int, first_s: float, settings: TimelineSettings) -> None:
         self.stream_id = stream_id
-        self.track_id = track_id
-        self.segments: list[EmotionSegment] = []
+        self.person_id = person_id
+        self.segments: list[Segment] = []
         self._first_s = self._last_s = first_s
         self._frames = 0
         self._visit: Visit | None = None
@@ -115,26 +115,26 @@ class Person:
     def summary(self) -> PersonSummary:
         """What is final so far."""
         told = tuple(self.segments)
-        return PersonSummary(self.track_id, self._first_s, self._last_s, self._frames, told, shares(told))
+        return PersonSummary(self.person_id, self._first_s, self._last_s, self._frames, told, shares(told))
 
     def state(self, samples: SampleBook) -> list[Any]:
         """What `restore` needs, in terms of JSON."""
         visit = self._visit.state(samples) if self._visit else None
         segments = [astuple(segment) for segment in self.segments]
-        return [self.stream_id, self.track_id, self._first_s, self._last_s, self._frames, visit, segments]
+        return [self.stream_id, self.person_id, self._first_s, self._last_s, self._frames, visit, segments]
 
     @classmethod
     def restore(cls, state: Sequence[Any], samples: Sequence[Sample], settings: TimelineSettings) -> Person:
         """The person again."""
-        stream_id, track_id, first_s, last_s, frames, visit, segments = state
-        person = cls(stream_id, track_id, first_s, settings)
+        stream_id, person_id, first_s, last_s, frames, visit, segments = state
+        person = cls(stream_id, person_id, first_s, settings)
         person._last_s, person._frames = last_s, frames
         person._visit = Visit.restore(visit, samples, settings) if visit else None
-        person.segments = [EmotionSegment(*segment) for segment in segments]
+        person.segments = [Segment(*segment) for segment in segments]
         return person
 
 
-def shares(segments: Iterable[EmotionSegment]) -> dict[str, float]:
+def shares(segments: Iterable[Segment]) -> dict[str, float]:
     """Each label's part of the time, 0..1. Where all segments are moments (a still image), each counts the same."""
     lengths = [(segment.label, segment.end_s - segment.start_s) for segment in segments]
     if not any(length for _, length in lengths):

@@ -13,17 +13,17 @@ from fer_stream.records import (
     ClosedSegment,
     EndOfStream,
     FaceCrop,
-    FrameMark,
+    FrameHeader,
     Gap,
     LabelledFrame,
     Prediction,
-    epoch_ms_of,
+    stream_start_ms,
     source_of,
     unix_time,
 )
 from fer_stream.timeline.builder import TimelineBuilder
 
-Message = FrameMark | Prediction | Gap | EndOfStream
+Message = FrameHeader | Prediction | Gap | EndOfStream
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +64,7 @@ class SourceTimeline:
 
     @property
     def _epoch_ms(self) -> int:
-        return epoch_ms_of(self._stream_id or "")
+        return stream_start_ms(self._stream_id or "")
 
     @property
     def missing(self) -> int:
@@ -88,7 +88,7 @@ class SourceTimeline:
 
     def add(self, messages: Iterable[Message]) -> None:
         """Take what captures and workers said, in the order of the journal."""
-        run: list[FrameMark | Prediction] = []
+        run: list[FrameHeader | Prediction] = []
         for message in messages:
             if isinstance(message, Gap):
                 self._note_gap(message)
@@ -110,7 +110,7 @@ class SourceTimeline:
         Ask before reading: what is read later may announce faces whose crops were not put yet. Crops before the
         oldest one have their predictions in the journal. Where none is open, that goes for all frames known by now.
         """
-        if oldest is None or epoch_ms_of(oldest.key.stream_id) > self._epoch_ms:
+        if oldest is None or stream_start_ms(oldest.key.stream_id) > self._epoch_ms:
             return Horizon(
                 self._stream_id, math.inf if self._ending else math.nextafter(self._builder.newest_s, math.inf)
             )
@@ -158,10 +158,10 @@ class SourceTimeline:
         self._gaps_until_s = document["gaps_until_s"]
         self._missing, self._late = document["missing"], document["late"]
 
-    def _begin_epoch(self, message: Prediction | FrameMark | EndOfStream) -> bool:
+    def _begin_epoch(self, message: Prediction | FrameHeader | EndOfStream) -> bool:
         """Begin the epoch of `message`, unless it is an old one, of which nothing more is wanted."""
         stream_id = _stream_id(message)
-        if epoch_ms_of(stream_id) < self._epoch_ms:
+        if stream_start_ms(stream_id) < self._epoch_ms:
             self._late += isinstance(message, Prediction)
             return False
         self._note_restart(message)
@@ -169,12 +169,12 @@ class SourceTimeline:
         self._stream_id, self._gaps_until_s = stream_id, -1.0
         return True
 
-    def _note_restart(self, message: Prediction | FrameMark | EndOfStream) -> None:
+    def _note_restart(self, message: Prediction | FrameHeader | EndOfStream) -> None:
         """An epoch that is followed by `message` without having ended was cut off: nobody looked in between."""
         if self._stream_id is None or self._ending or self._builder.newest_s == -math.inf:
             return
         newest_s = self._builder.newest_s
-        begins_s = (epoch_ms_of(_stream_id(message)) - self._epoch_ms) / 1000 + message.time_s
+        begins_s = (stream_start_ms(_stream_id(message)) - self._epoch_ms) / 1000 + message.time_s
         # How long is not known where the clock was set back, or a file was played faster than the clock runs.
         self._note_gap(Gap(source_of(self._stream_id), newest_s, max(newest_s, begins_s), "restart"))
 
@@ -207,5 +207,5 @@ def stream_id_of_state(state: bytes) -> str | None:
     return stream_id
 
 
-def _stream_id(message: Prediction | FrameMark | EndOfStream) -> str:
+def _stream_id(message: Prediction | FrameHeader | EndOfStream) -> str:
     return message.key.stream_id if isinstance(message, Prediction) else message.stream_id

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_stream.classify.classifier import Judgement
-from fer_stream.records import CROP_SIZE_PX, F32, F64, FERPLUS, FERPLUS_NAMES, I64, LABELS, U8
+from fer_stream.records import CROP_SIZE_PX, F32, F64, FERPLUS, FERPLUS_BY_LABEL, I64, LABELS, U8
 from fer_stream.training.dataset import VOTES, Faces
 
 Predict = Callable[[U8], Judgement]
@@ -147,7 +147,7 @@ def selective(sure: F32, right: NDArray[np.bool_]) -> list[tuple[float, float]]:
 
 def majority_of(votes: F32) -> tuple[I64, NDArray[np.bool_]]:
     """The label that most of FER+ named, int64 (n,), and where that is a single one of the seven, bool (n,)."""
-    label_of = np.array([FERPLUS_NAMES.index(vote) if vote in FERPLUS_NAMES else -1 for vote in VOTES])
+    label_of = np.array([FERPLUS_BY_LABEL.index(vote) if vote in FERPLUS_BY_LABEL else -1 for vote in VOTES])
     labels = label_of[votes.argmax(axis=1)]
     return labels, _single(votes) & (labels >= 0)
 

@@ -35,9 +35,9 @@ def timeline(store: ResultStore, name: str, from_s: float, to_s: float) -> Timel
                 f"From {from_s} to {to_s} there are more than {MOST:,} segments.",
                 "Ask for less time, or for a table with format=csv.",
             )
-        stream_id, track_id = closed.stream_id, closed.track_id
-        new = PersonModel(person=track_id, stream_id=stream_id, segments=[])
-        people.setdefault((stream_id, track_id), new).segments.append(segment_model(closed))
+        stream_id, person_id = closed.stream_id, closed.person_id
+        new = PersonModel(person=person_id, stream_id=stream_id, segments=[])
+        people.setdefault((stream_id, person_id), new).segments.append(segment_model(closed))
     gaps = [gap_model(gap) for gap in store.gaps(name, from_s, to_s)]
     return TimelineModel(source=name, from_at=from_s, to_at=to_s, people=list(people.values()), gaps=gaps)
 
@@ -67,7 +67,7 @@ def _start_at(closed: ClosedSegment) -> float:
 
 def _segment_row(closed: ClosedSegment) -> Row:
     one = segment_model(closed)
-    row = ("segment", closed.stream_id, closed.track_id, one.label, one.start_at, one.end_at, one.mean_prob)
+    row = ("segment", closed.stream_id, closed.person_id, one.label, one.start_at, one.end_at, one.mean_prob)
     return one.start_at, row
 
 

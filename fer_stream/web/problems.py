@@ -37,7 +37,9 @@ class Problem(Exception):  # noqa: N818 - as RFC 9457 calls it
     def model(self) -> ProblemModel:
         """The problem as it is sent."""
         title = HTTPStatus(self.status).phrase
-        return ProblemModel(title=title, status=self.status, detail=redact_secrets(self.what), cure=redact_secrets(self.cure))
+        return ProblemModel(
+            title=title, status=self.status, detail=redact_secrets(self.what), cure=redact_secrets(self.cure)
+        )
 
     def response(self) -> JSONResponse:
         """The whole answer."""

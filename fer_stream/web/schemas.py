@@ -90,7 +90,7 @@ class QualityModel(Model):
 class FaceModel(Model):
     """One face of a frame."""
 
-    track_id: int
+    person_id: int
     """The person, as long as they are followed; unique within a stream."""
     xyxy: list[float] = Field(min_length=4, max_length=4)
     """Left, top, right, bottom in px of the frame."""
@@ -107,7 +107,7 @@ class FaceModel(Model):
         """A face of the store."""
         probs = dict(zip(LABELS, (round(prob, 4) for prob in face.smoothed.tolist()), strict=True))
         return cls(
-            track_id=face.track_id,
+            person_id=face.person_id,
             xyxy=[round(side, 2) for side in face.xyxy.tolist()],
             confidence=round(face.confidence, 4),
             label=face.label,

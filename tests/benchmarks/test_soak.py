@@ -104,7 +104,7 @@ def test_what_is_wrong_shows(film: Film) -> None:
     first = film.scene.visits[0]
     middle_s = 1000 + (first.start_s + first.end_s) / 2
     wrong = [
-        Row(row.epoch_ms, row.index, row.at, tuple((99, x, "wrong") for _, x, _ in row.faces))
+        Row(row.stream_start_ms, row.index, row.at, tuple((99, x, "wrong") for _, x, _ in row.faces))
         if row.at > middle_s and row.at < 1000 + first.end_s + 1 else row
         for row in rows if row.index != 5
     ]  # fmt: skip
@@ -122,7 +122,7 @@ def test_what_is_wrong_shows(film: Film) -> None:
 
 
 def test_tables_are_read_as_the_service_writes_them(tmp_path: Path) -> None:
-    head = ",".join((*COLUMNS, "epoch_ms", "wall_time"))
+    head = ",".join((*COLUMNS, "stream_start_ms", "wall_time"))
     nobody = "0,0.25" + "," * (len(COLUMNS) - 2) + ",1000,z"
     face = "1,0.5,{track},{x},0,{x},9,0.9,0.8,ok,0,0,0,1,0,0,0,{label},1000,z"
     lines = [head, nobody, face.format(track=2, x=30, label="sad"), face.format(track=1, x=10, label="happy")]

@@ -18,7 +18,7 @@ from fer_stream.records import (
     EndOfStream,
     FaceCrop,
     FaceKey,
-    FrameMark,
+    FrameHeader,
     Gap,
     Prediction,
     Quality,
@@ -40,7 +40,7 @@ predictions = st.builds(
     Prediction, keys, numbers, numbers, boxes, numbers, qualities,
     st.none() | hnp.arrays(np.float32, 7, elements=st.floats(width=32, allow_nan=False)), texts,
 )  # fmt: skip
-marks = st.builds(FrameMark, texts, int64s, numbers, st.integers(0, 2**32 - 1))
+marks = st.builds(FrameHeader, texts, int64s, numbers, st.integers(0, 2**32 - 1))
 gaps = st.builds(Gap, texts, numbers, numbers, texts)
 ends = st.builds(EndOfStream, texts, numbers, int64s, int64s)
 records = st.one_of(crops, predictions, marks, gaps, ends)
@@ -88,7 +88,7 @@ def test_a_record_that_was_cut_or_changed_is_refused(record: Record, data: st.Da
         decode(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
 
 
-MARK = FrameMark("door@1", 3, 0.2, 1)
+MARK = FrameHeader("door@1", 3, 0.2, 1)
 
 
 @pytest.mark.parametrize("version", [VERSION - 1, VERSION + 1])
@@ -123,10 +123,10 @@ def test_a_wrong_shape_or_type_is_refused_before_it_is_sent(crop: FaceCrop) -> N
 
 @pytest.mark.parametrize(
     "record",
-    [FrameMark("x" * 70_000, 0, 0.0, 0), FrameMark("\ud800", 0, 0.0, 0), FrameMark("door", 2**63, 0.0, 0)],
+    [FrameHeader("x" * 70_000, 0, 0.0, 0), FrameHeader("\ud800", 0, 0.0, 0), FrameHeader("door", 2**63, 0.0, 0)],
 )
-def test_what_the_format_cannot_hold_is_refused(record: FrameMark) -> None:
-    with pytest.raises(CodecError, match="FrameMark does not fit"):
+def test_what_the_format_cannot_hold_is_refused(record: FrameHeader) -> None:
+    with pytest.raises(CodecError, match="FrameHeader does not fit"):
         encode(record)
 
 

@@ -17,7 +17,7 @@ from fer_stream.broker.journal import RedisJournal
 from fer_stream.broker.protocols import START, Counts, Delivery, Entry, Journal, MessageQueue, Overflow, Redelivery
 from fer_stream.broker.queue import RedisQueue
 from fer_stream.errors import QueueFull
-from fer_stream.records import EndOfStream, FaceCrop, FrameMark, Gap, Prediction
+from fer_stream.records import EndOfStream, FaceCrop, FrameHeader, Gap, Prediction
 from tests.support.memory_broker import MemoryJournal, MemoryQueue
 
 MakeCrop = Callable[..., FaceCrop]
@@ -294,7 +294,7 @@ def test_after_three_deliveries_a_crop_is_dead(rig: MakeRig, crop: MakeCrop) -> 
 def test_the_journal_keeps_what_captures_and_workers_say_in_order(rig: MakeRig) -> None:
     journal = rig().journal
     said: list[Message] = [
-        FrameMark(STREAM, 0, 0.0, 1),
+        FrameHeader(STREAM, 0, 0.0, 1),
         Gap("door", 1.0, 2.5, "stall"),
         EndOfStream(STREAM, 3.0, 15, 9),
     ]
@@ -307,7 +307,7 @@ def test_the_journal_keeps_what_captures_and_workers_say_in_order(rig: MakeRig) 
 
 def test_the_journal_is_read_from_a_position_on(rig: MakeRig) -> None:
     queue = rig()
-    marks = [FrameMark(STREAM, index, index / 5, 0) for index in range(5)]
+    marks = [FrameHeader(STREAM, index, index / 5, 0) for index in range(5)]
     queue.journal.append(marks)
     positions = queue.positions()
     two = queue.journal.read({"door": positions[1]}, 2, 0)
@@ -317,7 +317,7 @@ def test_the_journal_is_read_from_a_position_on(rig: MakeRig) -> None:
 
 def test_reading_the_journal_waits_for_something_new(rig: MakeRig) -> None:
     queue = rig()
-    mark = FrameMark(STREAM, 0, 0.0, 0)
+    mark = FrameHeader(STREAM, 0, 0.0, 0)
     late = threading.Timer(0.1, lambda: queue.journal.append([mark]))
     late.start()
     assert [entry.message for entry in queue.journal.read({"door": START}, 10, 0.9)] == [mark]
@@ -327,7 +327,7 @@ def test_reading_the_journal_waits_for_something_new(rig: MakeRig) -> None:
 def test_a_journal_knows_its_positions_also_when_it_is_trimmed(rig: MakeRig) -> None:
     queue = rig()
     assert queue.journal.knows("door", START)
-    queue.journal.append([FrameMark(STREAM, index, float(index), 0) for index in range(3)])
+    queue.journal.append([FrameHeader(STREAM, index, float(index), 0) for index in range(3)])
     last = queue.positions()[-1]
     queue.journal.trim("door", last)
     assert queue.journal.knows("door", last)
@@ -335,7 +335,7 @@ def test_a_journal_knows_its_positions_also_when_it_is_trimmed(rig: MakeRig) -> 
 
 def test_what_is_trimmed_is_gone_and_the_rest_stays(rig: MakeRig) -> None:
     queue = rig()
-    marks = [FrameMark(STREAM, index, index / 5, 0) for index in range(5)]
+    marks = [FrameHeader(STREAM, index, index / 5, 0) for index in range(5)]
     queue.journal.append(marks)
     queue.journal.trim("door", queue.positions()[2])
     assert [entry.message for entry in queue.read()] == marks[3:]

@@ -22,7 +22,7 @@ from fer_stream.broker.lease import Lease
 from fer_stream.broker.protocols import START, Counts, DeadReason, Overflow, Redelivery
 from fer_stream.broker.queue import RedisQueue
 from fer_stream.errors import ConfigError, LeaseLost, QueueError
-from fer_stream.records import FaceCrop, FaceKey, FrameMark, Prediction
+from fer_stream.records import FaceCrop, FaceKey, FrameHeader, Prediction
 
 MakeCrop = Callable[..., FaceCrop]
 Answer = Callable[[FaceCrop], Prediction]
@@ -108,7 +108,7 @@ def test_dead_letters_hold_no_pixels(server: Server, link: Link, crop: MakeCrop)
     assert sum(map(len, letter.values())) < 200
 
 
-@pytest.mark.parametrize("what", [b"no record", encode(FrameMark(STREAM, 1, 0.2, 0)), b""])
+@pytest.mark.parametrize("what", [b"no record", encode(FrameHeader(STREAM, 1, 0.2, 0)), b""])
 def test_what_cannot_be_read_is_buried_and_the_others_come_through(
     server: Server, link: Link, crop: MakeCrop, what: bytes
 ) -> None:
@@ -245,19 +245,19 @@ def test_only_the_owner_of_the_lease_may_put_and_append(link: Link, server: Serv
     assert old.hold()
     queue, journal = RedisQueue(link, lease=old), RedisJournal(link, lease=old)
     queue.put([crop(0)])
-    journal.append([FrameMark(STREAM, 0, 0.0, 1)])
+    journal.append([FrameHeader(STREAM, 0, 0.0, 1)])
     time.sleep(0.2)
     assert new.hold()
     with pytest.raises(LeaseLost):
         queue.put([crop(1)])
     with pytest.raises(LeaseLost):
-        journal.append([FrameMark(STREAM, 1, 0.2, 1)])
+        journal.append([FrameHeader(STREAM, 1, 0.2, 1)])
     assert queue.counts(STREAM) == Counts(put=1)
     assert len(journal.read({"door": START}, 10, 0)) == 1
 
 
 def test_a_journal_that_a_server_lost_is_known_by_the_positions_it_cannot_have(link: Link, server: Server) -> None:
-    journal, mark = RedisJournal(link), FrameMark(STREAM, 0, 0.0, 0)
+    journal, mark = RedisJournal(link), FrameHeader(STREAM, 0, 0.0, 0)
     journal.append([mark])
     [entry] = journal.read({"door": START}, 10, 0)
     assert journal.knows("door", entry.position)
@@ -301,7 +301,7 @@ def test_workers_are_counted_while_they_ask_even_where_nothing_comes(link: Link)
 
     ask_for(0.1)
     assert watcher.workers() == 0, "there is no source to ask for"
-    RedisJournal(link).append([FrameMark(STREAM, 0, 0.0, 0)])
+    RedisJournal(link).append([FrameHeader(STREAM, 0, 0.0, 0)])
     ask_for(2)
     assert watcher.workers() == 2
     time.sleep(0.6)
@@ -327,7 +327,7 @@ def test_a_source_of_which_all_has_expired_is_struck_off(
     monkeypatch.setattr("fer_stream.broker.source_registry._TIDY_EVERY_S", 0.0)
     queue, journal = RedisQueue(link, idle_s=0.05), RedisJournal(link)
     queue.put([crop(0), crop(0, source="yard")])
-    journal.append([FrameMark("hall@1", 0, 0.0, 0)])
+    journal.append([FrameHeader("hall@1", 0, 0.0, 0)])
 
     def listed() -> list[str]:
         return [keys.source for keys in queue.directory.listed([0])]
@@ -341,7 +341,7 @@ def test_a_source_of_which_all_has_expired_is_struck_off(
         expire(source)
     queue.directory.tidy([0])
     assert listed() == ["door", "hall", "yard"], "one may just be about to begin"
-    journal.append([FrameMark("hall@1", 1, 0.2, 0)])
+    journal.append([FrameHeader("hall@1", 1, 0.2, 0)])
     queue.directory.tidy([0])
     assert listed() == ["door", "hall"]
     time.sleep(1.1)
@@ -350,7 +350,7 @@ def test_a_source_of_which_all_has_expired_is_struck_off(
 
 
 def test_a_stream_that_a_worker_makes_goes_again(server: Server, link: Link) -> None:
-    RedisJournal(link).append([FrameMark(STREAM, 0, 0.0, 0)])
+    RedisJournal(link).append([FrameHeader(STREAM, 0, 0.0, 0)])
     assert RedisQueue(link, idle_s=0.05).take(8, 0) == []
     with raw(server) as client:
         assert 0 < client.pttl(DOOR.crops) <= COUNTS_EXPIRE_MS
@@ -530,7 +530,7 @@ def test_no_key_and_no_value_holds_the_password(
 
 def test_a_source_that_shows_nobody_is_listed(link: Link) -> None:
     journal = RedisJournal(link)
-    journal.append([FrameMark(STREAM, 0, 0.0, 0)])
+    journal.append([FrameHeader(STREAM, 0, 0.0, 0)])
     assert [keys.source for keys in journal.directory.listed([0], fresh=True)] == ["door"]
 
 
@@ -562,7 +562,7 @@ def test_a_user_with_the_documented_rights_can_do_everything(
     while queue.counts(STREAM).open and time.monotonic() < deadline:
         queue.take(1, 0)
     assert queue.counts(STREAM) == Counts(put=4, settled=1, dropped=1, dead=2)
-    journal.append([FrameMark(STREAM, 0, 0.0, 1)])
+    journal.append([FrameHeader(STREAM, 0, 0.0, 1)])
     entries = journal.read({"door": START}, 10, 0)
     journal.trim("door", entries[-1].position)
     assert queue.oldest(["door"]) == {}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fer_stream.capture.file import VideoFileSource
 from fer_stream.capture.source import FrameSource, Sampler
 from fer_stream.errors import SourceError, SourceNotFound, UnreadableSource
-from fer_stream.records import Damage, Frame
+from fer_stream.records import DecodeErrors, Frame
 
 MakeVideo = Callable[..., Path]
 
@@ -36,7 +36,9 @@ FRAMES_OF = {
 
 
 def opened(path: Path, *, sampler: Sampler | None = None, threads: int = 0) -> VideoFileSource:
-    return VideoFileSource(path, name="clip", epoch_ms=7, sampler=sampler, clock=lambda: 123.0, threads=threads)
+    return VideoFileSource(
+        path, name="clip", stream_start_ms=7, sampler=sampler, clock=lambda: 123.0, threads=threads
+    )
 
 
 def read(path: Path, *, sampler: Sampler | None = None, threads: int = 0) -> tuple[list[Frame], VideoFileSource]:
@@ -88,7 +90,7 @@ def test_gives_every_frame_of_a_real_clip_at_its_pts(clips: Path, clip: str) -> 
         times.append(frame.time_s)
     assert len(times) == FRAMES_OF[clip]
     assert times == pytest.approx(truth, abs=1e-9)
-    assert source.damage == Damage()
+    assert source.decode_errors == DecodeErrors()
 
 
 def test_says_what_a_source_is(clips: Path) -> None:
@@ -128,7 +130,7 @@ def test_reads_any_container_from_0_s_on(make_video: MakeVideo, name: str, codec
     assert [frame.index for frame in frames] == list(range(20))
     assert [frame.time_s for frame in frames] == pytest.approx([i / 25 for i in range(20)], abs=1e-3)
     assert [frame.image[24, 32].mean() for frame in frames] == pytest.approx([gray(i) for i in range(20)], abs=6)
-    assert source.damage == Damage()
+    assert source.decode_errors == DecodeErrors()
 
 
 def test_follows_a_variable_frame_rate(make_video: MakeVideo) -> None:
@@ -149,7 +151,7 @@ def test_time_agrees_with_the_sound(make_video: MakeVideo) -> None:
     path = make_video("a.mp4", pts=range(25, 50), silence_s=2.0)
     frames, source = read(path)
     assert frames[0].time_s == pytest.approx(1.0, abs=0.03)
-    assert source.damage == Damage()
+    assert source.decode_errors == DecodeErrors()
 
 
 def test_time_never_goes_backwards(make_video: MakeVideo) -> None:
@@ -276,7 +278,7 @@ def test_the_size_may_change_in_mid_file(make_video: MakeVideo) -> None:
 
 def test_frames_are_decoded_as_they_are_taken(make_video: MakeVideo) -> None:
     ticks = iter(range(100))
-    source = VideoFileSource(make_video(), name="a", epoch_ms=1, clock=lambda: float(next(ticks)))
+    source = VideoFileSource(make_video(), name="a", stream_start_ms=1, clock=lambda: float(next(ticks)))
     frames = source.frames()
     assert [next(frames).captured_at, next(frames).captured_at] == [0.0, 1.0]
     assert next(ticks) == 2, "the clock was read twice: nothing ran ahead"
@@ -321,20 +323,20 @@ def test_tags_in_an_unknown_encoding_do_no_harm(make_video: MakeVideo) -> None:
 def test_uses_what_is_left_of_a_file_that_was_cut_off(make_video: MakeVideo, name: str, codec: str) -> None:
     frames, source = read(cut(make_video(name, codec=codec, frames=50, draw=noise), 0.5))
     assert 10 <= len(frames) <= 30
-    assert source.damage.truncated
+    assert source.decode_errors.truncated
     assert source.info.width == 64
 
 
 def test_says_how_many_frames_of_an_mp4_are_missing(make_video: MakeVideo) -> None:
     frames, source = read(cut(make_video(frames=50, draw=noise), 0.5))
-    assert source.damage.packets == 50 - len(frames)
-    assert source.damage.reason
+    assert source.decode_errors.packets == 50 - len(frames)
+    assert source.decode_errors.reason
 
 
 def test_truncation_shows_only_at_the_end(make_video: MakeVideo) -> None:
     source = opened(cut(make_video(frames=50, draw=noise), 0.5))
     next(source.frames())
-    assert not source.damage.truncated
+    assert not source.decode_errors.truncated
     source.close()
 
 
@@ -356,9 +358,9 @@ def test_decodes_on_after_bad_packets(make_video: MakeVideo, name: str, codec: s
     times = [frame.time_s for frame in frames]
     assert times == sorted(times)
     assert times[-1] > 2.2, "the frames after the damage are there"
-    assert source.damage.packets > 0
-    assert source.damage.reason
-    assert not source.damage.truncated
+    assert source.decode_errors.packets > 0
+    assert source.decode_errors.reason
+    assert not source.decode_errors.truncated
     alone, _ = read(path, threads=1)
     assert [frame.time_s for frame in alone] == times
 
@@ -394,7 +396,7 @@ def test_any_damage_gives_frames_or_a_source_error(
         assert times == sorted(times)
         assert np.isfinite(times).all()
         assert all(frame.image.dtype == np.uint8 and frame.image.shape[2:] == (3,) for frame in frames)
-        assert source.damage.packets >= 0
+        assert source.decode_errors.packets >= 0
 
     check()
 
@@ -465,6 +467,8 @@ def test_refuses_a_file_that_may_not_be_read(
     path = forbidden_folder / "a.mp4"
     path.write_bytes(make_video().read_bytes())
     path.chmod(0o000)
-    said = error_as_nobody("fer_stream.capture.file", "VideoFileSource", f"{str(path)!r}, name='x', epoch_ms=1")
+    said = error_as_nobody(
+        "fer_stream.capture.file", "VideoFileSource", f"{str(path)!r}, name='x', stream_start_ms=1"
+    )
     assert said.startswith("UnreadableSource")
     assert "may not be read" in said

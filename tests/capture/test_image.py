@@ -19,11 +19,11 @@ from PIL import Image
 from fer_stream.capture.image import ImageSource
 from fer_stream.capture.source import FrameSource
 from fer_stream.errors import SourceError, SourceNotFound, UnreadableSource
-from fer_stream.records import Damage
+from fer_stream.records import DecodeErrors
 
 
 def opened(path: Path) -> ImageSource:
-    return ImageSource(path, name="photo", epoch_ms=7, clock=lambda: 123.0)
+    return ImageSource(path, name="photo", stream_start_ms=7, clock=lambda: 123.0)
 
 
 def save(path: Path, mode: str = "RGB", **options: Any) -> Path:
@@ -43,7 +43,7 @@ def test_gives_one_frame(tmp_path: Path) -> None:
     assert frame.image.flags.c_contiguous
     assert frame.image[10, 10].tolist() == [0, 0, 255], "BGR"
     assert (source.info.kind, source.info.width, source.info.height, source.info.codec) == ("image", 40, 20, "png")
-    assert source.damage == Damage()
+    assert source.decode_errors == DecodeErrors()
 
 
 def test_close_may_be_called_twice(tmp_path: Path) -> None:
@@ -181,6 +181,6 @@ def test_refuses_a_file_that_may_not_be_read(
 ) -> None:
     path = save(forbidden_folder / "a.png")
     path.chmod(0o000)
-    said = error_as_nobody("fer_stream.capture.image", "ImageSource", f"{str(path)!r}, name='x', epoch_ms=1")
+    said = error_as_nobody("fer_stream.capture.image", "ImageSource", f"{str(path)!r}, name='x', stream_start_ms=1")
     assert said.startswith("UnreadableSource")
     assert "may not be read" in said

@@ -14,7 +14,7 @@ from fer_stream.config import DetectorSettings, TrackerSettings
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.faces.extractor import Followed
 from fer_stream.metrics import Metrics
-from fer_stream.records import U8, Detections, FaceCrop, FrameMark, Prediction
+from fer_stream.records import U8, Detections, FaceCrop, FrameHeader, Prediction
 
 
 class Counted:
@@ -35,7 +35,7 @@ def follow(clip: Path, weights: Path, look_s: float, classify_s: float, **other:
     looks = DetectorSettings(type="yunet", weights=weights, interval_s=look_s)
     settings = FileSettings(detector=looks, **other)
     detector = Counted(build.make_detector(settings.detector))
-    source = build.open_file(clip, name="clip", epoch_ms=1, fps=settings.fps, threads=1)
+    source = build.open_file(clip, name="clip", stream_start_ms=1, fps=settings.fps, threads=1)
     follower = build.make_follower(
         source, detector, settings, Metrics(CollectorRegistry()), classify_every_s=classify_s
     )
@@ -49,8 +49,8 @@ def test_every_frame_has_its_mark_and_every_mark_its_faces(
     clips: Path, yunet_weights: Path, clip: str, frames: int, faces: int
 ) -> None:
     told, looks = follow(clips / f"{clip}.mp4", yunet_weights, 0.15, 0.08)
-    marks = [item for item in told if isinstance(item, FrameMark)]
-    keys = [item.key for item in told if not isinstance(item, FrameMark)]
+    marks = [item for item in told if isinstance(item, FrameHeader)]
+    keys = [item.key for item in told if not isinstance(item, FrameHeader)]
     assert [mark.index for mark in marks] == list(range(frames))
     assert sum(mark.faces for mark in marks) == len(keys) == len(set(keys)) == faces
     assert looks < 0.6 * frames
@@ -62,7 +62,7 @@ def test_a_face_that_is_looked_for_seldom_stays_one_person(
 ) -> None:
     impatient = TrackerSettings(track_timeout_s=0, reassociate_s=0)
     told, _ = follow(clips / "one_face_smile.mp4", yunet_weights, 0.5, 0.08, tracker=impatient, fps=fps)
-    assert {item.key.track_id for item in told if not isinstance(item, FrameMark)} == {1}
+    assert {item.key.person_id for item in told if not isinstance(item, FrameHeader)} == {1}
 
 
 def test_a_face_is_a_crop_in_its_turn_and_else_a_prediction_that_says_nothing(

@@ -16,7 +16,7 @@ SHOTS = ("one_face_crying", "one_face_smile", "two_faces", "three_faces", "small
 
 
 def pictures(clip: Path, step: int = 1) -> list[U8]:
-    source = VideoFileSource(clip, name="clip", epoch_ms=1)
+    source = VideoFileSource(clip, name="clip", stream_start_ms=1)
     grays = [frame.pixels.gray() for frame in source.frames()]
     source.close()
     return grays[::step]

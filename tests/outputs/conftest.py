@@ -16,10 +16,10 @@ from fer_stream.records import (
     LABELS,
     U8,
     UNKNOWN,
-    Damage,
-    EmotionSegment,
+    DecodeErrors,
+    Segment,
     Frame,
-    JobSummary,
+    FileSummary,
     LabelledFace,
     LabelledFrame,
     ModelSpec,
@@ -39,7 +39,7 @@ class Pictures:
     images: Sequence[U8]
     times_s: Sequence[float]
     stream_id: str = "clip@1"
-    damage: Damage = field(default_factory=Damage)
+    damage: DecodeErrors = field(default_factory=DecodeErrors)
     closed: bool = False
 
     @property
@@ -111,21 +111,21 @@ def frames(face: FaceMaker, frame: FrameMaker) -> list[LabelledFrame]:
 
 
 @pytest.fixture(scope="session")
-def summary() -> JobSummary:
+def summary() -> FileSummary:
     """What the job of `frames` came to."""
-    return JobSummary(
+    return FileSummary(
         source=SourceInfo("clip.mp4", "video", 176, 144, 25.0, 50, 2.0, "h264", "yuv420p"),
-        damage=Damage(2, "Invalid data found when processing input", truncated=True),
+        decode_errors=DecodeErrors(2, "Invalid data found when processing input", truncated=True),
         frames=50,
         duration_s=2.0,
         unconfirmed_faces=1,
         people=(
             PersonSummary(
                 1, 0.0, 2.0, 45,
-                (EmotionSegment("happy", 0.0, 1.2, 0.7), EmotionSegment(UNKNOWN, 1.2, 2.0, 0.0)),
+                (Segment("happy", 0.0, 1.2, 0.7), Segment(UNKNOWN, 1.2, 2.0, 0.0)),
                 {"happy": 0.6, UNKNOWN: 0.4},
             ),
-            PersonSummary(2, 1.0, 2.0, 25, (EmotionSegment("sad", 1.0, 2.0, 0.65),), {"sad": 1.0}),
+            PersonSummary(2, 1.0, 2.0, 25, (Segment("sad", 1.0, 2.0, 0.65),), {"sad": 1.0}),
         ),
         detector="yunet-2023mar",
         model=ModelSpec("emotion-1", LABELS, 48, 1, "ab" * 32, "FER-2013", "Apache-2.0", {"accuracy": 0.728}),

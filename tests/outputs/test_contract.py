@@ -17,7 +17,7 @@ from fer_stream.outputs.picture import TimelinePictureWriter
 from fer_stream.outputs.report import ReportWriter
 from fer_stream.outputs.tables import FrameTableWriter, TimelineWriter
 from fer_stream.outputs.video import AnnotatedImageWriter, AnnotatedVideoWriter
-from fer_stream.records import U8, JobSummary, LabelledFrame
+from fer_stream.records import U8, FileSummary, LabelledFrame
 
 
 class MakeWriter(Protocol):
@@ -61,14 +61,14 @@ def job(kind: str, frames: list[LabelledFrame]) -> list[LabelledFrame]:
     return frames[:1] if kind == "annotated.png" else frames
 
 
-def _run(writer: Writer, frames: Sequence[LabelledFrame], summary: JobSummary) -> None:
+def _run(writer: Writer, frames: Sequence[LabelledFrame], summary: FileSummary) -> None:
     for start in range(0, len(frames), 7):
         writer.write(frames[start : start + 7])
     writer.finish(summary)
 
 
 def test_nothing_is_at_the_target_before_the_end(
-    make: MakeWriter, kind: str, job: list[LabelledFrame], summary: JobSummary, tmp_path: Path
+    make: MakeWriter, kind: str, job: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
     writer = make(tmp_path / f"clip.{kind}")
     assert writer.path == tmp_path / f"clip.{kind}"
@@ -81,7 +81,7 @@ def test_nothing_is_at_the_target_before_the_end(
 
 
 def test_the_output_follows_the_umask(
-    make: MakeWriter, kind: str, job: list[LabelledFrame], summary: JobSummary, tmp_path: Path
+    make: MakeWriter, kind: str, job: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
     old = os.umask(0o027)
     try:
@@ -105,7 +105,7 @@ def test_discarding_at_once_leaves_nothing(make: MakeWriter, kind: str, tmp_path
 
 
 def test_discarding_after_the_end_changes_nothing(
-    make: MakeWriter, kind: str, job: list[LabelledFrame], summary: JobSummary, tmp_path: Path
+    make: MakeWriter, kind: str, job: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
     writer = make(tmp_path / f"clip.{kind}")
     _run(writer, job, summary)
@@ -124,7 +124,7 @@ def test_an_existing_output_is_refused_at_once(make: MakeWriter, kind: str, tmp_
 
 
 def test_an_output_that_appears_meanwhile_is_not_overwritten(
-    make: MakeWriter, kind: str, job: list[LabelledFrame], summary: JobSummary, tmp_path: Path
+    make: MakeWriter, kind: str, job: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
     writer = make(tmp_path / f"clip.{kind}")
     writer.path.write_text("precious")
@@ -136,7 +136,7 @@ def test_an_output_that_appears_meanwhile_is_not_overwritten(
 
 
 def test_force_replaces_only_at_the_end(
-    make: MakeWriter, kind: str, job: list[LabelledFrame], summary: JobSummary, tmp_path: Path
+    make: MakeWriter, kind: str, job: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
     path = tmp_path / f"clip.{kind}"
     path.write_text("old")
@@ -152,7 +152,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     make: MakeWriter,
     kind: str,
     job: list[LabelledFrame],
-    summary: JobSummary,
+    summary: FileSummary,
     tiny_disk: Callable[[int], Path],
 ) -> None:
     disk = tiny_disk(64)

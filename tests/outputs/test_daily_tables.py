@@ -28,7 +28,7 @@ from fer_stream.records import (
     LABELS,
     ClosedGap,
     ClosedSegment,
-    EmotionSegment,
+    Segment,
     Gap,
     LabelledFace,
     LabelledFrame,
@@ -62,7 +62,7 @@ def frame(index: int, time_s: float, *faces: LabelledFace) -> LabelledFrame:
 
 
 def segment(start_s: float, end_s: float, label: str = "sad") -> ClosedSegment:
-    return ClosedSegment(STREAM, 3, EmotionSegment(label, start_s, end_s, 0.51239))
+    return ClosedSegment(STREAM, 3, Segment(label, start_s, end_s, 0.51239))
 
 
 def gap(start_s: float, end_s: float) -> ClosedGap:
@@ -94,11 +94,11 @@ def test_a_row_is_that_of_a_frames_table_and_the_wall_clock(tmp_path: Path) -> N
     tables(tmp_path).append_frames("door", [frame(7, 1.5, FACE), frame(8, 1.6)])
     with (tmp_path / "door" / "2026-01-01.frames.csv").open(newline="") as file:
         seen, empty = csv.DictReader(file)
-    assert tuple(seen) == ROLLING_COLUMNS == (*COLUMNS, "epoch_ms", "wall_time")
-    assert (seen["frame_index"], seen["track_id"], seen["label"]) == ("7", "3", "happy")
-    assert seen["epoch_ms"] == "1767225600000"
+    assert tuple(seen) == ROLLING_COLUMNS == (*COLUMNS, "stream_start_ms", "wall_time")
+    assert (seen["frame_index"], seen["person_id"], seen["label"]) == ("7", "3", "happy")
+    assert seen["stream_start_ms"] == "1767225600000"
     assert seen["wall_time"] == "2026-01-01T00:00:01.500000Z"
-    assert (empty["frame_index"], empty["track_id"], empty["label"]) == ("8", "", "")
+    assert (empty["frame_index"], empty["person_id"], empty["label"]) == ("8", "", "")
     assert empty["wall_time"] == "2026-01-01T00:00:01.600000Z"
 
 

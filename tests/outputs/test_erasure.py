@@ -16,7 +16,7 @@ from fer_stream.outputs.erasure import ErasedFiles, erase_files
 from fer_stream.records import (
     ClosedGap,
     ClosedSegment,
-    EmotionSegment,
+    Segment,
     Gap,
     LabelledFace,
     LabelledFrame,
@@ -37,7 +37,7 @@ def frames(first: int, end: int) -> list[LabelledFrame]:
 
 
 def segments(*spans: tuple[float, float]) -> list[ClosedSegment]:
-    return [ClosedSegment(STREAM, 3, EmotionSegment("happy", *span, 0.8)) for span in spans]
+    return [ClosedSegment(STREAM, 3, Segment("happy", *span, 0.8)) for span in spans]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from fer_stream.outputs.downsample import Trace
 from fer_stream.outputs.palette import bgr
 from fer_stream.outputs.picture import TimelinePictureWriter
 from fer_stream.outputs.plot import MAX_PEOPLE, tick, timeline_figure
-from fer_stream.records import UNKNOWN, EmotionSegment, JobSummary, LabelledFrame, PersonSummary
+from fer_stream.records import UNKNOWN, Segment, FileSummary, LabelledFrame, PersonSummary
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def _pixels(figure: Figure) -> np.ndarray:
 
 
 def test_the_writer_makes_a_png_from_what_it_was_given(
-    frames: list[LabelledFrame], summary: JobSummary, tmp_path: Path
+    frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
     writer = TimelinePictureWriter(tmp_path / "clip.timeline.png", Trace())
     writer.write(frames)
@@ -44,16 +44,16 @@ def test_the_writer_makes_a_png_from_what_it_was_given(
     assert writer.path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_row_per_person_says_who_and_what(summary: JobSummary, trace: Trace) -> None:
+def test_a_row_per_person_says_who_and_what(summary: FileSummary, trace: Trace) -> None:
     texts = _texts(timeline_figure(summary, trace))
     assert texts[0] == "clip.mp4"
     assert texts[1] == "2.0 s · 50 frames · 2 people"
     assert texts[2:] == ["Person 1", "happy 60%", "Person 2", "sad 100%"]
 
 
-def test_bands_have_the_colours_of_the_labels_and_absences_are_blank(summary: JobSummary) -> None:
+def test_bands_have_the_colours_of_the_labels_and_absences_are_blank(summary: FileSummary) -> None:
     person = PersonSummary(
-        1, 0.0, 2.0, 40, (EmotionSegment("angry", 0, 0.5, 0.7), EmotionSegment("sad", 1.5, 2.0, 0.7)), {"sad": 1.0}
+        1, 0.0, 2.0, 40, (Segment("angry", 0, 0.5, 0.7), Segment("sad", 1.5, 2.0, 0.7)), {"sad": 1.0}
     )
     image = _pixels(timeline_figure(replace(summary, people=(person,)), Trace()))
     width = image.shape[1]
@@ -63,22 +63,21 @@ def test_bands_have_the_colours_of_the_labels_and_absences_are_blank(summary: Jo
     assert tuple(image[row, columns[1.03]].tolist()) == (255, 255, 255)
 
 
-def test_unknown_is_hatched(summary: JobSummary) -> None:
-    person = PersonSummary(1, 0.0, 2.0, 40, (EmotionSegment(UNKNOWN, 0, 2.0, 0.0),), {UNKNOWN: 1.0})
+def test_unknown_is_hatched(summary: FileSummary) -> None:
+    person = PersonSummary(1, 0.0, 2.0, 40, (Segment(UNKNOWN, 0, 2.0, 0.0),), {UNKNOWN: 1.0})
     image = _pixels(timeline_figure(replace(summary, people=(person,)), Trace()))
     band = image[135:170, 400:900]
     gray = (np.abs(band.astype(int) - bgr(UNKNOWN)) < 40).all(axis=2)
     assert 0.05 < gray.mean() < 0.7
 
 
-def test_nobody_is_said_in_words(summary: JobSummary) -> None:
+def test_nobody_is_said_in_words(summary: FileSummary) -> None:
     assert "No face was followed." in _texts(timeline_figure(replace(summary, people=()), Trace()))
 
 
-def test_of_a_crowd_those_seen_longest_are_shown(summary: JobSummary) -> None:
+def test_of_a_crowd_those_seen_longest_are_shown(summary: FileSummary) -> None:
     crowd = tuple(
-        PersonSummary(number, 0.0, 2.0, number, (EmotionSegment("sad", 0, 2, 0.5),), {"sad": 1.0})
-        for number in range(1, 41)
+        PersonSummary(number, 0.0, 2.0, number, (Segment("sad", 0, 2, 0.5),), {"sad": 1.0}) for number in range(1, 41)
     )
     texts = _texts(timeline_figure(replace(summary, people=crowd), Trace()))
     assert f"the {MAX_PEOPLE} seen longest are shown" in texts[1]
@@ -87,7 +86,7 @@ def test_of_a_crowd_those_seen_longest_are_shown(summary: JobSummary) -> None:
 
 
 @pytest.mark.parametrize("name", ["$x$ & <b>.mp4", "会議.mp4", "a\nb.mp4", "caf\udce9.mp4"])
-def test_any_file_name_can_be_drawn_without_a_warning(name: str, summary: JobSummary, trace: Trace) -> None:
+def test_any_file_name_can_be_drawn_without_a_warning(name: str, summary: FileSummary, trace: Trace) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         image = _pixels(timeline_figure(replace(summary, source=replace(summary.source, name=name)), trace))
@@ -103,6 +102,6 @@ def test_tick(time_s: float, duration_s: float, said: str) -> None:
 
 
 @pytest.mark.parametrize("duration_s", [0.0, 0.4, 7.0, 100.0, 8000.0, 1e6])
-def test_the_axis_has_a_readable_number_of_ticks(duration_s: float, summary: JobSummary) -> None:
+def test_the_axis_has_a_readable_number_of_ticks(duration_s: float, summary: FileSummary) -> None:
     figure = timeline_figure(replace(summary, duration_s=duration_s), Trace())
     assert 2 <= len(figure.axes[-1].get_xticks()) <= 60

@@ -79,7 +79,7 @@ def test_no_frame_of_a_short_gap_is_bare(seen: list[dict[int, float]]) -> None:
     frames = _frames(*seen)
     bare = [not covers for _, covers in with_covers(frames, EVERYBODY)]
     for person in (1, 2, 3):
-        found = [frame.index for frame in frames if any(face.track_id == person for face in frame.faces)]
+        found = [frame.index for frame in frames if any(face.person_id == person for face in frame.faces)]
         for before, after in pairwise(found):
             if (after - before) / FPS <= HOLD_S:
                 assert not any(bare[before:after])

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from fer_stream.outputs.tables import COLUMNS, FrameTableWriter, TimelineWriter, timeline_document
-from fer_stream.records import LABELS, JobSummary, LabelledFrame
+from fer_stream.records import LABELS, FileSummary, LabelledFrame
 
 
 @pytest.fixture
-def table(frames: list[LabelledFrame], summary: JobSummary, tmp_path: Path) -> Path:
+def table(frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path) -> Path:
     writer = FrameTableWriter(tmp_path / "clip.frames.csv")
     for frame in frames:
         writer.write([frame])
@@ -25,7 +25,7 @@ def table(frames: list[LabelledFrame], summary: JobSummary, tmp_path: Path) -> P
 def test_the_columns_are_those_documented(table: Path) -> None:
     header = table.read_text().splitlines()[0]
     assert header == (
-        "frame_index,time_s,track_id,x1,y1,x2,y2,confidence,quality,quality_reason,"
+        "frame_index,time_s,person_id,x1,y1,x2,y2,confidence,quality,quality_reason,"
         "angry,disgust,fear,happy,sad,surprise,neutral,label"
     )
     assert header == ",".join(COLUMNS)
@@ -41,19 +41,19 @@ def test_a_row_per_face_and_one_for_a_frame_without(table: Path) -> None:
 
 
 def test_pandas_reads_the_types_that_are_documented(table: Path, frames: list[LabelledFrame]) -> None:
-    data = pd.read_csv(table, dtype={"track_id": "Int64"})
+    data = pd.read_csv(table, dtype={"person_id": "Int64"})
     assert data["frame_index"].dtype == "int64"
-    assert data["track_id"].dtype == "Int64"
+    assert data["person_id"].dtype == "Int64"
     for column in ("time_s", "x1", "confidence", "quality", *LABELS):
         assert data[column].dtype == "float64"
-    assert data["track_id"].isna().sum() == 5
-    assert data.groupby("track_id").size().to_dict() == {1: 45, 2: 25}
-    faces = data.dropna(subset="track_id")
+    assert data["person_id"].isna().sum() == 5
+    assert data.groupby("person_id").size().to_dict() == {1: 45, 2: 25}
+    faces = data.dropna(subset="person_id")
     assert faces[list(LABELS)].sum(axis=1).sub(1).abs().max() < 0.0005
     assert list(faces["label"]) == [face.label for frame in frames for face in frame.faces]
 
 
-def _read(summary: JobSummary, folder: Path) -> dict[str, Any]:
+def _read(summary: FileSummary, folder: Path) -> dict[str, Any]:
     writer = TimelineWriter(folder / "clip.timeline.json")
     writer.finish(summary)
     document = json.loads(writer.path.read_text("utf-8"))
@@ -61,7 +61,7 @@ def _read(summary: JobSummary, folder: Path) -> dict[str, Any]:
     return document
 
 
-def test_the_timeline_says_what_the_job_was(summary: JobSummary, tmp_path: Path) -> None:
+def test_the_timeline_says_what_the_job_was(summary: FileSummary, tmp_path: Path) -> None:
     document = _read(summary, tmp_path)
     assert (document["format"], document["version"]) == ("fer-stream.timeline", 1)
     assert document["source"]["name"] == "clip.mp4"
@@ -75,7 +75,7 @@ def test_the_timeline_says_what_the_job_was(summary: JobSummary, tmp_path: Path)
     assert document["unconfirmed_faces"] == 1
 
 
-def test_the_timeline_holds_every_segment(summary: JobSummary, tmp_path: Path) -> None:
+def test_the_timeline_holds_every_segment(summary: FileSummary, tmp_path: Path) -> None:
     first, second = _read(summary, tmp_path)["people"]
     assert first == {
         "person": 1,
@@ -91,7 +91,7 @@ def test_the_timeline_holds_every_segment(summary: JobSummary, tmp_path: Path) -
     assert second["person"] == 2
 
 
-def test_no_folder_of_this_machine_is_told(summary: JobSummary, tmp_path: Path) -> None:
+def test_no_folder_of_this_machine_is_told(summary: FileSummary, tmp_path: Path) -> None:
     source = replace(summary.source, name="/home/ada/private/clip.mp4")
     settings: dict[str, object] = {
         "model": {"path": "/srv/models/own"},
@@ -104,17 +104,17 @@ def test_no_folder_of_this_machine_is_told(summary: JobSummary, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["会議 <b>.mp4", "caf\udce9.mp4", 'quote".mp4'])
-def test_any_file_name_can_be_written(name: str, summary: JobSummary, tmp_path: Path) -> None:
+def test_any_file_name_can_be_written(name: str, summary: FileSummary, tmp_path: Path) -> None:
     document = _read(replace(summary, source=replace(summary.source, name=name)), tmp_path)
     assert document["source"]["name"] == name
 
 
-def test_the_document_is_the_same_for_the_same_job(summary: JobSummary) -> None:
+def test_the_document_is_the_same_for_the_same_job(summary: FileSummary) -> None:
     assert json.dumps(timeline_document(summary)) == json.dumps(timeline_document(replace(summary)))
 
 
 def test_the_examples_of_the_documentation_run(
-    table: Path, summary: JobSummary, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    table: Path, summary: FileSummary, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = Path(__file__).parents[2].joinpath("docs", "formats.md").read_text("utf-8")
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

@@ -18,7 +18,7 @@ from fer_stream.errors import DiskFull, OutputError, SourceNotFound
 from fer_stream.outputs.palette import bgr
 from fer_stream.outputs.redaction import Redaction
 from fer_stream.outputs.video import AnnotatedImageWriter, AnnotatedVideoWriter
-from fer_stream.records import U8, Damage, JobSummary, LabelledFace, LabelledFrame
+from fer_stream.records import U8, DecodeErrors, FileSummary, LabelledFace, LabelledFrame
 
 FaceMaker = Callable[..., LabelledFace]
 SourceMaker = Callable[..., Any]
@@ -32,7 +32,7 @@ def _decode(path: Path) -> tuple[list[U8], list[float]]:
 
 
 def _opener(path: Path, fps: float | None = None) -> Callable[[], VideoFileSource]:
-    return lambda: VideoFileSource(path, name=path.name, epoch_ms=1, sampler=Sampler(fps))
+    return lambda: VideoFileSource(path, name=path.name, stream_start_ms=1, sampler=Sampler(fps))
 
 
 def _bare(path: Path, fps: float | None = None) -> list[LabelledFrame]:
@@ -49,7 +49,7 @@ def still(pictures: SourceMaker, gradient: Callable[[int, int], U8]) -> Callable
 
 
 def test_the_faces_are_drawn_where_they_are(
-    still: SourceMaker, frames: list[LabelledFrame], summary: JobSummary, tmp_path: Path
+    still: SourceMaker, frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
     writer = AnnotatedVideoWriter(still, tmp_path / "clip.annotated.mp4")
     writer.write(frames)
@@ -63,7 +63,7 @@ def test_the_faces_are_drawn_where_they_are(
 
 @pytest.mark.parametrize(("fps", "count"), [(None, 41), (5.0, 17)])
 def test_a_real_clip_keeps_its_frames_times_and_size(
-    fps: float | None, count: int, clips: Path, summary: JobSummary, tmp_path: Path
+    fps: float | None, count: int, clips: Path, summary: FileSummary, tmp_path: Path
 ) -> None:
     clip = clips / "three_faces.mp4"
     frames = _bare(clip, fps)
@@ -80,7 +80,7 @@ def test_a_real_clip_keeps_its_frames_times_and_size(
 
 @pytest.mark.parametrize("kind", ["blur", "black"])
 def test_a_redacted_face_is_bare_in_no_frame(
-    kind: str, pictures: SourceMaker, frames: list[LabelledFrame], summary: JobSummary, tmp_path: Path
+    kind: str, pictures: SourceMaker, frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
     stripes = np.zeros((144, 176, 3), np.uint8)
     stripes[:, ::4] = 255
@@ -97,14 +97,14 @@ def test_a_redacted_face_is_bare_in_no_frame(
     assert float(images[40][30:70, 110:130].std()) > 60, "person 2 was not to be covered"
 
 
-def test_without_frames_there_is_no_video(still: SourceMaker, summary: JobSummary, tmp_path: Path) -> None:
+def test_without_frames_there_is_no_video(still: SourceMaker, summary: FileSummary, tmp_path: Path) -> None:
     writer = AnnotatedVideoWriter(still, tmp_path / "a.mp4")
     writer.finish(summary)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_source_is_closed(
-    pictures: SourceMaker, gradient: Callable[[int, int], U8], frames: list[LabelledFrame], summary: JobSummary,
+    pictures: SourceMaker, gradient: Callable[[int, int], U8], frames: list[LabelledFrame], summary: FileSummary,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     source = pictures([gradient(64, 64)] * 50, [index / 25 for index in range(50)])
@@ -122,7 +122,7 @@ def test_no_thread_is_left(still: SourceMaker, frames: list[LabelledFrame], tmp_
 
 
 def test_a_fault_of_the_encoder_reaches_the_job(
-    still: SourceMaker, frames: list[LabelledFrame], summary: JobSummary, tmp_path: Path
+    still: SourceMaker, frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
     def gone() -> Any:
         raise SourceNotFound("clip.mp4 is gone")
@@ -135,7 +135,7 @@ def test_a_fault_of_the_encoder_reaches_the_job(
 
 
 def test_pictures_that_an_mp4_cannot_hold_are_refused_with_a_cure(
-    pictures: SourceMaker, gradient: Callable[[int, int], U8], summary: JobSummary, tmp_path: Path
+    pictures: SourceMaker, gradient: Callable[[int, int], U8], summary: FileSummary, tmp_path: Path
 ) -> None:
     """As a damaged file has them, and the recording of a camera that saw nobody for a night."""
     times_s = [0.0, 20_000.0, 60_000.0]
@@ -148,7 +148,7 @@ def test_pictures_that_an_mp4_cannot_hold_are_refused_with_a_cure(
 
 
 def test_hours_are_blamed_for_nothing_else(
-    still: SourceMaker, frames: list[LabelledFrame], summary: JobSummary, tmp_path: Path
+    still: SourceMaker, frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
     (tmp_path / "none.mp4").write_bytes(b"neither pictures nor sound")
     writer = AnnotatedVideoWriter(still, tmp_path / "a.mp4", audio_from=tmp_path / "none.mp4")
@@ -157,14 +157,14 @@ def test_hours_are_blamed_for_nothing_else(
     writer.discard()
 
 
-def _run_for_long(writer: AnnotatedVideoWriter, frames: Sequence[LabelledFrame], summary: JobSummary) -> None:
+def _run_for_long(writer: AnnotatedVideoWriter, frames: Sequence[LabelledFrame], summary: FileSummary) -> None:
     for _ in range(40):
         writer.write(frames)
     writer.finish(summary)
 
 
 def test_a_disk_that_fills_up_in_the_middle_is_told(
-    pictures: SourceMaker, summary: JobSummary, tiny_disk: Callable[[int], Path]
+    pictures: SourceMaker, summary: FileSummary, tiny_disk: Callable[[int], Path]
 ) -> None:
     noise = [np.random.default_rng(i).integers(0, 256, (144, 176, 3), dtype=np.uint8) for i in range(100)]
     disk = tiny_disk(256)
@@ -178,7 +178,7 @@ def test_a_disk_that_fills_up_in_the_middle_is_told(
 
 @pytest.mark.parametrize("shift", [{"time_s": 0.9}, {"index": 77}])
 def test_other_pictures_on_the_second_reading_are_refused(
-    shift: dict[str, Any], still: SourceMaker, frames: list[LabelledFrame], summary: JobSummary, tmp_path: Path
+    shift: dict[str, Any], still: SourceMaker, frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
     writer = AnnotatedVideoWriter(still, tmp_path / "a.mp4")
     with pytest.raises(OutputError, match="other pictures"):
@@ -188,10 +188,10 @@ def test_other_pictures_on_the_second_reading_are_refused(
 
 
 def test_a_damaged_source_may_end_sooner_the_second_time(
-    pictures: SourceMaker, gradient: Callable[[int, int], U8], frames: list[LabelledFrame], summary: JobSummary,
+    pictures: SourceMaker, gradient: Callable[[int, int], U8], frames: list[LabelledFrame], summary: FileSummary,
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    damage = Damage(1, "Invalid data")
+    damage = DecodeErrors(1, "Invalid data")
     source = pictures([gradient(64, 64)] * 48, [index / 25 for index in range(48)], damage=damage)
     writer = AnnotatedVideoWriter(lambda: source, tmp_path / "a.mp4")
     writer.write(frames)
@@ -200,11 +200,11 @@ def test_a_damaged_source_may_end_sooner_the_second_time(
 
 
 def test_a_still_image_is_annotated_as_png(
-    face: FaceMaker, summary: JobSummary, gradient: Callable[[int, int], U8], tmp_path: Path
+    face: FaceMaker, summary: FileSummary, gradient: Callable[[int, int], U8], tmp_path: Path
 ) -> None:
     cv2.imwrite(str(tmp_path / "portrait.jpg"), gradient(320, 241))
     writer = AnnotatedImageWriter(
-        lambda: ImageSource(tmp_path / "portrait.jpg", name="portrait.jpg", epoch_ms=1),
+        lambda: ImageSource(tmp_path / "portrait.jpg", name="portrait.jpg", stream_start_ms=1),
         tmp_path / "portrait.annotated.png",
         redaction=Redaction("black"),
     )
@@ -217,6 +217,6 @@ def test_a_still_image_is_annotated_as_png(
     assert not image[100:140, 115:145].any()
 
 
-def test_without_a_frame_there_is_no_png(still: SourceMaker, summary: JobSummary, tmp_path: Path) -> None:
+def test_without_a_frame_there_is_no_png(still: SourceMaker, summary: FileSummary, tmp_path: Path) -> None:
     AnnotatedImageWriter(still, tmp_path / "a.png").finish(summary)
     assert list(tmp_path.iterdir()) == []

@@ -236,13 +236,13 @@ class Service:
         results = [position_of(frame) for frame in self.results(source)]
         lines = [(line["stream_id"], line["person"], line["start_s"]) for line in self.lines(source, "segment")]
         stored = self.store.segments(source, 0, FOREVER)
-        kept = [(one.stream_id, one.track_id, round(one.segment.start_s, 6)) for one in stored]
+        kept = [(one.stream_id, one.person_id, round(one.segment.start_s, 6)) for one in stored]
         return all(len(set(found)) == len(found) for found in (rows, results, lines, kept)) and bool(rows)
 
     def segments(self, source: str) -> list[Segment]:
         """The closed segments in the store."""
         return sorted(
-            _segment(one.track_id, segment_document(one.segment)) for one in self.store.segments(source, 0, FOREVER)
+            _segment(one.person_id, segment_document(one.segment)) for one in self.store.segments(source, 0, FOREVER)
         )
 
     def counts(self, source: str) -> Counts:
@@ -316,7 +316,7 @@ class Truth:
         self.indexes = [frame.index for frame in analysis.frames]
         self.rows = "".join(map(rows, analysis.frames)).splitlines()
         self.segments: list[Segment] = sorted(
-            _segment(person.track_id, segment_document(segment))
+            _segment(person.person_id, segment_document(segment))
             for person in analysis.summary.people
             for segment in person.segments
         )
@@ -359,7 +359,7 @@ def faces(clips: Path, yunet_weights: Path) -> Callable[[str], list[FaceCrop]]:
 
     def find(name: str) -> list[FaceCrop]:
         settings, metrics = FileSettings(), Metrics(CollectorRegistry())
-        source = build.open_file(clips / f"{name}.mp4", name=name, epoch_ms=1, fps=None, threads=1)
+        source = build.open_file(clips / f"{name}.mp4", name=name, stream_start_ms=1, fps=None, threads=1)
         detector = build.make_detector(DetectorSettings(type="yunet", weights=yunet_weights))
         follower = build.make_follower(source, detector, settings, metrics, classify_every_s=0)
         told = [item for frame in source.frames() for item in follower.follow(frame)]

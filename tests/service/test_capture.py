@@ -24,7 +24,7 @@ from fer_stream.broker.protocols import START
 from fer_stream.config import DetectorSettings, LiveSettings
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.metrics import Metrics
-from fer_stream.records import FrameMark
+from fer_stream.records import FrameHeader
 from fer_stream.service.capture import capture
 from fer_stream.service.health import Health
 from fer_stream.service.process import Process
@@ -70,7 +70,7 @@ class Captures:
     def epochs(self) -> set[str]:
         """The epochs of the clip that gave pictures."""
         entries = RedisJournal(self._queue).read({NAME: START}, 10_000, 0)
-        return {entry.message.stream_id for entry in entries if isinstance(entry.message, FrameMark)}
+        return {entry.message.stream_id for entry in entries if isinstance(entry.message, FrameHeader)}
 
     def lose_lease(self) -> None:
         self._queue.call(lambda client: client.delete(Keys(NAME, 1).lease))

@@ -23,11 +23,11 @@ from fer_stream.config import LiveSettings, ServerSettings
 from fer_stream.records import (
     FaceCrop,
     FaceKey,
-    FrameMark,
+    FrameHeader,
     LabelledFrame,
     Prediction,
     Quality,
-    epoch_ms_of,
+    stream_start_ms,
     stream_id_of,
 )
 from fer_stream.service.connections import open_queue, open_queue_link, open_store, open_store_link
@@ -70,7 +70,7 @@ def test_nothing_is_left_and_the_service_goes_on(service: Callable[..., Service]
         live.wait(lambda name=name: live.counts(name).put and not live.counts(name).open)  # type: ignore[misc]
     live.wait(lambda: len(live.rows("door")) == len(live.rows("hall")) == len(live.results("hall")))
     live.wait(lambda: any((live.files / "door").glob("2*.mp4")))
-    seen, begin = live.results("door"), epoch_ms_of(live.stream_id("door")) / 1000
+    seen, begin = live.results("door"), stream_start_ms(live.stream_id("door")) / 1000
     kept_on_disk = [path for path in live.state_dir.rglob("*.aof") if b"door@" in path.read_bytes()]
     assert kept_on_disk
 
@@ -142,7 +142,7 @@ def test_what_waits_is_erased_and_what_is_open_is_told(settings: LiveSettings) -
     faces = [prediction(index) for index in range(50)]
     stream_id = faces[0].key.stream_id
     timeline = SourceTimeline(lambda: settings.timeline)
-    timeline.add([FrameMark(stream_id, face.key.frame_index, face.time_s, 1) for face in faces])
+    timeline.add([FrameHeader(stream_id, face.key.frame_index, face.time_s, 1) for face in faces])
     timeline.add(faces)
     timeline.settle(Horizon(stream_id, 9.9))
     assert timeline.news().segments == []
@@ -150,7 +150,7 @@ def test_what_waits_is_erased_and_what_is_open_is_told(settings: LiveSettings) -
         "door", Checkpoint(START, timeline.state(), {}), [], []
     )
     journal = RedisJournal(open_queue_link(settings, Event()))
-    journal.append([FrameMark(stream_id, 50, 10.0, 1), prediction(50), prediction(51)])
+    journal.append([FrameHeader(stream_id, 50, 10.0, 1), prediction(50), prediction(51)])
 
     erased = forget(settings, "door", NEW_YEAR + 10, NEW_YEAR + 10.1, dry_run=False)
     assert (erased.waiting, erased.results, erased.open_since_at) == (1, 0, None)
@@ -206,7 +206,7 @@ def test_a_face_that_is_on_the_queue_is_told(settings: LiveSettings) -> None:
 def test_a_face_that_the_timeline_waits_for_is_told(settings: LiveSettings) -> None:
     timeline = SourceTimeline(lambda: settings.timeline)
     stream_id = prediction(0).key.stream_id
-    timeline.add([FrameMark(stream_id, 50, 10.0, 1), FrameMark(stream_id, 51, 10.2, 0)])
+    timeline.add([FrameHeader(stream_id, 50, 10.0, 1), FrameHeader(stream_id, 51, 10.2, 0)])
     store = open_store(open_store_link(settings, Event()), settings)
     store.commit("door", Checkpoint(START, timeline.state(), {}), [], [])
     assert open_since(settings, 10, 11) == NEW_YEAR + 10

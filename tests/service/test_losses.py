@@ -21,7 +21,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fer_stream.broker.keys import Keys
-from fer_stream.records import FaceCrop, epoch_ms_of
+from fer_stream.records import FaceCrop, stream_start_ms
 
 if TYPE_CHECKING:
     from tests.conftest import Camera
@@ -105,7 +105,7 @@ def test_a_face_that_no_worker_survives_costs_itself_alone(
 ) -> None:
     expected, crops = truth("two_faces"), faces("two_faces")
     deadly, bad = crops[40], (crops[10], crops[45], crops[70])
-    poisoned = {(crop.key.frame_index, crop.key.track_id) for crop in (deadly, *bad)}
+    poisoned = {(crop.key.frame_index, crop.key.person_id) for crop in (deadly, *bad)}
     source = {"url": str(clips / "two_faces.mp4"), "playback": "fast"}
     live = service(
         sources={NAME: source}, workers={"classifiers": 2}, queue={"redelivery": {"visibility_timeout_s": 1}}
@@ -357,7 +357,7 @@ def test_a_killed_capture_leaves_a_gap_whatever_the_clock_says(
     # How long nobody looked cannot be known from that clock; that nobody looked can.
     live.wait(lambda: len(live.gaps(NAME)) == 2)
     assert {why for why, _, _ in live.gaps(NAME)} == {"restart"}
-    assert epoch_ms_of(live.stream_id(NAME)) == epoch_ms_of(second) + 1
+    assert stream_start_ms(live.stream_id(NAME)) == stream_start_ms(second) + 1
     by_epoch: dict[str, list[float]] = {}
     for frame in live.results(NAME):
         by_epoch.setdefault(frame.stream_id, []).append(frame.time_s)

@@ -120,7 +120,7 @@ def test_a_new_epoch_begins_at_index_0_again_and_an_old_one_is_over(
     store: ResultStore, frame: MakeFrame, epoch: int
 ) -> None:
     store.publish("door", [frame(7)])
-    assert store.publish("door", [frame(0, epoch_ms=epoch + 1), frame(8)]) == 1
+    assert store.publish("door", [frame(0, stream_start_ms=epoch + 1), frame(8)]) == 1
     assert [position_of(one) for one in all_results(store)] == [f"{epoch}-7", f"{epoch + 1}-0"]
 
 

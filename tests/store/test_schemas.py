@@ -19,7 +19,7 @@ from fer_stream.records import (
     UNKNOWN,
     ClosedGap,
     ClosedSegment,
-    EmotionSegment,
+    Segment,
     Gap,
     LabelledFace,
     LabelledFrame,
@@ -53,7 +53,7 @@ faces = st.builds(
 )  # fmt: skip
 frames = st.builds(LabelledFrame, stream_ids, st.integers(0, 2**53), seconds, st.lists(faces, max_size=3).map(tuple))
 segments = st.builds(
-    ClosedSegment, stream_ids, st.integers(0, 2**53), st.builds(EmotionSegment, labels, seconds, seconds, fractions)
+    ClosedSegment, stream_ids, st.integers(0, 2**53), st.builds(Segment, labels, seconds, seconds, fractions)
 )
 gaps = st.builds(
     lambda stream_id, start_s, end_s, reason: ClosedGap(
@@ -70,7 +70,7 @@ def test_a_frame_comes_back_but_for_the_rounding(frame: LabelledFrame) -> None:
     assert back.time_s == pytest.approx(frame.time_s, abs=1e-6)
     assert len(back.faces) == len(frame.faces)
     for one, other in zip(back.faces, frame.faces, strict=True):
-        assert (one.track_id, one.label, one.quality.reason) == (other.track_id, other.label, other.quality.reason)
+        assert (one.person_id, one.label, one.quality.reason) == (other.person_id, other.label, other.quality.reason)
         assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
         assert one.quality.score == pytest.approx(other.quality.score, abs=1e-4)
         # A float32 of 10,000 px is 0.0005 px from the next one.
@@ -90,8 +90,8 @@ def test_a_second_trip_changes_nothing(frame: LabelledFrame) -> None:
 def test_a_segment_comes_back(segment: ClosedSegment) -> None:
     text = segment_to_json(segment)
     back = segment_from_json(text)
-    assert (back.stream_id, back.track_id, back.segment.label) == (
-        segment.stream_id, segment.track_id, segment.segment.label,
+    assert (back.stream_id, back.person_id, back.segment.label) == (
+        segment.stream_id, segment.person_id, segment.segment.label,
     )  # fmt: skip
     assert back.segment.start_s == pytest.approx(segment.segment.start_s, abs=1e-6)
     assert back.segment.end_s == pytest.approx(segment.segment.end_s, abs=1e-6)
@@ -169,7 +169,7 @@ def test_what_is_read_has_the_types_of_a_record(
         "[" * 100_000,
         '{"v":1,"stream_id":"door@x","index":1,"time_s":1,"faces":[]}',
         '{"v":1,"stream_id":3,"reason":"stalled","start_s":1,"end_s":2,"start_at":1e999}',
-        '{"v":1,"stream_id":"door@1","track_id":"1","label":"happy","mean_prob":1,"start_s":1,"end_s":2,"start_at":""}',
+        '{"v":1,"stream_id":"door@1","person_id":"1","label":"happy","mean_prob":1,"start_s":1,"end_s":2,"start_at":""}',
         '{"v":1,"stream_id":"door@1","index":1,"time_s":HUGE,"faces":[],"start_at":HUGE}'.replace("HUGE", "9" * 400),
     ],
     ids=["deep", "no epoch", "no text", "no number", "too large"],
@@ -202,14 +202,14 @@ def test_version_1_looks_the_same_for_ever() -> None:
     assert json.loads(frame_to_json(frame)) == {
         "v": 1, "stream_id": "door@1767225600000", "index": 12, "time_s": 2.4, "at": 1767225602.4,
         "faces": [{
-            "track_id": 7, "xyxy": [10.5, 20.0, 60.25, 80.0], "confidence": 0.93, "quality": 0.8,
+            "person_id": 7, "xyxy": [10.5, 20.0, 60.25, 80.0], "confidence": 0.93, "quality": 0.8,
             "quality_reason": "ok", "probs": [0.01, 0.01, 0.01, 0.9, 0.03, 0.02, 0.02],
             "smoothed": [0.01, 0.01, 0.01, 0.9, 0.03, 0.02, 0.02], "label": "happy",
         }],
     }  # fmt: skip
-    segment = ClosedSegment("door@1767225600000", 7, EmotionSegment("happy", 1.2, 3.4, 0.81))
+    segment = ClosedSegment("door@1767225600000", 7, Segment("happy", 1.2, 3.4, 0.81))
     assert json.loads(segment_to_json(segment)) == {
-        "v": 1, "stream_id": "door@1767225600000", "track_id": 7, "label": "happy", "mean_prob": 0.81,
+        "v": 1, "stream_id": "door@1767225600000", "person_id": 7, "label": "happy", "mean_prob": 0.81,
         "start_s": 1.2, "end_s": 3.4, "start_at": 1767225601.2, "end_at": 1767225603.4,
     }  # fmt: skip
     gap = ClosedGap("door@1767225600000", Gap("door", 5.0, 9.5, "stalled"))

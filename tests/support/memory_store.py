@@ -180,8 +180,8 @@ class MemoryStore:
 
 
 def _order(position: str) -> tuple[int, int]:
-    epoch_ms, _, index = position.partition("-")
-    return int(epoch_ms), int(index or 0)
+    stream_start_ms, _, index = position.partition("-")
+    return int(stream_start_ms), int(index or 0)
 
 
 def _at(frame: LabelledFrame) -> float:

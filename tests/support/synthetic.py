@@ -17,7 +17,7 @@ import numpy as np
 
 from fer_stream.capture.pixel_formats import Plain
 from fer_stream.errors import SourceNotFound, UnreadableSource
-from fer_stream.records import F32, U8, Damage, Frame, SourceInfo, stream_id_of
+from fer_stream.records import F32, U8, DecodeErrors, Frame, SourceInfo, stream_id_of
 
 # A visit is long enough for several emotions; an absence is longer than a face is waited for (TrackerSettings:
 # track_timeout_s + reassociate_s = 5 s), so that every visit is one person of its own to whoever follows faces.
@@ -140,9 +140,15 @@ class SyntheticSource:
     """
 
     def __init__(
-        self, scene: Scene, *, name: str, epoch_ms: int, fps: float = 15.0, clock: Callable[[], float] = time.time
+        self,
+        scene: Scene,
+        *,
+        name: str,
+        stream_start_ms: int,
+        fps: float = 15.0,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self.stream_id = stream_id_of(name, epoch_ms)
+        self.stream_id = stream_id_of(name, stream_start_ms)
         self._scene, self._fps, self._clock = scene, fps, clock
         self._count = int(scene.duration_s * fps)
         self._closed = False
@@ -156,9 +162,9 @@ class SyntheticSource:
         return self._info
 
     @property
-    def damage(self) -> Damage:
+    def decode_errors(self) -> DecodeErrors:
         """Always none."""
-        return Damage()
+        return DecodeErrors()
 
     def frames(self) -> Iterator[Frame]:
         """The frames as fast as they are taken; none after `close`."""

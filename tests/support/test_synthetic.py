@@ -90,7 +90,7 @@ def test_the_seed_decides_everything(heads: Path) -> None:
 @pytest.mark.parametrize(("width", "height", "fps"), [(640, 360, 15.0), (320, 240, 7.5), (1280, 720, 30.0)])
 def test_a_source_of_any_size_and_rate(heads: Path, width: int, height: int, fps: float) -> None:
     made = Scene(heads, seed=1, width=width, height=height, duration_s=3)
-    source = SyntheticSource(made, name="made-up", epoch_ms=5, fps=fps, clock=lambda: 7.0)
+    source = SyntheticSource(made, name="made-up", stream_start_ms=5, fps=fps, clock=lambda: 7.0)
     frames = list(source.frames())
     assert [frame.time_s for frame in frames] == [index / fps for index in range(int(3 * fps))]
     assert {(frame.stream_id, frame.captured_at, frame.image.shape) for frame in frames} == {

@@ -16,7 +16,7 @@ from fer_stream.records import (
     LABELS,
     ClosedGap,
     ClosedSegment,
-    EmotionSegment,
+    Segment,
     Gap,
     LabelledFace,
     LabelledFrame,
@@ -36,7 +36,7 @@ def epoch() -> int:
 def frame(epoch: int) -> Callable[..., LabelledFrame]:
     """Makes frame `index` of a 5 fps stream, with `faces` faces and numbers that no rounding changes."""
 
-    def make(index: int, source: str = "door", faces: int = 1, epoch_ms: int = epoch) -> LabelledFrame:
+    def make(index: int, source: str = "door", faces: int = 1, stream_start_ms: int = epoch) -> LabelledFrame:
         probs = np.array([0.05, 0.05, 0.05, 0.7, 0.05, 0.05, 0.05], np.float32)
         people = tuple(
             LabelledFace(
@@ -44,7 +44,7 @@ def frame(epoch: int) -> Callable[..., LabelledFrame]:
             )
             for track in range(1, faces + 1)
         )
-        return LabelledFrame(stream_id_of(source, epoch_ms), index, index / 5, people)
+        return LabelledFrame(stream_id_of(source, stream_start_ms), index, index / 5, people)
 
     return make
 
@@ -53,8 +53,8 @@ def frame(epoch: int) -> Callable[..., LabelledFrame]:
 def segment(epoch: int) -> Callable[..., ClosedSegment]:
     """Makes a segment of the door's stream, in media seconds."""
 
-    def make(start_s: float, end_s: float, track: int = 1, epoch_ms: int = epoch) -> ClosedSegment:
-        return ClosedSegment(stream_id_of("door", epoch_ms), track, EmotionSegment("happy", start_s, end_s, 0.75))
+    def make(start_s: float, end_s: float, track: int = 1, stream_start_ms: int = epoch) -> ClosedSegment:
+        return ClosedSegment(stream_id_of("door", stream_start_ms), track, Segment("happy", start_s, end_s, 0.75))
 
     return make
 

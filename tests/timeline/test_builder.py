@@ -15,7 +15,7 @@ from fer_stream.records import (
     UNKNOWN,
     EndOfStream,
     FaceKey,
-    FrameMark,
+    FrameHeader,
     LabelledFrame,
     PersonSummary,
     Prediction,
@@ -31,20 +31,20 @@ Face = tuple[int, str]
 
 
 def prediction(index: int, face: Face) -> Prediction:
-    track_id, emotion = face
+    person_id, emotion = face
     shown = LABELS.index(emotion) if emotion in LABELS else 0
     probs = np.full(7, 0.02, np.float32)
     probs[shown] = 0.88
     quality = Quality(0.1, "small") if emotion == "small" else Quality(0.9, "ok")
     box = np.array([0, 0, 50, 50], np.float32)
-    return Prediction(FaceKey(STREAM, track_id, index), index / FPS, 0.0, box, 0.9, quality, probs, "test")
+    return Prediction(FaceKey(STREAM, person_id, index), index / FPS, 0.0, box, 0.9, quality, probs, "test")
 
 
 def messages(film: list[list[Face]]) -> list[Message]:
     told: list[Message] = []
     for index, faces in enumerate(film):
         told += [prediction(index, face) for face in faces]
-        told.append(FrameMark(STREAM, index, index / FPS, len(faces)))
+        told.append(FrameHeader(STREAM, index, index / FPS, len(faces)))
     return [*told, EndOfStream(STREAM, len(film) / FPS, len(film), sum(map(len, film)))]
 
 
@@ -57,7 +57,7 @@ def build(told: list[Message], chunk: int = 16) -> tuple[list[LabelledFrame], tu
 
 
 def comparable(frames: list[LabelledFrame]) -> list[tuple[int, list[tuple[int, str]]]]:
-    return [(frame.index, [(face.track_id, face.label) for face in frame.faces]) for frame in frames]
+    return [(frame.index, [(face.person_id, face.label) for face in frame.faces]) for frame in frames]
 
 
 def test_frames_without_a_face_keep_their_place() -> None:
@@ -74,7 +74,7 @@ def test_segments_and_frame_labels_say_the_same() -> None:
     assert [segment.label for segment in two.segments] == ["sad"]
     for frame in frames:
         for face in frame.faces:
-            person = one if face.track_id == 1 else two
+            person = one if face.person_id == 1 else two
             covering = [s.label for s in person.segments if s.start_s <= frame.time_s < s.end_s]
             assert covering == [face.label]
     assert sum(one.shares.values()) == pytest.approx(1)
@@ -106,7 +106,7 @@ def test_labels_come_out_within_the_promised_delay() -> None:
     film: list[list[Face]] = [[(p, rng.choice(LABELS)) for p in (1, 2) if rng.random() < 0.7] for _ in range(500)]
     out = 0
     for index, faces in enumerate(film):
-        mark = FrameMark(STREAM, index, index / FPS, len(faces))
+        mark = FrameHeader(STREAM, index, index / FPS, len(faces))
         out += len(builder.add([*(prediction(index, face) for face in faces), mark]))
         assert (index - out) / FPS <= delay_s + 2 / FPS
 
@@ -141,7 +141,7 @@ def test_the_order_and_the_cut_of_the_messages_change_nothing(
 def arrival(message: Message, rng: random.Random) -> float:
     if isinstance(message, Prediction):
         return message.key.frame_index + rng.random() * 8
-    assert isinstance(message, FrameMark)
+    assert isinstance(message, FrameHeader)
     return message.index
 
 
@@ -201,5 +201,5 @@ def test_segments_are_handed_out_once_and_who_left_is_forgotten() -> None:
     for message in messages(film):
         builder.add([message])
         taken += builder.take_segments()
-    assert [(one.track_id, one.segment.label) for one in taken] == [(1, "happy"), (2, "sad")]
+    assert [(one.person_id, one.segment.label) for one in taken] == [(1, "happy"), (2, "sad")]
     assert builder.people() == ()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_stream.config import TimelineSettings
-from fer_stream.records import LABELS, UNKNOWN, EmotionSegment
+from fer_stream.records import LABELS, UNKNOWN, Segment
 from fer_stream.timeline.labelling import Labeller, Segmenter
 from fer_stream.timeline.smoothing import Sample
 
@@ -24,7 +24,7 @@ def sample(time_s: float, evidence: float = 1.0, **probs: float) -> Sample:
     return Sample(time_s, values, True, smoothed=values, evidence=evidence)
 
 
-def run(samples: list[Sample]) -> tuple[list[str], list[EmotionSegment]]:
+def run(samples: list[Sample]) -> tuple[list[str], list[Segment]]:
     labeller, segmenter = Labeller(SETTINGS), Segmenter()
     segments = []
     for one in samples:

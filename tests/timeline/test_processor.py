@@ -16,7 +16,7 @@ from fer_stream.broker.protocols import START, Entry
 from fer_stream.config import LiveTimelineSettings
 from fer_stream.errors import LeaseLost
 from fer_stream.outputs.daily_tables import RollingTables
-from fer_stream.records import LABELS, FaceKey, FrameMark, Prediction, Quality
+from fer_stream.records import LABELS, FaceKey, FrameHeader, Prediction, Quality
 from fer_stream.timeline.processor import TimelineKeeper
 from fer_stream.timeline.source_timeline import Horizon
 from tests.support.memory_store import MemoryStore
@@ -42,7 +42,7 @@ def entries(first: int, last: int) -> list[Entry]:
         face = Prediction(key, index / FPS, 0.0, box, 0.9, Quality(0.9, "ok"), probs, "test")
         told += [
             Entry(SOURCE, f"{index + 1}-1", face),
-            Entry(SOURCE, f"{index + 1}-2", FrameMark(STREAM, index, index / FPS, 1)),
+            Entry(SOURCE, f"{index + 1}-2", FrameHeader(STREAM, index, index / FPS, 1)),
         ]
     return told
 

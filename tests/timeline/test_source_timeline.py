@@ -18,7 +18,7 @@ from fer_stream.records import (
     EndOfStream,
     FaceCrop,
     FaceKey,
-    FrameMark,
+    FrameHeader,
     Gap,
     LabelledFrame,
     Prediction,
@@ -43,8 +43,8 @@ def prediction(index: int, emotion: str, epoch: int = 1, person: int = 1) -> Pre
     return Prediction(FaceKey(stream(epoch), person, index), index / FPS, 0.0, BOX, 0.9, GOOD, probs, "test")
 
 
-def mark(index: int, faces: int = 1, epoch: int = 1) -> FrameMark:
-    return FrameMark(stream(epoch), index, index / FPS, faces)
+def mark(index: int, faces: int = 1, epoch: int = 1) -> FrameHeader:
+    return FrameHeader(stream(epoch), index, index / FPS, faces)
 
 
 def crop(index: int, epoch: int = 1) -> FaceCrop:
@@ -61,7 +61,7 @@ def make() -> SourceTimeline:
 
 
 def labels(segments: list[ClosedSegment]) -> list[tuple[str, int, str]]:
-    return [(one.stream_id, one.track_id, one.segment.label) for one in segments]
+    return [(one.stream_id, one.person_id, one.segment.label) for one in segments]
 
 
 def test_a_new_epoch_closes_the_old_one() -> None:
@@ -163,10 +163,10 @@ def test_an_outage_that_is_told_twice_is_one() -> None:
     assert [one.gap for one in [*found, *again.news().gaps]] == outages
 
 
-@pytest.mark.parametrize(("epoch_ms", "end_s"), [(5001, 5.0), (2, 0.9)])
-def test_an_epoch_that_was_cut_off_ends_in_a_gap(epoch_ms: int, end_s: float) -> None:
+@pytest.mark.parametrize(("stream_start_ms", "end_s"), [(5001, 5.0), (2, 0.9)])
+def test_an_epoch_that_was_cut_off_ends_in_a_gap(stream_start_ms: int, end_s: float) -> None:
     timeline = make()
-    timeline.add([*film("happy", 10), *film("sad", 1, epoch=epoch_ms)])
+    timeline.add([*film("happy", 10), *film("sad", 1, epoch=stream_start_ms)])
     assert timeline.news().gaps == [ClosedGap(stream(1), Gap("door", 0.9, end_s, "restart"))]
 
 
@@ -197,7 +197,7 @@ def play(told: list[Message], chunks: int, restart_at: set[int]) -> Out:
             timeline.restore(state)
     timeline.settle(timeline.horizon(None))
     news = timeline.news()
-    faces = [(f.index, [(face.track_id, face.label) for face in f.faces]) for f in [*frames, *news.frames]]
+    faces = [(f.index, [(face.person_id, face.label) for face in f.faces]) for f in [*frames, *news.frames]]
     return faces, [*segments, *news.segments]
 
 

@@ -27,7 +27,7 @@ from fer_stream.records import (
     LABELS,
     ClosedGap,
     ClosedSegment,
-    EmotionSegment,
+    Segment,
     Gap,
     LabelledFace,
     LabelledFrame,
@@ -138,7 +138,7 @@ def segment() -> Callable[..., ClosedSegment]:
 
     def make(start_at: float, length_s: float = 2.0, track: int = 1) -> ClosedSegment:
         stream_id = stream_id_of("door", int(1000 * start_at))
-        return ClosedSegment(stream_id, track, EmotionSegment("happy", 0.0, length_s, 0.75))
+        return ClosedSegment(stream_id, track, Segment("happy", 0.0, length_s, 0.75))
 
     return make
 

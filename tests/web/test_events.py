@@ -65,7 +65,7 @@ def test_a_stream_begins_with_state_and_newest_result(web: Web, frame: Callable[
     assert 50 < seen["latency_s"] < 120
     assert seen["latency_s"] == pytest.approx(time.time() - seen["at"], abs=10)
     one, two = seen["faces"]
-    assert (one["track_id"], two["track_id"], one["label"], one["xyxy"]) == (1, 2, "happy", [1.0, 2.25, 30.0, 40.0])
+    assert (one["person_id"], two["person_id"], one["label"], one["xyxy"]) == (1, 2, "happy", [1.0, 2.25, 30.0, 40.0])
     assert one["probs"]["happy"] == pytest.approx(0.7, abs=1e-3)
     assert list(one["probs"]) == ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
     assert one["quality"] == {"score": 0.8, "reason": "ok"}

@@ -175,7 +175,7 @@ def test_hostile_files_are_taken_and_refused_where_they_are_opened(web: Web, tmp
         path = web.jobs.get(answer.json()["job_id"]).path
         assert path.read_bytes() == data
         with pytest.raises(UnreadableSource):
-            build.open_file(path, name="upload", epoch_ms=0, fps=None, threads=1)
+            build.open_file(path, name="upload", stream_start_ms=0, fps=None, threads=1)
 
 
 def test_an_upload_that_says_it_is_too_large_is_not_read(make_web: Callable[..., Web]) -> None:

@@ -237,7 +237,7 @@ def test_boxes_stand_where_the_faces_of_the_picture_are(live: Live, open_page: O
     frame = frozen(page)
     for face in frame["faces"]:
         told = str(page.locator("canvas.picture").get_attribute("aria-label"))
-        assert f"{face['track_id']}  {face['label']}" in told
+        assert f"{face['person_id']}  {face['label']}" in told
         left, top, right, bottom = face["xyxy"]
         x, y = (left + right) / 2, (top + bottom) / 2
         colour = COLOURS[face["label"]]
@@ -294,7 +294,7 @@ def test_a_page_of_hours_does_not_grow(live: Live, open_page: Opener) -> None:
           for (let index = 0; index < 36000; index += 1) {
             const at = 1e9 + index / 10;
             const label = ["happy", "sad"][index % 2];
-            const faces = [{ track_id: Math.floor(index / 10), label }, { track_id: -1, label }];
+            const faces = [{ person_id: Math.floor(index / 10), label }, { person_id: -1, label }];
             const frame = { stream_id: "a@1", index, time_s: index / 10, at, latency_s: 0.1, faces };
             recent.add(frame);
             minute.add(frame, true);
@@ -316,7 +316,7 @@ def test_final_segments_take_the_place_of_provisional_labels(live: Live, open_pa
         """async () => {
           const { Recent } = await import("./recent.js");
           const recent = new Recent();
-          const add = (at, label) => recent.add({ stream_id: "a@1", at, faces: [{ track_id: 7, label }] });
+          const add = (at, label) => recent.add({ stream_id: "a@1", at, faces: [{ person_id: 7, label }] });
           add(100, "happy");
           add(101, "sad");
           add(102, "happy");

@@ -259,7 +259,7 @@ def test_a_crowd_drives_out_nobody_who_is_still_there(web: Web, open_page: Opene
           const { Recent } = await import("./recent.js");
           const recent = new Recent();
           for (let second = 0; second < 200; second += 1) {
-            const faces = [{ track_id: -1, label: "happy" }, { track_id: second, label: "sad" }];
+            const faces = [{ person_id: -1, label: "happy" }, { person_id: second, label: "sad" }];
             recent.add({ stream_id: "a@1", at: 1000 + second, faces });
           }
           const people = recent.people(0);

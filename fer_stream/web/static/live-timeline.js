@@ -46,12 +46,12 @@ export class Recent {
   /** @type {Omit<Span, "label">[]} */
   #gaps = [];
 
-  /** @param {{stream_id: string, at: number, faces: {track_id: number, label: string}[]}} frame */
+  /** @param {{stream_id: string, at: number, faces: {person_id: number, label: string}[]}} frame */
   add({ stream_id, at, faces }) {
     if (this.#unheard) this.#seen.push(this.#unheardUntil(at));
     this.#unheard = false;
     extend(this.#seen, SEEN, at);
-    for (const { track_id, label } of faces) extend(this.#person(stream_id, track_id).spans, label, at);
+    for (const { person_id, label } of faces) extend(this.#person(stream_id, person_id).spans, label, at);
     this.#forget(at - KEPT_S);
   }
 
@@ -61,8 +61,8 @@ export class Recent {
   }
 
   /** Takes the final segments of a person in place of what was provisional. @param {Span[]} spans */
-  settle(stream_id, track_id, spans) {
-    const person = this.#person(stream_id, track_id);
+  settle(stream_id, person_id, spans) {
+    const person = this.#person(stream_id, person_id);
     const end = spans.at(-1)?.to ?? -Infinity;
     const rest = person.spans.filter(({ to }) => to > end).map((span) => ({ ...span, from: Math.max(span.from, end) }));
     person.spans = [...spans, ...rest];
@@ -95,9 +95,9 @@ export class Recent {
     return [...known, ...blanks].filter((blank) => blank.to > from);
   }
 
-  #person(stream_id, track_id) {
-    const id = `${stream_id} ${track_id}`;
-    if (!this.#people.has(id)) this.#people.set(id, { id, stream_id, number: track_id, spans: [] });
+  #person(stream_id, person_id) {
+    const id = `${stream_id} ${person_id}`;
+    if (!this.#people.has(id)) this.#people.set(id, { id, stream_id, number: person_id, spans: [] });
     return this.#people.get(id);
   }
 

@@ -51,20 +51,20 @@ export function peoplePanel() {
     /** @param {Moment} moment */
     paint({ newest, live }) {
       const faces = live?.faces ?? [];
-      keep(list, faces, ({ track_id }) => track_id, person);
+      keep(list, faces, ({ person_id }) => person_id, person);
       none.hidden = faces.length > 0;
       say(none, live ? "No face." : newest ? "No pictures come." : "Waiting for the first picture.");
     },
   };
 }
 
-function person({ track_id }) {
+function person({ person_id }) {
   const mark = el("span");
   const label = el("span");
   const told = el("span", { class: "told" });
   const bar = sharesBar();
   const element = el("li", {},
-    el("p", {}, mark, el("strong", {}, `Person ${track_id}`), label, told), bar.element);
+    el("p", {}, mark, el("strong", {}, `Person ${person_id}`), label, told), bar.element);
   return {
     element,
     /** @param {import("./video-overlay.js").Face & {probs: Record<string, number>}} face */

@@ -18,12 +18,12 @@ const PLATE = "rgb(24 27 32 / .82)";
 const TEXT_PX = 13;
 const PLATE_PX = 22;
 
-/** @typedef {{track_id: number, xyxy: number[], label: string, quality: {reason: string}}} Face */
+/** @typedef {{person_id: number, xyxy: number[], label: string, quality: {reason: string}}} Face */
 
 /** What stands beside a box, as in annotated videos. @param {Face} face */
-export function title({ track_id, label, quality }) {
+export function title({ person_id, label, quality }) {
   const reason = label === UNKNOWN ? unjudged(quality.reason) : "";
-  return reason ? `${track_id}  unknown: ${reason}` : `${track_id}  ${label}`;
+  return reason ? `${person_id}  unknown: ${reason}` : `${person_id}  ${label}`;
 }
 
 export class Stage {
@@ -112,9 +112,9 @@ function facesAt(frames, index) {
   const first = frames.get(before ?? after) ?? [];
   if (before === after || before === undefined || after === undefined) return first;
   const share = (index - before) / (after - before);
-  const next = new Map(frames.get(after).map((face) => [face.track_id, face]));
+  const next = new Map(frames.get(after).map((face) => [face.person_id, face]));
   return first.map((face) => {
-    const xyxy = next.get(face.track_id)?.xyxy ?? face.xyxy;
+    const xyxy = next.get(face.person_id)?.xyxy ?? face.xyxy;
     return { ...face, xyxy: face.xyxy.map((side, each) => side + share * (xyxy[each] - side)) };
   });
 }

@@ -152,7 +152,7 @@ class Reader:
 
     def said(self) -> str:
         """Every text that came out, but the logs."""
-        said = [self.source.state, self.source.info, self.source.damage, self.source.stream_id, *self.gaps]
+        said = [self.source.state, self.source.info, self.source.decode_errors, self.source.stream_id, *self.gaps]
         return "\n".join([*map(repr, said), generate_latest(self.registry).decode()])
 
 

@@ -16,7 +16,7 @@ from fer_stream.capture.camera_session import Picture
 from fer_stream.capture.source import FrameSource
 from fer_stream.errors import UnreadableSource
 from fer_stream.metrics import Metrics
-from fer_stream.records import Damage, Frame
+from fer_stream.records import DecodeErrors, Frame
 
 if TYPE_CHECKING:
     from tests.capture.live.conftest import Reader
@@ -46,7 +46,7 @@ def test_reads_a_camera(transport: str, camera: Callable[..., Camera], read: Cal
     frames = reader.frames
     assert {frame.image.shape for frame in frames} == {(180, 320, 3)}
     assert frames[0].image.dtype == np.uint8
-    assert {frame.stream_id for frame in frames} == {f"front-door@{reader.source.epoch_ms}"}
+    assert {frame.stream_id for frame in frames} == {f"front-door@{reader.source.stream_start_ms}"}
     steps_s = np.diff([frame.time_s for frame in frames]) / np.diff([frame.index for frame in frames])
     assert np.median(steps_s) == pytest.approx(1 / 15, abs=0.001)
     assert all(opened_at < frame.captured_at <= time.time() for frame in frames)
@@ -95,7 +95,7 @@ def test_a_picture_that_cannot_be_converted_is_left_out() -> None:
     source._feed.newest.put(Picture(exotic, index=0, time_s=0.0, captured_at=0.0))
     source.close()
     assert list(source.frames()) == []
-    assert source.damage == Damage(1, "rgb96be cannot be converted: Operation not supported")
+    assert source.decode_errors == DecodeErrors(1, "rgb96be cannot be converted: Operation not supported")
 
 
 @pytest.mark.parametrize("url", ["film.mp4", "ftp://user:{}@host/film", "rtsp:/camera", "/dev/../etc/passwd"])

@@ -169,7 +169,9 @@ def test_noise_among_the_pictures_is_survived(camera: Callable[..., Camera], rea
     reader = read(camera("--garble-every", "4").start().url())
     reader.wait_for_frames(24)
     assert never_goes_back(reader)
-    assert reader.source.damage.packets == reader.count("fer_frames_dropped_total", stage="decode", reason="damaged")
+    assert reader.source.decode_errors.packets == reader.count(
+        "fer_frames_dropped_total", stage="decode", reason="damaged"
+    )
     assert not reader.gaps
 
 

@@ -158,9 +158,11 @@ def test_data_without_a_picture_is_an_outage(http_camera: HttpCamera, read: Call
     reader = read(http_camera.url("/noise"), no_frame_timeout_s=0.5)
     reader.wait_for_reason("decode")
     reader.close()
-    assert reader.source.damage.packets >= 1
-    assert reader.source.damage.reason == "Invalid data found when processing input"
-    assert reader.source.damage.packets == reader.count("fer_frames_dropped_total", stage="decode", reason="damaged")
+    assert reader.source.decode_errors.packets >= 1
+    assert reader.source.decode_errors.reason == "Invalid data found when processing input"
+    assert reader.source.decode_errors.packets == reader.count(
+        "fer_frames_dropped_total", stage="decode", reason="damaged"
+    )
 
 
 def test_a_picture_that_cannot_be_decoded_costs_no_connection(
@@ -170,8 +172,8 @@ def test_a_picture_that_cannot_be_decoded_costs_no_connection(
     reader.wait_for_frames(10)
     reader.close()
     assert not reader.gaps
-    assert reader.source.damage.packets >= 5
-    assert reader.source.damage.reason == "Not yet implemented in FFmpeg, patches welcome"
+    assert reader.source.decode_errors.packets >= 5
+    assert reader.source.decode_errors.reason == "Not yet implemented in FFmpeg, patches welcome"
 
 
 def test_the_bursts_of_hls_are_spread(http_camera: HttpCamera, read: Callable[..., Reader]) -> None:
