@@ -1,20 +1,18 @@
-"""Every number that a user may want to turn, once, with its unit and the reason for its default.
+"""Every setting, once, with its unit and the reason for its default.
 
-    groups.py    what recordings and the live service have in common
-    file.py      FileSettings: `fer-stream run` and `analyze`
-    source.py    one camera of the live service
-    servers.py   its queue and its store
-    web.py       its page and HTTP API
-    jobs.py      recorded files as jobs
-    live.py      LiveSettings: the whole service, and what a change of its settings means
-
-`fer_stream.config.loader` reads them from YAML.
+settings.py  FileSettings: `fer-stream run` and `analyze`, and the groups shared with the live service
+sources.py   one camera of the live service
+servers.py   its queue and its store
+web.py       its page and HTTP API
+live.py      LiveSettings: the whole service, and the effect of changing its settings
+training.py  TrainSettings: `fer-stream train`
+loader.py    settings from YAML
+errors.py    errors with file, line, key and cure
 """
 
-from fer_stream.config.files import FileSettings, OutputSettings
-from fer_stream.config.jobs import JobSettings
 from fer_stream.config.live import (
     Changes,
+    JobSettings,
     LiveSettings,
     LiveTimelineSettings,
     LogSettings,
@@ -33,7 +31,9 @@ from fer_stream.config.servers import (
 )
 from fer_stream.config.settings import (
     DetectorSettings,
+    FileSettings,
     ModelSettings,
+    OutputSettings,
     QualitySettings,
     Settings,
     TimelineSettings,

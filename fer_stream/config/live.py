@@ -1,4 +1,4 @@
-"""The settings of the live service, and what a change of them means."""
+"""Settings of the live service, and the effect of changing them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Annotated, Literal, Self
 from platformdirs import user_state_path
 from pydantic import Field, StringConstraints, model_validator
 
-from fer_stream.config.files import FileSettings
-from fer_stream.config.jobs import JobSettings
 from fer_stream.config.servers import QueueSettings, StoreSettings
 from fer_stream.config.settings import (
     DetectorSettings,
+    FileSettings,
     LocalPath,
     ModelSettings,
     NotNegative,
@@ -29,67 +28,84 @@ from fer_stream.config.web import WebSettings
 SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
-_OF_SOURCES = ("detector", "tracker", "quality")
-"""The groups of which every source has its own."""
+_PER_SOURCE = ("detector", "tracker", "quality")
+"""Groups that each source can override."""
 
 
 class WorkerSettings(Settings):
-    """How the work is divided between processes."""
+    """Division of the work between processes."""
 
     cameras_per_capture: Annotated[int, Field(ge=1)] = 12
-    """A capture process reads so many. A core keeps up with 149 frames/s: 12 sources at 12 fps (docs/live.md)."""
+    """Maximum number of sources per capture process. A core decodes 149 frames/s: 12 sources at 12 fps."""
     classifiers: Annotated[int, Field(ge=1)] | None = None
-    """How many processes classify; by default as many as capture. On a core one classifies 340 faces a second, on a
-    processor with AVX-512 VNNI 2,200 to 2,800."""
+    """Number of classification processes. Default: as many as capture processes. One core classifies 340 faces per
+    second, or 2,200 to 2,800 with AVX-512 VNNI."""
     batch_timeout_s: NotNegative = 0.0
-    """A batch that is not full waits so long for more faces: 0 suits LiteRT, 20 a GPU."""
+    """Maximum time that an incomplete batch waits for more faces: 0 suits LiteRT, 0.02 a GPU."""
 
 
 class LiveTimelineSettings(TimelineSettings):
-    """How probabilities become labels, and how long the timeline waits for them."""
+    """Smoothing of probabilities into stable labels, and the maximum wait for them."""
 
     allowed_lateness_s: Positive = 15.0
-    """A result that comes later than this is counted and left out. Long enough for the faces of a worker that died:
-    2 s in the queue and 12.5 s until they are redelivered."""
+    """Predictions that arrive later are counted and dropped. Must exceed the time that a face of a crashed worker
+    takes: 2 s in the queue and 12.5 s until redelivery."""
 
 
 class RecordingSettings(Settings):
-    """Timelines on disk, a table of frames and one of segments per source and day, and recordings."""
+    """Files of the live service: a table of frames and one of segments per source and day, and recordings."""
 
     dir: LocalPath | None = None
-    """Where they go; by default nothing is written."""
+    """Output folder. Default: no files are written."""
     retention_days: Annotated[int, Field(ge=0)] | None = 30
-    """Older files are deleted, recordings too, because they tell of persons; null keeps them all."""
+    """Older files are deleted, including recordings. null keeps them."""
     segment_s: Positive = 600.0
-    """A recording begins a new file so often: ten minutes are found by their time and quick to open."""
+    """Length of one recording file."""
     redact: Literal["none", "blur", "black"] = "none"
     """How faces are made unrecognisable in recordings."""
 
 
+class JobSettings(Settings):
+    """Recorded files as jobs of the service."""
+
+    output_dir: LocalPath | None = None
+    """Folder of results, unless `fer-stream submit --out` names another. Default: `jobs` in `state_dir`. Workers on
+    other machines need the same folder at the same path."""
+    workers: Annotated[int, Field(ge=0)] = 1
+    """Number of concurrent jobs. They run at lower priority than the cameras. 0 leaves them to other machines."""
+    timeout_s: Annotated[int, Field(ge=1)] = 21_600
+    """Maximum duration of a job. A job that exceeds it fails and is not retried."""
+    retry_delays_s: tuple[Annotated[int, Field(ge=1)], ...] = (10, 60)
+    """Delays before each retry after a temporary fault: a killed process, a full disk, an unreachable store. A file
+    that cannot be read is not retried. [] disables retries."""
+    retention_days: Positive = 7.0
+    """Retention of the records of finished jobs. Results are kept until you delete them."""
+
+
 class MetricsSettings(Settings):
-    """Prometheus metrics, on a port for each process."""
+    """Prometheus metrics, on one port per process."""
 
     port: Port | None = 9464
-    """The first process serves here, each further one on the next port; null is none at all."""
+    """Port of the first process; each further process uses the next one. null disables metrics."""
     host: str = "127.0.0.1"
-    """The address to listen on: they name the cameras, so by default this machine alone sees them."""
+    """Address to listen on. Metrics contain camera names, so the default is this machine only."""
     targets: LocalPath | None = None
-    """A file in which `serve` lists its processes for Prometheus (file_sd), with a name that ends in .json."""
+    """JSON file in which `serve` lists its processes for Prometheus (file_sd)."""
 
 
 class LogSettings(Settings):
-    """What the processes say on stderr."""
+    """Logs on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
-    """`json` is a line of JSON per event, for machines."""
+    """`json` writes one JSON object per line."""
 
 
 class LiveSettings(Settings):
-    """Everything `fer-stream serve` and the workers can be told."""
+    """Settings of `fer-stream serve` and its workers."""
 
     sources: dict[SourceName, SourceSettings] = Field(default_factory=dict)
-    """The cameras by name. Names stand in results, metrics and file names; they are no place for an address."""
+    """Cameras by name. Names appear in results, metrics and file names."""
     detector: DetectorSettings = DetectorSettings()
     tracker: TrackerSettings = TrackerSettings()
     quality: QualitySettings = QualitySettings()
@@ -101,13 +117,13 @@ class LiveSettings(Settings):
     queue: QueueSettings = QueueSettings()
     store: StoreSettings = StoreSettings()
     state_dir: LocalPath = Field(default_factory=lambda: user_state_path("fer-stream", appauthor=False))
-    """The folder of the private servers, for this user alone; by default in the user's own state folder."""
+    """Folder of the embedded servers. Default: the user's state folder."""
     web: WebSettings = WebSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 
     def for_files(self) -> FileSettings:
-        """How recorded files are processed unless something else is said: as the cameras are."""
+        """Return the settings of recorded files: those of the cameras."""
         timeline = self.timeline.model_dump(include=set(TimelineSettings.model_fields))
         return FileSettings(
             detector=self.detector,
@@ -119,22 +135,22 @@ class LiveSettings(Settings):
 
     @property
     def jobs_output_dir(self) -> Path:
-        """Where the results of jobs go that name no other place."""
+        """Folder of the results of jobs that name no other."""
         return self.jobs.output_dir or self.state_dir / "jobs"
 
     @model_validator(mode="after")
-    def _complete_sources(self) -> Self:
-        """Give every source the whole of its detector, tracker and quality."""
+    def _merge_source_groups(self) -> Self:
+        """Complete the detector, tracker and quality of every source with the service's values."""
         for name, source in self.sources.items():
-            whole = {
+            merged = {
                 group: getattr(self, group).model_copy(update=getattr(source, group).model_dump(exclude_unset=True))
-                for group in _OF_SOURCES
+                for group in _PER_SOURCE
             }
-            self.sources[name] = source.model_copy(update=whole)
+            self.sources[name] = source.model_copy(update=merged)
         return self
 
     @model_validator(mode="after")
-    def _recordings_have_a_place(self) -> Self:
+    def _check_recordings(self) -> Self:
         if not self.recordings.dir and (names := [name for name, source in self.sources.items() if source.record]):
             raise ValueError(f"recording {', '.join(names)} needs recordings.dir")
         return self
@@ -142,7 +158,10 @@ class LiveSettings(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is different in new settings: names of sources, and the groups that only a restart can change."""
+    """Differences between two versions of the settings.
+
+    `added`, `removed` and `changed` are names of sources; `restart` are groups that take effect after a restart.
+    """
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -151,11 +170,11 @@ class Changes:
 
 
 def changes(old: LiveSettings, new: LiveSettings) -> Changes:
-    """What it takes to get from `old` to `new`.
+    """Compare two versions of the settings.
 
-    A source is changed where anything that holds for it is, also its part of `detector`, `tracker` or `quality`.
+    A source is changed if any of its effective settings is, including its `detector`, `tracker` and `quality`.
     """
-    groups = [group for group in LiveSettings.model_fields if group not in ("sources", *_OF_SOURCES)]
+    groups = [group for group in LiveSettings.model_fields if group not in ("sources", *_PER_SOURCE)]
     return Changes(
         added=tuple(name for name in new.sources if name not in old.sources),
         removed=tuple(name for name in old.sources if name not in new.sources),

@@ -1,15 +1,15 @@
-"""YAML → typed settings of any class, with file and line of whatever is wrong.
+"""Load typed settings from YAML. Errors name file, line and key.
 
 Beyond YAML itself,
 
-    fps: ${FPS:-5}                        takes a value, or a part of one, from the environment
-    url: rtsp://me:${CAMERA_PW}@cam       … where the variable must be set, because no default is given; where
-                                          CAMERA_PW_FILE is set instead, from the file that this names
-    password_file: /run/secrets/queue     reads the secret `password` from a file, without the blanks around it;
-                                          an empty name is no file
-    text: $${FPS}                         is the text ${FPS}
+    fps: ${FPS:-5}                        inserts an environment variable, with a default
+    url: rtsp://me:${CAMERA_PW}@cam       inserts a required variable; if CAMERA_PW_FILE is set instead, the contents
+                                          of that file
+    password_file: /run/secrets/queue     reads the secret `password` from a file, without surrounding white space;
+                                          an empty name is ignored
+    text: $${FPS}                         is the literal text ${FPS}
 
-No complaint holds the value of a secret key, or what came from the environment or from a file.
+No message contains the value of a secret key, of an environment variable or of a secret file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,16 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from yaml.constructor import SafeConstructor
 
-from fer_stream.config.errors import Loc, below, complaints, dotted, group_of, is_secret, nothing, secret_keys
+from fer_stream.config.errors import (
+    Loc,
+    child_type,
+    empty_value,
+    format_errors,
+    is_secret,
+    join_path,
+    secret_keys,
+    submodel,
+)
 from fer_stream.errors import ConfigError
 from fer_stream.log import redact_secrets
 
@@ -33,37 +42,37 @@ S = TypeVar("S", bound=BaseModel)
 _NULL = "tag:yaml.org,2002:null"
 _STR = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
-# A thousand cameras with every key are 60,000. Anchors in anchors can make more of a few lines than memory holds.
-_MOST_VALUES = 100_000
-# What PyYAML raises for a value that its tag does not fit, as `0b_` or `!!bool 7`.
-_NO_VALUE = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError)
-_BORROWED = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
+# A thousand cameras with every key have 60,000. Nested anchors can expand a few lines to more than memory holds.
+_MAX_VALUES = 100_000
+# Raised by PyYAML for a value that does not match its tag, such as `0b_` or `!!bool 7`.
+_VALUE_ERRORS = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError)
+_ENV_REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
 _VARIABLE = re.compile(r"([A-Za-z_]\w*)(?::-(.*))?", re.DOTALL)
-# What PyYAML quotes after these words may be a password that begins with *, & or !.
-_NAMED = re.compile(r"(alias|anchor|handle|tag) ['\"].*", re.DOTALL)
+# The text that PyYAML quotes after these words may be a password that begins with *, & or !.
+_QUOTED = re.compile(r"(alias|anchor|handle|tag) ['\"].*", re.DOTALL)
 
 
 def load(path: Path, model: type[S], *, environ: Mapping[str, str] | None = None) -> S:
-    """Read settings of the class `model` from a YAML file; paths of secret files are relative to its folder.
+    """Load settings of the class `model` from a YAML file. Paths of secret files are relative to its folder.
 
-    Raises `ConfigError`, one line per fault, each with file, line and key, what was expected there and, for an
-    unknown key, the nearest name.
+    Raises `ConfigError` with one line per fault: file, line, key, the expected value and, for an unknown key, the
+    most similar one.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist: check the path of the settings.") from None
+        raise ConfigError(f"{path} does not exist: check the path of the configuration file.") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path} is no UTF-8 text.") from None
+        raise ConfigError(f"{path} is not UTF-8 text.") from None
     return parse(text, model, name=str(path), folder=path.parent, environ=environ)
 
 
 def parse(
     text: str, model: type[S], *, name: str, folder: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> S:
-    """Settings from the text of a YAML file that is called `name` in errors and lies in `folder`.
+    """Parse the text of a YAML file. `name` is its name in errors, `folder` its location.
 
     `environ` is the environment, by default that of the process. Raises `ConfigError` as `load` does.
     """
@@ -71,20 +80,20 @@ def parse(
     try:
         return model.model_validate(document.read(text, model))
     except RecursionError:
-        faults = [f"{name} is nested without end."]
+        faults = [f"{name} is nested too deeply."]
     except ValidationError as error:
-        found = sorted(complaints(error, model, document.raw), key=lambda fault: document.line(fault[0]))
-        faults = [f"{name}:{document.line(loc)}: {said}" for loc, said in found]
-    # Not inside the handlers, whose exceptions hold the values.
+        found = sorted(format_errors(error, model, document.raw), key=lambda fault: document.line(fault[0]))
+        faults = [f"{name}:{document.line(loc)}: {text}" for loc, text in found]
+    # Raised outside the handlers, because their exceptions contain the values.
     raise ConfigError("\n".join(faults))
 
 
 class _Document:
-    """One YAML file on its way to plain values."""
+    """Conversion of one YAML file to plain values."""
 
     def __init__(self, name: str, folder: Path, environ: Mapping[str, str]) -> None:
         self.raw: dict[Loc, str] = {}
-        """How the values that hold something of the environment stand in the file."""
+        """Text of the values that contain an environment variable, as written in the file."""
         self._name = name
         self._folder = folder
         self._environ = environ
@@ -94,7 +103,7 @@ class _Document:
         self._constructor = SafeConstructor()
 
     def read(self, text: str, model: type[BaseModel]) -> object:
-        """The whole file as plain values. Raises `ConfigError`."""
+        """Return the file as plain values. Raises `ConfigError`."""
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.YAMLError as error:
@@ -105,12 +114,12 @@ class _Document:
         return values
 
     def line(self, loc: Loc) -> int:
-        """The line, from 1, of `loc` or of the group around it."""
-        known = next((loc[:end] for end in range(len(loc), 0, -1) if loc[:end] in self._lines), ())
-        return self._lines.get(known, 1)
+        """Return the line, counted from 1, of `loc` or of the group that contains it."""
+        located = next((loc[:end] for end in range(len(loc), 0, -1) if loc[:end] in self._lines), ())
+        return self._lines.get(located, 1)
 
-    def _complain(self, loc: Loc, text: str, line: int | None = None) -> None:
-        self._faults.append(f"{self._name}:{line or self.line(loc)}: {redact_secrets(f'{dotted(loc)} {text}')}")
+    def _error(self, loc: Loc, text: str, line: int | None = None) -> None:
+        self._faults.append(f"{self._name}:{line or self.line(loc)}: {redact_secrets(f'{join_path(loc)} {text}')}")
 
     def _value(self, node: yaml.Node, expected: object, loc: Loc) -> object:
         self._count()
@@ -119,27 +128,27 @@ class _Document:
         if isinstance(node, yaml.SequenceNode):
             return self._sequence(node, expected, loc)
         if node.tag == _NULL:
-            return nothing(expected)
+            return empty_value(expected)
         if node.tag == _STR or is_secret(expected):
-            return self._filled(node.value, loc)
+            return self._interpolate(node.value, loc)
         try:
             value = self._constructor.construct_object(node)
-            repr(value)  # raises for a number of more than 4,300 digits, which no complaint could show
-        except _NO_VALUE:
-            self._complain(loc, "cannot be read: put the value in quotes.")
+            repr(value)  # raises for a number of more than 4,300 digits, which no message can show
+        except _VALUE_ERRORS:
+            self._error(loc, "cannot be read: put the value in quotes.")
             return None
         return value
 
     def _count(self) -> None:
         self._values += 1
-        if self._values > _MOST_VALUES:
-            raise ConfigError(f"{self._name} has more than {_MOST_VALUES:,} values: do not put anchors into anchors.")
+        if self._values > _MAX_VALUES:
+            raise ConfigError(f"{self._name}: nested YAML anchors expand to more than {_MAX_VALUES:,} values.")
 
     def _sequence(self, node: yaml.SequenceNode, expected: object, loc: Loc) -> list[object]:
         values = []
         for index, item in enumerate(node.value):
             self._lines[(*loc, index)] = _line(item)
-            values.append(self._value(item, below(expected, index), (*loc, index)))
+            values.append(self._value(item, child_type(expected, index), (*loc, index)))
         return values
 
     def _mapping(self, node: yaml.MappingNode, expected: object, loc: Loc) -> dict[str, object]:
@@ -150,35 +159,37 @@ class _Document:
         own: dict[str, object] = {}
         for key, value in node.value:
             if key.tag != _MERGE:
-                self._take(key, value, own, expected, loc)
+                self._add_key(key, value, own, expected, loc)
         self._read_secrets(own, expected, loc)
         return merged | own
 
-    def _take(self, key: yaml.Node, value: yaml.Node, values: dict[str, object], expected: object, loc: Loc) -> None:
-        """Add one key and its value. A key is the text that stands there, also where YAML would read `no` or 7."""
+    def _add_key(
+        self, key: yaml.Node, value: yaml.Node, values: dict[str, object], expected: object, loc: Loc
+    ) -> None:
+        """Add one key and its value. The key is its text, even if YAML would read it as a bool or a number."""
         if not isinstance(key, yaml.ScalarNode):
-            self._complain(loc, "has something here that is no key.", _line(key))
+            self._error(loc, "contains a key that is not text.", _line(key))
             return
         inner = (*loc, key.value)
         if key.value in values:
-            self._complain(inner, f"stands here twice, first in line {self._lines[inner]}.", _line(key))
+            self._error(inner, f"is a duplicate key, first defined on line {self._lines[inner]}.", _line(key))
             return
         self._lines[inner] = _line(key)
-        values[key.value] = self._value(value, below(expected, key.value), inner)
+        values[key.value] = self._value(value, child_type(expected, key.value), inner)
 
     def _merged(self, node: yaml.Node, expected: object, loc: Loc) -> dict[str, object]:
-        """What `<<: *anchor` or `<<: [*first, *second]` brings, of which the first goes before."""
+        """Return the keys merged by `<<: *anchor` or `<<: [*first, *second]`; the first takes precedence."""
         merged: dict[str, object] = {}
         for each in reversed(node.value) if isinstance(node, yaml.SequenceNode) else [node]:
             self._count()
             if isinstance(each, yaml.MappingNode):
                 merged |= self._mapping(each, expected, loc)
             else:
-                self._complain(loc, "merges something here that has no keys.", _line(each))
+                self._error(loc, "merges a value that is not a mapping.", _line(each))
         return merged
 
-    def _filled(self, text: str, loc: Loc) -> str:
-        """`text` with what it takes from the environment."""
+    def _interpolate(self, text: str, loc: Loc) -> str:
+        """Replace references to environment variables in `text`."""
 
         def fill(match: re.Match[str]) -> str:
             if match[0] == "$${":
@@ -186,53 +197,53 @@ class _Document:
             self.raw[loc] = text
             variable = _VARIABLE.fullmatch(match[1]) if match[0].endswith("}") else None
             if variable is None:
-                self._complain(
-                    loc, "has a ${ without a variable: write ${NAME}, ${NAME:-default}, or $${ for a plain one."
+                self._error(
+                    loc, "contains ${ without a variable: write ${NAME}, ${NAME:-default}, or $${ for a literal ${."
                 )
                 return ""
             value = self._variable(variable[1], loc)
             if value is None and variable[2] is None:
-                self._complain(loc, f"needs the environment variable {variable[1]}, which is not set.")
+                self._error(loc, f"needs the environment variable {variable[1]}, which is not set.")
             return value or variable[2] or ""
 
-        return _BORROWED.sub(fill, text)
+        return _ENV_REFERENCE.sub(fill, text)
 
     def _variable(self, name: str, loc: Loc) -> str | None:
-        """An environment variable, or what the file holds that NAME_FILE names, as containers are given secrets."""
+        """Return an environment variable, or the contents of the file that NAME_FILE names (container secrets)."""
         path = self._environ.get(f"{name}_FILE")
         if path is None or name in self._environ:
             return self._environ.get(name)
-        return self._secret(path, loc, f"needs the file that {name}_FILE names")
+        return self._secret(path, loc, f"needs the file named by {name}_FILE")
 
     def _read_secrets(self, values: dict[str, object], expected: object, loc: Loc) -> None:
-        """Put the contents of a file in the place of every KEY_file beside a secret KEY."""
-        group = group_of(expected)
+        """Replace every KEY_file of a secret KEY by the contents of that file."""
+        group = submodel(expected)
         for key in secret_keys(group) if group else ():
             path = values.pop(f"{key}_file", None)
             if not path:
                 continue
             inner = (*loc, f"{key}_file")
             if values.get(key) is not None:
-                self._complain(inner, f"stands beside {key}: give one of the two.")
-            values[key] = self._secret(str(path), inner, f"names {self.raw.get(inner, path)}")
+                self._error(inner, f"conflicts with {key}: give one of the two.")
+            values[key] = self._secret(str(path), inner, f"refers to {self.raw.get(inner, path)}")
             self._lines[(*loc, key)] = self._lines[inner]
 
-    def _secret(self, path: str, loc: Loc, wanted: str) -> str:
+    def _secret(self, path: str, loc: Loc, description: str) -> str:
         try:
             return (self._folder / path).read_text(encoding="utf-8").strip()
         except OSError as error:
-            self._complain(loc, f"{wanted}, which cannot be read: {error.strerror}.")
+            self._error(loc, f"{description}, which cannot be read: {error.strerror}.")
         except ValueError:
-            self._complain(loc, f"{wanted}, which is no UTF-8 text.")
+            self._error(loc, f"{description}, which is not UTF-8 text.")
         return ""
 
     def _syntax(self, error: yaml.YAMLError) -> str:
-        """What is wrong, without the line in question, which PyYAML quotes: it may hold a password."""
+        """Describe a syntax error without the line that PyYAML quotes, which may contain a password."""
         if not isinstance(error, yaml.MarkedYAMLError):
-            return f"{self._name} is not YAML: {' '.join(str(error).split())}."
+            return f"{self._name} is not valid YAML: {' '.join(str(error).split())}."
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        problem = _NAMED.sub(r"\1", ", ".join(filter(None, (error.context, error.problem))))
-        return f"{self._name}{line} is not YAML: {problem}."
+        problem = _QUOTED.sub(r"\1", ", ".join(filter(None, (error.context, error.problem))))
+        return f"{self._name}{line} is not valid YAML: {problem}."
 
 
 def _line(node: yaml.Node) -> int:

@@ -1,25 +1,30 @@
-"""What the settings of recordings and of the live service have in common."""
+"""Settings of recordings, and the groups they share with the live service."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fer_stream.config.errors import secret_keys
+from fer_stream.config.errors import format_errors, secret_keys
+from fer_stream.errors import ConfigError
+
+# A timeout on missing frames is at least this many frame intervals.
+_MIN_TIMEOUT_FRAMES = 1.5
 
 
-def _with_secret_files(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Tell the JSON Schema of the KEY_file beside every secret KEY, one of which is needed where KEY is."""
+def _add_secret_files(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Add KEY_file to the JSON Schema beside each secret KEY. If KEY is required, one of the two is."""
     for key in secret_keys(model):
-        schema["properties"][f"{key}_file"] = {"type": "string", "description": f"A file that holds the {key}."}
+        schema["properties"][f"{key}_file"] = {"type": "string", "description": f"A file that contains the {key}."}
         if key in schema.get("required", []):
             schema["required"].remove(key)
             schema["anyOf"] = [{"required": [key]}, {"required": [f"{key}_file"]}]
 
 
-def _at_home(path: Path) -> Path:
+def _expand_user(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
@@ -29,16 +34,12 @@ def _at_home(path: Path) -> Path:
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-LocalPath = Annotated[Path, AfterValidator(_at_home)]
+LocalPath = Annotated[Path, AfterValidator(_expand_user)]
 """A path on this machine; ~ is the user's home."""
 
 
-# A span of time that frames must fit into is at least so many frames long.
-_PATIENCE_FRAMES = 1.5
-
-
 class Settings(BaseModel):
-    """The base of every group of settings: frozen, and an unknown key is an error."""
+    """Base of every group of settings: frozen; unknown keys are errors."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -46,94 +47,158 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         hide_input_in_errors=True,
         use_attribute_docstrings=True,
-        json_schema_extra=_with_secret_files,
+        json_schema_extra=_add_secret_files,
     )
 
 
 class DetectorSettings(Settings):
-    """How faces are found."""
+    """Face detection."""
 
     type: Literal["auto", "yunet", "blazeface"] = "auto"
-    """`auto` is YuNet where its weights are at hand, else BlazeFace."""
+    """`auto` is YuNet if its weights are available, otherwise BlazeFace."""
     weights: LocalPath | None = None
-    """A local weights file; by default the cache that `fer-stream models pull` fills."""
+    """Local weights file. Default: the cache that `fer-stream models pull` fills."""
     input_size_px: Annotated[int, Field(ge=64, le=4096)] = 320
-    """The picture is scaled to this long side before YuNet looks, a small one up to four times its size (320 px finds
-    800 of 819 reference faces)."""
+    """Long side of YuNet's input. Frames are scaled to it, small ones by at most a factor of four. 320 px finds 800
+    of 819 reference faces; a larger input finds smaller faces and is slower."""
     min_confidence: Fraction = 0.5
-    """Detections below this are not faces."""
+    """Detections below this are ignored."""
     interval_s: Annotated[float, Field(ge=0, le=0.5)] = 0.15
-    """The detector looks so often, and at once where faces come, go or are lost; in between they are followed by the
-    motion of their pixels. 0 looks at every frame. At most 0.5 s, because blurred previews rely on it."""
+    """Interval between detections. Detection also runs on the next frame when a face appears, disappears or is lost.
+    Between detections, faces are tracked by template matching. 0 detects in every frame. At most 0.5 s, because
+    blurred previews rely on it."""
 
 
 class TrackerSettings(Settings):
-    """How faces are followed."""
+    """Face tracking."""
 
     new_track_confidence: Fraction = 0.7
-    """Detections below this prolong a track but do not begin one (BlazeFace gives lettering up to 0.66)."""
+    """Minimum confidence of a detection that starts a track. Weaker detections only continue one (BlazeFace gives
+    lettering up to 0.66)."""
     track_timeout_s: NotNegative = 1.0
-    """For so long a face that is not found keeps its place."""
+    """Seconds a track is kept without a detection."""
     reassociate_s: NotNegative = 4.0
-    """For so long after that a face that returns to the same place is the same person, if only one fits."""
+    """Seconds after `track_timeout_s` in which a face that reappears in the same place gets its number back, if
+    exactly one person fits."""
 
-    def at_rate(self, fps: float, look_every_s: float) -> Self:
-        """For frames that come `fps` times a second, of which the detector sees one every `look_every_s`.
+    def at_rate(self, fps: float, detection_interval_s: float) -> Self:
+        """Return these settings for `fps` frames per second and one detection per `detection_interval_s`.
 
-        A face must live until it is looked for again, which is at the first frame after that time.
+        A track must survive until the next detection, which runs on the first frame after the interval.
         """
-        return self.model_copy(
-            update={"track_timeout_s": max(self.track_timeout_s, _PATIENCE_FRAMES * (look_every_s + 1 / fps))}
-        )
+        shortest = _MIN_TIMEOUT_FRAMES * (detection_interval_s + 1 / fps)
+        return self.model_copy(update={"track_timeout_s": max(self.track_timeout_s, shortest)})
 
 
 class QualitySettings(Settings):
-    """Which faces are worth a label. A face that fails gets `unknown`."""
+    """Requirements for a label. A face that fails one of them is `unknown`."""
 
     min_face_px: NotNegative = 20.0
-    """Smaller faces (shorter side of the box) are `small`: at 20 px the model is right in about 60 % of FER-2013."""
+    """Faces with a shorter side below this are `small`. At 20 px about 60 % of FER-2013 is classified correctly."""
     min_sharpness: NotNegative = 0.05
-    """Blurrier crops are `blurred`, see `fer_stream.faces.quality.sharpness`: just below, 55 % are right."""
+    """Crops below this sharpness are `blurred` (`fer_stream.faces.quality.sharpness`). Just below, 55 % are
+    correct."""
     max_head_rotation: Fraction = 0.45
-    """Faces turned further are `turned`: 0 looks into the camera, 1 is a profile. From 0.4 on 56 % are right."""
+    """Faces turned further are `off_frontal`: 0 is frontal, 1 is a profile. From 0.4 on, 56 % are correct."""
     min_visible_fraction: Fraction = 0.65
-    """Faces of which less lies inside the picture are `cut_off`, see `fer_stream.faces.quality.visible`."""
+    """Faces with less of their box inside the frame are `truncated`."""
 
 
 class ModelSettings(Settings):
-    """Which classifier runs, and where."""
+    """Emotion classification."""
 
     backend: Literal["auto", "litert", "onnx", "openvino", "keras"] = "auto"
-    """`auto` is Keras where TensorFlow sees a GPU, else what is fastest on this CPU (docs/backends.md)."""
+    """`auto` is Keras if TensorFlow sees a GPU, otherwise the fastest backend on this CPU."""
     size: Literal["standard", "small"] = "standard"
-    """Which of the two models that come with fer-stream: `small`, for small devices, has two sevenths of the
-    multiply-adds and is right a little less often (models/README.md)."""
+    """Which of the two models shipped with fer-stream. `small` needs 29 % of the multiply-adds and is slightly less
+    accurate."""
     path: LocalPath | None = None
-    """A folder with a model and its card.json, instead of one that comes with fer-stream."""
+    """Folder with another model and its card.json."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    """So many faces are classified at once at the most."""
+    """Maximum number of faces per batch."""
     min_agreement: Fraction = 0.1
-    """Faces are `unclear` where the model expects a smaller share of people to name the emotion that it calls. With
-    0.1 that is a tenth of FER+, none of which most people call so (docs/training.md); 0 judges all."""
+    """Minimum share of human raters predicted to agree with the label; faces below it are `unclear`. 0.1 marks a
+    tenth of FER+, none of which most raters label so. 0 labels every face."""
     interval_s: NotNegative = 0.08
-    """A person is classified so often; in between, the label comes from the frames before and after. 0 is every face
-    of every frame."""
+    """Interval between classifications of a person. In between, the label comes from the neighbouring frames. 0
+    classifies every face in every frame."""
 
 
 class TimelineSettings(Settings):
-    """How probabilities become labels that do not flicker."""
+    """Smoothing of probabilities into stable labels."""
 
     smoothing_s: Positive = 0.2
-    """Time constant of the smoothing kernel; holds for any frame rate."""
+    """Time constant of the smoothing kernel, independent of the frame rate."""
     hysteresis: Fraction = 0.1
-    """A new emotion must lead the present one by so much smoothed probability."""
+    """Lead in smoothed probability that a new label needs over the current one."""
     min_prob: Fraction = 0.35
-    """Below this smoothed probability the best emotion is not told: `unknown`."""
+    """If the best smoothed probability is below this, the label is `unknown`."""
     min_segment_s: NotNegative = 0.5
-    """A label that lasts shorter is not a label of its own."""
+    """Shorter labels are merged into their neighbours."""
     max_gap_s: Positive = 0.5
-    """A face that is away for longer ends its segment."""
+    """A segment ends if its face is missing for longer."""
 
     def at_rate(self, fps: float) -> Self:
-        """For frames that are looked at `fps` times a second: the next frame must not seem a gap."""
-        return self.model_copy(update={"max_gap_s": max(self.max_gap_s, _PATIENCE_FRAMES / fps)})
+        """Return these settings for `fps` frames per second, at which the next frame must not be a gap."""
+        return self.model_copy(update={"max_gap_s": max(self.max_gap_s, _MIN_TIMEOUT_FRAMES / fps)})
+
+
+class OutputSettings(Settings):
+    """Which results are written, and how faces appear in them."""
+
+    table: bool = True
+    """NAME.frames.csv"""
+    video: bool = True
+    """NAME.annotated.mp4, or .png for a still image"""
+    report: bool = True
+    """NAME.report.html"""
+    plot: bool = True
+    """NAME.timeline.png"""
+    thumbnails: bool = False
+    """Show one face per person in the report. Off by default, because faces are personal data."""
+    redact: Literal["none", "blur", "black"] = "none"
+    """How faces are made unrecognisable in the annotated video."""
+    redact_persons: tuple[int, ...] | None = None
+    """Persons to redact. Default: all."""
+
+    @model_validator(mode="after")
+    def _check_thumbnails(self) -> Self:
+        if self.thumbnails and self.redact != "none":
+            raise ValueError("thumbnails show the faces that redact hides: remove one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _check_redact_persons(self) -> Self:
+        if self.redact_persons and self.redact == "none":
+            raise ValueError("redact_persons needs redact (--redact) blur or black")
+        return self
+
+
+class FileSettings(Settings):
+    """Settings of `fer-stream run` and `analyze`."""
+
+    fps: Positive | None = None
+    """Maximum number of frames analysed per second. Default: all."""
+    detector: DetectorSettings = DetectorSettings()
+    tracker: TrackerSettings = TrackerSettings()
+    quality: QualitySettings = QualitySettings()
+    model: ModelSettings = ModelSettings()
+    timeline: TimelineSettings = TimelineSettings()
+    outputs: OutputSettings = OutputSettings()
+
+    def with_values(self, values: Mapping[str, object]) -> FileSettings:
+        """Return a copy with the given values of dotted keys such as `detector.type`. None keeps the current value.
+
+        Raises `ConfigError` if a value is not valid.
+        """
+        document = self.model_dump()
+        for key, value in values.items():
+            *groups, name = key.split(".")
+            target = document
+            for group in groups:
+                target = target[group]
+            target[name] = target[name] if value is None else value
+        try:
+            return FileSettings.model_validate(document)
+        except ValidationError as error:
+            raise ConfigError("\n".join(text for _, text in format_errors(error, FileSettings))) from None

@@ -1,4 +1,4 @@
-"""The settings themselves: what is their default, what fits, and what a change of them means."""
+"""Defaults, validation and changes of settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def live(text: str) -> LiveSettings:
     return parse(text, LiveSettings, name="live.yaml", environ={})
 
 
-def complaint(text: str) -> str:
+def error_of(text: str) -> str:
     with pytest.raises(ConfigError) as error:
         live(text)
     return str(error.value)
@@ -44,8 +44,8 @@ def source(url: str) -> SourceSettings:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "cameras.example", ""])
-def test_the_page_lets_nobody_in_without_a_token(host: str) -> None:
-    with pytest.raises(ConfigError, match="give a token"):
+def test_a_public_page_needs_a_token(host: str) -> None:
+    with pytest.raises(ConfigError, match="needs a token"):
         WebSettings().at(host, None)
     with pytest.raises(ConfigError, match="openssl rand"):
         live(f"web: {{host: '{host}'}}")
@@ -53,51 +53,51 @@ def test_the_page_lets_nobody_in_without_a_token(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_the_page_may_be_seen_on_this_machine(host: str) -> None:
+def test_a_loopback_page_needs_no_token(host: str) -> None:
     assert WebSettings().at(host, 9000).address == f"http://{'[::1]' if host == '::1' else host}:9000"
 
 
-def test_no_page_needs_no_token() -> None:
+def test_a_disabled_page_needs_no_token() -> None:
     assert live("web: {host: 0.0.0.0, port: null}").web.port is None
 
 
-def test_a_short_token_is_refused_and_not_shown() -> None:
+def test_a_short_token_is_rejected_without_showing_it() -> None:
     with pytest.raises(ConfigError, match="at least 16 characters") as failure:
         live("web: {token: swordfish}")
     assert "swordfish" not in str(failure.value)
 
 
-@pytest.mark.parametrize(("written", "meant"), [("on", "on"), ("off", "off"), ("blur", "blur"), ("'on'", "on")])
-def test_previews_are_on_and_off_as_yaml_has_it(written: str, meant: str) -> None:
-    assert live(f"web: {{previews: {written}}}").web.previews == meant
+@pytest.mark.parametrize(("text", "value"), [("on", "on"), ("off", "off"), ("blur", "blur"), ("'on'", "on")])
+def test_previews_accept_yaml_booleans(text: str, value: str) -> None:
+    assert live(f"web: {{previews: {text}}}").web.previews == value
 
 
-def test_the_shipped_file_settings_are_the_defaults() -> None:
+def test_file_yaml_contains_the_defaults() -> None:
     assert load(CONFIGS / "file.yaml", FileSettings) == FileSettings()
 
 
-def test_dotted_values_change_what_they_name_and_nothing_else() -> None:
+def test_with_values_changes_only_the_given_keys() -> None:
     settings = FileSettings(fps=3).with_values({"detector.type": "yunet", "fps": None})
     assert (settings.fps, settings.detector.type, settings.tracker) == (3, "yunet", FileSettings().tracker)
 
 
-def test_a_dotted_value_that_does_not_fit_is_refused() -> None:
+def test_with_values_rejects_an_invalid_value() -> None:
     with pytest.raises(ConfigError, match=r"fps: input should be greater than 0, received -2"):
         FileSettings().with_values({"fps": -2})
 
 
 @pytest.mark.parametrize("fps", [float("inf"), float("nan")])
-def test_a_number_is_finite(fps: float) -> None:
+def test_numbers_must_be_finite(fps: float) -> None:
     with pytest.raises(ValidationError):
         FileSettings(fps=fps)
 
 
-def said_and_known(group: Settings) -> list[tuple[str, set[str], set[str]]]:
-    """Of a group and all groups in it: its class, the keys that were given, and those there are."""
+def given_and_valid_keys(group: Settings) -> list[tuple[str, set[str], set[str]]]:
+    """Return the class, the given keys and the valid keys of a group and of all groups inside it."""
     inner = [value for _, value in group if isinstance(value, Settings)]
     return [
         (type(group).__name__, group.model_fields_set, set(type(group).model_fields)),
-        *(entry for each in inner for entry in said_and_known(each)),
+        *(entry for each in inner for entry in given_and_valid_keys(each)),
     ]
 
 
@@ -106,7 +106,7 @@ def shipped() -> LiveSettings:
     return load(CONFIGS / "live.yaml", LiveSettings, environ={"CAMERA_PASSWORD": "abc"})
 
 
-def test_the_shipped_live_settings_are_the_defaults(shipped: LiveSettings) -> None:
+def test_live_yaml_contains_the_defaults(shipped: LiveSettings) -> None:
     cameras = {name: SourceSettings(url=camera.url) for name, camera in shipped.sources.items()}
     assert shipped == LiveSettings(sources=cameras)
     assert [camera.url.get_secret_value() for camera in cameras.values()] == [
@@ -115,29 +115,29 @@ def test_the_shipped_live_settings_are_the_defaults(shipped: LiveSettings) -> No
     ]
 
 
-def test_the_shipped_live_settings_show_every_key(shipped: LiveSettings) -> None:
-    missing = {(name, key) for name, said, known in said_and_known(shipped) for key in known - said}
+def test_live_yaml_lists_every_key(shipped: LiveSettings) -> None:
+    missing = {(name, key) for name, given, valid in given_and_valid_keys(shipped) for key in valid - given}
     assert missing == {("LiveSettings", "state_dir")}
     assert "# state_dir: " in (CONFIGS / "live.yaml").read_text()
     assert SourceSettings.model_fields.keys() == shipped.sources["front-door"].model_fields_set
 
 
-def test_the_shipped_json_schema_is_up_to_date() -> None:
+def test_the_shipped_json_schema_is_current() -> None:
     text = json.dumps(LiveSettings.model_json_schema(), indent=2) + "\n"
     assert (CONFIGS / "live.schema.json").read_text() == text, (
-        "write it anew: fer-stream schema > configs/live.schema.json"
+        "regenerate it: fer-stream schema > configs/live.schema.json"
     )
 
 
-def test_every_setting_is_explained() -> None:
+def test_every_setting_has_a_description() -> None:
     schema = LiveSettings.model_json_schema()
-    bare = {
+    undocumented = {
         f"{name}.{key}"
         for name, group in schema["$defs"].items()
         for key, field in group["properties"].items()
         if "description" not in field and "$ref" not in field
     }
-    assert bare == {"LogSettings.level"}
+    assert undocumented == {"LogSettings.level"}
 
 
 @pytest.mark.parametrize(
@@ -148,38 +148,38 @@ def test_every_setting_is_explained() -> None:
         ("0", "camera"), ("talk.mp4", "file"), ("/videos/a:b.mp4", "file"), ("videos/me@home.mkv", "file"),
     ],
 )  # fmt: skip
-def test_what_a_source_may_be(url: str, kind: str) -> None:
+def test_valid_source_urls(url: str, kind: str) -> None:
     assert source(url).kind == kind
 
 
 @pytest.mark.parametrize(
     "url", ["", "rtsp://", "rtps://cam", "file:///a.mp4", "rtsp://me:a b@cam", "me:secret@cam/stream", "a b"]
 )
-def test_what_a_source_may_not_be(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"live\.yaml:1: sources\.hall\.url: (expected|a camera's address)"):
+def test_invalid_source_urls(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"live\.yaml:1: sources\.hall\.url: (expected|a camera URL)"):
         source(url)
 
 
-def test_a_webcam_is_a_number() -> None:
+def test_a_webcam_number_is_a_source() -> None:
     assert live("sources: {hall: {url: 0}}").sources["hall"].url == SecretStr("0")
 
 
 @pytest.mark.parametrize("name", ["a", "front-door_2", "0", "a" * 63])
-def test_names_of_sources(name: str) -> None:
+def test_valid_source_names(name: str) -> None:
     assert list(live(f"sources: {{'{name}': {{url: /dev/video0}}}}").sources) == [name]
 
 
 @pytest.mark.parametrize("name", ["", "-a", "Front", "front door", "caf\u00e9", "a" * 64, "a@b", "a/b", "a.b"])
-def test_no_names_of_sources(name: str) -> None:
-    assert "cannot be called so" in complaint(f"sources: {{'{name}': {{url: /dev/video0}}}}")
+def test_invalid_source_names(name: str) -> None:
+    assert "invalid name" in error_of(f"sources: {{'{name}': {{url: /dev/video0}}}}")
 
 
 @pytest.mark.parametrize("zone", ["[0, 0, 1]", "[0, 0, 1, 2]", "[0.5, 0, 0.5, 1]", "[0, 1, 1, 0]", "7"])
-def test_what_is_no_zone(zone: str) -> None:
-    assert "sources.hall.ignore.0" in complaint(f"sources: {{hall: {{url: a.mp4, ignore: [{zone}]}}}}")
+def test_invalid_zones(zone: str) -> None:
+    assert "sources.hall.ignore_zones.0" in error_of(f"sources: {{hall: {{url: a.mp4, ignore_zones: [{zone}]}}}}")
 
 
-def test_a_source_takes_from_all_sources_what_it_does_not_say_itself() -> None:
+def test_a_source_inherits_groups_it_does_not_override() -> None:
     settings = live(
         "detector: {input_size_px: 640, min_confidence: 0.4}\n"
         "quality: {max_head_rotation: 0.2}\n"
@@ -191,28 +191,28 @@ def test_a_source_takes_from_all_sources_what_it_does_not_say_itself() -> None:
     assert door.detector == settings.detector
 
 
-def test_a_recording_needs_a_folder() -> None:
+def test_a_recording_needs_a_directory() -> None:
     text = "sources: {hall: {url: a.mp4, record: true}}\n"
-    assert complaint(text) == "live.yaml:1: recording hall needs recordings.dir."
+    assert error_of(text) == "live.yaml:1: recording hall needs recordings.dir."
     assert live(text + "recordings: {dir: out}\n").sources["hall"].record
 
 
-def test_paths_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_expand_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     settings = live("recordings: {dir: ~/emotions}")
     assert settings.recordings.dir == Path("/home/ada/emotions")
-    assert "recordings.dir" in complaint("recordings: {dir: ~nobody-of-that-name/emotions}")
+    assert "recordings.dir" in error_of("recordings: {dir: ~nobody-of-that-name/emotions}")
 
 
 def kwargs(settings: QueueSettings | StoreSettings) -> dict[str, object]:
-    """What redis-py makes of the address."""
+    """Return the connection arguments that redis-py derives from the address."""
     assert settings.address is not None
     pool = ConnectionPool.from_url(settings.address.get_secret_value())
     return {"class": pool.connection_class, **pool.connection_kwargs}
 
 
 @given(st.text(max_size=20), st.text(min_size=1, max_size=20))
-def test_any_user_and_password_reach_the_server_and_no_log(user: str, password: str) -> None:
+def test_credentials_reach_the_server_but_no_log(user: str, password: str) -> None:
     settings = QueueSettings.model_validate(
         {"url": "redis://queue:6380/2", "username": user or None, "password": password + "Canary7"}
     )
@@ -222,7 +222,7 @@ def test_any_user_and_password_reach_the_server_and_no_log(user: str, password: 
     assert "Canary7" not in redact_secrets(settings.address.get_secret_value()) + repr(settings)
 
 
-def test_the_address_of_a_server_holds_user_password_and_tls_files() -> None:
+def test_the_address_contains_credentials_and_tls_files() -> None:
     queue = live(
         "queue:\n  url: rediss://queue:6380/2?client_name=x\n  username: f/r\n  password: 'p@s:s/w#ord %'\n"
         "  tls: {ca: /etc/my ca.pem, cert: c.pem, key: k.pem}\n"
@@ -235,20 +235,20 @@ def test_the_address_of_a_server_holds_user_password_and_tls_files() -> None:
     assert kwargs(queue).items() >= expected.items()
 
 
-def test_an_address_that_holds_everything_stays_as_it_is() -> None:
+def test_a_complete_url_is_unchanged() -> None:
     for url in ("redis://me:a%40b@queue:6379/0", "unix:///run/valkey.sock?db=1", "redis://queue"):
         address = live(f"store: {{url: '{url}'}}").store.address
         assert address == SecretStr(url)
     assert LiveSettings().queue.address is None
 
 
-def test_a_password_without_a_user_goes_to_a_socket_too() -> None:
+def test_a_unix_socket_accepts_a_password_without_a_user() -> None:
     store = live("store: {url: unix:///run/valkey.sock, password: a@b}").store
     assert kwargs(store).items() >= {"path": "/run/valkey.sock", "password": "a@b"}.items()
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("queue: {url: queue:6379}", "queue.url: expected redis://"),
         ("queue: {url: 'redis://:pa#ss@queue'}", "queue.url: expected redis://"),
@@ -259,16 +259,16 @@ def test_a_password_without_a_user_goes_to_a_socket_too() -> None:
         ("queue: {url: redis://queue, username: me}", "queue: username needs a password"),
         ("queue: {url: 'redis://a:b@queue', password: abc}", "queue: give user and password in url, or"),
         ("queue: {url: redis://queue, tls: {ca: ca.pem}}", "queue: tls needs a rediss:// url"),
-        ("queue: {url: rediss://queue, tls: {cert: ca.pem}}", "queue.tls: cert and key go together"),
+        ("queue: {url: rediss://queue, tls: {cert: ca.pem}}", "queue.tls: cert and key must be given together"),
         ("queue: {cluster: true}", "queue: cluster needs the url of a node"),
-        ("store: {cluster: true}", "store.cluster is no setting"),
+        ("store: {cluster: true}", "unknown setting 'store.cluster'"),
     ],
 )
-def test_what_no_server_can_be(text: str, said: str) -> None:
-    assert complaint(text).startswith(f"live.yaml:1: {said}")
+def test_invalid_servers(text: str, message: str) -> None:
+    assert error_of(text).startswith(f"live.yaml:1: {message}")
 
 
-def test_nothing_that_is_shown_of_settings_holds_a_secret() -> None:
+def test_representations_contain_no_secret() -> None:
     settings = live(
         "sources: {hall: {url: 'rtsp://me:Canary7@cam'}}\n"
         "queue: {url: 'redis://:Canary7@queue'}\nstore: {url: redis://store, password: Canary7}\n"
@@ -304,6 +304,6 @@ def test_changes(after: str, expected: Changes) -> None:
     assert changes(live(BEFORE), live(after)) == expected
 
 
-def test_a_changed_password_is_a_change() -> None:
+def test_a_new_password_changes_the_source() -> None:
     before, after = (live(f"sources: {{a: {{url: 'rtsp://me:{word}@cam'}}}}") for word in ("one", "two"))
     assert changes(before, after) == Changes(changed=("a",))
