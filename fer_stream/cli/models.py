@@ -9,14 +9,14 @@ import typer
 
 
 class ModelSize(StrEnum):
-    """Which of the models that come with fer-stream."""
+    """Models shipped with fer-stream."""
 
     standard = "standard"
     small = "small"
 
 
 class Backend(StrEnum):
-    """Which runtime classifies."""
+    """Inference backends."""
 
     auto = "auto"
     litert = "litert"
@@ -25,15 +25,15 @@ class Backend(StrEnum):
     keras = "keras"
 
 
-SizeOption = typer.Option(help="Which shipped model; small is for small devices.")
-BackendOption = typer.Option(help="Which runtime classifies.")
+SizeOption = typer.Option(help="Shipped model; small is for small devices.")
+BackendOption = typer.Option(help="Inference backend.")
 
 app = typer.Typer(help="Download and check face detector weights.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_models() -> None:
-    """Show what can be fetched, and what is here."""
+    """List available and downloaded weights."""
     from fer_stream import model_files as weights
 
     for status in weights.listing():
@@ -45,23 +45,24 @@ def list_models() -> None:
 
 @app.command()
 def pull(
-    name: Annotated[
-        str, typer.Argument(help="Which weights; `fer-stream models list` names them.")
-    ] = "yunet-2023mar",
-    base_url: Annotated[str | None, typer.Option(help="Fetch from this folder of a mirror.")] = None,
+    name: Annotated[str, typer.Argument(help="Name from `fer-stream models list`.")] = "yunet-2023mar",
+    base_url: Annotated[str | None, typer.Option(help="URL of a mirror.")] = None,
 ) -> None:
-    """Fetch weights, check them, and keep them in the cache."""
+    """Download weights into the cache.
+
+    Their SHA-256 is checked.
+    """
     from fer_stream import model_files as weights
     from fer_stream.cli.console import download_bar
 
     with download_bar(name) as progress:
         path = weights.pull(name, base_url=base_url, progress=progress)
-    typer.echo(f"{name} is at {path}")
+    typer.echo(f"{name}: {path}")
 
 
 @app.command()
 def verify() -> None:
-    """Check the weights in the cache against their SHA-256."""
+    """Verify the SHA-256 of downloaded weights."""
     from fer_stream import model_files as weights
 
     for status in weights.verify():

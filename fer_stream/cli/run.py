@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Detector(StrEnum):
-    """Which detector looks for faces."""
+    """Face detectors."""
 
     auto = "auto"
     yunet = "yunet"
@@ -27,7 +27,7 @@ class Detector(StrEnum):
 
 
 class Redact(StrEnum):
-    """How faces are covered in the annotated video."""
+    """Redaction of faces in the annotated video."""
 
     none = "none"
     blur = "blur"
@@ -36,49 +36,49 @@ class Redact(StrEnum):
 
 _EPILOG = """\b
 Examples:
-  fer-stream run talk.mp4                        results into ./fer-stream-out
-  fer-stream run talks/ 'more/*.mkv' --out res   a folder and a glob, side by side
+  fer-stream run talk.mp4                        write results to ./fer-stream-out
+  fer-stream run talks/ 'more/*.mkv' --out res   a folder and a glob, in parallel
   fer-stream run photo.jpg                       a still image
-  fer-stream run talk.mp4 --fps 5 --no-video     five frames a second, no picture
-  fer-stream run talk.mp4 --redact blur          nobody to be recognised in the video
+  fer-stream run talk.mp4 --fps 5 --no-video     5 frames per second, no annotated video
+  fer-stream run talk.mp4 --redact blur          blur all faces in the video
 
 \b
 Exit codes:
-  0  all done                             1  a fault that nobody foresaw
-  2  command line or settings are wrong   3  a source could not be read
-  4  models are missing or wrong          5  a result could not be written
-  130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP: results are whole up to there.
-Where several sources fail, the code is that of the first; the others go on.
+  0  success                              1  unexpected error (please report)
+  2  invalid command line or settings     3  a source cannot be read
+  4  models are missing or invalid        5  a result cannot be written
+  130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP: partial results are complete and readable.
+If several sources fail, the exit code is that of the first; the others are still processed.
 """
 
 
 def run(
     sources: Annotated[
-        list[str], typer.Argument(help="Video files, still images, folders, globs.", metavar="SOURCE...")
+        list[str], typer.Argument(help="Video files, still images, folders, globs.", metavar="SOURCE")
     ],
-    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("fer-stream-out"),
-    config: Annotated[Path | None, typer.Option(help="Settings in YAML; options given here go before.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second to look at; by default every one.")] = None,
-    detector: Annotated[Detector | None, typer.Option(help="Which detector looks for faces.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="A local weights file for the detector.")] = None,
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("fer-stream-out"),
+    config: Annotated[Path | None, typer.Option(help="YAML settings; command-line options take precedence.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Maximum frames analysed per second (default: all).")] = None,
+    detector: Annotated[Detector | None, typer.Option(help="Face detector.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Local weights file of the detector.")] = None,
     model_size: Annotated[ModelSize | None, SizeOption] = None,
     backend: Annotated[Backend | None, BackendOption] = None,
-    redact: Annotated[Redact | None, typer.Option(help="Cover the faces in the annotated video.")] = None,
-    redact_person: Annotated[list[int] | None, typer.Option(help="Cover only this person; may be repeated.")] = None,
+    redact: Annotated[Redact | None, typer.Option(help="Redact faces in the annotated video.")] = None,
+    redact_person: Annotated[list[int] | None, typer.Option(help="Redact only this person (repeatable).")] = None,
     thumbnails: Annotated[
         bool | None, typer.Option("--thumbnails", help="Show one face per person in the report.")
     ] = None,
-    no_table: Annotated[bool, typer.Option("--no-table", help="Leave out NAME.frames.csv.")] = False,
-    no_video: Annotated[bool, typer.Option("--no-video", help="Leave out the annotated video or picture.")] = False,
-    no_report: Annotated[bool, typer.Option("--no-report", help="Leave out NAME.report.html.")] = False,
-    no_plot: Annotated[bool, typer.Option("--no-plot", help="Leave out NAME.timeline.png.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace results that are there already.")] = False,
+    no_table: Annotated[bool, typer.Option("--no-table", help="Do not write NAME.frames.csv.")] = False,
+    no_video: Annotated[bool, typer.Option("--no-video", help="Do not write the annotated video or image.")] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Do not write NAME.report.html.")] = False,
+    no_plot: Annotated[bool, typer.Option("--no-plot", help="Do not write NAME.timeline.png.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing results.")] = False,
     processes: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Files at a time; by default one per core.")
+        int | None, typer.Option("--workers", min=1, help="Number of parallel processes (default: one per core).")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only print errors.")] = False,
 ) -> None:
-    """Turn recorded videos and still images into emotion timelines."""
+    """Analyse recorded videos and still images."""
     from fer_stream.config import FileSettings
     from fer_stream.config.loader import load
 
@@ -123,29 +123,29 @@ def _run_files(
 
 
 class Stop(Event):
-    """Set by Ctrl-C, SIGTERM or SIGHUP; `exit_code` tells by which."""
+    """Set by Ctrl-C, SIGTERM or SIGHUP; `exit_code` is 128 plus the number of the signal."""
 
     exit_code = 0
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Within the body the first Ctrl-C, SIGTERM or SIGHUP asks the work to end; the second ends it at once.
+    """Set the yielded event on the first Ctrl-C, SIGTERM or SIGHUP; raise `KeyboardInterrupt` on the second.
 
-    A SIGHUP that is ignored, as under nohup, stays so.
+    An ignored SIGHUP, as under nohup, stays ignored.
     """
     stop = Stop()
 
-    def ask(number: int, _: object) -> None:
+    def handle(number: int, _: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.exit_code = 128 + number
         stop.set()
 
-    heard = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    handled = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        heard.remove(signal.SIGHUP)
-    before = {number: signal.signal(number, ask) for number in heard}
+        handled.remove(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in handled}
     try:
         yield stop
     finally:

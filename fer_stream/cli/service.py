@@ -1,4 +1,4 @@
-"""The commands of the live service."""
+"""Commands of the live service."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 _SERVE_EPILOG = """\b
 Examples:
-  fer-stream init live.yaml          settings to start from
-  fer-stream validate live.yaml      check them
-  fer-stream serve live.yaml         everything on this machine, until Ctrl-C
-  kill -HUP PID                      take over added, changed and removed sources
+  fer-stream init live.yaml          create a configuration
+  fer-stream validate live.yaml      check it
+  fer-stream serve live.yaml         run everything on this machine, until Ctrl-C
+  kill -HUP PID                      reload the configuration
 """
 
-Config = Annotated[Path, typer.Option(help="The settings of the service, in YAML.")]
-MetricsPort = Annotated[int | None, typer.Option(help="Serve Prometheus metrics on this port.")]
+Config = Annotated[Path, typer.Option(help="YAML settings of the service.")]
+MetricsPort = Annotated[int | None, typer.Option(help="Port of the Prometheus metrics.")]
 
 
 class Role(StrEnum):
-    """What a single process does."""
+    """Roles of a process."""
 
     capture = "capture"
     classify = "classify"
@@ -36,8 +36,8 @@ class Role(StrEnum):
     web = "web"
 
 
-def serve(config: Annotated[Path, typer.Argument(help="The settings of the service, in YAML.")]) -> None:
-    """Run the live service on this machine: cameras in, timelines out."""
+def serve(config: Annotated[Path, typer.Argument(help="YAML settings of the service.")]) -> None:
+    """Run the live service on this machine."""
     from fer_stream.service import supervisor
     from fer_stream.service.process import run
 
@@ -46,30 +46,35 @@ def serve(config: Annotated[Path, typer.Argument(help="The settings of the servi
 
 
 def worker(
-    role: Annotated[Role, typer.Argument(help="What this process does.")],
+    role: Annotated[Role, typer.Argument(help="Role of the process.")],
     config: Config,
-    part: Annotated[
-        int, typer.Option(min=0, envvar="FER_STREAM_PARTITION", help="capture: which part of the sources, from 0.")
+    partition: Annotated[
+        int,
+        typer.Option(min=0, envvar="FER_STREAM_PARTITION", help="capture: index of its partition, from 0."),
     ] = 0,
-    parts: Annotated[
-        int, typer.Option(min=1, envvar="FER_STREAM_PARTITIONS", help="capture: how many parts there are.")
+    partitions: Annotated[
+        int, typer.Option(min=1, envvar="FER_STREAM_PARTITIONS", help="capture: number of partitions.")
     ] = 1,
-    shard: Annotated[int, typer.Option(min=0, envvar="FER_STREAM_SHARD", help="timeline: which shard, from 0.")] = 0,
+    shard: Annotated[
+        int, typer.Option(min=0, envvar="FER_STREAM_SHARD", help="timeline: index of its shard, from 0.")
+    ] = 0,
     metrics_port: MetricsPort = None,
 ) -> None:
-    """Run a single process of the live service, as a container does."""
+    """Run one process of the live service."""
     from fer_stream.service import process
 
     settings = _load(config)
     port = settings.metrics.port if metrics_port is None else metrics_port
     match role:
         case Role.capture:
-            if part >= parts:
-                raise ConfigError(f"Part {part} is none of {parts}: parts are counted from 0.")
+            if partition >= partitions:
+                raise ConfigError(f"--partition {partition} must be less than --partitions {partitions}.")
             from fer_stream.broker.keys import shard_of
             from fer_stream.service.capture import capture
 
-            work = partial(capture, load=lambda: _load(config), mine=lambda name: shard_of(name, parts) == part)
+            work = partial(
+                capture, load=lambda: _load(config), mine=lambda name: shard_of(name, partitions) == partition
+            )
         case Role.classify:
             from fer_stream.service.classify import classify
 
@@ -90,11 +95,11 @@ def worker(
 
 
 def page(
-    config: Annotated[Path | None, typer.Option(help="Settings of the service; by default those of `init`.")] = None,
-    host: Annotated[str | None, typer.Option(help="Listen on this address; any but loopback needs a token.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="The port to listen on.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML settings of the service (default: the defaults).")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; other than loopback needs a token.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on.")] = None,
 ) -> None:
-    """Show the live page and serve the HTTP API of a running service."""
+    """Run the web page and HTTP API."""
     from fer_stream.config import LiveSettings
     from fer_stream.service import process
     from fer_stream.service.web import web

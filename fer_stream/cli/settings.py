@@ -12,10 +12,10 @@ from fer_stream.errors import OutputError, OutputExists
 
 
 def init(
-    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("live.yaml"),
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there already.")] = False,
+    path: Annotated[Path, typer.Argument(help="File to create.")] = Path("live.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write settings to start from, with two cameras and all defaults explained."""
+    """Create a commented example configuration."""
     from fer_stream.model_files import packaged
 
     text = (packaged("configs") / "live.yaml").read_text(encoding="utf-8")
@@ -23,24 +23,30 @@ def init(
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise OutputExists(f"{path} is there already: choose another name, or replace it with --force.") from None
+        raise OutputExists(f"{path} already exists: choose another name, or replace it with --force.") from None
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}. Choose another place.") from None
-    typer.echo(f"{path} is written. Put your cameras into it, then check it: fer-stream validate {path}")
+        raise OutputError(f"{path} cannot be written: {error.strerror}. Choose another location.") from None
+    typer.echo(f"Created {path}. Add your cameras, then check it: fer-stream validate {path}")
 
 
-def validate(path: Annotated[Path, typer.Argument(help="Settings of the live service, in YAML.")]) -> None:
-    """Check settings of the live service; say all that is wrong, with line and key."""
+def validate(path: Annotated[Path, typer.Argument(help="YAML settings of the live service.")]) -> None:
+    """Validate a configuration file.
+
+    Lists every error with line and key.
+    """
     from fer_stream.config import LiveSettings
     from fer_stream.config.loader import load
     from fer_stream.formatting import count
 
     sources = load(path, LiveSettings).sources
-    typer.echo(f"{path} is valid: {count(len(sources), 'source')} ({', '.join(sources) or 'none yet'}).")
+    typer.echo(f"{path} is valid: {count(len(sources), 'source')} ({', '.join(sources) or 'none'}).")
 
 
 def schema() -> None:
-    """Print the JSON Schema of the live settings, with which editors complete and check them."""
+    """Print the JSON Schema of the live settings.
+
+    Editors use it to complete and check a configuration file.
+    """
     from fer_stream.config import LiveSettings
 
     typer.echo(json.dumps(LiveSettings.model_json_schema(), indent=2))
