@@ -17,7 +17,7 @@ from fer_stream.faces.yunet import YuNetDetector
 from fer_stream.records import F32, LabelledFace, LabelledFrame
 
 MIN_CONFIDENCE = 0.6
-"""Of a face of the full-size pass, as in docs/measurements.md."""
+"""Of a face of the full-size pass, as in docs/evidence/parameters.md."""
 
 _MIN_IOU = 0.5
 """Boxes that overlap by less are not of the same face: the usual bound of detection benchmarks."""
@@ -55,7 +55,7 @@ def full_size(clip: Path, weights: Path) -> list[F32]:
     boxes = []
     for image in clip_frames(clip, every=1):
         if detector is None:
-            detector = YuNetDetector(weights, long_side_px=max(image.shape), min_confidence=MIN_CONFIDENCE)
+            detector = YuNetDetector(weights, input_size_px=max(image.shape), min_confidence=MIN_CONFIDENCE)
         boxes.append(detector.detect(image).xyxy)
     return boxes
 

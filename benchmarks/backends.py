@@ -1,4 +1,4 @@
-"""How fast each runtime classifies, held against LiteRT's bare invoke: the numbers of docs/backends.md.
+"""How fast each runtime classifies, held against LiteRT's bare invoke: the numbers of docs/evidence/backends.md.
 
     python -m benchmarks.backends [--model DIR] [--threads 1 2] [--rounds 15]
 
@@ -25,10 +25,10 @@ from statistics import median
 import numpy as np
 
 from benchmarks import material
-from fer_stream import factory as build
+from fer_stream import factory
 from fer_stream.classify.backends import cpu_flags
-from fer_stream.classify.classifier import Judgement
-from fer_stream.classify.model_card import KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE, listed
+from fer_stream.classify.classifier import ClassifierOutput
+from fer_stream.classify.model_card import KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE, listed_files
 from fer_stream.config import ModelSettings
 from fer_stream.records import I64, U8
 
@@ -46,7 +46,7 @@ FACES_A_TURN = 16
 
 TOLD_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 
-Predict = Callable[[U8], Judgement]
+Predict = Callable[[U8], ClassifierOutput]
 
 
 class Runtime:
@@ -83,7 +83,7 @@ def begin(backend: str, model: Path, threads: int) -> float:
 
 def adapter(backend: str, model: Path, threads: int) -> Predict:
     settings = ModelSettings.model_validate({"backend": backend, "path": model})
-    return build.make_classifier(settings, threads=threads).predict
+    return factory.make_classifier(settings, threads=threads).predict
 
 
 def bare(model: Path, threads: int) -> Predict:
@@ -94,7 +94,7 @@ def bare(model: Path, threads: int) -> Predict:
     tensor = interpreter.get_input_details()[0]["index"]
     size = 0
 
-    def invoke(faces: U8) -> Judgement:
+    def invoke(faces: U8) -> ClassifierOutput:
         nonlocal size
         if size != min(len(faces), CHUNK):
             size = min(len(faces), CHUNK)
@@ -102,7 +102,7 @@ def bare(model: Path, threads: int) -> Predict:
             interpreter.allocate_tensors()
         for _ in range(ceil(len(faces) / CHUNK)):
             interpreter.invoke()
-        return Judgement(np.empty((0, 7), np.float32))
+        return ClassifierOutput(np.empty((0, 7), np.float32))
 
     return invoke
 
@@ -130,8 +130,8 @@ def own_memory_mb() -> float:
 
 def present(model: Path) -> list[str]:
     """The runtimes that are installed and for which the folder holds a file."""
-    files = listed(model)
-    return [name for name, (package, any_of) in NEEDS.items() if build.versions().get(package) and any_of & files]
+    files = listed_files(model)
+    return [name for name, (package, any_of) in NEEDS.items() if factory.versions().get(package) and any_of & files]
 
 
 def compare(model: Path, faces: U8, threads: int, rounds: int) -> list[list[str]]:
@@ -167,7 +167,7 @@ def machine() -> str:
     model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
     flags = [flag for flag in TOLD_FLAGS if flag in cpu_flags()]
     voices = ("ai-edge-litert", "onnxruntime", "openvino", "tensorflow", "numpy")
-    versions = ", ".join(f"{name} {version}" for name, version in build.versions().items() if name in voices)
+    versions = ", ".join(f"{name} {version}" for name, version in factory.versions().items() if name in voices)
     return f"{model}, {' '.join(flags) or 'no AVX2'}, {os.cpu_count()} cores; {versions}."
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.material import classifier, clip_frames, parser, percent, public_test, table
 from fer_stream.classify.litert import LiteRTClassifier
 from fer_stream.faces.blazeface import BlazeFaceDetector
-from fer_stream.faces.crop import CropGeometry, cut, geometry_of
+from fer_stream.faces.crop import CropGeometry, crop_face, crop_geometry
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.faces.yunet import YuNetDetector
 from fer_stream.records import F32, I64, U8, Detections
@@ -70,7 +70,7 @@ def find(detector: FaceDetector, images: U8, labels: I64) -> Found:
 
 
 def predict(model: LiteRTClassifier, found: Found, boxes: F32, geometry: CropGeometry) -> I64:
-    crops = [cut(bgr(picture), box, geometry) for picture, box in zip(found.canvases, boxes, strict=True)]
+    crops = [crop_face(bgr(picture), box, geometry) for picture, box in zip(found.canvases, boxes, strict=True)]
     best: I64 = model.predict(np.stack(crops)).probs.argmax(axis=1)
     return best
 
@@ -156,7 +156,7 @@ def main() -> None:
     as_they_are = np.argmax(model.predict(images).probs, axis=1) == labels
     print(f"{len(images)} images as they are: {percent(as_they_are):.1f} %")
     detectors: list[FaceDetector] = [
-        YuNetDetector(arguments.weights, long_side_px=320, min_confidence=MIN_CONFIDENCE),
+        YuNetDetector(arguments.weights, input_size_px=320, min_confidence=MIN_CONFIDENCE),
         BlazeFaceDetector(None, min_confidence=MIN_CONFIDENCE),
     ]
     for detector in detectors:
@@ -165,7 +165,7 @@ def main() -> None:
         report_squares(found, len(images))
         report_clips(detector, found, arguments.clips)
         report_grid(model, found)
-        report_shifts(model, found, geometry_of(detector.name))
+        report_shifts(model, found, crop_geometry(detector.name))
 
 
 if __name__ == "__main__":

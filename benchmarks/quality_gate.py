@@ -19,9 +19,9 @@ from benchmarks.material import classifier, clip_frames, parser, percent, public
 from fer_stream.classify.litert import LiteRTClassifier
 from fer_stream.config import QualitySettings
 from fer_stream.faces.blazeface import BlazeFaceDetector
-from fer_stream.faces.crop import cut, geometry_of
+from fer_stream.faces.crop import crop_face, crop_geometry
 from fer_stream.faces.detector import FaceDetector
-from fer_stream.faces.quality import grade, sharpness, shorter_side, turn
+from fer_stream.faces.quality import assess, head_rotation, min_side_px, sharpness
 from fer_stream.faces.yunet import YuNetDetector
 from fer_stream.records import CROP_SIZE_PX, F64, I64, U8
 
@@ -84,8 +84,8 @@ def report_bins(name: str, values: F64, hits: F64, edges: tuple[float, ...]) -> 
 
 def report_turn(model: LiteRTClassifier, detector: FaceDetector, images: U8, labels: I64) -> None:
     found = find(detector, images, labels)
-    hits = predict(model, found, found.boxes, geometry_of(detector.name)) == found.labels
-    turns = np.array([turn(landmarks) for landmarks in found.landmarks])
+    hits = predict(model, found, found.boxes, crop_geometry(detector.name)) == found.labels
+    turns = np.array([head_rotation(landmarks) for landmarks in found.landmarks])
     report_bins(f"turn, {detector.name}", turns, hits.astype(np.float64), TURN_EDGES)
 
 
@@ -96,15 +96,15 @@ def report_clips(detector: FaceDetector, folder: Path) -> None:
 
 
 def clip_row(detector: FaceDetector, path: Path) -> list[str]:
-    settings, geometry = QualitySettings(), geometry_of(detector.name)
+    settings, geometry = QualitySettings(), crop_geometry(detector.name)
     measures, reasons = [], Counter[str]()
     for image in clip_frames(path, FRAME_STEP):
         found = detector.detect(image)
         assert found.landmarks is not None
         for box, landmarks in zip(found.xyxy, found.landmarks, strict=True):
-            crop = cut(image, box, geometry)
-            measures.append((shorter_side(box), sharpness(crop), turn(landmarks)))
-            reasons[grade(image.shape, box, landmarks, crop, settings).reason] += 1
+            crop = crop_face(image, box, geometry)
+            measures.append((min_side_px(box), sharpness(crop), head_rotation(landmarks)))
+            reasons[assess(image.shape, box, landmarks, crop, settings).reason] += 1
     if not measures:
         return [path.stem, "0", "", "", "", ""]
     size, sharp, turned = (np.percentile(column, (5, 50, 95)) for column in np.transpose(measures))
@@ -129,7 +129,7 @@ def main() -> None:
     report_bins("sharpness, all σ together", values, hits, SHARPNESS_EDGES)
     report_cut_off(model, images, labels)
     detectors: list[FaceDetector] = [
-        YuNetDetector(arguments.weights, long_side_px=320, min_confidence=0.6),
+        YuNetDetector(arguments.weights, input_size_px=320, min_confidence=0.6),
         BlazeFaceDetector(None, min_confidence=0.6),
     ]
     for detector in detectors:

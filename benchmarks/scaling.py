@@ -1,4 +1,4 @@
-"""The numbers behind docs/scaling.md: what one server does in a second, and what an entry costs it.
+"""The numbers behind docs/how-to/scaling.md: what one server does in a second, and what an entry costs it.
 
     python -m benchmarks.scaling [--seconds 5] [--shards 1 4]
     python -m benchmarks.scaling --plan 1000 --fps 5 --faces 2
@@ -28,7 +28,6 @@ from fer_stream.broker.protocols import Overflow
 from fer_stream.broker.queue import RedisQueue
 from fer_stream.records import (
     ClosedSegment,
-    Segment,
     FaceCrop,
     FaceKey,
     FrameHeader,
@@ -36,6 +35,7 @@ from fer_stream.records import (
     LabelledFrame,
     Prediction,
     Quality,
+    Segment,
     stream_id_of,
 )
 from fer_stream.store.protocol import START, Checkpoint
@@ -50,7 +50,7 @@ OK = Quality(0.8, "ok")
 NOW_S = time.time()
 
 
-# What docs/scaling.md reckons with, and why.
+# What docs/how-to/scaling.md reckons with, and why.
 FRAMES_PER_CORE = 180
 FACES_PER_CORE = {"AVX2": 600, "AVX-512 VNNI": 2_500}
 CROPS_PER_NODE = 3_500

@@ -175,7 +175,7 @@ def cast(clips: Path, weights: Path) -> list[list[U8]]:
 def _tiles(clip: Path, weights: Path) -> list[list[U8]]:
     """What the parts of the picture around each face of the first one show from then on, forwards and backwards."""
     images = list(islice(clip_frames(clip, every=1), _TILE_FRAMES))
-    detector = YuNetDetector(weights, long_side_px=max(images[0].shape), min_confidence=0.7)
+    detector = YuNetDetector(weights, input_size_px=max(images[0].shape), min_confidence=0.7)
     width, height = _TILE_PX
     tiles = []
     for x1, y1, x2, y2 in detector.detect(images[0]).xyxy.tolist():

@@ -54,7 +54,7 @@ class Arrival:
 
 
 class Subscriber(Thread):
-    """Reads the results of all `sources` as docs/results.md tells other programs to, over outages of the store."""
+    """Reads the results of all `sources` as docs/reference/store.md tells other programs to, over outages of the store."""
 
     def __init__(self, service: Service, sources: Sequence[str], stop: Event) -> None:
         super().__init__(name="subscriber", daemon=True)

@@ -6,19 +6,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_stream import model_files as weights
+from fer_stream import model_files
 from fer_stream.capture.discovery import is_image
 from fer_stream.capture.source import FrameSource, Sampler
-from fer_stream.classify.backends import Runtime, choose, cpu_flags, usable
-from fer_stream.classify.model_card import listed
+from fer_stream.classify.backends import Runtime, available_backends, cpu_flags, select_backend
+from fer_stream.classify.model_card import listed_files
 from fer_stream.config import DetectorSettings, FileSettings, ModelSettings, SourceSettings
 from fer_stream.errors import WeightsError
 from fer_stream.faces.bytetrack import ByteTrack
-from fer_stream.faces.classification_sampler import Turns
-from fer_stream.faces.crop import geometry_of
-from fer_stream.faces.detection_scheduler import BetweenLooks
-from fer_stream.faces.extractor import FaceFollower
-from fer_stream.faces.identity import EverybodyNew, Identifier, Identities
+from fer_stream.faces.classification_sampler import ClassificationSampler
+from fer_stream.faces.crop import crop_geometry
+from fer_stream.faces.detection_scheduler import DetectionScheduler
+from fer_stream.faces.extractor import FaceExtractor
+from fer_stream.faces.identity import IdentityAssigner, IdentityTracker, NoTracking
 from fer_stream.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from fer_stream.faces.detector import FaceDetector
 
 # What is assumed of a source that does not tell its frame rate.
-_USUAL_FPS = 25.0
+DEFAULT_FPS = 25.0
 
-_VOICES = (
+REPORTED_PACKAGES = (
     "fer-stream",
     "ai-edge-litert",
     "av",
@@ -59,13 +59,13 @@ def make_detector(settings: DetectorSettings, *, threads: int = 1) -> FaceDetect
     """The detector that the settings name. `auto` is YuNet where its weights are at hand, else BlazeFace."""
     if settings.type == "blazeface":
         return _blazeface(settings, threads)
-    found = settings.weights or next(filter(None, map(weights.find, _YUNET)), None)
+    found = settings.weights or next(filter(None, map(model_files.find, _YUNET)), None)
     if found:
         from fer_stream.faces.yunet import YuNetDetector
 
         return YuNetDetector(
             found,
-            long_side_px=settings.input_size_px,
+            input_size_px=settings.input_size_px,
             min_confidence=settings.min_confidence,
             threads=threads,
         )
@@ -79,11 +79,11 @@ def make_detector(settings: DetectorSettings, *, threads: int = 1) -> FaceDetect
 
 def make_classifier(settings: ModelSettings, *, threads: int = 1) -> EmotionClassifier:
     """The classifier that the settings name, on the runtime of `runtime_of`."""
-    model_dir, backend = _model_dir(settings), runtime_of(settings)
+    model_dir, backend = _model_dir(settings), backend_for(settings)
     if backend == "keras":
         from fer_stream.classify.keras import KerasClassifier
 
-        return KerasClassifier(model_dir, max_batch=settings.batch_size)
+        return KerasClassifier(model_dir, batch_size=settings.batch_size)
     if backend == "onnx":
         from fer_stream.classify.onnx import OnnxClassifier
 
@@ -97,44 +97,44 @@ def make_classifier(settings: ModelSettings, *, threads: int = 1) -> EmotionClas
     return LiteRTClassifier(model_dir, threads=threads)
 
 
-def runtime_of(settings: ModelSettings) -> Runtime:
+def backend_for(settings: ModelSettings) -> Runtime:
     """What classifies. `auto` is Keras where there is a GPU that it can use, else the fastest on this CPU."""
     if settings.backend != "auto":
         return settings.backend
-    files, installed = listed(_model_dir(settings)), versions().keys()
-    if "keras" in usable(files, installed) and _has_gpu():
+    files, installed = listed_files(_model_dir(settings)), versions().keys()
+    if "keras" in available_backends(files, installed) and _has_gpu():
         return "keras"
-    return choose(files, cpu_flags(), installed)
+    return select_backend(files, cpu_flags(), installed)
 
 
-def runtimes(settings: ModelSettings) -> list[Runtime]:
+def available_backends_for(settings: ModelSettings) -> list[Runtime]:
     """What is installed and can run the model that the settings name."""
-    return usable(listed(_model_dir(settings)), versions().keys())
+    return available_backends(listed_files(_model_dir(settings)), versions().keys())
 
 
-def make_follower(
+def make_extractor(
     source: FrameSource,
     detector: FaceDetector,
     settings: FileSettings | SourceSettings,
     metrics: Metrics,
     *,
-    classify_every_s: float,
-) -> FaceFollower:
+    classify_interval_s: float,
+) -> FaceExtractor:
     """What turns the frames of `source` into crops of known persons, of each one every `classify_every_s`."""
-    geometry = geometry_of(detector.name)
-    between = BetweenLooks(every_s=settings.detector.interval_s, sure=settings.tracker.new_track_confidence)
-    return FaceFollower(
+    geometry = crop_geometry(detector.name)
+    between = DetectionScheduler(interval_s=settings.detector.interval_s, min_confidence=settings.tracker.new_track_confidence)
+    return FaceExtractor(
         detector,
-        _identifier(source, settings),
+        _make_identity(source, settings),
         geometry,
         settings.quality,
         metrics,
-        between=between,
-        turns=Turns(classify_every_s),
+        scheduler=between,
+        sampler=ClassificationSampler(classify_interval_s),
     )
 
 
-def open_live(name: str, settings: SourceSettings, *, last_epoch_ms: int, metrics: Metrics) -> LiveSource:
+def open_camera(name: str, settings: SourceSettings, *, last_epoch_ms: int, metrics: Metrics) -> LiveSource:
     """A camera. Raises `UnreadableSource` where its address is none."""
     from fer_stream.capture.camera import LiveSource
 
@@ -142,14 +142,14 @@ def open_live(name: str, settings: SourceSettings, *, last_epoch_ms: int, metric
     return LiveSource(url, name=name, metrics=metrics, settings=settings, last_epoch_ms=last_epoch_ms)
 
 
-def rate_of(source: FrameSource, fps: float | None) -> float:
+def effective_fps(source: FrameSource, fps: float | None) -> float:
     """How many frames a second of `source` are looked at, where `fps` is the limit."""
-    return min(filter(None, (source.info.fps, fps)), default=_USUAL_FPS)
+    return min(filter(None, (source.info.fps, fps)), default=DEFAULT_FPS)
 
 
 def versions() -> dict[str, str]:
     """The versions of everything installed that has a say in a result: most containers have no TensorFlow."""
-    installed = {package: next(iter(metadata.distributions(name=package)), None) for package in _VOICES}
+    installed = {package: next(iter(metadata.distributions(name=package)), None) for package in REPORTED_PACKAGES}
     return {package: found.version for package, found in installed.items() if found}
 
 
@@ -159,16 +159,16 @@ def _blazeface(settings: DetectorSettings, threads: int) -> FaceDetector:
     return BlazeFaceDetector(settings.weights, min_confidence=settings.min_confidence, threads=threads)
 
 
-def _identifier(source: FrameSource, settings: FileSettings | SourceSettings) -> Identifier:
+def _make_identity(source: FrameSource, settings: FileSettings | SourceSettings) -> IdentityAssigner:
     if source.info.kind == "image":
-        return EverybodyNew()
-    rate = rate_of(source, settings.fps)
+        return NoTracking()
+    rate = effective_fps(source, settings.fps)
     tracker = settings.tracker.at_rate(rate, settings.detector.interval_s)
-    return Identities(lambda: ByteTrack(tracker), tracker)
+    return IdentityTracker(lambda: ByteTrack(tracker), tracker)
 
 
 def _model_dir(settings: ModelSettings) -> Path:
-    return settings.path or weights.shipped_model_dir(settings.size)
+    return settings.path or model_files.shipped_model_dir(settings.size)
 
 
 def _has_gpu() -> bool:

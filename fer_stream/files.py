@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from fer_stream import factory as build
+from fer_stream import factory
 from fer_stream.capture.source import FrameSource
 from fer_stream.config import FileSettings
 from fer_stream.errors import OutputError
@@ -75,12 +75,12 @@ class Engine:
     def __init__(self, settings: FileSettings, *, threads: int = 0) -> None:
         self.settings = settings
         self.threads = threads
-        self.detector = build.make_detector(settings.detector)
-        self.classifier = build.make_classifier(settings.model)
+        self.detector = factory.make_detector(settings.detector)
+        self.classifier = factory.make_classifier(settings.model)
 
     def open(self, path: Path, name: str) -> FrameSource:
         """Open a file. Raises a `SourceError` where it cannot be read."""
-        return build.open_file(
+        return factory.open_file(
             path, name=name, stream_start_ms=time.time_ns() // 1_000_000, fps=self.settings.fps, threads=self.threads
         )
 
@@ -95,10 +95,10 @@ class Engine:
         look: Look | None = None,
     ) -> FileSummary:
         """Run an open source and close it; `sink` gets its final frames, `look` its crops."""
-        follower = build.make_follower(
-            source, self.detector, self.settings, metrics, classify_every_s=self.settings.model.interval_s
+        follower = factory.make_extractor(
+            source, self.detector, self.settings, metrics, classify_interval_s=self.settings.model.interval_s
         )
-        builder = TimelineBuilder(self.settings.timeline.at_rate(build.rate_of(source, self.settings.fps)))
+        builder = TimelineBuilder(self.settings.timeline.at_rate(factory.effective_fps(source, self.settings.fps)))
         try:
             run = run_file(
                 source,
@@ -126,7 +126,7 @@ class Engine:
             detector=self.detector.name,
             model=self.classifier.spec,
             settings=self.settings.model_dump(mode="json"),
-            versions=build.versions(),
+            versions=factory.versions(),
             stopped=INTERRUPTED if run.stopped else None,
         )
 

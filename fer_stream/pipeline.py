@@ -27,8 +27,8 @@ import numpy as np
 from fer_stream.broker.protocols import Delivery, Journal, MessageQueue
 from fer_stream.capture.source import FrameSource
 from fer_stream.classify.classifier import EmotionClassifier
-from fer_stream.faces.extractor import FaceFollower, Followed
-from fer_stream.faces.quality import with_agreement
+from fer_stream.faces.extractor import FaceEvent, FaceExtractor
+from fer_stream.faces.quality import apply_agreement
 from fer_stream.metrics import Metrics
 from fer_stream.records import (
     EndOfStream,
@@ -84,7 +84,7 @@ class FileRun:
 
 def run_file(
     source: FrameSource,
-    follower: FaceFollower,
+    follower: FaceExtractor,
     classifier: EmotionClassifier,
     builder: TimelineBuilder,
     sink: Callable[[Sequence[LabelledFrame]], None],
@@ -120,7 +120,7 @@ def run_file(
 def run_capture(
     messages: Iterable[Frame | Gap],
     source: FrameSource,
-    follower: FaceFollower,
+    follower: FaceExtractor,
     queue: MessageQueue,
     journal: Journal,
     *,
@@ -138,7 +138,7 @@ def run_capture(
     frames, faces = metrics.frames.labels(name), metrics.faces.labels(name)
     put, dropped = metrics.crops_enqueued.labels(name), metrics.crops_dropped.labels(name, "overflow")
 
-    def tell(items: Sequence[Followed]) -> int:
+    def tell(items: Sequence[FaceEvent]) -> int:
         crops = [item for item in items if isinstance(item, FaceCrop)]
         if crops:
             put.inc(len(crops))
@@ -154,9 +154,9 @@ def run_capture(
             gaps.append(message)
             continue
         frames.inc()
-        crops = tell(follower.follow(message))
+        crops = tell(follower.process(message))
         end = EndOfStream(source.stream_id, message.time_s, end.frames + 1, end.crops + crops)
-    crops = tell(follower.finish())
+    crops = tell(follower.flush())
     journal.append([replace(end, crops=end.crops + crops), *gaps])
 
 
@@ -284,7 +284,7 @@ class _Batch:
     last_s: float = 0.0
     stopped: bool = False
 
-    def extend(self, messages: Sequence[Followed]) -> None:
+    def extend(self, messages: Sequence[FaceEvent]) -> None:
         for message in messages:
             if isinstance(message, FaceCrop):
                 self.crops.append(message)
@@ -301,13 +301,13 @@ class _Batch:
 
 
 def _batches(
-    source: FrameSource, follower: FaceFollower, max_crops: int, metrics: Metrics, stop: StopFlag
+    source: FrameSource, follower: FaceExtractor, max_crops: int, metrics: Metrics, stop: StopFlag
 ) -> Generator[_Batch]:
     """The frames of a file in batches of about `max_crops` crops; the first are small, to have something to show."""
     batch, enough = _Batch(), min(_FIRST_BATCH, max_crops)
     for frame in decoded(source.frames(), metrics):
         metrics.frames.labels(source.info.name).inc()
-        batch.extend(follower.follow(frame))
+        batch.extend(follower.process(frame))
         batch.frames, batch.last_s = batch.frames + 1, frame.time_s
         if stop.is_set():
             batch.stopped = True
@@ -315,7 +315,7 @@ def _batches(
         if len(batch.crops) >= enough or batch.frames >= _MAX_FRAMES_PER_BATCH:
             yield batch
             batch, enough = _Batch(last_s=frame.time_s), min(2 * enough, max_crops)
-    batch.extend(follower.finish())
+    batch.extend(follower.flush())
     yield batch
 
 
@@ -345,7 +345,7 @@ def classify(
     return [
         Prediction(
             crop.key, crop.time_s, crop.captured_at, crop.xyxy, crop.confidence,
-            with_agreement(crop.quality, share, min_agreement), row, spec.model_id,
+            apply_agreement(crop.quality, share, min_agreement), row, spec.model_id,
         )
         for crop, row, share in zip(crops, judged.probs, judged.agreement.tolist(), strict=True)
     ]  # fmt: skip

@@ -33,7 +33,7 @@ third frame of 30 fps would come just before it is due."""
 CROP_SIZE_PX = 48
 """Side of a face crop: the size of a FER-2013 image."""
 
-QualityReason = Literal["ok", "small", "blurred", "turned", "cut_off", "unclear"]
+QualityReason = Literal["ok", "small", "blurred", "off_frontal", "truncated", "unclear"]
 
 
 def stream_id_of(source: str, start_ms: int) -> str:

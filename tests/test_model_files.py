@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_stream import model_files as weights
+from fer_stream import model_files
 from fer_stream.errors import FerStreamError, WeightsError
 from fer_stream.faces.yunet import YuNetDetector
 
 CONTENT = np.random.default_rng(3).bytes(300_000)
-TOY = weights.Weights(
+TOY = model_files.Weights(
     name="toy",
     file_name="toy.onnx",
     url="http://127.0.0.1:9/toy.onnx",
@@ -115,7 +115,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, a registry with one more entry, and no proxy."""
     monkeypatch.setenv("FER_STREAM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setitem(weights.PUBLISHED, "toy", TOY)
+    monkeypatch.setitem(model_files.PUBLISHED, "toy", TOY)
     return tmp_path / "cache" / "weights"
 
 
@@ -127,7 +127,7 @@ class Pauses(list[float]):
 
 
 def pull(mirror: Mirror) -> Path:
-    return weights.pull("toy", base_url=mirror.url, pause=Pauses())
+    return model_files.pull("toy", base_url=mirror.url, pause=Pauses())
 
 
 def leftovers(cache: Path) -> list[str]:
@@ -140,7 +140,7 @@ def leftovers(cache: Path) -> list[str]:
 def test_pull_fills_the_cache_once(mirror: Mirror, cache: Path) -> None:
     seen: list[tuple[int, int]] = []
 
-    path = weights.pull("toy", base_url=mirror.url + "/some/folder/", progress=lambda *step: seen.append(step))
+    path = model_files.pull("toy", base_url=mirror.url + "/some/folder/", progress=lambda *step: seen.append(step))
 
     assert path == cache / "toy.onnx"
     assert path.read_bytes() == CONTENT
@@ -156,8 +156,8 @@ def test_pull_fills_the_cache_once(mirror: Mirror, cache: Path) -> None:
 
 def test_what_was_pulled_loads(mirror: Mirror, yunet_weights: Path) -> None:
     mirror.content = yunet_weights.read_bytes()
-    path = weights.pull("yunet-2023mar", base_url=mirror.url)
-    assert YuNetDetector(path, long_side_px=320, min_confidence=0.6).name == "yunet-2023mar"
+    path = model_files.pull("yunet-2023mar", base_url=mirror.url)
+    assert YuNetDetector(path, input_size_px=320, min_confidence=0.6).name == "yunet-2023mar"
 
 
 @pytest.mark.parametrize("plan", [["cut"], ["cut", "busy"]])
@@ -180,7 +180,7 @@ def test_a_later_pull_resumes_what_an_earlier_one_left(mirror: Mirror, cache: Pa
 
 
 def test_a_stalled_connection_is_resumed(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(model_files, "_TIMEOUT_S", 0.2)
     mirror.plan = ["stall"]
     assert pull(mirror).read_bytes() == CONTENT
     assert mirror.ranges == [None, f"bytes={HALF}-"]
@@ -213,13 +213,13 @@ def test_many_pulls_at_once_fetch_once(mirror: Mirror) -> None:
     for thread in threads:
         thread.join()
     assert len(mirror.paths) == 1
-    assert weights.find("toy") is not None
+    assert model_files.find("toy") is not None
 
 
 def test_the_proxy_of_the_environment_is_used(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv("http_proxy", mirror.url)
-    weights.pull("toy", base_url="http://weights.invalid/folder")
+    model_files.pull("toy", base_url="http://weights.invalid/folder")
     assert mirror.paths == ["http://weights.invalid/folder/toy.onnx"]
 
 
@@ -249,7 +249,7 @@ def test_a_file_that_ends_early_is_refused_in_the_end(mirror: Mirror, cache: Pat
     mirror.content = CONTENT[:1000]
     with pytest.raises(WeightsError, match=r"416|broke off after 1000 of 300000 bytes"):
         pull(mirror)
-    assert weights.find("toy") is None
+    assert model_files.find("toy") is None
 
 
 def test_not_found_is_final_and_says_what_to_do(mirror: Mirror, cache: Path) -> None:
@@ -268,7 +268,7 @@ def test_offline_is_tried_again_with_growing_pauses_and_says_what_to_do(cache: P
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         pauses = Pauses()
         with pytest.raises(WeightsError, match=rf"{url}/toy\.onnx: .*refused.*Download it by hand") as caught:
-            weights.pull("toy", base_url=url, pause=pauses)
+            model_files.pull("toy", base_url=url, pause=pauses)
     assert str(cache / "toy.onnx") in str(caught.value)
     assert pauses == sorted(set(pauses))
     assert len(pauses) == 3
@@ -277,7 +277,7 @@ def test_offline_is_tried_again_with_growing_pauses_and_says_what_to_do(cache: P
 @pytest.mark.parametrize("url", ["http://reader:canary@127.0.0.1/", "file:///etc", "ftp://127.0.0.1/", "weights"])
 def test_a_mirror_is_a_plain_web_address(url: str) -> None:
     with pytest.raises(WeightsError, match="mirror") as caught:
-        weights.pull("toy", base_url=url)
+        model_files.pull("toy", base_url=url)
     assert "canary" not in str(caught.value)
 
 
@@ -292,14 +292,14 @@ def test_a_cache_that_cannot_be_written_is_named(
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(WeightsError, match=r"'yolo'.*yunet-2023mar, yunet-2026may"):
-        weights.pull("yolo")
+        model_files.pull("yolo")
 
 
 # --- the cache ---
 
 
 def _states() -> dict[str, str]:
-    return {status.weights.name: status.state for status in weights.listing()}
+    return {status.weights.name: status.state for status in model_files.listing()}
 
 
 def test_listing_tells_present_absent_and_corrupt(mirror: Mirror, cache: Path) -> None:
@@ -308,18 +308,18 @@ def test_listing_tells_present_absent_and_corrupt(mirror: Mirror, cache: Path) -
     (cache / "face_detection_yunet_2026may.onnx").write_bytes(b"\0" * 229_738)
     assert _states() == {"yunet-2023mar": "absent", "yunet-2026may": "corrupt", "toy": "present"}
     with pytest.raises(WeightsError, match=r"2026may\.onnx is damaged.*models pull yunet-2026may"):
-        weights.verify()
+        model_files.verify()
     (cache / "face_detection_yunet_2026may.onnx").unlink()
-    assert weights.verify() == weights.listing()
+    assert model_files.verify() == model_files.listing()
 
 
 def test_find_gives_whole_files_only(mirror: Mirror) -> None:
-    assert weights.find("toy") is None
+    assert model_files.find("toy") is None
     path = pull(mirror)
-    assert weights.find("toy") == path
+    assert model_files.find("toy") == path
     path.write_bytes(CONTENT[:-1])
     with pytest.raises(WeightsError, match="damaged"):
-        weights.find("toy")
+        model_files.find("toy")
 
 
 def test_weights_that_may_not_be_read_are_named(mirror: Mirror) -> None:
@@ -329,7 +329,7 @@ def test_weights_that_may_not_be_read_are_named(mirror: Mirror) -> None:
     if user == 0:
         os.seteuid(65534)
     try:
-        for use in (weights.listing, weights.verify, lambda: weights.find("toy")):
+        for use in (model_files.listing, model_files.verify, lambda: model_files.find("toy")):
             with pytest.raises(WeightsError, match=r"\.onnx: Permission denied\..*FER_STREAM_CACHE"):
                 use()
     finally:
@@ -346,24 +346,24 @@ def test_weights_that_are_a_link_to_themselves_are_named(mirror: Mirror, cache: 
 def test_the_cache_is_the_user_s_unless_the_environment_says_otherwise(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert weights.cache_dir() == cache
+    assert model_files.cache_dir() == cache
     monkeypatch.delenv("FER_STREAM_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert weights.cache_dir() == tmp_path / "xdg" / "fer-stream" / "weights"
+    assert model_files.cache_dir() == tmp_path / "xdg" / "fer-stream" / "weights"
 
 
 @pytest.mark.parametrize("name", ["yunet-2023mar", "yunet-2026may"])
 def test_the_registry_describes_the_real_files(name: str, yunet_weights: Path) -> None:
-    entry = weights.PUBLISHED[name]
+    entry = model_files.PUBLISHED[name]
     path = yunet_weights.with_name(entry.file_name)
     if not path.exists():
         pytest.skip(f"needs {path.name}")
     assert path.stat().st_size == entry.size_bytes
-    assert weights.identity(path.read_bytes()) == name
+    assert model_files.identity(path.read_bytes()) == name
 
 
 def test_published_files_come_from_opencv_zoo_by_https() -> None:
-    for entry in weights.PUBLISHED.values():
+    for entry in model_files.PUBLISHED.values():
         if entry is not TOY:
             assert re.fullmatch(
                 rf"https://media\.githubusercontent\.com/media/opencv/.*/{entry.file_name}", entry.url
@@ -375,13 +375,13 @@ def test_published_files_come_from_opencv_zoo_by_https() -> None:
 
 @pytest.mark.parametrize("size", ["standard", "small"])
 def test_the_shipped_models_are_found(size: str) -> None:
-    assert (weights.shipped_model_dir(size) / "card.json").is_file()
+    assert (model_files.shipped_model_dir(size) / "card.json").is_file()
 
 
 def test_another_folder_comes_with_fer_stream() -> None:
-    assert weights.packaged("configs").is_dir()
+    assert model_files.packaged("configs").is_dir()
 
 
 def test_a_missing_folder_is_named() -> None:
     with pytest.raises(FerStreamError, match="no-such-folder/ is missing"):
-        weights.packaged("no-such-folder")
+        model_files.packaged("no-such-folder")

@@ -16,15 +16,14 @@ import pytest
 import redis
 from prometheus_client import CollectorRegistry
 
-from fer_stream import FileSettings
-from fer_stream import factory as build
+from fer_stream import FileSettings, factory
 from fer_stream.broker.client import open_link
 from fer_stream.broker.codec import Message
 from fer_stream.broker.journal import RedisJournal
 from fer_stream.broker.keys import Keys
 from fer_stream.broker.protocols import START, Counts, Journal, Overflow, Redelivery
 from fer_stream.broker.queue import RedisQueue
-from fer_stream.classify.classifier import Judgement
+from fer_stream.classify.classifier import ClassifierOutput
 from fer_stream.config import DetectorSettings, LiveTimelineSettings
 from fer_stream.errors import OutputError
 from fer_stream.files import Engine, FileJob, run_job
@@ -35,7 +34,6 @@ from fer_stream.records import (
     LABELS,
     U8,
     Detections,
-    Segment,
     EndOfStream,
     FaceCrop,
     FaceKey,
@@ -44,6 +42,7 @@ from fer_stream.records import (
     ModelSpec,
     Prediction,
     Quality,
+    Segment,
     stream_id_of,
 )
 from fer_stream.store.protocol import Retention
@@ -68,7 +67,7 @@ class Poisoned:
         self._real = engine.classifier
         self._poison = poison
 
-    def predict(self, pixels: U8) -> Judgement:
+    def predict(self, pixels: U8) -> ClassifierOutput:
         if any(one.tobytes() == self._poison for one in pixels):
             raise RuntimeError("poison")
         return self._real.predict(pixels)
@@ -92,8 +91,8 @@ def through_the_queue(
     keeper = TimelineKeeper(store, None, settings=lambda _: settings)
 
     def capture() -> None:
-        follower = build.make_follower(
-            source, engine.detector, engine.settings, metrics(), classify_every_s=engine.settings.model.interval_s
+        follower = factory.make_extractor(
+            source, engine.detector, engine.settings, metrics(), classify_interval_s=engine.settings.model.interval_s
         )
         run_capture(source.frames(), source, follower, queue, journal, metrics=metrics())
         ended.set()

@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 
 from benchmarks.goals import Unmeasured
-from fer_stream import model_files as weights
+from fer_stream import model_files
 from fer_stream.records import F32
 
 _SCRIPT = Path(__file__).with_name("ask.py")
@@ -44,7 +44,7 @@ class Peer:
     @property
     def folder(self) -> Path:
         """Where its environment is."""
-        return weights.cache_dir().with_name("peers") / self.requirements[0]
+        return model_files.cache_dir().with_name("peers") / self.requirements[0]
 
 
 PEERS = {peer.name: peer for peer in (Peer("fer", ("fer==25.10.3",)),)}

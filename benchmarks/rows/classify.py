@@ -9,7 +9,7 @@ from benchmarks.backends import bare
 from benchmarks.goals import Goal, Line, Rounds
 from benchmarks.material import ROOT, percent, private_test
 from benchmarks.rows import Options, cores, needed, pinned
-from fer_stream import factory as build
+from fer_stream import factory
 from fer_stream.config import ModelSettings
 from fer_stream.records import U8
 
@@ -27,7 +27,7 @@ def measure(options: Options) -> Iterator[Line]:
     table = needed(options.material / "data" / "fer2013.npz")
     faces, labels = private_test(table, _PRIVATE_TEST // 3 if options.quick else _PRIVATE_TEST)
     with pinned(cores(1)):
-        predict, invoke = build.make_classifier(ModelSettings(path=_MODEL)).predict, bare(_MODEL, 1)
+        predict, invoke = factory.make_classifier(ModelSettings(path=_MODEL)).predict, bare(_MODEL, 1)
         for batch in _BATCHES:
             parts = [faces[start : start + batch] for start in range(0, _TIMED_FACES, batch)]
             rounds = Rounds({"predict": partial(_each, predict, parts), "bare": partial(_each, invoke, parts)})

@@ -21,13 +21,13 @@ from prometheus_client import CollectorRegistry
 from benchmarks.goals import Goal, Line
 from benchmarks.rows import Options, cores, pinned
 from benchmarks.scaling import BATCH, crop
-from fer_stream import factory as build
+from fer_stream import factory
 from fer_stream.broker.client import open_link
 from fer_stream.broker.embedded import EmbeddedServer
 from fer_stream.broker.journal import RedisJournal
 from fer_stream.broker.protocols import START, Overflow
 from fer_stream.broker.queue import RedisQueue
-from fer_stream.classify.classifier import EmotionClassifier, Judgement
+from fer_stream.classify.classifier import ClassifierOutput, EmotionClassifier
 from fer_stream.config import ModelSettings
 from fer_stream.metrics import Metrics
 from fer_stream.pipeline import run_classify
@@ -136,10 +136,10 @@ class NoOp:
     def __init__(self, spec_of: EmotionClassifier) -> None:
         self.spec = spec_of.spec
 
-    def predict(self, pixels: U8) -> Judgement:
+    def predict(self, pixels: U8) -> ClassifierOutput:
         """Everything is as likely as everything else, for faces of any number."""
         n = len(pixels)
-        return Judgement(np.full((n, len(LABELS)), 1 / len(LABELS), np.float32))
+        return ClassifierOutput(np.full((n, len(LABELS)), 1 / len(LABELS), np.float32))
 
 
 class _Until:
@@ -155,7 +155,7 @@ class _Until:
 def _work(pipe: Connection, url: str, core: int, no_op: bool) -> None:
     """In the worker's process: (what, seconds) in, faces a second of it out."""
     with pinned([core]):
-        classifier = build.make_classifier(ModelSettings())
+        classifier = factory.make_classifier(ModelSettings())
         faces = np.zeros((BATCH, 48, 48), np.uint8)
         classifier.predict(faces)
         shown: EmotionClassifier = NoOp(classifier) if no_op else classifier

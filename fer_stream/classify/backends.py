@@ -1,4 +1,4 @@
-"""Which runtime `backend: auto` is: what was fastest where it was measured (docs/backends.md)."""
+"""Which runtime `backend: auto` is: what was fastest where it was measured (docs/evidence/backends.md)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
-def usable(files: Set[str], installed: Set[str]) -> list[Runtime]:
+def available_backends(files: Set[str], installed: Set[str]) -> list[Runtime]:
     """The runtimes that can run a model folder with these files, where these packages are installed."""
     return [runtime for runtime, (package, any_of) in _NEEDS.items() if package in installed and files & any_of]
 
 
-def choose(files: Set[str], flags: Set[str], installed: Set[str]) -> Runtime:
+def select_backend(files: Set[str], flags: Set[str], installed: Set[str]) -> Runtime:
     """The fastest runtime on a CPU with these flags, for a model folder with these files.
 
     What lacks its package or its file is passed over, at last in the order LiteRT, ONNX Runtime, OpenVINO, Keras.
@@ -39,7 +39,7 @@ def choose(files: Set[str], flags: Set[str], installed: Set[str]) -> Runtime:
     | AVX2 without it | int8 LiteRT file | ONNX Runtime with int8 ONNX, else LiteRT |
     | any other | LiteRT | LiteRT |
     """
-    ready = usable(files, installed)
+    ready = available_backends(files, installed)
     return next((runtime for runtime in _ranking(files, flags) if runtime in ready), "litert")
 
 

@@ -14,13 +14,13 @@ from fer_stream.records import CROP_SIZE_PX, F32, FERPLUS, FERPLUS_BY_LABEL, LAB
 
 # The mean and two deviations of a face that is not dark, in gray levels: 94 % of FER-2013 lie above. 130 to 190 all
 # do as well.
-DARK = np.float32(160)
+MIN_HIGHLIGHT = np.float32(160)
 
 _IN_FERPLUS = np.array([FERPLUS.index(name) for name in FERPLUS_BY_LABEL])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judgement:
+class ClassifierOutput:
     """What a classifier says of n faces.
 
     `probs` float32 (n, 7) in the order of `LABELS`, rows that sum to 1. `people` float32 (n, 8) in the order of
@@ -28,14 +28,14 @@ class Judgement:
     """
 
     probs: F32
-    people: F32 | None = None
+    ferplus_probs: F32 | None = None
 
     @property
     def agreement(self) -> F32:
         """The share of people who would name the most probable emotion, float32 (n,); 1 where `people` is None."""
-        if self.people is None:
+        if self.ferplus_probs is None:
             return np.ones(len(self.probs), np.float32)
-        shares: F32 = self.people[np.arange(len(self.people)), _IN_FERPLUS[self.probs.argmax(axis=1)]]
+        shares: F32 = self.ferplus_probs[np.arange(len(self.ferplus_probs)), _IN_FERPLUS[self.probs.argmax(axis=1)]]
         return shares
 
 
@@ -44,30 +44,30 @@ class EmotionClassifier(Protocol):
 
     spec: ModelSpec
 
-    def predict(self, pixels: U8) -> Judgement:
+    def predict(self, pixels: U8) -> ClassifierOutput:
         """Judge face crops, uint8 (n, 48, 48). n may be 0. Raises `ValueError` for any other shape or dtype."""
         ...
 
 
-def classify(pixels: U8, score: Callable[[F32], F32], *, at_once: int, temperature: float | None) -> Judgement:
+def run_batches(pixels: U8, run: Callable[[F32], F32], *, batch_size: int, temperature: float | None) -> ClassifierOutput:
     """What `EmotionClassifier.predict` promises, by a graph that takes float32 (n, 48, 48, 1) to scores (n, k).
 
     The scores are those of the seven labels and, if k is 15, those of the eight emotions of FER+ after them. With a
     temperature, by which the former are divided, these are logits, else what a softmax gave. `score` gets at most
     `at_once` faces, at least one, and may keep the array that it returns.
     """
-    faces = as_input(pixels)
-    parts = [score(faces[start : start + at_once]) for start in range(0, len(faces), at_once)]
+    faces = preprocess(pixels)
+    parts = [run(faces[start : start + batch_size]) for start in range(0, len(faces), batch_size)]
     if not parts:
-        return Judgement(np.empty((0, len(LABELS)), np.float32))
+        return ClassifierOutput(np.empty((0, len(LABELS)), np.float32))
     scores = parts[0] if len(parts) == 1 else np.concatenate(parts)
     probs = probabilities(scores[:, : len(LABELS)], temperature)
     if scores.shape[1] == len(LABELS):
-        return Judgement(probs)
-    return Judgement(probs, probabilities(scores[:, len(LABELS) :], None if temperature is None else 1.0))
+        return ClassifierOutput(probs)
+    return ClassifierOutput(probs, probabilities(scores[:, len(LABELS) :], None if temperature is None else 1.0))
 
 
-def check_outputs(path: Path, outputs: int) -> None:
+def validate_outputs(path: Path, outputs: int) -> None:
     """Raises `ModelError` where the graph in `path` gives another number of scores a face than `classify` takes."""
     if outputs not in (len(LABELS), len(LABELS) + len(FERPLUS)):
         raise ModelError(
@@ -76,11 +76,11 @@ def check_outputs(path: Path, outputs: int) -> None:
         )
 
 
-def as_input(pixels: U8) -> F32:
+def preprocess(pixels: U8) -> F32:
     """Face crops uint8 (n, 48, 48) → float32 (n, 48, 48, 1), values 0..255: scaling is inside the graph.
 
     Dark faces are brightened, for FER-2013 has none: of faces with a tenth of the light 69 instead of 32 % are right,
-    and as many as before of those that were never dark (docs/training.md). Raises `ValueError` for any other shape
+    and as many as before of those that were never dark (docs/how-to/training.md). Raises `ValueError` for any other shape
     or dtype.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[1:] != (CROP_SIZE_PX, CROP_SIZE_PX):
@@ -92,9 +92,9 @@ def as_input(pixels: U8) -> F32:
     mean = faces.mean(axis=1)
     variance = np.einsum("ij,ij->i", faces, faces) / faces.shape[1] - mean**2
     highlights = mean + 2 * np.sqrt(np.maximum(variance, 0))
-    dark = highlights < DARK
+    dark = highlights < MIN_HIGHLIGHT
     if dark.any():
-        gain = DARK / np.maximum(highlights[dark], 1)
+        gain = MIN_HIGHLIGHT / np.maximum(highlights[dark], 1)
         faces[dark] = np.minimum(faces[dark] * gain[:, np.newaxis], 255)
     return faces.reshape(*pixels.shape, 1)
 

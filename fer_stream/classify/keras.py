@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import tensorflow as tf
 
-from fer_stream.classify.classifier import Judgement, check_outputs, classify
+from fer_stream.classify.classifier import ClassifierOutput, run_batches, validate_outputs
 from fer_stream.classify.model_card import FER2013_HEAD, FERPLUS_HEAD, KERAS_FILE, read_card
 from fer_stream.errors import ModelError
 from fer_stream.records import F32, U8
@@ -33,7 +33,7 @@ class KerasClassifier:
     folder holds no model that fits.
     """
 
-    def __init__(self, model_dir: Path, *, max_batch: int) -> None:
+    def __init__(self, model_dir: Path, *, batch_size: int) -> None:
         if keras.backend.backend() != "tensorflow":
             raise ModelError(
                 f"Keras runs on {keras.backend.backend()}, because it was imported before fer-stream. "
@@ -41,25 +41,25 @@ class KerasClassifier:
             )
         self.spec = read_card(model_dir, KERAS_FILE)
         _share_gpus()
-        self._max_batch = max_batch
+        self._max_batch = batch_size
         head = _head(model_dir / KERAS_FILE)
         self._infer = tf.function(lambda faces: head(faces, training=False))
 
-    def predict(self, pixels: U8) -> Judgement:
+    def predict(self, pixels: U8) -> ClassifierOutput:
         """Judge face crops, uint8 (n, 48, 48). n may be 0. Raises `ValueError` for any other shape or dtype."""
-        return classify(pixels, self._run, at_once=self._max_batch, temperature=self.spec.temperature)
+        return run_batches(pixels, self._run, batch_size=self._max_batch, temperature=self.spec.temperature)
 
     def _run(self, faces: F32) -> F32:
         """One batch, float32 (n, 48, 48, 1) → (n, k), n ≤ max_batch."""
-        missing = bucket(len(faces), self._max_batch) - len(faces)
+        missing = padded_size(len(faces), self._max_batch) - len(faces)
         padded = np.pad(faces, ((0, missing), (0, 0), (0, 0), (0, 0)))
         scores: F32 = self._infer(tf.constant(padded)).numpy()
         return scores[: len(faces)]
 
 
-def bucket(n: int, max_batch: int) -> int:
+def padded_size(n: int, batch_size: int) -> int:
     """The batch size that n faces are padded to: the next power of two, or `max_batch` where that is less."""
-    return int(min(1 << (n - 1).bit_length(), max_batch))
+    return int(min(1 << (n - 1).bit_length(), batch_size))
 
 
 def _head(path: Path) -> keras.Model:
@@ -72,7 +72,7 @@ def _head(path: Path) -> keras.Model:
             f"{path} is no Keras model with an output {FER2013_HEAD!r}: {error}. Save it again."
         ) from error
     outputs += [layer.output for layer in model.layers if layer.name == FERPLUS_HEAD]
-    check_outputs(path, sum(output.shape[-1] for output in outputs))
+    validate_outputs(path, sum(output.shape[-1] for output in outputs))
     return keras.Model(model.inputs, keras.ops.concatenate(outputs, axis=1))
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from ai_edge_litert.interpreter import Interpreter
 
-from fer_stream.classify.classifier import Judgement, check_outputs, classify
+from fer_stream.classify.classifier import ClassifierOutput, run_batches, validate_outputs
 from fer_stream.classify.model_card import LITERT_FILE, read_card
 from fer_stream.errors import ModelError
 from fer_stream.log import suppress_native_stderr
 from fer_stream.records import F32, U8
 
-# Larger batches bring no speed on a CPU (docs/measurements.md), only memory: 5 MB of activations at 32 faces.
+# Larger batches bring no speed on a CPU (docs/evidence/parameters.md), only memory: 5 MB of activations at 32 faces.
 _CHUNK = 32
 
 
@@ -35,11 +35,11 @@ class LiteRTClassifier:
         output = self._interpreter.get_output_details()[0]
         self._output = output["index"]
         self._batch = 1
-        check_outputs(path, int(output["shape"][-1]))
+        validate_outputs(path, int(output["shape"][-1]))
 
-    def predict(self, pixels: U8) -> Judgement:
+    def predict(self, pixels: U8) -> ClassifierOutput:
         """Judge face crops, uint8 (n, 48, 48). n may be 0. Raises `ValueError` for any other shape or dtype."""
-        return classify(pixels, self._run, at_once=_CHUNK, temperature=self.spec.temperature)
+        return run_batches(pixels, self._run, batch_size=_CHUNK, temperature=self.spec.temperature)
 
     def _run(self, faces: F32) -> F32:
         """One batch, float32 (n, 48, 48, 1) → (n, k). A new size costs 0.1 ms, padding up to 3 ms a row."""

@@ -61,7 +61,7 @@ def read_card(model_dir: Path, weights_name: str) -> ModelSpec:
         raise ModelError(f"{path} is no model card: {error}. {_REPLACE}.") from error
 
 
-def listed(model_dir: Path) -> frozenset[str]:
+def listed_files(model_dir: Path) -> frozenset[str]:
     """The names of the files that the card in `model_dir` lists. Raises `ModelError` as `read_card` does."""
     path = model_dir / CARD_NAME
     files = _load(path).get("files")
@@ -70,9 +70,9 @@ def listed(model_dir: Path) -> frozenset[str]:
     return frozenset(files)
 
 
-def first_listed(model_dir: Path, *names: str) -> str:
+def first_available(model_dir: Path, *names: str) -> str:
     """The first of `names` that the card in `model_dir` lists. Raises `ModelError` where it lists none of them."""
-    files = listed(model_dir)
+    files = listed_files(model_dir)
     for name in names:
         if name in files:
             return name

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fer_stream.classify.classifier import Judgement, check_outputs, classify
-from fer_stream.classify.model_card import ONNX_FILE, ONNX_INT8_FILE, first_listed, read_card
+from fer_stream.classify.classifier import ClassifierOutput, run_batches, validate_outputs
+from fer_stream.classify.model_card import ONNX_FILE, ONNX_INT8_FILE, first_available, read_card
 from fer_stream.errors import ModelError
 from fer_stream.onnxruntime import LOAD_ERRORS, open_session
 from fer_stream.records import F32, U8
 
-# As in LiteRT: a larger batch is no faster on a CPU (docs/backends.md) and needs more memory.
+# As in LiteRT: a larger batch is no faster on a CPU (docs/evidence/backends.md) and needs more memory.
 _CHUNK = 32
 
 
@@ -21,7 +21,7 @@ class OnnxClassifier:
     """
 
     def __init__(self, model_dir: Path, *, threads: int = 1) -> None:
-        name = first_listed(model_dir, ONNX_INT8_FILE, ONNX_FILE)
+        name = first_available(model_dir, ONNX_INT8_FILE, ONNX_FILE)
         self.spec = read_card(model_dir, name)
         path = model_dir / name
         try:
@@ -31,11 +31,11 @@ class OnnxClassifier:
         self._input: str = self._session.get_inputs()[0].name
         output = self._session.get_outputs()[0]
         self._outputs = [output.name]
-        check_outputs(path, output.shape[-1])
+        validate_outputs(path, output.shape[-1])
 
-    def predict(self, pixels: U8) -> Judgement:
+    def predict(self, pixels: U8) -> ClassifierOutput:
         """Judge face crops, uint8 (n, 48, 48). n may be 0. Raises `ValueError` for any other shape or dtype."""
-        return classify(pixels, self._run, at_once=_CHUNK, temperature=self.spec.temperature)
+        return run_batches(pixels, self._run, batch_size=_CHUNK, temperature=self.spec.temperature)
 
     def _run(self, faces: F32) -> F32:
         """One batch, float32 (n, 48, 48, 1) → (n, k)."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fer_stream.classify.classifier import Judgement, check_outputs, classify
-from fer_stream.classify.model_card import LITERT_FILE, ONNX_FILE, first_listed, read_card
+from fer_stream.classify.classifier import ClassifierOutput, run_batches, validate_outputs
+from fer_stream.classify.model_card import LITERT_FILE, ONNX_FILE, first_available, read_card
 from fer_stream.errors import ConfigError, ModelError
 from fer_stream.records import F32, U8
 
@@ -25,7 +25,7 @@ except ImportError as error:
         "classify (model.backend, --backend)."
     ) from error
 
-# As in LiteRT: a larger batch is no faster on a CPU (docs/backends.md). OpenVINO keeps a program for every number of
+# As in LiteRT: a larger batch is no faster on a CPU (docs/evidence/backends.md). OpenVINO keeps a program for every number of
 # faces that it saw; this bounds them.
 _CHUNK = 32
 
@@ -37,7 +37,7 @@ class OpenVinoClassifier:
     """
 
     def __init__(self, model_dir: Path, *, threads: int = 1) -> None:
-        name = first_listed(model_dir, LITERT_FILE, ONNX_FILE)
+        name = first_available(model_dir, LITERT_FILE, ONNX_FILE)
         self.spec = read_card(model_dir, name)
         path = model_dir / name
         settings = {
@@ -53,12 +53,12 @@ class OpenVinoClassifier:
             model = core.compile_model(core.read_model(path), "CPU", settings)
         except RuntimeError as error:
             raise ModelError(f"{path} is no model that OpenVINO can read: {error}. Export it again.") from error
-        check_outputs(path, model.output(0).partial_shape[-1].get_length())
+        validate_outputs(path, model.output(0).partial_shape[-1].get_length())
         self._request = model.create_infer_request()
 
-    def predict(self, pixels: U8) -> Judgement:
+    def predict(self, pixels: U8) -> ClassifierOutput:
         """Judge face crops, uint8 (n, 48, 48). n may be 0. Raises `ValueError` for any other shape or dtype."""
-        return classify(pixels, self._run, at_once=_CHUNK, temperature=self.spec.temperature)
+        return run_batches(pixels, self._run, batch_size=_CHUNK, temperature=self.spec.temperature)
 
     def _run(self, faces: F32) -> F32:
         """One batch, float32 (n, 48, 48, 1) → (n, k). The first batch of a size costs 4–10 ms more."""

@@ -34,9 +34,9 @@ app = typer.Typer(help="Download and check face detector weights.", no_args_is_h
 @app.command("list")
 def list_models() -> None:
     """List available and downloaded weights."""
-    from fer_stream import model_files as weights
+    from fer_stream import model_files
 
-    for status in weights.listing():
+    for status in model_files.listing():
         known = status.weights
         typer.echo(
             f"{known.name:15} {status.state:8} {known.size_bytes / 1000:6.0f} kB  {known.licence:5} {status.path}"
@@ -52,18 +52,18 @@ def pull(
 
     Their SHA-256 is checked.
     """
-    from fer_stream import model_files as weights
+    from fer_stream import model_files
     from fer_stream.cli.console import download_bar
 
     with download_bar(name) as progress:
-        path = weights.pull(name, base_url=base_url, progress=progress)
+        path = model_files.pull(name, base_url=base_url, progress=progress)
     typer.echo(f"{name}: {path}")
 
 
 @app.command()
 def verify() -> None:
     """Verify the SHA-256 of downloaded weights."""
-    from fer_stream import model_files as weights
+    from fer_stream import model_files
 
-    for status in weights.verify():
+    for status in model_files.verify():
         typer.echo(f"{status.weights.name}: {status.state}")

@@ -97,14 +97,14 @@ def evaluate(
     Writes evaluation.md, evaluation.json and plots.
     """
     from fer_stream.config import ModelSettings
-    from fer_stream.factory import make_classifier, runtime_of, runtimes
+    from fer_stream.factory import available_backends_for, backend_for, make_classifier
     from fer_stream.training import report
     from fer_stream.training.evaluate import HARMS
     from fer_stream.training.evaluate import evaluate as judge
 
     faces, copied, called = _faces(data, split, ferplus)
     settings = ModelSettings(backend=backend.value, path=model, size=model_size.value)
-    judged, timed = runtime_of(settings), runtimes(settings)
+    judged, timed = backend_for(settings), available_backends_for(settings)
     classifiers = {
         name: make_classifier(settings.model_copy(update={"backend": name}))
         for name in dict.fromkeys((judged, *timed))

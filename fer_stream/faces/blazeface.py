@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from fer_stream import model_files as model_files
+from fer_stream import model_files
 from fer_stream.errors import WeightsError
 from fer_stream.log import suppress_native_stderr
 from fer_stream.records import F32, U8, Detections

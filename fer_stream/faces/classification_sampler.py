@@ -20,18 +20,18 @@ class _Last:
     ok_s: float
 
 
-class Turns:
+class ClassificationSampler:
     """Gives every person of a stream a turn every `every_s`, at 0 on every frame.
 
     A turn that fell on a bad face does not count for a good one, so that wherever there are good faces, one of them
     is classified.
     """
 
-    def __init__(self, every_s: float) -> None:
-        self._every_s = every_s
+    def __init__(self, interval_s: float) -> None:
+        self._every_s = interval_s
         self._last: dict[int, _Last] = {}
 
-    def take(self, track_id: int, time_s: float, *, ok: bool) -> bool:
+    def should_classify(self, track_id: int, time_s: float, *, ok: bool) -> bool:
         """Is it the turn of this person? `ok` says whether the face is good enough to judge. Times never go back."""
         due_s = time_s + TIMESTAMP_TOLERANCE_S - self._every_s
         last = self._last.get(track_id) or _Last(-math.inf, -math.inf)

@@ -25,17 +25,17 @@ class CropGeometry:
     """
 
     scale: float
-    rise: float
+    y_offset: float
 
 
-# Chosen on FER-2013's PublicTest by benchmarks/crop_margin.py; the tables are in docs/measurements.md.
+# Chosen on FER-2013's PublicTest by benchmarks/crop_margin.py; the tables are in docs/evidence/parameters.md.
 GEOMETRIES = {
-    "yunet": CropGeometry(scale=0.95, rise=0.04),
-    "blazeface": CropGeometry(scale=1.17, rise=0.06),
+    "yunet": CropGeometry(scale=0.95, y_offset=0.04),
+    "blazeface": CropGeometry(scale=1.17, y_offset=0.06),
 }
 
 
-def geometry_of(detector: str) -> CropGeometry:
+def crop_geometry(detector: str) -> CropGeometry:
     """The geometry for the boxes of `detector`, a name as in `FaceDetector.name`: `yunet-2023mar` is a yunet."""
     family = detector.partition("-")[0]
     if family not in GEOMETRIES:
@@ -43,7 +43,7 @@ def geometry_of(detector: str) -> CropGeometry:
     return GEOMETRIES[family]
 
 
-def cut(image: U8, xyxy: F32, geometry: CropGeometry) -> U8:
+def crop_face(image: U8, xyxy: F32, geometry: CropGeometry) -> U8:
     """The face in the box `xyxy`, float32 (4,) px of `image`, as 48×48 gray pixels, uint8.
 
     `image` is uint8 (H, W, 3) BGR or (H, W) gray. The box may lie anywhere: beyond the edge of the picture its
@@ -67,20 +67,20 @@ def _square(image: U8, xyxy: F32, geometry: CropGeometry) -> tuple[int, int, int
     x1, y1, x2, y2 = map(float, xyxy)
     # A square of twice the picture holds all of it wherever it lies; more would only cost memory.
     side = min(geometry.scale * max(x2 - x1, y2 - y1), 2 * max(image.shape[:2]))
-    unit_px = 2 ** _halvings(side)
+    unit_px = 2 ** pyramid_levels(side)
     side_px = max(1, unit_px * round(side / unit_px))
-    centre_y = (y1 + y2) / 2 - geometry.rise * (y2 - y1)
+    centre_y = (y1 + y2) / 2 - geometry.y_offset * (y2 - y1)
     return round((x1 + x2 - side_px) / 2), round(centre_y - side_px / 2), side_px
 
 
-def _halvings(side: float) -> int:
+def pyramid_levels(side: float) -> int:
     """How often a square can be halved and be no smaller than a crop."""
     return max(0, math.floor(math.log2(max(side, 1.0) / CROP_SIZE_PX)))
 
 
 def _resized(square: MatLike) -> U8:
     """`square` as a crop. OpenCV averages over 2×2 px many times as fast as over any other area."""
-    for _ in range(_halvings(len(square))):
+    for _ in range(pyramid_levels(len(square))):
         square = cv2.resize(square, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     # Area averaging is the only one of OpenCV's kernels that does not alias when it shrinks.
     kernel = cv2.INTER_AREA if len(square) > CROP_SIZE_PX else cv2.INTER_LINEAR

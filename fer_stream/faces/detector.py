@@ -22,7 +22,7 @@ class FaceDetector(Protocol):
         ...
 
 
-class OneAtATime:
+class SynchronizedDetector:
     """A detector that several threads may share: they wait for each other."""
 
     def __init__(self, detector: FaceDetector) -> None:

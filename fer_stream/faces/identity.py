@@ -38,7 +38,7 @@ class FaceTracker(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Confirmed:
+class Backfill:
     """A detection of an earlier frame whose person is known by now: `row` of frame `frame_index`."""
 
     frame_index: int
@@ -47,47 +47,47 @@ class Confirmed:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Identified:
+class TrackAssignment:
     """The persons of one frame: `track_ids` int64 (n,), -1 where still open, and news of the frame before.
 
     An open detection is settled by the next frame: it is in that frame's `earlier`, or it is nobody.
     """
 
     track_ids: I64
-    earlier: tuple[Confirmed, ...]
+    backfills: tuple[Backfill, ...]
 
 
-class Identifier(Protocol):
+class IdentityAssigner(Protocol):
     """Says who the faces of a frame are."""
 
-    def update(self, detections: Detections, frame: Frame) -> Identified:
+    def update(self, detections: Detections, frame: Frame) -> TrackAssignment:
         """Identify the faces that were found in the next frame."""
         ...
 
-    def carry(self, detections: Detections, frame: Frame) -> None:
+    def propagate(self, detections: Detections, frame: Frame) -> None:
         """In the next frame, the faces of known persons were followed to these places, and nobody else looked for."""
         ...
 
-    def cut(self) -> None:
+    def reset(self) -> None:
         """A new shot begins with the next frame: nobody in it is known."""
         ...
 
 
-class EverybodyNew:
+class NoTracking:
     """For pictures that have nothing to do with each other: every face is a person of its own."""
 
     def __init__(self) -> None:
         self._last_id = 0
 
-    def update(self, detections: Detections, frame: Frame) -> Identified:  # noqa: ARG002 - see Identifier
+    def update(self, detections: Detections, frame: Frame) -> TrackAssignment:  # noqa: ARG002 - see Identifier
         """Number the faces on from the last picture."""
         first, self._last_id = self._last_id + 1, self._last_id + len(detections)
-        return Identified(np.arange(first, self._last_id + 1, dtype=np.int64), ())
+        return TrackAssignment(np.arange(first, self._last_id + 1, dtype=np.int64), ())
 
-    def carry(self, detections: Detections, frame: Frame) -> None:
+    def propagate(self, detections: Detections, frame: Frame) -> None:
         """See `Identifier`."""
 
-    def cut(self) -> None:
+    def reset(self) -> None:
         """See `Identifier`."""
 
 
@@ -99,14 +99,14 @@ class _Person:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Open:
+class _Tentative:
     frame_index: int
     time_s: float
     row: int
     xyxy: F32
 
 
-class Identities:
+class IdentityTracker:
     """Numbers the persons of one stream from 1 up, in the order in which they are first seen."""
 
     def __init__(self, make_tracker: Callable[[], FaceTracker], settings: TrackerSettings) -> None:
@@ -114,45 +114,45 @@ class Identities:
         self._tracker = make_tracker()
         self._away_s = settings.track_timeout_s + settings.reassociate_s
         self._people: dict[int, _Person] = {}
-        self._open: list[_Open] = []
-        self._told = Detections.none().xyxy
+        self._tentative: list[_Tentative] = []
+        self._last_reported_boxes = Detections.none().xyxy
         self._last_id = 0
 
-    def update(self, detections: Detections, frame: Frame) -> Identified:
+    def update(self, detections: Detections, frame: Frame) -> TrackAssignment:
         """Identify the faces that were found in the next frame."""
         self._forget(before_s=frame.time_s - self._away_s)
         tracks = self._tracker.update(detections, frame.time_s)
         new = {int(track): row for row, track in enumerate(tracks) if track >= 0 and int(track) not in self._people}
-        origins = self._origins(new, detections.xyxy)
-        self._admit(new, origins, detections.xyxy, tracks, frame.time_s)
+        origins = self._match_tentative(new, detections.xyxy)
+        self._assign_ids(new, origins, detections.xyxy, tracks, frame.time_s)
         earlier = tuple(
-            Confirmed(origin.frame_index, origin.row, self._people[track].track_id)
+            Backfill(origin.frame_index, origin.row, self._people[track].track_id)
             for track, origin in origins.items()
         )
-        return Identified(self._see(tracks, detections.xyxy, frame), earlier)
+        return TrackAssignment(self._update(tracks, detections.xyxy, frame), earlier)
 
-    def carry(self, detections: Detections, frame: Frame) -> None:
+    def propagate(self, detections: Detections, frame: Frame) -> None:
         """See `Identifier`."""
-        overlaps = map(_overlap, self._told, detections.xyxy)
+        overlaps = map(_overlap, self._last_reported_boxes, detections.xyxy)
         # The tracker joins boxes by overlap: it must hear of a face before that is too far from where it was known.
         if min(overlaps, default=1.0) < _TOLD_OVERLAP:
             self._tracker.update(detections, frame.time_s)
-            self._told = detections.xyxy
+            self._last_reported_boxes = detections.xyxy
 
-    def cut(self) -> None:
+    def reset(self) -> None:
         """See `Identifier`."""
         self._tracker = self._make_tracker()
         self._people.clear()
-        self._open.clear()
+        self._tentative.clear()
 
     def _forget(self, before_s: float) -> None:
         for track in [track for track, person in self._people.items() if person.seen_s < before_s]:
             del self._people[track]
 
-    def _origins(self, new: dict[int, int], xyxy: F32) -> dict[int, _Open]:
+    def _match_tentative(self, new: dict[int, int], xyxy: F32) -> dict[int, _Tentative]:
         """The open detection of the frame before that each new track began with: the best overlap, each used once."""
-        origins: dict[int, _Open] = {}
-        free = list(self._open)
+        origins: dict[int, _Tentative] = {}
+        free = list(self._tentative)
         for track, row in sorted(new.items()):
             best = max(free, key=lambda seen: _overlap(seen.xyxy, xyxy[row]), default=None)
             if best is not None and _overlap(best.xyxy, xyxy[row]) > 0:
@@ -160,7 +160,7 @@ class Identities:
                 free.remove(best)
         return origins
 
-    def _admit(self, new: dict[int, int], origins: dict[int, _Open], xyxy: F32, tracks: I64, now_s: float) -> None:
+    def _assign_ids(self, new: dict[int, int], origins: dict[int, _Tentative], xyxy: F32, tracks: I64, now_s: float) -> None:
         """Give each new track its person: one who returns, or somebody new."""
         began_s = {track: origins[track].time_s if track in origins else now_s for track in new}
         present = set(tracks.tolist())
@@ -180,14 +180,14 @@ class Identities:
                 self._last_id += 1
                 self._people[track] = _Person(self._last_id, xyxy[new[track]], now_s)
 
-    def _see(self, tracks: I64, xyxy: F32, frame: Frame) -> I64:
+    def _update(self, tracks: I64, xyxy: F32, frame: Frame) -> I64:
         """Note where everybody is, and which detections are open."""
-        self._told = xyxy[tracks >= 0]
+        self._last_reported_boxes = xyxy[tracks >= 0]
         track_ids = np.full(len(tracks), -1, np.int64)
-        self._open = []
+        self._tentative = []
         for row, track in enumerate(tracks.tolist()):
             if track < 0:
-                self._open.append(_Open(frame.index, frame.time_s, row, xyxy[row]))
+                self._tentative.append(_Tentative(frame.index, frame.time_s, row, xyxy[row]))
                 continue
             person = self._people[track]
             person.xyxy, person.seen_s = xyxy[row], frame.time_s

@@ -13,7 +13,7 @@ Zone = tuple[float, float, float, float]
 """Left, top, right, bottom as fractions 0..1 of the picture."""
 
 
-class OutsideZones:
+class ZoneFilter:
     """A detector that does not see the faces whose middle lies in one of `zones`."""
 
     def __init__(self, detector: FaceDetector, zones: Sequence[Zone]) -> None:

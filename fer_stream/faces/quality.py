@@ -1,6 +1,6 @@
 """Size, blur, pose: is this face worth a label?
 
-The gates and the measurements behind them are in `fer_stream.config.QualitySettings` and docs/measurements.md.
+The gates and the measurements behind them are in `fer_stream.config.QualitySettings` and docs/evidence/parameters.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _GATE = 0.5
 """The score of a face that passes a gate only just."""
 
 
-def grade(
+def assess(
     image_shape: Sequence[int], xyxy: F32, landmarks: F32 | None, crop: U8, settings: QualitySettings
 ) -> Quality:
     """How well the face in the box `xyxy`, float32 (4,) px of a picture of `image_shape` (H, W, …), can be judged.
@@ -28,34 +28,34 @@ def grade(
     is its uint8 (48, 48). The score is that of the worst of four properties, each 0.5 at its gate; so it is at
     least 0.5 exactly where the reason is ok.
     """
-    facing = 1.0 if landmarks is None else 1 - turn(landmarks)
+    facing = 1.0 if landmarks is None else 1 - head_rotation(landmarks)
     parts: dict[QualityReason, float] = {
-        "cut_off": _part(visible(image_shape, xyxy), settings.min_visible_fraction, 1),
-        "small": _part(shorter_side(xyxy), settings.min_face_px, 2 * settings.min_face_px),
-        "turned": _part(facing, 1 - settings.max_head_rotation, 1),
-        "blurred": _part(sharpness(crop), settings.min_sharpness, 4 * settings.min_sharpness),
+        "truncated": ramp(visible_fraction(image_shape, xyxy), settings.min_visible_fraction, 1),
+        "small": ramp(min_side_px(xyxy), settings.min_face_px, 2 * settings.min_face_px),
+        "off_frontal": ramp(facing, 1 - settings.max_head_rotation, 1),
+        "blurred": ramp(sharpness(crop), settings.min_sharpness, 4 * settings.min_sharpness),
     }
     worst = min(parts, key=lambda reason: parts[reason])
     return Quality(score=parts[worst], reason="ok" if parts[worst] >= _GATE else worst)
 
 
-def with_agreement(quality: Quality, agreement: float, least: float) -> Quality:
+def apply_agreement(quality: Quality, agreement: float, least: float) -> Quality:
     """`quality`, or `unclear` where less than the share `least` of people would agree about a face that is fine."""
     if not quality.ok or agreement >= least:
         return quality
-    return Quality(_part(agreement, least, least), "unclear")
+    return Quality(ramp(agreement, least, least), "unclear")
 
 
-def shorter_side(xyxy: F32) -> float:
+def min_side_px(xyxy: F32) -> float:
     """The shorter side of the box (4,) in px; 0 where its corners are swapped."""
     x1, y1, x2, y2 = map(float, xyxy)
     return max(0.0, min(x2 - x1, y2 - y1))
 
 
-def visible(image_shape: Sequence[int], xyxy: F32) -> float:
+def visible_fraction(image_shape: Sequence[int], xyxy: F32) -> float:
     """The share 0..1 of the box (4,) that lies inside a picture of `image_shape` (H, W, …).
 
-    What is missing below counts twice: without the mouth the model is lost (docs/measurements.md).
+    What is missing below counts twice: without the mouth the model is lost (docs/evidence/parameters.md).
     """
     height, width = image_shape[:2]
     x1, y1, x2, y2 = map(float, xyxy)
@@ -77,7 +77,7 @@ def sharpness(crop: U8) -> float:
     return _variance(cv2.Laplacian(crop, cv2.CV_32F)) / contrast if contrast > 0 else 0.0
 
 
-def turn(landmarks: F32) -> float:
+def head_rotation(landmarks: F32) -> float:
     """How far a face looks away from the camera, to a side or up or down: 0 into it, 1 by 90°.
 
     `landmarks` float32 (5, 2) in the order of `Detections`. The nose tip stands about half an eye distance before
@@ -112,7 +112,7 @@ def _variance(image: MatLike) -> float:
     return float(deviation[0, 0]) ** 2
 
 
-def _part(value: float, gate: float, best: float) -> float:
+def ramp(value: float, gate: float, best: float) -> float:
     """The score of one property: 0 at value 0, 0.5 at `gate`, 1 from `best` on."""
     if value < gate:
         return _GATE * value / gate

@@ -11,7 +11,7 @@ _GRID_PX = (32, 18)
 
 # Mean difference of two neighbouring thumbnails, in gray levels, each less its own mean so that a light switched
 # on is no cut. Measured on eight clips: 12 at most inside a shot at 10-30 fps and 32 half a second apart, 37 at
-# least where two different clips are joined (docs/measurements.md).
+# least where two different clips are joined (docs/evidence/parameters.md).
 _CUT_LEVEL = 34.0
 
 # A camera that shakes or pans fast moves every thumbnail: a cut must stand out from the last second or so.
@@ -19,7 +19,7 @@ _CUT_RATIO = 2.0
 _MEMORY = 0.9
 
 
-class CutDetector:
+class SceneCutDetector:
     """Tells hard cuts from motion, one picture after the other."""
 
     def __init__(self) -> None:

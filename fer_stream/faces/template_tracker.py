@@ -5,7 +5,7 @@ looked like then, in a small gray picture (Lewis, "Fast Normalized Cross-Correla
 when a face is lost, and so it may stand in for a detector between two looks. Size and turn are those of the last
 look.
 
-Lucas-Kanade flow gives the same boxes at three times the cost (docs/measurements.md).
+Lucas-Kanade flow gives the same boxes at three times the cost (docs/evidence/parameters.md).
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ _FACE_PX = 48
 _MIN_FACE_PX = 8
 """A face that is smaller in the picture itself looks like many other places."""
 
-_REACH = 0.25
+SEARCH_MARGIN = 0.25
 """How far from its last place a face is looked for, in its own sides: 6 face widths a second at 24 fps."""
 
 _INNER = 0.8
 """The part of the box that is compared: towards its corners lies what is behind the face."""
 
-_MIN_LIKENESS = 0.8
+MIN_NCC = 0.8
 """A face that correlates less with what it looked like is lost."""
 
 
-class FaceMotion:
+class TemplateTracker:
     """Follows the faces of one picture through the pictures after it."""
 
     def __init__(self) -> None:
         self._faces = Detections.none()
         self._shape: tuple[int, ...] = ()
         self._halvings = 0
-        self._patches: list[_Patch] = []
+        self._patches: list[Template] = []
 
-    def begin(self, gray: U8, faces: Detections) -> None:
+    def init(self, gray: U8, faces: Detections) -> None:
         """The `faces` of the picture `gray`, uint8 (H, W), are where to go on from."""
         self._faces, self._shape = faces, gray.shape
         smallest_px = _smallest_px(faces)
         self._halvings = math.ceil(math.log2(max(1.0, smallest_px / _FACE_PX)))
         if len(faces):
             small = _halved(gray, self._halvings)
-            self._patches = [_Patch.of(small, box) for box in (faces.xyxy / 2**self._halvings).tolist()]
+            self._patches = [Template.of(small, box) for box in (faces.xyxy / 2**self._halvings).tolist()]
 
-    def move(self, gray: U8) -> Detections | None:
+    def update(self, gray: U8) -> Detections | None:
         """The same faces, in the same order, in the next picture; None where it is not sure of one of them."""
         if gray.shape != self._shape:
             return None
@@ -64,23 +64,23 @@ class FaceMotion:
         small = _halved(gray, self._halvings)
         if not all(patch.find(small) for patch in self._patches):
             return None
-        shift = np.array([patch.shift for patch in self._patches], np.float32)[:, None] * 2**self._halvings
+        shift = np.array([patch.offset for patch in self._patches], np.float32)[:, None] * 2**self._halvings
         xyxy = (self._faces.xyxy.reshape(-1, 2, 2) + shift).reshape(-1, 4)
         landmarks = None if self._faces.landmarks is None else self._faces.landmarks + shift
         return Detections(xyxy, self._faces.confidence, landmarks)
 
 
 @dataclass(slots=True)
-class _Patch:
+class Template:
     """What a face looked like, where that was, and how far it went since, in px of the small picture."""
 
     pixels: U8
     left: int
     top: int
-    shift: tuple[float, float] = (0.0, 0.0)
+    offset: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
-    def of(cls, small: U8, box: Iterable[float]) -> _Patch:
+    def of(cls, small: U8, box: Iterable[float]) -> Template:
         """The middle of `box`, as far as it lies in the picture; at least one pixel."""
         x1, y1, x2, y2 = box
         columns = _within(x1, x2, small.shape[1])
@@ -90,19 +90,19 @@ class _Patch:
     def find(self, small: U8) -> bool:
         """Look for the face around its last place; is it there?"""
         height, width = self.pixels.shape
-        reach = max(2, round(_REACH * max(height, width)))
-        left = max(0, self.left + round(self.shift[0]) - reach)
-        top = max(0, self.top + round(self.shift[1]) - reach)
+        reach = max(2, round(SEARCH_MARGIN * max(height, width)))
+        left = max(0, self.left + round(self.offset[0]) - reach)
+        top = max(0, self.top + round(self.offset[1]) - reach)
         window = small[top : top + height + 2 * reach, left : left + width + 2 * reach]
         if window.shape[0] < height or window.shape[1] < width:
             return False
         likeness = cv2.matchTemplate(window, self.pixels, cv2.TM_CCOEFF_NORMED)
         _, best, _, (column, row) = cv2.minMaxLoc(likeness)
-        if not best >= _MIN_LIKENESS:
+        if not best >= MIN_NCC:
             return False
         x = left + column + _peak(likeness[row].tolist(), column)
         y = top + row + _peak(likeness[:, column].tolist(), row)
-        self.shift = x - self.left, y - self.top
+        self.offset = x - self.left, y - self.top
         return True
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fer_stream import model_files as model_files
+from fer_stream import model_files
 from fer_stream.errors import WeightsError
 from fer_stream.onnxruntime import LOAD_ERRORS, open_session
 from fer_stream.records import F32, U8, Detections
@@ -43,11 +43,11 @@ class YuNetDetector:
     `min_confidence`, 0..1, are left out. One call uses `threads` cores.
     """
 
-    def __init__(self, weights: Path, *, long_side_px: int, min_confidence: float, threads: int = 1) -> None:
+    def __init__(self, weights: Path, *, input_size_px: int, min_confidence: float, threads: int = 1) -> None:
         data = model_files.read(weights)
         identity = model_files.identity(data)
         self.name = identity if identity.startswith("yunet-") else f"yunet-{identity}"
-        self._long_side_px = long_side_px
+        self._long_side_px = input_size_px
         self._min_confidence = min_confidence
         self._session = _open_session(data, weights, threads)
         self._input: str = self._session.get_inputs()[0].name

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
 
-from fer_stream import factory as build
+from fer_stream import factory
 from fer_stream.broker.journal import RedisJournal
 from fer_stream.broker.keys import Keys
 from fer_stream.broker.lease import Lease
@@ -18,8 +18,8 @@ from fer_stream.capture.camera import LiveSource
 from fer_stream.capture.source import FrameSource, in_real_time
 from fer_stream.config import DetectorSettings, LiveSettings, SourceSettings, changes
 from fer_stream.errors import FerStreamError, LeaseLost
-from fer_stream.faces.detector import FaceDetector, OneAtATime
-from fer_stream.faces.ignore_zones import OutsideZones
+from fer_stream.faces.detector import FaceDetector, SynchronizedDetector
+from fer_stream.faces.ignore_zones import ZoneFilter
 from fer_stream.metrics import Metrics
 from fer_stream.pipeline import decoded, run_capture
 from fer_stream.records import Frame, Gap, stream_start_ms
@@ -123,7 +123,7 @@ class _Office:
         """One detector for all sources with the same settings: twelve would not make a core any faster."""
         with self._making:
             if settings not in self._detectors:
-                self._detectors[settings] = OneAtATime(build.make_detector(settings))
+                self._detectors[settings] = SynchronizedDetector(factory.make_detector(settings))
             return self._detectors[settings]
 
 
@@ -217,9 +217,9 @@ class _Source(Thread):
             self._hurry()
         try:
             seeing = self._view.through(office.detector(self._settings.detector))
-            detector = OutsideZones(seeing, self._settings.ignore_zones)
-            follower = build.make_follower(
-                source, detector, self._settings, office.metrics, classify_every_s=office.settings.model.interval_s
+            detector = ZoneFilter(seeing, self._settings.ignore_zones)
+            follower = factory.make_extractor(
+                source, detector, self._settings, office.metrics, classify_interval_s=office.settings.model.interval_s
             )
             messages = self._messages(source, over)
             if self._settings.record:
@@ -237,10 +237,10 @@ class _Source(Thread):
 
     def _open(self, last_epoch_ms: int) -> FrameSource:
         if self._settings.kind == "camera":
-            return build.open_live(
+            return factory.open_camera(
                 self.source_name, self._settings, last_epoch_ms=last_epoch_ms, metrics=self._office.metrics
             )
-        return build.open_file(
+        return factory.open_file(
             Path(self._settings.url.get_secret_value()),
             name=self.source_name,
             stream_start_ms=max(last_epoch_ms + 1, time.time_ns() // 1_000_000),

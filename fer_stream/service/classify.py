@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from fer_stream import factory as build
+from fer_stream import factory
 from fer_stream.broker.protocols import DEAD_REASONS
 from fer_stream.pipeline import run_classify
 from fer_stream.records import CROP_SIZE_PX
@@ -21,7 +21,7 @@ def classify(process: Process) -> None:
     """Classify until told to stop; what is in work by then is finished."""
     settings = process.settings
     dead_letters = {reason: process.metrics.dead_letters.labels(reason) for reason in DEAD_REASONS}
-    classifier = build.make_classifier(settings.model)
+    classifier = factory.make_classifier(settings.model)
     # Warm before work is taken: the first batch of a size costs the most.
     for faces in (1, settings.model.batch_size):
         classifier.predict(np.zeros((faces, CROP_SIZE_PX, CROP_SIZE_PX), np.uint8))

@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_stream.classify.classifier import Judgement
+from fer_stream.classify.classifier import ClassifierOutput
 from fer_stream.records import CROP_SIZE_PX, F32, F64, FERPLUS, FERPLUS_BY_LABEL, I64, LABELS, U8
 from fer_stream.training.dataset import VOTES, Faces
 
-Predict = Callable[[U8], Judgement]
+Predict = Callable[[U8], ClassifierOutput]
 """uint8 (n, 48, 48) → probs and agreement."""
 
 # Of the normal distribution, for 95 %.
@@ -78,7 +78,7 @@ def evaluate(
     batches of the sizes `batches`; `progress` is told each harm as it begins.
     """
     judged = predict(faces.images)
-    probs, people = judged.probs, judged.people
+    probs, people = judged.probs, judged.ferplus_probs
     right = probs.argmax(axis=1) == faces.labels
     confusion = np.zeros((len(LABELS), len(LABELS)), np.int64)
     np.add.at(confusion, (faces.labels, probs.argmax(axis=1)), 1)

@@ -84,7 +84,7 @@ class QualityModel(Model):
     score: float
     """0..1"""
     reason: str
-    """ok, or why it is not judged: small, blurred, turned, cut_off, unclear."""
+    """ok, or why it is not judged: small, blurred, off_frontal, truncated, unclear."""
 
 
 class FaceModel(Model):

@@ -1,4 +1,4 @@
-"""Which runtime `auto` is: the table of docs/backends.md."""
+"""Which runtime `auto` is: the table of docs/evidence/backends.md."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fer_stream.classify.backends import choose, cpu_flags
+from fer_stream.classify.backends import cpu_flags, select_backend
 from fer_stream.classify.litert import LiteRTClassifier
 from fer_stream.classify.model_card import KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE
 from fer_stream.config import ModelSettings
-from fer_stream.factory import make_classifier, runtime_of
+from fer_stream.factory import backend_for, make_classifier
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 
@@ -50,7 +50,7 @@ BOTH = ORT | {"openvino"}
     ],
 )
 def test_what_was_fastest_is_chosen(files: set[str], flags: set[str], installed: set[str], expected: str) -> None:
-    assert choose(files, flags, installed) == expected
+    assert select_backend(files, flags, installed) == expected
 
 
 def test_flags_are_read_of_the_first_core(tmp_path: Path) -> None:
@@ -75,13 +75,13 @@ def test_auto_without_a_library_or_a_file_for_it_is_litert(monkeypatch: pytest.M
 def test_a_gpu_is_for_keras_where_that_is_installed_and_has_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fer_stream.factory._has_gpu", lambda: True)
     settings = ModelSettings(path=MODELS)
-    assert runtime_of(settings) == "keras"
+    assert backend_for(settings) == "keras"
     monkeypatch.setattr("fer_stream.factory.listed", lambda _: FIRST - {KERAS_FILE})
-    assert runtime_of(settings) != "keras"
+    assert backend_for(settings) != "keras"
     monkeypatch.undo()
     monkeypatch.setattr("fer_stream.factory._has_gpu", lambda: True)
     monkeypatch.setattr("fer_stream.factory.versions", lambda: {"ai-edge-litert": "2"})
-    assert runtime_of(settings) == "litert"
+    assert backend_for(settings) == "litert"
 
 
 def test_auto_is_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fer_stream.classify.classifier import EmotionClassifier
-from fer_stream.classify.keras import bucket
+from fer_stream.classify.keras import padded_size
 from fer_stream.classify.model_card import ONNX_FILE
 from fer_stream.config import ModelSettings
 from fer_stream.errors import ModelError
@@ -155,7 +155,7 @@ def test_a_classifier_on_the_cpu_loads_no_other_library(adapter: str, strangers:
 
 
 def test_batches_fall_into_few_buckets() -> None:
-    assert [bucket(n, 24) for n in (1, 2, 3, 5, 16, 17, 24)] == [1, 2, 4, 8, 16, 24, 24]
+    assert [padded_size(n, 24) for n in (1, 2, 3, 5, 16, 17, 24)] == [1, 2, 4, 8, 16, 24, 24]
 
 
 @pytest.fixture(scope="module")

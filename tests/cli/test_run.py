@@ -19,7 +19,7 @@ import av
 import pandas as pd
 import pytest
 
-from fer_stream import model_files as weights
+from fer_stream import model_files
 from fer_stream.cli import main
 from tests.support.waiting import until
 
@@ -90,7 +90,7 @@ def test_the_small_model(fer: Run, portrait: Path, tmp_path: Path) -> None:
         ids.append(json.loads((tmp_path / size / "portrait.timeline.json").read_text())["model"]["id"])
         assert pd.read_csv(tmp_path / size / "portrait.frames.csv").label.tolist() == ["happy"]
     assert ids == [
-        json.loads((weights.shipped_model_dir(size) / "card.json").read_text())["model_id"]
+        json.loads((model_files.shipped_model_dir(size) / "card.json").read_text())["model_id"]
         for size in ("standard", "small")
     ]
     assert ids[0] != ids[1]

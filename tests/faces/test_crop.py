@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_stream.faces.crop import GEOMETRIES, CropGeometry, cut, geometry_of
+from fer_stream.faces.crop import GEOMETRIES, CropGeometry, crop_face, crop_geometry
 from fer_stream.records import F32, U8
 
-EXACT = CropGeometry(scale=1, rise=0)
+EXACT = CropGeometry(scale=1, y_offset=0)
 
 
 def box(*values: float) -> F32:
@@ -27,27 +27,27 @@ def ramp(height: int, width: int) -> U8:
 
 def test_a_box_of_the_crops_size_is_copied() -> None:
     image = ramp(90, 120)
-    np.testing.assert_array_equal(cut(image, box(30, 20, 78, 68), EXACT), image[20:68, 30:78, 0])
+    np.testing.assert_array_equal(crop_face(image, box(30, 20, 78, 68), EXACT), image[20:68, 30:78, 0])
 
 
 def test_gray_is_what_opencv_calls_gray() -> None:
     image = np.random.default_rng(1).integers(0, 256, (60, 60, 3), np.uint8)
     expected = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[6:54, 6:54]
-    np.testing.assert_array_equal(cut(image, box(6, 6, 54, 54), EXACT), expected)
+    np.testing.assert_array_equal(crop_face(image, box(6, 6, 54, 54), EXACT), expected)
 
 
 def test_shrinking_averages_areas() -> None:
     image = np.random.default_rng(2).integers(0, 256, (96, 96, 3), np.uint8)
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float64)
     means = gray.reshape(48, 2, 48, 2).mean(axis=(1, 3))
-    np.testing.assert_allclose(cut(image, box(0, 0, 96, 96), EXACT), means, atol=0.51)
+    np.testing.assert_allclose(crop_face(image, box(0, 0, 96, 96), EXACT), means, atol=0.51)
 
 
 @pytest.mark.parametrize("side", [97, 150, 191, 250, 390, 800])
 def test_a_large_face_is_what_averaging_all_of_it_at_once_gives(side: int) -> None:
     rows, columns = np.mgrid[:900, :900]
     image = (127 + 60 * np.sin(rows / 40) + 60 * np.cos(columns / 25)).astype(np.uint8)
-    crop = cut(image, box(40, 50, 40 + side, 50 + side), EXACT)
+    crop = crop_face(image, box(40, 50, 40 + side, 50 + side), EXACT)
     once = cv2.resize(image[50 : 50 + side, 40 : 40 + side], (48, 48), interpolation=cv2.INTER_AREA)
     # The square may be larger or smaller by a hundredth, so that it can be halved.
     assert np.abs(crop.astype(int) - once).max() <= 6
@@ -55,19 +55,19 @@ def test_a_large_face_is_what_averaging_all_of_it_at_once_gives(side: int) -> No
 
 def test_the_square_has_the_larger_side_and_the_centre_of_the_box() -> None:
     image = ramp(100, 100)
-    np.testing.assert_array_equal(cut(image, box(40, 20, 60, 68), EXACT), image[20:68, 26:74, 0])
+    np.testing.assert_array_equal(crop_face(image, box(40, 20, 60, 68), EXACT), image[20:68, 26:74, 0])
 
 
 def test_scale_and_rise_follow_the_box() -> None:
     image = ramp(200, 200)
     # A box 24 wide and 32 high about (100, 100): side 1.5 × 32 = 48, centre 0.25 × 32 = 8 higher.
-    crop = cut(image, box(88, 84, 112, 116), CropGeometry(scale=1.5, rise=0.25))
+    crop = crop_face(image, box(88, 84, 112, 116), CropGeometry(scale=1.5, y_offset=0.25))
     np.testing.assert_array_equal(crop, image[68:116, 76:124, 0])
 
 
 def test_beyond_the_picture_its_edge_is_repeated() -> None:
     image = ramp(60, 60)
-    crop = cut(image, box(-10, -20, 38, 28), EXACT)
+    crop = crop_face(image, box(-10, -20, 38, 28), EXACT)
     np.testing.assert_array_equal(crop[20:, 10:], image[:28, :38, 0])
     np.testing.assert_array_equal(crop[:20, 10:], np.tile(image[0, :38, 0], (20, 1)))
     np.testing.assert_array_equal(crop[20:, :10], np.tile(image[:28, :1, 0], (1, 10)))
@@ -79,7 +79,7 @@ def test_beyond_the_picture_its_edge_is_repeated() -> None:
 )
 def test_a_box_outside_gives_the_nearest_pixel(xyxy: tuple[float, ...], corner: tuple[int, int]) -> None:
     image = ramp(40, 50)
-    np.testing.assert_array_equal(cut(image, box(*xyxy), EXACT), np.full((48, 48), image[corner][0]))
+    np.testing.assert_array_equal(crop_face(image, box(*xyxy), EXACT), np.full((48, 48), image[corner][0]))
 
 
 coordinate = st.floats(-1e9, 1e9, width=32) | st.floats(-100, 200, width=32)
@@ -94,7 +94,7 @@ def test_any_finite_box_gives_a_crop_of_the_picture(
     xyxy: tuple[float, ...], shape: tuple[int, int], geometry: str
 ) -> None:
     image = ramp(*shape)
-    crop = cut(image, box(*xyxy), GEOMETRIES[geometry])
+    crop = crop_face(image, box(*xyxy), GEOMETRIES[geometry])
     assert crop.shape == (48, 48)
     assert crop.dtype == np.uint8
     assert image.min() <= crop.min() <= crop.max() <= image.max()
@@ -103,22 +103,22 @@ def test_any_finite_box_gives_a_crop_of_the_picture(
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_box_that_is_not_finite_is_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="Expected a box of four finite numbers"):
-        cut(ramp(10, 10), box(0, 0, bad, 5), EXACT)
+        crop_face(ramp(10, 10), box(0, 0, bad, 5), EXACT)
 
 
 def test_a_read_only_picture_is_left_alone() -> None:
     image = ramp(60, 60)
     image.flags.writeable = False
     before = image.copy()
-    cut(image, box(-5, 10, 40, 70), EXACT)
+    crop_face(image, box(-5, 10, 40, 70), EXACT)
     np.testing.assert_array_equal(image, before)
 
 
 @pytest.mark.parametrize(("name", "family"), [("yunet-2023mar", "yunet"), ("blazeface-full-range", "blazeface")])
 def test_a_detectors_geometry_is_that_of_its_family(name: str, family: str) -> None:
-    assert geometry_of(name) is GEOMETRIES[family]
+    assert crop_geometry(name) is GEOMETRIES[family]
 
 
 def test_an_unknown_detector_has_no_geometry() -> None:
     with pytest.raises(ValueError, match=r"families yunet, blazeface, received 'mtcnn'"):
-        geometry_of("mtcnn")
+        crop_geometry("mtcnn")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_stream.faces.detection_scheduler import BetweenLooks
+from fer_stream.faces.detection_scheduler import DetectionScheduler
 from fer_stream.records import I64, U8, Detections
 
 FPS = 24.0
@@ -22,11 +22,11 @@ def found(*confidences: float) -> Detections:
 
 def looks(every_s: float, seen: list[tuple[Detections, list[int]]], frames: int = 24) -> list[int]:
     """The frames that are looked at; the n-th look shows `seen[n]`, later ones the last of these."""
-    between, at = BetweenLooks(every_s=every_s, sure=0.7), list[int]()
+    between, at = DetectionScheduler(interval_s=every_s, min_confidence=0.7), list[int]()
     for index in range(frames):
-        if between.move(GRAY, index / FPS) is None:
+        if between.propagate(GRAY, index / FPS) is None:
             detections, ids = seen[min(len(at), len(seen) - 1)]
-            between.begin(GRAY, index / FPS, detections, track_ids(ids))
+            between.update(GRAY, index / FPS, detections, track_ids(ids))
             at.append(index)
     return at
 
@@ -64,19 +64,19 @@ def test_what_following_cannot_tell_is_looked_at_in_the_next_frame(
 
 
 def test_after_a_cut_the_next_frame_is_looked_at() -> None:
-    between = BetweenLooks(every_s=0.5, sure=0.7)
+    between = DetectionScheduler(interval_s=0.5, min_confidence=0.7)
     for index in (0, 1):
-        between.begin(GRAY, index / FPS, found(0.9), track_ids([1]))
-    assert between.move(GRAY, 2 / FPS) is not None
-    between.forget()
-    assert between.move(GRAY, 3 / FPS) is None
+        between.update(GRAY, index / FPS, found(0.9), track_ids([1]))
+    assert between.propagate(GRAY, 2 / FPS) is not None
+    between.reset()
+    assert between.propagate(GRAY, 3 / FPS) is None
 
 
 def test_the_faces_in_between_are_those_of_known_persons() -> None:
-    between = BetweenLooks(every_s=0.5, sure=0.0)
+    between = DetectionScheduler(interval_s=0.5, min_confidence=0.0)
     for index in (0, 1):
-        between.begin(GRAY, index / FPS, found(0.9, 0.9), track_ids([3, 5]))
-    moved = between.move(GRAY, 2 / FPS)
+        between.update(GRAY, index / FPS, found(0.9, 0.9), track_ids([3, 5]))
+    moved = between.propagate(GRAY, 2 / FPS)
     assert moved is not None
     assert moved.track_ids.tolist() == [3, 5]
     np.testing.assert_allclose(moved.detections.xyxy, found(0.9, 0.9).xyxy, atol=0.5)

@@ -23,7 +23,7 @@ MIN_CONFIDENCE = 0.6
 
 @pytest.fixture(scope="module")
 def yunet(yunet_weights: Path) -> YuNetDetector:
-    return YuNetDetector(yunet_weights, long_side_px=320, min_confidence=MIN_CONFIDENCE)
+    return YuNetDetector(yunet_weights, input_size_px=320, min_confidence=MIN_CONFIDENCE)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_says_where_weights_are_missing(tmp_path: Path, kind: str) -> None:
 
 def _load(kind: str, path: Path) -> FaceDetector:
     if kind == "yunet":
-        return YuNetDetector(path, long_side_px=320, min_confidence=MIN_CONFIDENCE)
+        return YuNetDetector(path, input_size_px=320, min_confidence=MIN_CONFIDENCE)
     return BlazeFaceDetector(path, min_confidence=MIN_CONFIDENCE)
 
 
@@ -195,7 +195,7 @@ def test_yunet_gives_the_faces_of_opencv(published: Path, picture: Picture, clip
     expected = np.asarray(reference.detect(image)[1], np.float32)
     expected = expected[np.argsort(-expected[:, 14], kind="stable")]
 
-    found = YuNetDetector(published, long_side_px=width, min_confidence=MIN_CONFIDENCE).detect(image)
+    found = YuNetDetector(published, input_size_px=width, min_confidence=MIN_CONFIDENCE).detect(image)
 
     check(found, len(expected))
     assert found.landmarks is not None
@@ -239,13 +239,13 @@ def test_yunet_finds_the_face_of_a_small_picture(yunet: YuNetDetector, picture: 
 
 def test_yunet_finds_more_with_a_longer_side(yunet: YuNetDetector, yunet_weights: Path, picture: Picture) -> None:
     images = [picture("small_faces", index) for index in range(0, 36, 6)]
-    fine = YuNetDetector(yunet_weights, long_side_px=480, min_confidence=MIN_CONFIDENCE)
+    fine = YuNetDetector(yunet_weights, input_size_px=480, min_confidence=MIN_CONFIDENCE)
     assert sum(len(fine.detect(image)) for image in images) > sum(len(yunet.detect(image)) for image in images)
 
 
 def test_yunet_on_two_threads_finds_the_same(yunet: YuNetDetector, yunet_weights: Path, picture: Picture) -> None:
     image = picture("three_faces", 20)
-    both = YuNetDetector(yunet_weights, long_side_px=320, min_confidence=MIN_CONFIDENCE, threads=2).detect(image)
+    both = YuNetDetector(yunet_weights, input_size_px=320, min_confidence=MIN_CONFIDENCE, threads=2).detect(image)
     np.testing.assert_allclose(both.xyxy, yunet.detect(image).xyxy, atol=0.01)
 
 

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fer_stream import FileSettings
-from fer_stream import factory as build
+from fer_stream import FileSettings, factory
 from fer_stream.config import DetectorSettings, TrackerSettings
 from fer_stream.faces.detector import FaceDetector
-from fer_stream.faces.extractor import Followed
+from fer_stream.faces.extractor import FaceEvent
 from fer_stream.metrics import Metrics
 from fer_stream.records import U8, Detections, FaceCrop, FrameHeader, Prediction
 
@@ -30,18 +29,18 @@ class Counted:
         return self._detector.detect(image)
 
 
-def follow(clip: Path, weights: Path, look_s: float, classify_s: float, **other: Any) -> tuple[list[Followed], int]:
+def follow(clip: Path, weights: Path, look_s: float, classify_s: float, **other: Any) -> tuple[list[FaceEvent], int]:
     """What is told of `clip`, and how often the detector looked."""
     looks = DetectorSettings(type="yunet", weights=weights, interval_s=look_s)
     settings = FileSettings(detector=looks, **other)
-    detector = Counted(build.make_detector(settings.detector))
-    source = build.open_file(clip, name="clip", stream_start_ms=1, fps=settings.fps, threads=1)
-    follower = build.make_follower(
-        source, detector, settings, Metrics(CollectorRegistry()), classify_every_s=classify_s
+    detector = Counted(factory.make_detector(settings.detector))
+    source = factory.open_file(clip, name="clip", stream_start_ms=1, fps=settings.fps, threads=1)
+    follower = factory.make_extractor(
+        source, detector, settings, Metrics(CollectorRegistry()), classify_interval_s=classify_s
     )
-    told = [item for frame in source.frames() for item in follower.follow(frame)]
+    told = [item for frame in source.frames() for item in follower.process(frame)]
     source.close()
-    return [*told, *follower.finish()], detector.looks
+    return [*told, *follower.flush()], detector.looks
 
 
 @pytest.mark.parametrize(("clip", "frames", "faces"), [("one_face_smile", 72, 72), ("three_faces", 41, 123)])

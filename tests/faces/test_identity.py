@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fer_stream.capture.pixel_formats import Plain
 from fer_stream.config import TrackerSettings
 from fer_stream.faces.bytetrack import ByteTrack
-from fer_stream.faces.identity import Confirmed, EverybodyNew, Identified, Identities
+from fer_stream.faces.identity import Backfill, IdentityTracker, NoTracking, TrackAssignment
 from fer_stream.records import U8, Detections, Frame
 
 FPS = 25.0
@@ -27,15 +27,15 @@ def faces(*boxes: tuple[float, float, float], confidence: float = 0.9) -> Detect
     return Detections(xyxy, np.full(len(xyxy), confidence, np.float32))
 
 
-def identities() -> Identities:
-    return Identities(lambda: ByteTrack(SETTINGS), SETTINGS)
+def identities() -> IdentityTracker:
+    return IdentityTracker(lambda: ByteTrack(SETTINGS), SETTINGS)
 
 
-def persons(updates: list[Identified]) -> list[list[int]]:
+def persons(updates: list[TrackAssignment]) -> list[list[int]]:
     """The person of every detection of every frame, with what became known later filled in."""
     rows = [update.track_ids.tolist() for update in updates]
     for update in updates:
-        for one in update.earlier:
+        for one in update.backfills:
             assert rows[one.frame_index][one.row] == -1
             rows[one.frame_index][one.row] = one.track_id
     return rows
@@ -52,7 +52,7 @@ def test_the_first_detection_gets_its_number_one_frame_later() -> None:
     second = people.update(faces((101, 100, 50)), frame(1))
     assert first.track_ids.tolist() == [-1]
     assert second.track_ids.tolist() == [1]
-    assert second.earlier == (Confirmed(frame_index=0, row=0, track_id=1),)
+    assert second.backfills == (Backfill(frame_index=0, row=0, track_id=1),)
 
 
 def test_two_faces_keep_their_numbers_whatever_the_order_of_the_detections() -> None:
@@ -68,7 +68,7 @@ def test_a_detection_of_a_single_frame_is_nobody() -> None:
 def test_a_cut_ends_the_tracks_though_the_face_is_in_the_same_place() -> None:
     people, face = identities(), faces((160, 120, 60))
     before = [people.update(face, frame(index)) for index in range(10)]
-    people.cut()
+    people.reset()
     after = [people.update(face, frame(index)) for index in range(10, 20)]
     assert persons([*before, *after]) == [[1]] * 10 + [[2]] * 10
 
@@ -78,7 +78,7 @@ def test_a_face_that_was_carried_far_is_the_same_person() -> None:
     for index in range(3):
         people.update(faces((60, 100, 40)), frame(index))
     for index in range(3, 13):
-        people.carry(faces((60 + 20 * (index - 2), 100, 40)), frame(index))
+        people.propagate(faces((60 + 20 * (index - 2), 100, 40)), frame(index))
     assert people.update(faces((280, 100, 40)), frame(13)).track_ids.tolist() == [1]
 
 
@@ -123,7 +123,7 @@ def test_a_person_in_view_is_never_taken_for_one_who_left() -> None:
 
 
 def test_still_pictures_share_nobody() -> None:
-    everybody = EverybodyNew()
+    everybody = NoTracking()
     assert everybody.update(faces((10, 10, 5), (20, 20, 5)), frame(0)).track_ids.tolist() == [1, 2]
     assert everybody.update(faces((10, 10, 5)), frame(1)).track_ids.tolist() == [3]
 

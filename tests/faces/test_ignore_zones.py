@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fer_stream.faces.ignore_zones import OutsideZones, Zone
+from fer_stream.faces.ignore_zones import Zone, ZoneFilter
 from fer_stream.records import U8, Detections
 
 PICTURE: U8 = np.zeros((100, 200, 3), np.uint8)
@@ -21,7 +21,7 @@ class TwoFaces:
 
 
 def seen(*zones: Zone) -> list[float]:
-    found = OutsideZones(TwoFaces(), zones).detect(PICTURE)
+    found = ZoneFilter(TwoFaces(), zones).detect(PICTURE)
     assert found.landmarks is not None
     assert len(found.confidence) == len(found.landmarks) == len(found)
     return [float(x) for x in found.xyxy[:, 0]]

@@ -15,9 +15,9 @@ from hypothesis.extra.numpy import arrays
 
 from fer_stream.config import QualitySettings
 from fer_stream.faces.blazeface import BlazeFaceDetector
-from fer_stream.faces.crop import cut, geometry_of
+from fer_stream.faces.crop import crop_face, crop_geometry
 from fer_stream.faces.detector import FaceDetector
-from fer_stream.faces.quality import grade, sharpness, turn, visible, with_agreement
+from fer_stream.faces.quality import apply_agreement, assess, head_rotation, sharpness, visible_fraction
 from fer_stream.faces.yunet import YuNetDetector
 from fer_stream.records import F32, U8, Quality
 
@@ -43,7 +43,7 @@ GOOD_CROP = texture()
 
 
 def look(xyxy: F32 = GOOD_BOX, landmarks: F32 | None = FRONTAL, crop: U8 = GOOD_CROP) -> Quality:
-    return grade(SHAPE, xyxy, landmarks, crop, SETTINGS)
+    return assess(SHAPE, xyxy, landmarks, crop, SETTINGS)
 
 
 def blurred(crop: U8, sigma: float) -> U8:
@@ -75,10 +75,10 @@ def test_a_face_without_landmarks_is_judged_by_the_rest() -> None:
     [
         ("small", box(200, 100, 12, 16), FRONTAL, GOOD_CROP),
         ("small", box(200, 100, 90, 5), FRONTAL, GOOD_CROP),
-        ("cut_off", box(-60, 100, 90, 120), FRONTAL, GOOD_CROP),
-        ("cut_off", box(200, 440, 90, 120), FRONTAL, GOOD_CROP),
-        ("cut_off", box(900, 900, 90, 120), FRONTAL, GOOD_CROP),
-        ("turned", GOOD_BOX, turned(75), GOOD_CROP),
+        ("truncated", box(-60, 100, 90, 120), FRONTAL, GOOD_CROP),
+        ("truncated", box(200, 440, 90, 120), FRONTAL, GOOD_CROP),
+        ("truncated", box(900, 900, 90, 120), FRONTAL, GOOD_CROP),
+        ("off_frontal", GOOD_BOX, turned(75), GOOD_CROP),
         ("blurred", GOOD_BOX, FRONTAL, blurred(GOOD_CROP, 4)),
         ("blurred", GOOD_BOX, FRONTAL, np.full((48, 48), 90, np.uint8)),
     ],
@@ -90,26 +90,26 @@ def test_a_fault_has_its_reason(reason: str, xyxy: F32, landmarks: F32, crop: U8
 
 
 def test_the_reason_is_the_worst_fault() -> None:
-    assert look(xyxy=box(-7, 100, 14, 18), landmarks=turned(75)).reason == "turned"
+    assert look(xyxy=box(-7, 100, 14, 18), landmarks=turned(75)).reason == "off_frontal"
     assert look(xyxy=box(-2, 100, 4, 6), landmarks=turned(50)).reason == "small"
 
 
 @pytest.mark.parametrize("yaw_deg", [0, 20, 40, 60, 80])
 @pytest.mark.parametrize("roll_deg", [-90, -30, 0, 45, 180])
 def test_turn_is_the_yaw_whatever_the_tilt(yaw_deg: float, roll_deg: float) -> None:
-    assert turn(turned(yaw_deg, roll_deg)) == pytest.approx(yaw_deg / 90, abs=0.02)
-    assert turn(turned(-yaw_deg, roll_deg)) == pytest.approx(yaw_deg / 90, abs=0.02)
+    assert head_rotation(turned(yaw_deg, roll_deg)) == pytest.approx(yaw_deg / 90, abs=0.02)
+    assert head_rotation(turned(-yaw_deg, roll_deg)) == pytest.approx(yaw_deg / 90, abs=0.02)
 
 
 @pytest.mark.parametrize("nose_y", [-4.0, 34.0])
 def test_a_face_that_looks_up_or_down_is_turned(nose_y: float) -> None:
     landmarks = FRONTAL.copy()
     landmarks[2, 1] = nose_y
-    assert turn(landmarks) > 0.45
+    assert head_rotation(landmarks) > 0.45
 
 
 def test_a_profile_with_its_eyes_swapped_is_a_full_turn() -> None:
-    assert turn(turned(100)) == 1
+    assert head_rotation(turned(100)) == 1
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1, 2, 4])
@@ -136,7 +136,7 @@ def test_sharpness_depends_neither_on_light_nor_on_contrast() -> None:
     ],
 )
 def test_visible_is_the_share_inside_less_what_is_missing_below(xyxy: F32, share: float) -> None:
-    assert visible(SHAPE, xyxy) == pytest.approx(share)
+    assert visible_fraction(SHAPE, xyxy) == pytest.approx(share)
 
 
 @given(
@@ -171,7 +171,7 @@ def test_a_face_turned_further_is_never_better(yaw_deg: float, step: float) -> N
 @pytest.fixture(scope="module")
 def detectors(yunet_weights: Path) -> dict[str, FaceDetector]:
     return {
-        "yunet": YuNetDetector(yunet_weights, long_side_px=320, min_confidence=0.6),
+        "yunet": YuNetDetector(yunet_weights, input_size_px=320, min_confidence=0.6),
         "blazeface": BlazeFaceDetector(None, min_confidence=0.6),
     }
 
@@ -188,7 +188,7 @@ def test_a_real_face_before_a_camera_is_ok(
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_a_fine_face_about_which_few_would_agree_is_unclear(agreement: float, least: float) -> None:
-    quality = with_agreement(Quality(0.8, "ok"), agreement, least)
+    quality = apply_agreement(Quality(0.8, "ok"), agreement, least)
     if agreement >= least:
         assert quality == Quality(0.8, "ok")
     else:
@@ -198,7 +198,7 @@ def test_a_fine_face_about_which_few_would_agree_is_unclear(agreement: float, le
 
 def test_what_was_wrong_with_a_face_stays_its_reason() -> None:
     small = Quality(0.3, "small")
-    assert with_agreement(small, 0.0, 0.5) is small
+    assert apply_agreement(small, 0.0, 0.5) is small
 
 
 def test_small_real_faces_are_not_ok(detectors: dict[str, FaceDetector], clips: Path) -> None:
@@ -218,6 +218,6 @@ def grades(detector: FaceDetector, clip: Path, *, step: int) -> list[str]:
             found = detector.detect(image)
             assert found.landmarks is not None
             for xyxy, landmarks in zip(found.xyxy, found.landmarks, strict=True):
-                crop = cut(image, xyxy, geometry_of(detector.name))
-                reasons.append(grade(image.shape, xyxy, landmarks, crop, SETTINGS).reason)
+                crop = crop_face(image, xyxy, crop_geometry(detector.name))
+                reasons.append(assess(image.shape, xyxy, landmarks, crop, SETTINGS).reason)
     return reasons

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer_stream.capture.file import VideoFileSource
-from fer_stream.faces.scene_cuts import CutDetector
+from fer_stream.faces.scene_cuts import SceneCutDetector
 from fer_stream.records import U8
 
 SHOTS = ("one_face_crying", "one_face_smile", "two_faces", "three_faces", "small_faces", "no_face")
@@ -23,7 +23,7 @@ def pictures(clip: Path, step: int = 1) -> list[U8]:
 
 
 def cuts(images: list[U8]) -> list[int]:
-    detector = CutDetector()
+    detector = SceneCutDetector()
     return [index for index, image in enumerate(images) if detector.is_cut(image)]
 
 

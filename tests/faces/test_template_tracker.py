@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_stream.faces.template_tracker import FaceMotion
+from fer_stream.faces.template_tracker import TemplateTracker
 from fer_stream.records import U8, Detections
 
 HEIGHT, WIDTH = 240, 320
@@ -43,11 +43,11 @@ steps = st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=1, 
 @given(side=st.sampled_from([30, 64, 110]), steps=steps)
 def test_a_face_is_where_it_went(side: int, steps: list[tuple[int, int]]) -> None:
     x, y = 90, 60
-    motion = FaceMotion()
-    motion.begin(picture((x, y, side)), boxes((x, y, side)))
+    motion = TemplateTracker()
+    motion.init(picture((x, y, side)), boxes((x, y, side)))
     for dx, dy in steps:
         x, y = x + dx, y + dy
-        moved = motion.move(picture((x, y, side)))
+        moved = motion.update(picture((x, y, side)))
         assert moved is not None
         np.testing.assert_allclose(moved.xyxy, boxes((x, y, side)).xyxy, atol=1.0)
         assert moved.landmarks is not None
@@ -55,11 +55,11 @@ def test_a_face_is_where_it_went(side: int, steps: list[tuple[int, int]]) -> Non
 
 
 def test_faces_keep_their_rows_and_confidence_though_they_pass_each_other() -> None:
-    motion = FaceMotion()
-    motion.begin(picture((40, 20, 60), (200, 120, 60)), boxes((40, 20, 60), (200, 120, 60)))
+    motion = TemplateTracker()
+    motion.init(picture((40, 20, 60), (200, 120, 60)), boxes((40, 20, 60), (200, 120, 60)))
     for step in range(1, 6):
         a, b = (40 + 10 * step, 20, 60), (200 - 10 * step, 120, 60)
-        moved = motion.move(picture(a, b))
+        moved = motion.update(picture(a, b))
         assert moved is not None
         np.testing.assert_allclose(moved.xyxy, boxes(a, b).xyxy, atol=1.0)
         assert moved.confidence.tolist() == pytest.approx([0.9, 0.9])
@@ -76,20 +76,20 @@ def test_faces_keep_their_rows_and_confidence_though_they_pass_each_other() -> N
     ],
 )
 def test_a_face_that_is_lost_is_known_to_be(what: str, after: Callable[[], U8]) -> None:
-    motion = FaceMotion()
-    motion.begin(picture((90, 60, 64)), boxes((90, 60, 64)))
-    assert motion.move(after()) is None, what
+    motion = TemplateTracker()
+    motion.init(picture((90, 60, 64)), boxes((90, 60, 64)))
+    assert motion.update(after()) is None, what
 
 
 def test_nobody_stays_nobody_and_small_faces_are_not_followed() -> None:
-    motion = FaceMotion()
-    assert motion.move(picture()) is None, "nothing is known before the first look"
-    motion.begin(picture(), Detections.none())
-    moved = motion.move(picture((90, 60, 64)))
+    motion = TemplateTracker()
+    assert motion.update(picture()) is None, "nothing is known before the first look"
+    motion.init(picture(), Detections.none())
+    moved = motion.update(picture((90, 60, 64)))
     assert moved is not None
     assert len(moved) == 0
-    motion.begin(picture((90, 60, 6)), boxes((90, 60, 6)))
-    assert motion.move(picture((90, 60, 6))) is None
+    motion.init(picture((90, 60, 6)), boxes((90, 60, 6)))
+    assert motion.update(picture((90, 60, 6))) is None
 
 
 @given(
@@ -100,7 +100,7 @@ def test_any_box_in_any_picture_gives_a_finite_box_or_none(
     box: tuple[float, float, float, float], size: tuple[int, int]
 ) -> None:
     gray = texture(5, *size)
-    motion = FaceMotion()
-    motion.begin(gray, Detections(np.array([box], np.float32), np.ones(1, np.float32)))
-    moved = motion.move(gray)
+    motion = TemplateTracker()
+    motion.init(gray, Detections(np.array([box], np.float32), np.ones(1, np.float32)))
+    moved = motion.update(gray)
     assert moved is None or np.isfinite(moved.xyxy).all()

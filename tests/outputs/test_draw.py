@@ -39,7 +39,7 @@ def test_the_box_has_the_colour_of_the_label(label: str, face: FaceMaker) -> Non
 
 
 def test_an_unknown_face_has_no_colour_but_gray(face: FaceMaker) -> None:
-    image = _drawn(640, 360, [face(1, UNKNOWN, (200, 100, 300, 220), Quality(0.1, "cut_off"))])
+    image = _drawn(640, 360, [face(1, UNKNOWN, (200, 100, 300, 220), Quality(0.1, "truncated"))])
     assert (image.max(axis=2).astype(int) - image.min(axis=2)).max() < 16
 
 

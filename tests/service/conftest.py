@@ -23,8 +23,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from fer_stream import FileSettings, analyze
-from fer_stream import factory as build
+from fer_stream import FileSettings, analyze, factory
 from fer_stream.api import Analysis
 from fer_stream.broker.client import Link
 from fer_stream.broker.protocols import Counts
@@ -359,10 +358,10 @@ def faces(clips: Path, yunet_weights: Path) -> Callable[[str], list[FaceCrop]]:
 
     def find(name: str) -> list[FaceCrop]:
         settings, metrics = FileSettings(), Metrics(CollectorRegistry())
-        source = build.open_file(clips / f"{name}.mp4", name=name, stream_start_ms=1, fps=None, threads=1)
-        detector = build.make_detector(DetectorSettings(type="yunet", weights=yunet_weights))
-        follower = build.make_follower(source, detector, settings, metrics, classify_every_s=0)
-        told = [item for frame in source.frames() for item in follower.follow(frame)]
-        return [item for item in (*told, *follower.finish()) if isinstance(item, FaceCrop)]
+        source = factory.open_file(clips / f"{name}.mp4", name=name, stream_start_ms=1, fps=None, threads=1)
+        detector = factory.make_detector(DetectorSettings(type="yunet", weights=yunet_weights))
+        follower = factory.make_extractor(source, detector, settings, metrics, classify_interval_s=0)
+        told = [item for frame in source.frames() for item in follower.process(frame)]
+        return [item for item in (*told, *follower.flush()) if isinstance(item, FaceCrop)]
 
     return find

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fer_stream import factory as build
+from fer_stream import factory
 from fer_stream.broker.client import open_link
 from fer_stream.broker.embedded import EmbeddedServer
 from fer_stream.broker.journal import RedisJournal
@@ -116,13 +116,13 @@ def test_twelve_sources_that_begin_together_share_one_detector(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: list[FaceDetector] = []
-    make = build.make_detector
+    make = factory.make_detector
 
     def noted(settings: DetectorSettings) -> FaceDetector:
         made.append(make(settings))
         return made[-1]
 
-    monkeypatch.setattr(build, "make_detector", noted)
+    monkeypatch.setattr(factory, "make_detector", noted)
     names = [f"{NAME}{number}" for number in range(12)]
     live = captures(settings({name: {} for name in names}))
     live.wait(lambda: all(map(live.pictures, names)))

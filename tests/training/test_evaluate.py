@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from fer_stream.classify.classifier import Judgement
+from fer_stream.classify.classifier import ClassifierOutput
 from fer_stream.records import F32, FERPLUS, I64, LABELS, U8
 from fer_stream.training import report
 from fer_stream.training.dataset import VOTES, Faces
@@ -49,9 +49,9 @@ def found(labels: I64, logits: F32) -> Evaluation:
     images = np.zeros((500, 48, 48), np.uint8)
     images[:, 0, 0], images[:, 0, 1] = np.arange(500) // 256, np.arange(500) % 256
 
-    def predict(pixels: U8) -> Judgement:
+    def predict(pixels: U8) -> ClassifierOutput:
         probs = softmax(logits)[(pixels[:, 0, 0].astype(int) * 256 + pixels[:, 0, 1]) % 500]
-        return Judgement(probs, np.tile(np.eye(8, dtype=np.float32)[VOTES.index("contempt")], (len(pixels), 1)))
+        return ClassifierOutput(probs, np.tile(np.eye(8, dtype=np.float32)[VOTES.index("contempt")], (len(pixels), 1)))
 
     votes = np.zeros((500, len(VOTES)), np.float32)
     votes[:200, VOTES.index("contempt")] = 6
@@ -163,5 +163,5 @@ def test_agreement_is_what_people_would_call_the_emotion_that_was_called() -> No
     probs = np.array([[0.6, 0, 0, 0.4, 0, 0, 0], [0, 0, 0, 0.3, 0, 0, 0.7]], np.float32)
     people = np.zeros((2, 8), np.float32)
     people[0, FERPLUS.index("anger")], people[1, FERPLUS.index("happiness")] = 0.8, 1.0
-    assert Judgement(probs, people).agreement.tolist() == pytest.approx([0.8, 0.0])
-    assert Judgement(probs).agreement.tolist() == [1, 1]
+    assert ClassifierOutput(probs, people).agreement.tolist() == pytest.approx([0.8, 0.0])
+    assert ClassifierOutput(probs).agreement.tolist() == [1, 1]

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from fer_stream.classify.classifier import EmotionClassifier, as_input, probabilities
+from fer_stream.classify.classifier import EmotionClassifier, preprocess, probabilities
 from fer_stream.classify.keras import KerasClassifier
 from fer_stream.classify.litert import LiteRTClassifier
 from fer_stream.classify.model_card import ONNX_FILE
@@ -45,12 +45,12 @@ def model(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
 
 def test_every_file_says_the_same(model: tuple[Path, dict[str, Any]], faces: Faces) -> None:
     folder, _ = model
-    by_keras = KerasClassifier(folder, max_batch=32).predict(faces.images)
+    by_keras = KerasClassifier(folder, batch_size=32).predict(faces.images)
     keras_probs = by_keras.probs
     session = onnxruntime.InferenceSession(str(folder / ONNX_FILE))
-    scores: F32 = session.run(["scores"], {"faces": as_input(faces.images)})[0]
+    scores: F32 = session.run(["scores"], {"faces": preprocess(faces.images)})[0]
     assert scores.shape == (len(faces), 15)
-    spec = KerasClassifier(folder, max_batch=32).spec
+    spec = KerasClassifier(folder, batch_size=32).spec
     np.testing.assert_allclose(probabilities(scores[:, :7], spec.temperature), keras_probs, atol=1e-4)
     first, second = np.sort(keras_probs, axis=1)[:, [-1, -2]].T
     clear = first - second > 0.1
@@ -84,13 +84,13 @@ def test_the_card_tells_how_it_was_made(model: tuple[Path, dict[str, Any]], smal
 def test_without_votes_a_model_knows_nothing_of_agreement(small: TrainSettings, faces: Faces, tmp_path: Path) -> None:
     train(small.model_copy(update={"epochs": 2, "ferplus_weight": 0.0}), tmp_path / "run", lambda _: None)
     export(tmp_path / "run", tmp_path / "model", model_id="mute")
-    classifiers: list[EmotionClassifier] = [KerasClassifier(tmp_path / "model", max_batch=32)]
+    classifiers: list[EmotionClassifier] = [KerasClassifier(tmp_path / "model", batch_size=32)]
     classifiers += [kind(tmp_path / "model") for kind in (LiteRTClassifier, OnnxClassifier, OpenVinoClassifier)]
     expected = classifiers[0].predict(faces.images)
-    assert expected.people is None
+    assert expected.ferplus_probs is None
     for classifier in classifiers[1:]:
         judged = classifier.predict(faces.images)
-        assert judged.people is None
+        assert judged.ferplus_probs is None
         assert (judged.agreement == 1).all()
         assert np.abs(judged.probs - expected.probs).mean() < 0.03
 

@@ -167,7 +167,7 @@ def hostile(tmp_path: Path) -> dict[str, bytes]:
 
 def test_hostile_files_are_taken_and_refused_where_they_are_opened(web: Web, tmp_path: Path) -> None:
     """Nothing is opened here; the job opens them as `fer-stream run` does, and fails."""
-    from fer_stream import factory as build
+    from fer_stream import factory
 
     for name, data in hostile(tmp_path).items():
         answer = send(web, name, data)
@@ -175,7 +175,7 @@ def test_hostile_files_are_taken_and_refused_where_they_are_opened(web: Web, tmp
         path = web.jobs.get(answer.json()["job_id"]).path
         assert path.read_bytes() == data
         with pytest.raises(UnreadableSource):
-            build.open_file(path, name="upload", stream_start_ms=0, fps=None, threads=1)
+            factory.open_file(path, name="upload", stream_start_ms=0, fps=None, threads=1)
 
 
 def test_an_upload_that_says_it_is_too_large_is_not_read(make_web: Callable[..., Web]) -> None:

@@ -80,7 +80,7 @@ export function namer(people) {
 }
 
 const QUALITY = {
-  small: "too small", blurred: "blurred", turned: "turned away", cut_off: "cut off by the edge",
+  small: "too small", blurred: "blurred", off_frontal: "turned away", truncated: "cut off by the edge",
   unclear: "no clear expression",
 };
 
