@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # One image per kind of process: docker build --target capture|classify|classify-gpu|timeline|jobs|web .
-# The base is named by its tag: pin it by digest in your own registry (docs/deployment.md).
+# The base image is referenced by tag: pin it by digest in your own registry (docs/how-to/deployment.md).
 
 FROM python:3.11-slim-bookworm AS base
 ENV PYTHONDONTWRITEBYTECODE=1 \
@@ -16,7 +16,7 @@ ENTRYPOINT ["fer-stream"]
 CMD ["--help"]
 EXPOSE 9464
 
-# What opencv-python links against.
+# Libraries that opencv-python links against.
 FROM base AS vision
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -32,7 +32,7 @@ COPY configs configs
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip wheel --no-deps --wheel-dir /wheels .
 
-# Each role's lock is its whole environment (scripts/role_locks.py), so no dependency is resolved here.
+# The lock file of a role is its complete environment (scripts/role_locks.py); no dependency is resolved here.
 
 FROM vision AS timeline
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -41,7 +41,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip install --no-deps --only-binary :all: -r /tmp/requirements.txt /tmp/wheels/*.whl
 USER 10001:10001
 
-# YuNet's weights, checked against the SHA-256 in the code. `--build-arg YUNET=` leaves them out: BlazeFace looks then.
+# YuNet weights, verified against the SHA-256 in the code. `--build-arg YUNET=` omits them; BlazeFace is used then.
 FROM timeline AS weights
 ARG YUNET=yunet-2023mar
 ENV FER_STREAM_CACHE=/tmp/cache
@@ -63,7 +63,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip install --no-deps --only-binary :all: -r /tmp/requirements.txt /tmp/wheels/*.whl
 USER 10001:10001
 
-# CUDA comes as wheels of NVIDIA's; the host needs its driver and the container toolkit.
+# CUDA is installed from NVIDIA's wheels; the host needs the driver and the container toolkit.
 FROM vision AS classify-gpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=docker/requirements-classify-gpu.txt,target=/tmp/requirements.txt \

@@ -1,8 +1,8 @@
-"""Makes the passwords of the containers, one file each, and the users of queue and store that go with them.
+"""Generate the passwords of the containers, one file each, and the ACL files of queue and store.
 
-    python3 scripts/make_secrets.py [FOLDER]       by default ./secrets, where docker-compose.yml looks for them
+    python3 scripts/make_secrets.py [FOLDER]       default: ./secrets, as used by docker-compose.yml
 
-What is there already stays; delete a file to have it made anew. Needs nothing but Python.
+Existing files are kept; delete one to generate it again. Needs only Python.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from string import Template
 ROOT = Path(__file__).resolve().parent.parent
 
 GENERATED = ("capture", "classify", "timeline", "jobs", "web", "web_token", "grafana_admin")
-# Yours to write: percent-encoded, as it stands in the URL of a camera.
+# To be filled in by the user: percent-encoded, as part of camera URLs.
 EMPTY = ("camera_password",)
 
 
 def make(folder: Path) -> None:
-    """Make what is missing in `folder`, which only its owner can look into."""
+    """Create missing files in `folder`, which only its owner can access."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in (*GENERATED, *EMPTY):
         if not (folder / name).exists():
@@ -34,18 +34,18 @@ def make(folder: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """The folder keeps others out. The file must be readable for the user inside the container, which is not ours."""
+    """Write a world-readable file: the container runs as another user. The folder keeps other users out."""
     path.write_text(text)
     path.chmod(0o644)
 
 
 def main() -> None:
-    """Make the secrets and say where."""
+    """Create the secrets and print their location."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "secrets")
     folder = parser.parse_args().folder
     make(folder)
-    print(f"{folder} holds the secrets. Write the cameras' password into {folder / 'camera_password'}.")
+    print(f"Created secrets in {folder}. Write the password of the cameras to {folder / 'camera_password'}.")
 
 
 if __name__ == "__main__":

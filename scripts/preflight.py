@@ -1,9 +1,9 @@
-"""Is this machine ready for an install? Checks what pip cannot bring, and names the cure."""
+"""Check requirements that pip cannot install: the Python version and system libraries."""
 
 import ctypes
 import sys
 
-# The opencv-python wheel links against these; Debian and Ubuntu package names.
+# Libraries that the opencv-python wheel links against, and their Debian and Ubuntu packages.
 LIBRARIES = {"libGL.so.1": "libgl1", "libgthread-2.0.so.0": "libglib2.0-0"}
 
 

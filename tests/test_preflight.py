@@ -1,4 +1,4 @@
-"""What is said to somebody whose machine lacks something that pip cannot bring."""
+"""Messages about missing requirements that pip cannot install."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def preflight() -> ModuleType:
     return module
 
 
-def test_this_machine_is_ready(preflight: ModuleType) -> None:
+def test_this_machine_passes(preflight: ModuleType) -> None:
     assert preflight.main() == 0
 
 
-def test_a_missing_library_is_named_by_its_package(
+def test_a_missing_library_is_reported_with_its_package(
     preflight: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(preflight, "LIBRARIES", {"libnowhere.so.1": "libnowhere1", "libc.so.6": "libc6"})
@@ -33,7 +33,7 @@ def test_a_missing_library_is_named_by_its_package(
 
 
 @pytest.mark.parametrize("version", [(3, 10, 13), (3, 14, 0)])
-def test_a_python_that_will_not_do(
+def test_an_unsupported_python_is_rejected(
     preflight: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""The tests that docs/reliability.md names are there."""
+"""The tests that docs/evidence/reliability.md names are there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
-    for line in (ROOT / "docs" / "reliability.md").read_text().splitlines()
+    for line in (ROOT / "docs" / "evidence" / "reliability.md").read_text().splitlines()
     if line.startswith("| ") and not line.startswith(("| fault |", "| --- |"))
 ]
 

@@ -50,7 +50,7 @@ def test_page_and_grafana_alone_are_published_and_on_this_machine_alone(compose:
 
 
 def test_a_second_capture_as_it_is_documented_reads_the_other_part(tmp_path: Path) -> None:
-    (override,) = re.findall(r"```yaml\n(services:.*?)```", (ROOT / "docs" / "deployment.md").read_text(), re.DOTALL)
+    (override,) = re.findall(r"```yaml\n(services:.*?)```", (ROOT / "docs" / "how-to" / "deployment.md").read_text(), re.DOTALL)
     (tmp_path / "docker-compose.override.yml").write_text(override)
     shutil.copy(ROOT / "docker-compose.yml", tmp_path)
     command = [DOCKER_COMPOSE, "config", "--format", "json"]

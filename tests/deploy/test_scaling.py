@@ -1,4 +1,4 @@
-"""docs/scaling.md says what benchmarks/scaling.py works out."""
+"""docs/how-to/scaling.md says what benchmarks/scaling.py works out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_the_table_is_the_output_of_the_plan() -> None:
-    text = (ROOT / "docs" / "scaling.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "scaling.md").read_text()
     for row in table([plan(cameras, 5, 2) for cameras in (10, 100, 1000, 5000)]):
         assert f"{row}\n" in text
 
