@@ -7,7 +7,6 @@ that the server has forgotten are met in one place, and no text that leaves it h
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from redis.cluster import RedisCluster
 from redis.exceptions import NoPermissionError, NoScriptError, OutOfMemoryError, ResponseError
 from redis.retry import Retry
 
+from fer_stream.backoff import Backoff
 from fer_stream.errors import ConfigError, LeaseLost, QueueError
 from fer_stream.log import redact_secrets
 
@@ -39,8 +39,7 @@ _PASSING = (
 
 # Longer than any BLOCK that is asked for, so that a silent server is told from an idle one.
 _SOCKET_TIMEOUT_S = 5.0
-_FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 1.0
+_RETRY_MIN_S, _RETRY_MAX_S = 0.05, 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -88,18 +87,17 @@ class Link:
         owner. `OutOfMemoryError` and `NoStreamError` are the caller's to handle.
         """
         deadline = time.monotonic() + self._patience_s
-        pause_s = _FIRST_PAUSE_S
+        backoff = Backoff(_RETRY_MIN_S, _RETRY_MAX_S, jitter=0.5)
         while True:
             try:
                 return operation(self._connected())
             except _PASSING as error:
                 self._check(error, deadline)
-                if pause_s == _FIRST_PAUSE_S:
+                if not backoff.failures:
                     _log.warning("%s is away, trying again: %s", self.name, said(error))
             except ResponseError as error:
                 raise self._translated(error) from None
-            self.stop.wait(pause_s * random.uniform(0.5, 1.5))
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            self.stop.wait(backoff.failed())
 
     def _connected(self) -> Client:
         with self._connecting:

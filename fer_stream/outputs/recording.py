@@ -9,8 +9,9 @@ from threading import Thread
 
 import av
 
+from fer_stream.backoff import Backoff
 from fer_stream.errors import OutputError
-from fer_stream.outputs.backoff import Retry, stopped_by
+from fer_stream.outputs.backoff import RETRY_MAX_S, RETRY_MIN_S, stopped_by
 from fer_stream.outputs.draw import Annotator
 from fer_stream.outputs.recording_queue import Shot, ShotQueue
 from fer_stream.outputs.redaction import Redaction, with_covers
@@ -55,7 +56,7 @@ class Recorder:
         self._retention_days = retention_days
         self._clock = clock
         self._max_gap_s = max_gap_s
-        self._retry = Retry(clock)
+        self._backoff = Backoff(RETRY_MIN_S, RETRY_MAX_S, clock=clock)
         self._waiting = ShotQueue(_MAX_WAITING_BYTES)
         self._lost = 0
         self._faults: deque[OutputError] = deque(maxlen=1)
@@ -95,7 +96,7 @@ class Recorder:
         try:
             self._guarded(lambda: reveal_leftovers(self._folder))
             while self._waiting.wait():
-                if self._retry.resting:
+                if self._backoff.active:
                     self._waiting.skip()
                 else:
                     self._guarded(self._record_run)
@@ -106,10 +107,10 @@ class Recorder:
         try:
             step()
         except (OSError, av.FFmpegError) as error:
-            self._retry.failed()
+            self._backoff.failed()
             self._faults.append(stopped_by(OSError(error.errno, error.strerror), self._folder))
         else:
-            self._retry.succeeded()
+            self._backoff.reset()
 
     def _record_run(self) -> None:
         """Record up to the next gap."""

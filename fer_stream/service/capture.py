@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 
 from fer_stream import factory
+from fer_stream.backoff import Backoff
 from fer_stream.broker.journal import RedisJournal
 from fer_stream.broker.keys import Keys
 from fer_stream.broker.lease import Lease
@@ -35,8 +36,8 @@ _log = logging.getLogger(__name__)
 
 _LEASE_S = 10.0
 _TELL_S = 2.0
-# A source that fails is tried again after so long, the longer the more often it failed within a minute.
-_RETRY_S = (1.0, 2.0, 5.0, 10.0)
+# Delay before a failed source is opened again; one that ran for `_STEADY_S` starts with the minimum again.
+_RETRY_MIN_S, _RETRY_MAX_S = 1.0, 10.0
 _STEADY_S = 60.0
 _JOIN_S = 3.0
 # Closing takes 2 s where a read hangs; what was read is told in the time that is left.
@@ -161,15 +162,14 @@ class _Source(Thread):
 
     def run(self) -> None:
         """Capture until closed; a file ends by itself."""
-        failures = 0
+        backoff = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
         while True:
             began_s = time.monotonic()
             if self._captured() or self._closing.is_set():
                 return
             if time.monotonic() - began_s > _STEADY_S:
-                failures = 0
-            self._closing.wait(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
-            failures += 1
+                backoff.reset()
+            self._closing.wait(backoff.failed())
 
     def tell_state(self) -> None:
         """Tell how the camera is. A store that is away is waited for."""

@@ -7,9 +7,10 @@ import time
 from collections import deque
 from threading import Event, Thread
 
+from fer_stream.backoff import Backoff
 from fer_stream.config import RecordingSettings
 from fer_stream.errors import FerStreamError
-from fer_stream.outputs.backoff import Retry, stopped_by
+from fer_stream.outputs.backoff import RETRY_MAX_S, RETRY_MIN_S, stopped_by
 from fer_stream.outputs.recording import Recorder
 from fer_stream.outputs.redaction import Redaction
 from fer_stream.records import Frame, LabelledFrame, stream_start_ms
@@ -77,15 +78,15 @@ class Recording(Thread):
 
     def _folder_is_made(self) -> bool:
         """Make the folder, and wait until that is possible; False where we are closed before."""
-        retry = Retry(time.time)
+        backoff = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         while True:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 return True
             except OSError as error:
                 _log.error("recording of %s: %s", self._source, stopped_by(error, self._folder))
-            retry.failed()
-            while retry.resting:
+            backoff.failed()
+            while backoff.active:
                 if self._closing.wait(_POLL_S):
                     return False
 

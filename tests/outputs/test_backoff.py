@@ -1,4 +1,4 @@
-"""When files that stopped are tried again, and what is said of them."""
+"""Errors of live files that cannot be written."""
 
 from __future__ import annotations
 
@@ -8,42 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_stream.outputs.backoff import Retry, stopped_by
-
-
-def test_every_failure_doubles_the_rest_up_to_a_minute() -> None:
-    now_s = 1000.0
-    retry, rests = Retry(lambda: now_s), list[float]()
-    for _ in range(8):
-        retry.failed()
-        failed_at = now_s
-        while retry.resting:
-            now_s += 0.5
-        rests.append(now_s - failed_at)
-    assert rests == [1, 2, 4, 8, 16, 32, 60, 60]
-
-
-def test_a_success_makes_the_next_rest_short() -> None:
-    now_s = 1000.0
-    retry = Retry(lambda: now_s)
-    for _ in range(5):
-        retry.failed()
-    retry.succeeded()
-    retry.failed()
-    now_s += 1
-    assert not retry.resting
-
-
-def test_nothing_failed_yet() -> None:
-    assert not Retry(lambda: 0.0).resting
-
-
-def test_a_clock_that_is_set_back_does_not_stop_writing_for_ever() -> None:
-    now_s = 1000.0
-    retry = Retry(lambda: now_s)
-    retry.failed()
-    now_s = 10.0
-    assert not retry.resting
+from fer_stream.outputs.backoff import stopped_by
 
 
 @pytest.mark.parametrize(
