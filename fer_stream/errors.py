@@ -18,7 +18,7 @@
     │   └── LeaseLost                  … another process holds the lease
     └── JobError                   7   a job request failed
         ├── JobNotFound                … unknown job id
-        ├── WrongJobState              … the job is in another state
+        ├── InvalidJobState            … the job is in another state
         └── JobFailed                  … a job that was waited for failed
 
 Exit code 0 is success; 130 is Ctrl-C and 143 SIGTERM, both with complete, readable outputs.
@@ -118,7 +118,7 @@ class JobNotFound(JobError):  # noqa: N818 - reads better without the suffix
     """No job has this id, or its record was deleted or has expired."""
 
 
-class WrongJobState(JobError):  # noqa: N818
+class InvalidJobState(JobError):  # noqa: N818
     """The request is not valid in the current state of the job."""
 
 

@@ -1,1 +1,1 @@
-"""Recorded files as jobs: submitted by anybody, worked off by `fer-stream worker jobs`."""
+"""Jobs: recorded files submitted to a running service and processed by `fer-stream worker jobs`."""

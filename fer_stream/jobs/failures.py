@@ -1,4 +1,4 @@
-"""Why an attempt at a job failed, for a person to read, and whether another may end better."""
+"""Error messages of failed attempts, and whether a failure is worth another attempt."""
 
 from __future__ import annotations
 
@@ -9,33 +9,32 @@ from rq.exceptions import DeserializationError
 from rq.timeouts import JobTimeoutException
 
 from fer_stream.errors import CodecError, DiskFull, FerStreamError, QueueError
-from fer_stream.jobs.record import Record
+from fer_stream.jobs.record import FileRqJob
 from fer_stream.log import redact_secrets
 
 
-def verdict(error: BaseException | None, job: Record) -> tuple[str, bool]:
-    """Why an attempt failed, for a person to read and without secrets, and whether another may end better."""
+def classify_failure(error: BaseException | None, job: FileRqJob) -> tuple[str, bool]:
+    """Return the reason of a failure as text without secrets, and whether another attempt may succeed."""
     if isinstance(error, JobTimeoutException):
-        return too_late(job), False
+        return timeout_message(job), False
     if isinstance(error, DeserializationError):
-        return f"The job {job.id} is refused: nothing that only Python can read is read here.", False
+        return f"Job {job.id} is refused: only JSON payloads are accepted.", False
     if isinstance(error, FerStreamError):
-        return redact_secrets(str(error)), isinstance(error, DiskFull | QueueError) and not isinstance(
-            error, CodecError
-        )
-    return redact_secrets(
-        f"A fault that nobody foresaw, see the log of its worker: {type(error).__name__}: {error}"
-    ), True
+        retryable = isinstance(error, DiskFull | QueueError) and not isinstance(error, CodecError)
+        return redact_secrets(str(error)), retryable
+    return redact_secrets(f"Unexpected error, see the log of the worker: {type(error).__name__}: {error}"), True
 
 
-def too_late(job: Record) -> str:
-    """What is said of a job that took longer than it may."""
-    return f"It took longer than {job.timeout} s: raise jobs.timeout_s, or look at fewer frames (fps)."
+def timeout_message(job: FileRqJob) -> str:
+    """Return the error message of an attempt that exceeded `jobs.timeout_s`."""
+    return f"Processing took longer than {job.timeout} s: raise jobs.timeout_s, or analyse fewer frames (fps)."
 
 
-def how_it_ended(status: int) -> str:
-    """What became of a process, from the status that wait(2) gave."""
+def describe_exit(status: int | None) -> str:
+    """Describe how a process ended, from its wait(2) status; None if the status is unknown."""
+    if status is None:
+        return "ended with an unknown status, see the log of the worker"
     if not os.WIFSIGNALED(status):
-        return f"ended with code {os.waitstatus_to_exitcode(status)}, see the log of its worker"
+        return f"ended with code {os.waitstatus_to_exitcode(status)}, see the log of the worker"
     name = signal.Signals(os.WTERMSIG(status)).name
-    return f"was killed ({name})" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+    return f"was killed ({name})" + (", possibly out of memory" if name == "SIGKILL" else "")

@@ -1,4 +1,4 @@
-"""A recorded file as a job: what is known of it, and what can be done with it."""
+"""The public view of a job: its state, and the operations that clients use."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from fer_stream.config import FileSettings
 
 Priority = Literal["high", "normal", "low"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
-"""Jobs of a higher priority begin before all of a lower one; among equals, first come, first served."""
+"""Highest first. Jobs of a higher priority start before all jobs of a lower one; within a priority, FIFO."""
 
 JobState = Literal["queued", "running", "retrying", "done", "failed", "cancelled"]
-"""`retrying` waits for its next attempt after a fault that may pass. The last three are how a job ends."""
+"""`retrying` waits for the next attempt after a temporary failure. The last three are terminal."""
 
-ENDED: frozenset[JobState] = frozenset({"done", "failed", "cancelled"})
+TERMINAL_STATES: frozenset[JobState] = frozenset({"done", "failed", "cancelled"})
 
 
 @dataclass(frozen=True, slots=True)
 class JobInfo:
-    """What is known of a job.
+    """Snapshot of a job.
 
-    Its outputs are called `name` with an ending and lie in the folder `out`; `outputs` are those that were written,
-    empty unless the job is done. `progress` is the part of the file that was read, 0..1, or None where the file does
-    not say how long it is; `frames` those looked at so far. Times are Unix seconds; `retry_at` is when the next
-    attempt begins at the earliest. `attempts` counts how often the job was begun. `error` is why it failed, the last
-    time, for a person to read and without any secret.
+    The results are files in the directory `out` named `name` plus a suffix. `outputs` lists those that were written;
+    it is empty unless the job is done. `progress` is the fraction of the file that was read, 0..1, or None if the
+    duration of the file is unknown; `frames` is the number of frames analysed so far. Times are Unix seconds;
+    `retry_at` is the earliest start of the next attempt. `attempts` counts how often the job was started. `error` is
+    the reason of the last failure in plain text, without secrets.
     """
 
     job_id: str
@@ -48,15 +48,15 @@ class JobInfo:
 
     @property
     def ended(self) -> bool:
-        """Will nothing change any more, unless somebody retries it?"""
-        return self.state in ENDED
+        """True if the state is terminal: only `Jobs.retry` changes it."""
+        return self.state in TERMINAL_STATES
 
 
 class Jobs(Protocol):
-    """The jobs of one store, seen by those who submit them.
+    """The jobs of one store, for clients that submit and manage them.
 
-    Every method raises `QueueError` where the store cannot be reached, and those that take a `job_id` raise
-    `JobNotFound` where there is no such job, because its record was deleted or is older than `jobs.retention_days`.
+    Every method raises `QueueError` if the store is unreachable. Methods that take a `job_id` raise `JobNotFound` if
+    the job does not exist, was deleted, or ended more than `jobs.retention_days` ago.
     """
 
     def submit(
@@ -69,49 +69,49 @@ class Jobs(Protocol):
         force: bool = False,
         name: str | None = None,
     ) -> JobInfo:
-        """Put a video or still image on the queue, to be done as `fer-stream run` does it.
+        """Queue a video or still image, to be processed like `fer-stream run`.
 
-        Results go into the folder `out`, which is made, and are called `name`, by default the stem of `path`. The
-        file must stay where it is until the job has ended. `force` lets results replace older ones.
+        Results are written to the directory `out`, which is created, under `name` (default: the stem of `path`). The
+        file must stay in place until the job has ended. `force` allows results to replace existing files.
 
-        Raises a `SourceError` where there is no such file, `ConfigError` where `name` is no plain file name,
-        `OutputExists` where a result of that name is there already or an unfinished job will write it (`force` does
-        not help against the latter), and `OutputError` where the folder cannot be made.
+        Raises a `SourceError` if the file does not exist, `ConfigError` if `name` is not a plain file name,
+        `OutputExists` if a result exists or an unfinished job will write it (`force` only overrides the former), and
+        `OutputError` if the directory cannot be created.
         """
         ...
 
     def check(
         self, path: Path, *, out: Path, settings: FileSettings, force: bool = False, name: str | None = None
     ) -> None:
-        """Raise what `submit` would raise of these, and submit nothing. It makes no folder."""
+        """Raise the errors that `submit` would raise, without submitting anything or creating a directory."""
         ...
 
     def get(self, job_id: str) -> JobInfo:
-        """What is known of one job."""
+        """Return one job."""
         ...
 
     def list(self) -> Sequence[JobInfo]:
-        """All jobs that are known, the newest first."""
+        """Return all jobs, newest first."""
         ...
 
     def cancel(self, job_id: str) -> JobInfo:
-        """End a job that has not ended, without results. One that runs ends within a second or two.
+        """Cancel an unfinished job; it leaves no results. A running job stops within one or two seconds.
 
-        Raises `WrongJobState` where it has ended already.
+        Raises `InvalidJobState` if the job has already ended.
         """
         ...
 
     def retry(self, job_id: str) -> JobInfo:
-        """Put a job that failed or was cancelled on the queue again, with all its attempts.
+        """Queue a failed or cancelled job again with all its attempts.
 
-        Raises `WrongJobState` where it did not, `OutputExists` as `submit`.
+        Raises `InvalidJobState` if the job is neither failed nor cancelled, and `OutputExists` like `submit`.
         """
         ...
 
     def delete(self, job_id: str, *, outputs: bool = False) -> None:
-        """Forget a job that has ended; with `outputs` delete its results too. The file itself stays.
+        """Delete the record of a job that has ended and, with `outputs`, its results. The input file is kept.
 
-        Raises `WrongJobState` where it has not ended, `OutputError` where a result cannot be deleted.
+        Raises `InvalidJobState` if the job has not ended, and `OutputError` if a result cannot be deleted.
         """
         ...
 

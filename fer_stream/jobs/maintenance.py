@@ -1,72 +1,115 @@
-"""What workers do for all jobs in turn: next attempts that are due, and jobs that a crash left in no queue."""
+"""Maintenance of all jobs: start retries that are due, and recover jobs whose worker crashed."""
 
 from __future__ import annotations
 
-import logging
 from typing import cast
 
 import redis
 from redis.client import Pipeline
-from rq.job import JobStatus
+from rq.job import Job, JobStatus
+from rq.registry import clean_registries
+from rq.worker_registration import clean_worker_registry
 
-from fer_stream.jobs.record import IDS, MAINTENANCE, NAMES, Record, priority_of, queue_of, queues, records
+from fer_stream.jobs.job import JobState
+from fer_stream.jobs.record import (
+    IDS,
+    MAINTENANCE,
+    NAMES,
+    FileRqJob,
+    all_queues,
+    fetch_jobs,
+    priority_of,
+    queue_for,
+)
+from fer_stream.log import get_logger
+from fer_stream.metrics import Metrics
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
-TURN_S = 10
-"""So often all jobs are looked through, by one of the workers."""
+HEARTBEAT_TIMEOUT_S = 20
+"""A worker without a heartbeat for this long is considered dead, and its job is given to another worker."""
+
+_INTERVAL_S = 10
 
 
-class Upkeep:
-    """The part of one worker in it."""
+class Maintenance:
+    """The share of one worker in the maintenance of all jobs."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, metrics: Metrics) -> None:
         self._client = client
-        self._adrift: set[str] = set()
-        """Jobs that wait, and were in no queue when we looked last."""
+        self._metrics = metrics
+        self._orphans: set[str] = set()
+        """Waiting jobs that were in no queue at the last check."""
 
-    def put_back_due(self) -> None:
-        """Put jobs on their queue whose wait for another attempt is over."""
-        for queue in queues(self._client):
+    def enqueue_due(self) -> None:
+        """Queue the jobs whose retry delay is over."""
+        for queue in all_queues(self._client):
             registry = queue.scheduled_job_registry
             for job_id in registry.get_jobs_to_schedule():
-                # Whoever takes it off the list puts it on the queue; `tidy` finds it if that one dies in between.
-                (record,) = records(self._client, [job_id])
-                if registry.remove(job_id) and record is not None and record.state == "retrying":
-                    queue.enqueue_job(record)
+                # The worker that removes the job from the registry queues it. If that worker dies in between, the job
+                # becomes an orphan, which `recover_orphans` finds.
+                (job,) = fetch_jobs(self._client, [job_id])
+                if registry.remove(job_id) and job is not None and job.state == "retrying":
+                    queue.enqueue_job(job)
 
-    def turn(self, worker_name: str) -> bool:
-        """Is it for this worker to look through all jobs now?"""
-        return bool(self._client.set(MAINTENANCE, worker_name, nx=True, ex=TURN_S))
+    def run_if_due(self, worker_name: str) -> None:
+        """Maintain all jobs, unless a worker did so within the last 10 s.
 
-    def tidy(self) -> None:
-        """Forget what Redis has forgotten, and put jobs on their queue that are in none.
-
-        A worker that is killed after it took a job off its queue, and before it wrote that down, leaves such a job.
-        It is adrift when it was so twice, because another worker may be about to write it down just now.
+        The lock of rq's own `Worker.clean_registries` is held for 15 minutes if its holder dies.
         """
+        if self._client.set(MAINTENANCE, worker_name, nx=True, ex=_INTERVAL_S):
+            for queue in all_queues(self._client):
+                clean_registries(queue, [self._on_abandoned])
+                clean_worker_registry(queue)
+            self.remove_expired()
+            self.recover_orphans()
+
+    def remove_expired(self) -> None:
+        """Remove ids and result names of jobs whose records have expired."""
+        jobs = self._all_jobs()
+        if expired := [job_id for job_id, job in jobs.items() if job is None]:
+            self._client.zrem(IDS, *expired)
+        self._client.transaction(_remove_expired_names, NAMES)
+
+    def recover_orphans(self) -> None:
+        """Queue jobs that are waiting but in no queue.
+
+        A worker that is killed after it took a job off its queue and before it recorded that leaves such a job. A job
+        is recovered at the second check in a row, because a worker may be about to record it during the first.
+        """
+        orphans = {job.id: job for job in self._all_jobs().values() if job is not None and self._is_orphan(job)}
+        for job_id in orphans.keys() & self._orphans:
+            _log.warning("job_recovered", job=job_id, reason="it was in no queue")
+            queue_for(priority_of(orphans[job_id].origin), self._client).enqueue_job(orphans[job_id])
+        self._orphans = orphans.keys() - self._orphans
+
+    def _all_jobs(self) -> dict[str, FileRqJob | None]:
         job_ids = [job_id.decode() for job_id in cast("list[bytes]", self._client.zrange(IDS, 0, -1))]
-        found = dict(zip(job_ids, records(self._client, job_ids), strict=True))
-        if gone := [job_id for job_id, record in found.items() if record is None]:
-            self._client.zrem(IDS, *gone)
-        self._client.transaction(_forget_names, NAMES)
-        adrift = {record.id: record for record in found.values() if record is not None and self._is_adrift(record)}
-        for job_id in adrift.keys() & self._adrift:
-            _log.warning("the job %s was in no queue and is put back", job_id)
-            queue_of(priority_of(adrift[job_id].origin), self._client).enqueue_job(adrift[job_id])
-        self._adrift = adrift.keys() - self._adrift
+        return dict(zip(job_ids, fetch_jobs(self._client, job_ids), strict=True))
 
-    def _is_adrift(self, record: Record) -> bool:
-        queue, status = queue_of(priority_of(record.origin), self._client), record.get_status(refresh=False)
+    def _is_orphan(self, job: FileRqJob) -> bool:
+        queue, status = queue_for(priority_of(job.origin), self._client), job.get_status(refresh=False)
         if status == JobStatus.QUEUED:
-            return self._client.lpos(queue.key, record.id) is None
-        return status == JobStatus.SCHEDULED and record not in queue.scheduled_job_registry
+            return self._client.lpos(queue.key, job.id) is None
+        return status == JobStatus.SCHEDULED and job not in queue.scheduled_job_registry
+
+    def _on_abandoned(self, job: Job, *_: object) -> None:
+        """Record that the worker of a job died; rq then schedules the next attempt or fails the job."""
+        assert isinstance(job, FileRqJob)
+        job.clear_owner()
+        job.remove_partial_outputs()
+        job.record_failure(
+            f"The worker sent no heartbeat for {HEARTBEAT_TIMEOUT_S} s: it was killed or lost the store.",
+            retryable=True,
+        )
+        state: JobState = "retrying" if job.should_retry else "cancelled" if job.cancel_requested else "failed"
+        self._metrics.jobs.labels(state).inc()
+        _log.warning("job_abandoned", job=job.id, state=state)
 
 
-def _forget_names(pipeline: Pipeline) -> None:
-    """Strike off what jobs were to write of which nothing is known any more."""
+def _remove_expired_names(pipeline: Pipeline) -> None:
     names = cast("dict[bytes, bytes]", pipeline.hgetall(NAMES))
-    known = set(cast("list[bytes]", pipeline.zrange(IDS, 0, -1)))
+    job_ids = set(cast("list[bytes]", pipeline.zrange(IDS, 0, -1)))
     pipeline.multi()
-    if old := [name for name, job_id in names.items() if job_id not in known]:
-        pipeline.hdel(NAMES, *old)
+    if expired := [name for name, job_id in names.items() if job_id not in job_ids]:
+        pipeline.hdel(NAMES, *expired)

@@ -1,8 +1,8 @@
-"""The rq job that can be nothing but a recorded file, and what of it we keep under which key.
+"""The rq job of a recorded file, and the Redis keys of jobs.
 
-rq imports and calls whatever function the record of a job names, also as a callback, and unpickles its arguments.
-Here arguments are JSON, one name of a function is known, and callbacks and webhooks do not exist, so that who can
-write to the store can have files read and written, but no code run.
+rq imports and calls any function that the record of a job names, also as a callback, and unpickles its arguments.
+`FileRqJob` accepts JSON arguments and a single function name, and ignores callbacks and webhooks. Write access to the
+store therefore allows files to be read and written, but no code to be executed.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from fer_stream.errors import CodecError
 from fer_stream.jobs.job import PRIORITIES, JobInfo, JobState, Priority
 
 FUNCTION = "fer_stream.jobs"
-"""What the record of a job names as its function. Nothing is imported by it."""
+"""Function name in the record of every job. It is compared, never imported."""
 
 IDS = "fer:jobs:ids"
-"""Sorted set: the ids of all jobs, by the Unix time at which they were submitted."""
+"""Sorted set: ids of all jobs, by the Unix time of submission."""
 
 NAMES = "fer:jobs:names"
-"""Hash: folder and name of results → the job that writes them, or wrote them last."""
+"""Hash: directory and name of results → id of the job that writes them or wrote them last."""
 
 MAINTENANCE = "fer:jobs:maintenance"
-"""String with a time to live: a worker looks after jobs whose worker died."""
+"""String with a TTL: lock of the worker that currently maintains all jobs."""
 
 _CANCEL = "cancel"
 _ATTEMPTS = "attempts"
@@ -55,7 +55,7 @@ _STATES: dict[JobStatus, JobState] = {
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a job is to do: the arguments of the one function."""
+    """The arguments of a job: process `path` with `settings` and write results called `name` into `out`."""
 
     path: Path
     out: Path
@@ -63,8 +63,8 @@ class Task:
     force: bool
     settings: FileSettings
 
-    def document(self) -> dict[str, Any]:
-        """The task as what JSON knows."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the task as JSON-compatible values."""
         return {
             "path": str(self.path),
             "out": str(self.out),
@@ -74,76 +74,85 @@ class Task:
         }
 
     @property
-    def place(self) -> str:
-        """What no two unfinished jobs may share."""
+    def output_prefix(self) -> str:
+        """Path of the results without suffix. Two unfinished jobs must not share it."""
         return str(self.out / self.name)
 
 
-class Record(Job):
-    """An rq job whose callbacks are ignored, and whose function is ours or refused."""
+class Reassigned(Exception):  # noqa: N818 - a control-flow exception, never shown
+    """Another worker owns the job now."""
+
+
+class FileRqJob(Job):
+    """An rq job that processes one recorded file. Callbacks are ignored; any other function is refused."""
 
     success_callback = None
     failure_callback = None
     stopped_callback = None
 
-    cancel_asked = False
-    """Was somebody told that this job will be cancelled?"""
+    cancel_requested = False
+    """True if cancellation had been requested when the record was last read."""
 
     attempts = 0
-    """How often the job was begun; the last of these attempts is the one of whoever holds this record."""
+    """Number of the attempt that the holder of this record makes; the first is 1."""
 
     work: Callable[[], None] | None = None
-    """Does the task; set by the worker that took the job."""
+    """Processes the file; set by the worker that took the job."""
 
     def send_webhooks(self, *_: object, **__: object) -> None:
-        """Call nobody."""
+        """Ignore webhooks."""
 
     def restore(self, raw_data: dict[bytes, bytes]) -> None:
-        """Take over what Redis holds."""
+        """Load the fields of the Redis hash."""
         super().restore(raw_data)
-        self.cancel_asked = _CANCEL.encode() in raw_data
+        self.cancel_requested = _CANCEL.encode() in raw_data
         self.attempts = int(raw_data.get(_ATTEMPTS.encode(), 0))
+
+    def prepare_for_execution(self, worker_name: str, pipeline: Pipeline) -> None:
+        """Mark the job as started. Raises `Reassigned` if `worker_name` no longer owns it."""
+        self.check_owned_by(worker_name)
+        super().prepare_for_execution(worker_name, pipeline)
 
     @property
     def func(self) -> Callable[..., None]:
-        """The one function there is, whatever the record names. Raises `CodecError` where it names another."""
+        """The function that processes the file. Raises `CodecError` if the record names any other function."""
         self.task()
         work = self.work
         if work is None:
-            raise CodecError(f"The job {self.id} is refused: this process does none.")
+            raise CodecError(f"Job {self.id} is refused: this process does not run jobs.")
         return lambda **_: work()
 
     def task(self) -> Task:
-        """What is to be done. Raises `CodecError` where that is anything but a recorded file."""
+        """Return the arguments of the job. Raises `CodecError` if they are not valid."""
         try:
             if self.func_name != FUNCTION or self.instance is not None or self.args:
-                raise CodecError(f"The job {self.id} is refused: it asks for something else than to read a file.")
-            given = self.kwargs
+                raise CodecError(f"Job {self.id} is refused: it does not process a recorded file.")
+            arguments = self.kwargs
             return Task(
-                path=Path(given["path"]),
-                out=Path(given["out"]),
-                name=checked_name(given["name"]),
-                force=given["force"] is True,
-                settings=FileSettings.model_validate(given["settings"]),
+                path=Path(arguments["path"]),
+                out=Path(arguments["out"]),
+                name=validate_name(arguments["name"]),
+                force=arguments["force"] is True,
+                settings=FileSettings.model_validate(arguments["settings"]),
             )
         except (DeserializationError, ValidationError, KeyError, TypeError, AttributeError, ValueError):
             raise CodecError(
-                f"The job {self.id} is refused: another version of fer-stream wrote it, or something else did. "
+                f"Job {self.id} is refused: it was written by another version of fer-stream or by another program. "
                 f"Submit the file again."
             ) from None
 
     @property
-    def is_ours(self) -> bool:
-        """Is it a recorded file?"""
+    def is_valid(self) -> bool:
+        """True if the job processes a recorded file."""
         try:
             return self.task() is not None
         except CodecError:
             return False
 
     def info(self) -> JobInfo:
-        """The record as others see it. Raises `CodecError` as `task` does."""
+        """Return the public view of the record. Raises `CodecError` like `task`."""
         task, state = self.task(), self.state
-        begun = state not in ("queued", "retrying")
+        started = state not in ("queued", "retrying")
         return JobInfo(
             job_id=self.id,
             name=task.name,
@@ -154,8 +163,8 @@ class Record(Job):
             submitted_at=_unix(self.created_at) or 0.0,
             progress=1.0 if state == "done" else self.meta.get("progress"),
             frames=self.meta.get("frames", 0),
-            started_at=_unix(self.started_at) if begun else None,
-            ended_at=_unix(self.ended_at) if begun and state != "running" else None,
+            started_at=_unix(self.started_at) if started else None,
+            ended_at=_unix(self.ended_at) if started and state != "running" else None,
             retry_at=self.meta.get("retry_at") if state == "retrying" else None,
             attempts=self.attempts,
             error=None if state == "done" else self.meta.get("error"),
@@ -164,123 +173,126 @@ class Record(Job):
 
     @property
     def state(self) -> JobState:
-        """Where the job stands, as it was when the record was read."""
+        """State of the job when the record was last read."""
         state = _STATES.get(self.get_status(refresh=False), "queued")
-        return "cancelled" if state == "failed" and self.cancel_asked else state
+        return "cancelled" if state == "failed" and self.cancel_requested else state
 
     @property
-    def placing(self) -> bool:
-        """Did an attempt begin to put its results in place? Then those that are there are ours to replace."""
-        return bool(self.meta.get("placing"))
+    def publishing(self) -> bool:
+        """True if an attempt has started to move results into place: existing results may be replaced then."""
+        return bool(self.meta.get("publishing"))
 
     def begin_attempt(self, worker_name: str) -> None:
-        """Note that `worker_name` works on the job now, unless another one took it over later."""
-        # Counted by the store, and never anew: no two attempts may share a folder, whoever slept meanwhile.
+        """Make `worker_name` the owner of the job and count an attempt."""
+        # The store counts, and `reset` does not restart the count: each attempt needs a directory of its own, because
+        # a suspended worker may still write to an older one.
         self.attempts = self.connection.hincrby(self.key, _ATTEMPTS)
-        self._name_worker(worker_name)
-        self.meta = {"placing": self.placing, "error": self.meta.get("error")}
-        self.report()
+        self._set_owner(worker_name)
+        self.meta = {"publishing": self.publishing, "error": self.meta.get("error")}
+        self.update_meta()
 
-    def disown(self) -> None:
-        """Take the job from the worker that has it."""
-        self._name_worker("")
+    def clear_owner(self) -> None:
+        """Take the job away from its worker."""
+        self._set_owner("")
 
-    def _name_worker(self, name: str) -> None:
+    def _set_owner(self, name: str) -> None:
         self.worker_name = name
         self.connection.hset(self.key, "worker_name", name)
 
-    def is_of(self, worker_name: str) -> bool:
-        """Is this still the worker that works on the job, or has another one been given it?"""
+    def owned_by(self, worker_name: str) -> bool:
+        """Return True if `worker_name` still owns the job. Reads the store."""
         return self.connection.hget(self.key, "worker_name") == worker_name.encode()
 
-    def folder(self, task: Task) -> Path:
-        """Where this attempt works out of sight: beside its results, so that they can be moved there as one."""
-        return self._folder(task, self.attempts)
+    def check_owned_by(self, worker_name: str) -> None:
+        """Raise `Reassigned` if `worker_name` no longer owns the job."""
+        if not self.owned_by(worker_name):
+            raise Reassigned
 
-    def sweep(self) -> None:
-        """Remove what this attempt and those before it left behind. Later ones are those of other workers."""
+    def staging_dir(self, task: Task) -> Path:
+        """Return the hidden directory of this attempt, next to the results so that moving them is a rename."""
+        return self._staging_dir(task, self.attempts)
+
+    def remove_partial_outputs(self) -> None:
+        """Remove the directories of this attempt and of earlier ones. Later attempts belong to other workers."""
         with suppress(CodecError):
             task = self.task()
             for attempt in range(1, self.attempts + 1):
-                shutil.rmtree(self._folder(task, attempt), ignore_errors=True)
+                shutil.rmtree(self._staging_dir(task, attempt), ignore_errors=True)
 
-    def _folder(self, task: Task, attempt: int) -> Path:
+    def _staging_dir(self, task: Task, attempt: int) -> Path:
         return task.out / f".partial-{self.id}-{attempt}"
 
-    def report(self, **facts: object) -> None:
-        """Add to what is known of the job."""
-        self.meta |= facts
+    def update_meta(self, **fields: object) -> None:
+        """Merge `fields` into the metadata and store it."""
+        self.meta |= fields
         self.connection.hset(self.key, "meta", self.serializer.dumps(self.meta))
 
-    def blame(self, reason: str, *, curable: bool) -> None:
-        """Note why an attempt failed; unless that is `curable` there will be no other."""
-        if not curable or self.is_to_cancel():
+    def record_failure(self, reason: str, *, retryable: bool) -> None:
+        """Store why an attempt failed. No further attempt is made unless the failure is `retryable`."""
+        if not retryable or self.check_cancel_requested():
             self.retries_left = 0
         self.ended_at = now()
-        self._keep("placing", "progress", "frames")
+        self._keep_meta("publishing", "progress", "frames")
         retry_at = time.time() + self.get_retry_interval() if self.should_retry else None
-        self.report(error=None if self.cancel_asked else reason, retry_at=retry_at)
+        self.update_meta(error=None if self.cancel_requested else reason, retry_at=retry_at)
 
-    def give_back(self) -> None:
-        """Forget how far an attempt came that was interrupted, and failed of nothing."""
-        self._keep("placing", "error")
-        self.report()
+    def reset_progress(self) -> None:
+        """Clear the progress of an attempt that was interrupted and did not fail."""
+        self._keep_meta("publishing", "error")
+        self.update_meta()
 
-    def _keep(self, *names: str) -> None:
+    def _keep_meta(self, *names: str) -> None:
         self.meta = {name: self.meta[name] for name in names if name in self.meta}
 
-    def begin_anew(self, retries: int, pipeline: Pipeline) -> None:
-        """Forget how the job ended, to give it all its attempts again."""
-        self.cancel_asked = False
+    def reset(self, retries: int, pipeline: Pipeline) -> None:
+        """Clear the result of a job that has ended, and allow `retries` retries again."""
+        self.cancel_requested = False
         pipeline.hdel(self.key, _CANCEL)
-        self.meta = {"placing": self.placing}
+        self.meta = {"publishing": self.publishing}
         self.retries_left = retries
 
-    def ask_to_cancel(self) -> None:
-        """Tell whoever works on the job that it is to end."""
-        self.cancel_asked = True
+    def request_cancel(self) -> None:
+        """Ask the worker of the job to stop it."""
+        self.cancel_requested = True
         self.connection.hset(self.key, _CANCEL, "1")
 
-    def is_to_cancel(self) -> bool:
-        """Was that told by now?"""
-        self.cancel_asked = bool(self.connection.hexists(self.key, _CANCEL))
-        return self.cancel_asked
+    def check_cancel_requested(self) -> bool:
+        """Return True if cancellation was requested. Reads the store."""
+        self.cancel_requested = bool(self.connection.hexists(self.key, _CANCEL))
+        return self.cancel_requested
 
 
-def queue_of(priority: Priority, client: redis.Redis) -> Queue:
-    """The rq queue of a priority."""
-    return Queue(f"fer-jobs-{priority}", client, job_class=Record, serializer=JSONSerializer)
+def queue_for(priority: Priority, client: redis.Redis) -> Queue:
+    """Return the rq queue of a priority."""
+    return Queue(f"fer-jobs-{priority}", client, job_class=FileRqJob, serializer=JSONSerializer)
 
 
-def queues(client: redis.Redis, job_class: type[Record] = Record) -> list[Queue]:
-    """The queues of all priorities, the highest first."""
-    return [
-        Queue(f"fer-jobs-{priority}", client, job_class=job_class, serializer=JSONSerializer)
-        for priority in PRIORITIES
-    ]
+def all_queues(client: redis.Redis) -> list[Queue]:
+    """Return the queues of all priorities, highest first."""
+    return [queue_for(priority, client) for priority in PRIORITIES]
 
 
 def priority_of(origin: str) -> Priority:
-    """The priority of the rq queue that is called `origin`."""
+    """Return the priority of the rq queue named `origin`."""
     return next((priority for priority in PRIORITIES if origin == f"fer-jobs-{priority}"), "normal")
 
 
-def records(client: redis.Redis, job_ids: Iterable[str]) -> list[Record | None]:
-    """The records of these jobs, in that order; None for each that is gone."""
-    found = Record.fetch_many(list(job_ids), client, JSONSerializer)
-    return [record if isinstance(record, Record) else None for record in found]
+def fetch_jobs(client: redis.Redis, job_ids: Iterable[str]) -> list[FileRqJob | None]:
+    """Return the records of `job_ids` in that order, with None for each that does not exist."""
+    jobs = FileRqJob.fetch_many(list(job_ids), client, JSONSerializer)
+    return [job if isinstance(job, FileRqJob) else None for job in jobs]
 
 
-def checked_name(name: str) -> str:
-    """`name`, if it can be that of files in one folder. Raises `ValueError`."""
+def validate_name(name: str) -> str:
+    """Return `name` if it is a plain file name that does not start with a dot. Raises `ValueError`."""
     if not name or name != Path(name).name or name.startswith(".") or "\0" in name:
-        raise ValueError(f"{name!r} is no plain file name")
+        raise ValueError(f"{name!r} is not a plain file name")
     return name
 
 
-def days(number: float) -> int:
-    """Days in seconds, as Redis wants them: whole, and at least one."""
-    return math.ceil(86_400 * number)
+def days_to_seconds(days: float) -> int:
+    """Convert days to whole seconds, rounded up, as Redis expects them."""
+    return math.ceil(86_400 * days)
 
 
 def _unix(moment: datetime | None) -> float | None:

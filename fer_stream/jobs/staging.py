@@ -1,48 +1,87 @@
-"""What is done for one job, in a process of its own: `fer-stream run`, in a folder out of sight."""
+"""The work of one job in its own process: `fer-stream run` into a hidden directory, then moving the results."""
 
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from redis.exceptions import RedisError
+
 from fer_stream.errors import OutputError, OutputExists
 from fer_stream.files import Engine, FileJob, FileResult, make_folder, run_job
+from fer_stream.jobs.record import FileRqJob
+from fer_stream.log import get_logger
 from fer_stream.pipeline import FileRun
 from fer_stream.records import SourceInfo
 
-Report = Callable[[float | None, int], object]
-"""Told now and then which part of the file was read, 0..1 or None, and how many frames."""
+_log = get_logger(__name__)
+
+OnProgress = Callable[[float | None, int], object]
+"""Called from time to time with the fraction of the file that was read, 0..1 or None, and the number of frames."""
+
+# Minimum interval between two progress updates in the store.
+_PROGRESS_INTERVAL_S = 0.5
 
 
-def do(
-    job: FileJob, engine: Callable[[], Engine], *, folder: Path, report: Report, before_placing: Callable[[], object]
+class ProgressReporter:
+    """Stores the progress of a job every 0.5 s, after `check`, which raises an exception to abort the job."""
+
+    def __init__(self, job: FileRqJob, check: Callable[[], object]) -> None:
+        self._job = job
+        self._check = check
+        self._reported_s = -_PROGRESS_INTERVAL_S
+
+    def __call__(self, progress: float | None, frames: int) -> None:
+        """Store the fraction of the file that was read, 0..1 or None, and the number of frames."""
+        now_s = time.monotonic()
+        if now_s - self._reported_s < _PROGRESS_INTERVAL_S:
+            return
+        self._reported_s = now_s
+        try:
+            self._check()
+            self._job.update_meta(progress=progress, frames=frames)
+        except RedisError as error:
+            _log.warning("store_unreachable", job=self._job.id, action="the job continues", error=str(error))
+
+
+def run_staged(
+    job: FileJob,
+    engine: Callable[[], Engine],
+    *,
+    staging_dir: Path,
+    on_progress: OnProgress,
+    before_publish: Callable[[], object],
 ) -> FileResult:
-    """Run `job` in `folder`, which is made and removed, and put its results in place when all of them are whole.
+    """Process `job` in `staging_dir`, which is created and removed, and move complete results into place.
 
-    `before_placing` is called before the first of them is; what it raises gives them up. Raises what `run_job`
-    raises, and `OutputExists` before any work where a result would replace another one without `force`.
+    `before_publish` is called before the first result is moved and may raise to discard all of them. Raises the
+    errors of `run_job`, and `OutputExists` before any work if a result exists and the job does not `force`.
     """
-    _refuse_existing(job)
-    make_folder(folder)
-    hidden = FileJob(job.path, job.name, folder)
+    refuse_existing(job)
+    make_folder(staging_dir)
+    staged = FileJob(job.path, job.name, staging_dir)
     try:
-        result = run_job(engine(), hidden, progress=lambda info, run: report(_part(info, run), run.frames))
-        before_placing()
-        return replace(result, outputs=_put(result.outputs, job))
+        result = run_job(engine(), staged, progress=lambda info, run: on_progress(_fraction(info, run), run.frames))
+        before_publish()
+        return replace(result, outputs=_publish(result.outputs, job))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(staging_dir, ignore_errors=True)
 
 
-def _refuse_existing(job: FileJob) -> None:
-    there = job.existing()
-    if there and not job.force:
-        raise OutputExists(f"{there[0]} exists. Use --force to replace it, or name another folder with --out.")
+def refuse_existing(job: FileJob) -> None:
+    """Raise `OutputExists` if a result of `job` exists and the job does not `force`."""
+    existing = job.existing()
+    if existing and not job.force:
+        raise OutputExists(
+            f"{existing[0]} exists. Use --force to replace it, or choose another directory with --out."
+        )
 
 
-def _put(outputs: Sequence[Path], job: FileJob) -> tuple[Path, ...]:
-    _refuse_existing(job)
+def _publish(outputs: Sequence[Path], job: FileJob) -> tuple[Path, ...]:
+    refuse_existing(job)
     for path in outputs:
         try:
             path.replace(job.out / path.name)
@@ -53,6 +92,6 @@ def _put(outputs: Sequence[Path], job: FileJob) -> tuple[Path, ...]:
     return tuple(job.out / path.name for path in outputs)
 
 
-def _part(info: SourceInfo, run: FileRun) -> float | None:
-    """By time rather than by frames, which containers often do not count."""
+def _fraction(info: SourceInfo, run: FileRun) -> float | None:
+    """Return the fraction of the file by time, because many containers have no frame count."""
     return min(1.0, run.last_s / info.duration_s) if info.duration_s else None

@@ -1,4 +1,4 @@
-"""The jobs process: does recorded files, one after the other, beside the cameras."""
+"""The jobs process: processes recorded files, one after the other, beside the cameras."""
 
 from __future__ import annotations
 
@@ -11,40 +11,39 @@ from redis.retry import Retry
 
 from fer_stream.errors import QueueError
 from fer_stream.jobs.worker import JobWorker
+from fer_stream.log import get_logger
 from fer_stream.service.connections import open_store_link, store_url
 from fer_stream.service.process import Process
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
-# So often a call is tried again, after up to a second each time, before the worker gives up and is started again.
+# Retries of a Redis call, up to 1 s apart (18 s in total), before the worker gives up and is restarted.
 _RETRIES = 20
 
 
 def jobs(process: Process) -> None:
-    """Do jobs until told to stop; the one under way then goes back on the queue.
+    """Run jobs until stopped; a job that is running then goes back to its queue.
 
-    Raises `QueueError` where the store stays away.
+    Raises `QueueError` if the store stays unreachable.
     """
     settings = process.settings
-    # It tells of every step; what matters we say ourselves.
-    logging.getLogger("rq.worker").setLevel(logging.WARNING)
+    # rq logs every step; `fer_stream.jobs` logs what matters.
+    logging.getLogger("rq.worker").setLevel(logging.ERROR)
     process.link_to("store", open_store_link)
     client = redis.Redis.from_url(
         store_url(settings), protocol=2, retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES)
     )
     worker = JobWorker(
         client,
-        processes=max(1, settings.jobs.workers),
+        workers=max(1, settings.jobs.workers),
         metrics=process.metrics,
-        told=process.told,
-        beat=process.health.beat,
+        stop=process.stop,
+        heartbeat=process.health.beat,
     )
-    _log.info("waiting for recorded files")
+    _log.info("worker_ready", worker=worker.name)
     try:
-        worker.work(logging_level=None)
+        worker.run()
     except RedisError as error:
-        _log.error("the store stays away: %s", error)
+        raise QueueError("The jobs worker lost its store. Check that the Redis server runs.") from error
     finally:
         client.close()
-    if not process.stop.is_set():
-        raise QueueError("The jobs cannot go on without the store: is its server up?")

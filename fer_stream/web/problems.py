@@ -15,7 +15,7 @@ from fer_stream.errors import (
     OutputExists,
     QueueError,
     SourceError,
-    WrongJobState,
+    InvalidJobState,
 )
 from fer_stream.log import redact_secrets
 from fer_stream.web.schemas import ProblemModel
@@ -50,7 +50,7 @@ class Problem(Exception):  # noqa: N818 - as RFC 9457 calls it
 
 _STATUS: tuple[tuple[type[FerStreamError], int], ...] = (
     (JobNotFound, 404),
-    (WrongJobState, 409),
+    (InvalidJobState, 409),
     (OutputExists, 409),
     (SourceError, 422),
     (ConfigError, 422),

@@ -1,4 +1,4 @@
-"""A store, workers on it, and what they did."""
+"""A store with worker processes, and access to their jobs, results and logs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from fer_stream.config import FileSettings, LiveSettings
 from fer_stream.config.loader import load
 from fer_stream.jobs.job import JobInfo, JobState, Priority
 from fer_stream.jobs.queue import RqJobs
-from fer_stream.jobs.record import MAINTENANCE, queue_of
+from fer_stream.jobs.record import MAINTENANCE, queue_for
 from fer_stream.service.connections import open_jobs, open_store_link, store_url
 
 WORKER = (sys.executable, "-m", "fer_stream.cli", "worker", "jobs", "--config")
 
 
-class Desk:
-    """Settings in a folder, the store that they name, and workers that can be killed."""
+class JobsService:
+    """A store, job workers that can be killed, and their settings, all in one directory."""
 
     def __init__(self, folder: Path, weights: Path, store: dict[str, Any]) -> None:
         self.folder = folder
@@ -52,7 +52,7 @@ class Desk:
             )
         )
         self.live = load(self.config, LiveSettings)
-        self._started: list[subprocess.Popen[bytes]] = []
+        self._workers: list[subprocess.Popen[bytes]] = []
         self._jobs: RqJobs | None = None
         self._server: EmbeddedServer | None = None
         if not store:
@@ -84,49 +84,49 @@ class Desk:
     # Jobs
 
     @property
-    def quick(self) -> FileSettings:
-        """Tables alone, of some of the frames."""
+    def fast_settings(self) -> FileSettings:
+        """Tables only, at 5 frames per second."""
         return self.live.for_files().with_values(
             {"fps": 5, "outputs.video": False, "outputs.report": False, "outputs.plot": False}
         )
 
     def submit(self, path: Path, *, name: str | None = None, priority: Priority = "normal") -> str:
-        return self.jobs.submit(path, out=self.out, settings=self.quick, name=name, priority=priority).job_id
+        return self.jobs.submit(path, out=self.out, settings=self.fast_settings, name=name, priority=priority).job_id
 
     def wait(self, job_id: str, *states: JobState, within_s: float = 200) -> JobInfo:
         return self.wait_for(job_id, lambda info: info.state in states, within_s)
 
-    def wait_for(self, job_id: str, holds: Callable[[JobInfo], bool], within_s: float = 200) -> JobInfo:
+    def wait_for(self, job_id: str, condition: Callable[[JobInfo], bool], within_s: float = 200) -> JobInfo:
         deadline_s = time.monotonic() + within_s
-        while not holds(info := self.jobs.get(job_id)):
-            assert time.monotonic() < deadline_s, f"waited in vain: {info}\n{self.said()[-5000:]}"
+        while not condition(info := self.jobs.get(job_id)):
+            assert time.monotonic() < deadline_s, f"timeout: {info}\n{self.log_text()[-5000:]}"
             time.sleep(0.05)
         return info
 
-    def begun(self, job_id: str) -> JobInfo:
-        """A job in the midst of its decoding."""
+    def wait_running(self, job_id: str) -> JobInfo:
+        """Wait until a job has decoded a part of its file, but not most of it."""
         return self.wait_for(job_id, lambda info: info.state == "running" and 0 < (info.progress or 0) < 0.8)
 
-    def written(self, name: str) -> list[str]:
-        """The results of a name, and all that was left behind."""
+    def files_of(self, name: str) -> list[str]:
+        """Return the results called `name`, and all hidden files in the output directory."""
         return sorted(path.name for path in self.out.glob(f"{name}.*")) + [path.name for path in self.out.glob(".*")]
 
-    def fall_silent(self, job_id: str) -> None:
-        """As if the worker of a job, which is stopped, had given no sign of life for long."""
-        registry = queue_of("normal", self.client).started_job_registry
+    def expire_heartbeat(self, job_id: str) -> None:
+        """Make the heartbeat of the suspended worker of a job expire now."""
+        registry = queue_for("normal", self.client).started_job_registry
         ((_, execution),) = registry.get_job_and_execution_ids(cleanup=False)
         self.client.zadd(registry.key, {f"{job_id}:{execution}": time.time() - 1}, xx=True)
         self.client.delete(MAINTENANCE)
 
     # Workers
 
-    def work(self) -> subprocess.Popen[bytes]:
+    def start_worker(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
-            self._started.append(subprocess.Popen([*WORKER, str(self.config)], stdout=log, stderr=log))
-        return self._started[-1]
+            self._workers.append(subprocess.Popen([*WORKER, str(self.config)], stdout=log, stderr=log))
+        return self._workers[-1]
 
-    def child(self, job_id: str) -> int:
-        """The process that works on a job."""
+    def job_process(self, job_id: str) -> int:
+        """Return the id of the process that runs a job."""
         worker_name = self.client.hget(f"rq:job:{job_id}", "worker_name")
         assert isinstance(worker_name, bytes)
         pid = self.client.hget(f"rq:worker:{worker_name.decode()}", "pid")
@@ -134,11 +134,11 @@ class Desk:
         (child,) = Path(f"/proc/{int(pid)}/task/{int(pid)}/children").read_text().split()
         return int(child)
 
-    def said(self) -> str:
+    def log_text(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
 
-    def end(self) -> None:
-        for worker in self._started:
+    def close(self) -> None:
+        for worker in self._workers:
             worker.send_signal(signal.SIGKILL)
             worker.wait()
         if self._jobs is not None:
@@ -147,29 +147,29 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def make_desk(yunet_weights: Path) -> Iterator[Callable[..., Desk]]:
-    desks: list[Desk] = []
+def make_service(yunet_weights: Path) -> Iterator[Callable[..., JobsService]]:
+    services: list[JobsService] = []
 
-    def make(**store: Any) -> Desk:
-        # Not pytest's own folder, whose path may be too long for a socket.
-        desks.append(Desk(Path(tempfile.mkdtemp(prefix="fer-")), yunet_weights, store))
-        return desks[-1]
+    def make(**store: Any) -> JobsService:
+        # The path of pytest's temporary directory may be too long for a socket.
+        services.append(JobsService(Path(tempfile.mkdtemp(prefix="fer-")), yunet_weights, store))
+        return services[-1]
 
     yield make
-    for desk in desks:
-        desk.end()
-        shutil.rmtree(desk.folder, ignore_errors=True)
+    for service in services:
+        service.close()
+        shutil.rmtree(service.folder, ignore_errors=True)
 
 
 @pytest.fixture
-def desk(make_desk: Callable[..., Desk]) -> Desk:
-    """A store of its own, and no worker yet."""
-    return make_desk()
+def service(make_service: Callable[..., JobsService]) -> JobsService:
+    """A new store without a worker."""
+    return make_service()
 
 
 @pytest.fixture(scope="module")
-def busy_desk(make_desk: Callable[..., Desk]) -> Desk:
-    """A store with a worker, which all tests of a module share."""
-    desk = make_desk()
-    desk.work()
-    return desk
+def shared_service(make_service: Callable[..., JobsService]) -> JobsService:
+    """A store with a worker, shared by the tests of a module."""
+    service = make_service()
+    service.start_worker()
+    return service
