@@ -1,4 +1,4 @@
-"""The tables of the live service: per source and day a frames.csv and a segments.jsonl, see docs/live-files.md."""
+"""The tables of the live service: per source and day a frames.csv and a segments.jsonl, see docs/reference/live-files.md."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fer_stream.backoff import Backoff
 from fer_stream.errors import FilesStopped, OutputError
-from fer_stream.outputs.backoff import Retry
+from fer_stream.outputs.backoff import RETRY_MAX_S, RETRY_MIN_S
 from fer_stream.outputs.daily_file import DayFiles
 from fer_stream.outputs.retention import prune
 from fer_stream.outputs.tables import COLUMNS, rows, segment_document
@@ -126,12 +127,12 @@ class _SourceFiles:
         self.lost_rows = 0
         self._identity = _identity(folder)
         self._lost = _Lost()
-        self._retry = Retry(clock)
+        self._backoff = Backoff(RETRY_MIN_S, RETRY_MAX_S, clock=clock)
 
     def append(self, file: DayFiles, lines: Sequence[_Lines]) -> None:
         waiting = list(lines)
         try:
-            if not self._retry.resting:
+            if not self._backoff.active:
                 self._write(file, waiting)
         finally:
             self._lost = self._lost.and_rows(waiting)
@@ -149,9 +150,9 @@ class _SourceFiles:
                 file.append(day, "".join(line.text for line in written).encode())
                 del waiting[: len(written)]
         except FilesStopped:
-            self._retry.failed()
+            self._backoff.failed()
             raise
-        self._retry.succeeded()
+        self._backoff.reset()
 
     def _settle(self) -> None:
         for file in (self.frames, self.segments):
