@@ -20,12 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_stream.broker.client import Link, open_link
+from fer_stream.broker.client import RedisClient, open_client
+from fer_stream.broker.consumer import ConsumerOptions
 from fer_stream.broker.embedded import EmbeddedServer
 from fer_stream.broker.journal import RedisJournal
-from fer_stream.broker.keys import Keys
 from fer_stream.broker.protocols import Overflow
 from fer_stream.broker.queue import RedisQueue
+from fer_stream.broker.source_registry import SourceKeys
 from fer_stream.records import (
     ClosedSegment,
     FaceCrop,
@@ -42,6 +43,7 @@ from fer_stream.store.protocol import START, Checkpoint
 from fer_stream.store.redis import Keys as StoreKeys
 from fer_stream.store.redis import RedisStore
 
+_CONSUMER = ConsumerOptions(poll_timeout_s=0.1)
 BATCH = 32
 ENTRIES = 5_000
 RNG = np.random.default_rng(0)
@@ -92,7 +94,7 @@ def prediction(one: FaceCrop) -> Prediction:
     return Prediction(one.key, one.time_s, one.captured_at, one.xyxy, one.confidence, one.quality, PROBS, "vgg-s-1")
 
 
-def memory(link: Link, key: str) -> int:
+def memory(link: RedisClient, key: str) -> int:
     """Bytes that the server needs for `key`, all of its entries counted."""
     return link.call(lambda client: client.memory_usage(key, samples=0)) or 0
 
@@ -105,13 +107,13 @@ def per_second(work: Callable[[], int], seconds: float) -> float:
     return done / (time.perf_counter() - began_s)
 
 
-def sizes(queue_link: Link, store_link: Link) -> None:
+def sizes(queue_link: RedisClient, store_link: RedisClient) -> None:
     """Bytes per entry, as the servers count them."""
-    keys, name = Keys("door", 1), "door"
+    keys, name = SourceKeys("door", 1), "door"
     crops = [crop(name, index) for index in range(ENTRIES)]
-    queue = RedisQueue(queue_link, overflow=Overflow.file(ENTRIES), idle_s=0.1)
+    queue = RedisQueue(queue_link, overflow=Overflow.file(ENTRIES), consumer=_CONSUMER)
     for first in range(0, ENTRIES, BATCH):
-        queue.put(crops[first : first + BATCH])
+        queue.enqueue(crops[first : first + BATCH])
     print(f"a crop that waits:       {memory(queue_link, keys.crops) / ENTRIES:7.0f} bytes of the queue's memory")
     journal = RedisJournal(queue_link)
     journal.append([FrameHeader(one.key.stream_id, one.key.frame_index, one.time_s, 1) for one in crops])
@@ -139,22 +141,22 @@ def labelled(source: str, index: int, faces: int) -> LabelledFrame:
     return LabelledFrame(stream_id_of(source, round(1000 * NOW_S)), index, index / 15, (face,) * faces)
 
 
-def rates(link: Link, shards: int, seconds: float) -> None:
+def rates(link: RedisClient, shards: int, seconds: float) -> None:
     """Crops a second through one server, with so many shards of one source each."""
     names = one_source_per_shard(shards)
-    queue = RedisQueue(link, shards=shards, overflow=Overflow.file(1_000_000), idle_s=0.1)
+    queue = RedisQueue(link, shards=shards, overflow=Overflow.file(1_000_000), consumer=_CONSUMER)
     made = {name: [crop(name, index) for index in range(BATCH)] for name in names}
 
     def put() -> int:
         for batch in made.values():
-            queue.put(batch[:3])
+            queue.enqueue(batch[:3])
         return 3 * len(made)
 
     print(f"{shards} shards: put     {per_second(put, seconds):7.0f} crops/s, three a call")
 
     def work() -> int:
-        batch = queue.take(BATCH, 0)
-        return queue.settle([(one, prediction(one.crop)) for one in batch])
+        batch = queue.receive(BATCH, 0)
+        return queue.ack([(one, prediction(one.crop)) for one in batch])
 
     waiting = queue.depth()
     done = per_second(lambda: work() if queue.depth() > BATCH else idle(), min(seconds, waiting / 20_000))
@@ -171,7 +173,7 @@ def one_source_per_shard(shards: int) -> list[str]:
     found: dict[int, str] = {}
     number = 0
     while len(found) < shards:
-        found.setdefault(Keys(f"camera-{number}", shards).shard, f"camera-{number}")
+        found.setdefault(SourceKeys(f"camera-{number}", shards).shard, f"camera-{number}")
         number += 1
     return list(found.values())
 
@@ -196,7 +198,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="fer-") as folder, ExitStack() as stack:
         servers = [stack.enter_context(EmbeddedServer(Path(folder), role)) for role in ("queue", "store")]
-        queue, store = (open_link(server.url) for server in servers)
+        queue, store = (open_client(server.url) for server in servers)
         sizes(queue, store)
         for shards in options.shards:
             rates(queue, shards, options.seconds)

@@ -142,7 +142,7 @@ def run_capture(
         crops = [item for item in items if isinstance(item, FaceCrop)]
         if crops:
             put.inc(len(crops))
-            dropped.inc(queue.put(crops))
+            dropped.inc(queue.enqueue(crops))
         if rest := [item for item in items if not isinstance(item, FaceCrop)]:
             journal.append([*rest, *gaps])
             gaps.clear()
@@ -181,13 +181,13 @@ def run_classify(
         metrics.predictions.labels(classifier.spec.model_id, label)
     while not stop.is_set():
         beat()
-        deliveries = queue.take(max_batch, max_wait_s)
+        deliveries = queue.receive(max_batch, max_wait_s)
         for delivery in deliveries:
             metrics.queue_wait.observe(max(0.0, now() - delivery.crop.captured_at))
             if delivery.attempt > 1:
                 metrics.redelivered.inc()
         if deliveries:
-            queue.settle(_classify_what_can_be(deliveries, judge))
+            queue.ack(_classify_what_can_be(deliveries, judge))
 
 
 def run_timeline(
@@ -216,7 +216,7 @@ def run_timeline(
             committed_s = monotonic()
             _commit(keeper, journal)
             for source, position in keeper.positions.items():
-                if not journal.knows(source, position):
+                if not journal.is_valid_position(source, position):
                     keeper.start_over(source)
         stop.wait(_BETWEEN_TURNS_S)
     _follow_journal(queue, journal, keeper, counts)
@@ -243,7 +243,7 @@ def _follow_journal(queue: MessageQueue, journal: Journal, keeper: TimelineKeepe
 
 def _horizons(queue: MessageQueue, keeper: TimelineKeeper) -> dict[str, Horizon | None]:
     """Up to when all faces of each source are in, once the journal is read to its end; None where nobody can tell."""
-    oldest = queue.oldest(keeper.positions)
+    oldest = queue.oldest_pending(keeper.positions)
     unreadable = {source for source, crop in oldest.items() if crop is None}
     return {
         source: None if source in unreadable else keeper.horizon(source, oldest.get(source))

@@ -22,10 +22,11 @@ from benchmarks.goals import Goal, Line
 from benchmarks.rows import Options, cores, pinned
 from benchmarks.scaling import BATCH, crop
 from fer_stream import factory
-from fer_stream.broker.client import open_link
+from fer_stream.broker.client import open_client
+from fer_stream.broker.consumer import ConsumerOptions
 from fer_stream.broker.embedded import EmbeddedServer
 from fer_stream.broker.journal import RedisJournal
-from fer_stream.broker.protocols import START, Overflow
+from fer_stream.broker.protocols import JOURNAL_START, Overflow
 from fer_stream.broker.queue import RedisQueue
 from fer_stream.classify.classifier import ClassifierOutput, EmotionClassifier
 from fer_stream.config import ModelSettings
@@ -33,6 +34,7 @@ from fer_stream.metrics import Metrics
 from fer_stream.pipeline import run_classify
 from fer_stream.records import LABELS, U8, Prediction
 
+_CONSUMER = ConsumerOptions(poll_timeout_s=0.1)
 _SOURCE = "camera"
 _A_CALL = 3
 _WARM_UP_S = 1.0
@@ -68,7 +70,7 @@ def two_workers(options: Options) -> Iterator[Line]:
         url = stack.enter_context(EmbeddedServer(Path(folder), "queue")).url
         workers = [stack.enter_context(Worker(url, core, no_op=False)) for core in cores(2)]
         alone_rate = workers[0].alone(window_s)
-        queue = RedisQueue(open_link(url), overflow=Overflow.file(1_000_000), idle_s=0.1)
+        queue = RedisQueue(open_client(url), overflow=Overflow.file(1_000_000), consumer=_CONSUMER)
         one: list[float] = []
         two: list[float] = []
         for _ in range(options.rounds):
@@ -159,7 +161,7 @@ def _work(pipe: Connection, url: str, core: int, no_op: bool) -> None:
         faces = np.zeros((BATCH, 48, 48), np.uint8)
         classifier.predict(faces)
         shown: EmotionClassifier = NoOp(classifier) if no_op else classifier
-        queue = RedisQueue(open_link(url), idle_s=0.1)
+        queue = RedisQueue(open_client(url), consumer=_CONSUMER)
         pipe.send("ready")
         while (task := pipe.recv()) is not None:
             what, seconds = task
@@ -184,18 +186,18 @@ def _work(pipe: Connection, url: str, core: int, no_op: bool) -> None:
 
 def _feed(url: str, over: Event) -> None:
     """In the feeder's process: as many faces as there is room for."""
-    queue = RedisQueue(open_link(url), overflow=Overflow.file(), idle_s=0.1)
+    queue = RedisQueue(open_client(url), overflow=Overflow.file(), consumer=_CONSUMER)
     made = [crop(_SOURCE, index) for index in range(1000)]
     for number in count():
         if over.is_set():
             return
         start = number * _A_CALL % (len(made) - _A_CALL)
-        queue.put(made[start : start + _A_CALL])
+        queue.enqueue(made[start : start + _A_CALL])
 
 
 def _through(url: str, worker: Worker, seconds: float) -> float:
     """Predictions a second that come out of the journal while `worker` works."""
-    journal, after, found = RedisJournal(open_link(url)), START, 0
+    journal, after, found = RedisJournal(open_client(url)), JOURNAL_START, 0
     worker.begin(seconds + 2 * _WARM_UP_S)
     began_s = time.monotonic() + _WARM_UP_S
     while (now_s := time.monotonic()) < began_s + seconds:
@@ -213,7 +215,7 @@ def _wait_in(queue: RedisQueue, faces: int) -> None:
     """Have so many faces wait."""
     made = [crop(_SOURCE, index) for index in range(BATCH)]
     for _ in range(max(0, faces - queue.depth()) // BATCH):
-        queue.put(made)
+        queue.enqueue(made)
 
 
 def _drained(queue: RedisQueue, workers: list[Worker], seconds: float) -> float:

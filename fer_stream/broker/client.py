@@ -1,12 +1,11 @@
-"""A link to a Redis or Valkey server, or to a Redis Cluster, and patience with it.
+"""Client of a Redis or Valkey server, or of a Redis Cluster, that retries while the server is unreachable.
 
-The queue, the leases and the result store speak through it, so that an outage, a refused password and a script
-that the server has forgotten are met in one place, and no text that leaves it holds a password.
+Queue, leases and result store share it. Outages, rejected passwords and scripts missing from the server's cache are
+handled here, and no text that leaves this module contains a password.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,13 +21,17 @@ from redis.retry import Retry
 
 from fer_stream.backoff import Backoff
 from fer_stream.errors import ConfigError, LeaseLost, QueueError
-from fer_stream.log import redact_secrets
+from fer_stream.log import get_logger, redact_secrets
 
-Client = redis.Redis | RedisCluster
+Connection = redis.Redis | RedisCluster
+"""A client of redis-py, which connects on first use."""
+
 R = TypeVar("R")
 
-_REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError)
-_PASSING = (
+AUTH_ERRORS = (exceptions.AuthenticationError, exceptions.AuthorizationError)
+"""Errors of redis-py that no retry can fix."""
+
+TRANSIENT = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
     exceptions.ClusterError,
@@ -36,19 +39,22 @@ _PASSING = (
     exceptions.ReadOnlyError,
     exceptions.RedisClusterException,
 )
+"""Errors of redis-py that are retried, except those that are also `AUTH_ERRORS`."""
 
-# Longer than any BLOCK that is asked for, so that a silent server is told from an idle one.
+# Longer than every BLOCK timeout in this package, so that an idle server is not taken for an unresponsive one.
 _SOCKET_TIMEOUT_S = 5.0
-_RETRY_MIN_S, _RETRY_MAX_S = 0.05, 1.0
+_RETRY_MIN_S = 0.05
+_RETRY_MAX_S = 1.0
+_NO_STREAM_PREFIXES = ("NOGROUP", "UNBLOCKED")
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class Script:
-    """A Lua script, known to the server by the SHA-1 of its text.
+    """A Lua script, addressed on the server by the SHA-1 of its text.
 
-    It begins with `#!lua`, so that a server at its memory limit refuses it before its first step; one that must
-    run even then says `#!lua flags=allow-oom`.
+    The text must start with `#!lua`, so that a server at its memory limit rejects the script before its first
+    command, or with `#!lua flags=allow-oom` if the script must also run then.
     """
 
     def __init__(self, text: str) -> None:
@@ -56,133 +62,163 @@ class Script:
         self.sha = sha1(text.encode()).hexdigest()
 
 
-_NO_STREAM = ("NOGROUP", "UNBLOCKED")
+class StreamNotFoundError(ResponseError):
+    """The stream or its consumer group does not exist, or was deleted during a blocking read."""
 
 
-class NoStreamError(ResponseError):
-    """A stream has not the consumer group that is asked for, or went while a read waited for it."""
+class RedisClient:
+    """One server or Cluster. Calls are retried for up to `retry_timeout_s` seconds while it is unreachable.
 
-
-class Link:
-    """One server or Cluster. Calls are tried again for up to `patience_s` seconds while it is away.
-
-    `connect` makes the client, `name` says in messages which server it is, `stop` ends the patience at once. May
-    be used by several threads.
+    `connect` creates the connection, `name` identifies the server in messages, and setting `stop` ends all retries.
+    Thread-safe.
     """
 
     def __init__(
-        self, connect: Callable[[], Client], name: str, *, patience_s: float, stop: threading.Event | None = None
+        self,
+        connect: Callable[[], Connection],
+        name: str,
+        *,
+        retry_timeout_s: float,
+        stop: threading.Event | None = None,
     ) -> None:
         self.name = redact_secrets(name)
         self.stop = stop or threading.Event()
         self._connect = connect
-        self._client: Client | None = None
-        self._connecting = threading.Lock()
-        self._patience_s = patience_s
+        self._retry_timeout_s = retry_timeout_s
+        self._lock = threading.Lock()
+        self._open_connection: Connection | None = None
+        self._unreachable_since_s: float | None = None
 
-    def call(self, operation: Callable[[Client], R]) -> R:
-        """What `operation` returns for the client. It may run more than once and has to bear that.
+    def call(self, operation: Callable[[Connection], R]) -> R:
+        """Return `operation(connection)`. The operation must be idempotent, because a retry runs it again.
 
-        Raises `QueueError` where the server stays away or refuses us and `LeaseLost` where a script found another
-        owner. `OutOfMemoryError` and `NoStreamError` are the caller's to handle.
+        Raises:
+            QueueError: the server is unreachable or rejects the command or the credentials.
+            LeaseLost: a script found another owner of the lease.
+            OutOfMemoryError: the server is at its memory limit; callers handle it.
+            StreamNotFoundError: the stream or group is missing; callers handle it.
         """
-        deadline = time.monotonic() + self._patience_s
+        deadline_s = time.monotonic() + self._retry_timeout_s
         backoff = Backoff(_RETRY_MIN_S, _RETRY_MAX_S, jitter=0.5)
         while True:
             try:
-                return operation(self._connected())
-            except _PASSING as error:
-                self._check(error, deadline)
-                if not backoff.failures:
-                    _log.warning("%s is away, trying again: %s", self.name, said(error))
+                result = operation(self._connection())
+            except TRANSIENT as error:
+                self._raise_if_final(error, deadline_s)
+                self._mark_unreachable(error)
             except ResponseError as error:
-                raise self._translated(error) from None
+                raise self._translate(error) from None
+            else:
+                self._mark_reachable()
+                return result
             self.stop.wait(backoff.failed())
 
-    def _connected(self) -> Client:
-        with self._connecting:
-            if self._client is None:
-                self._client = self._connect()
-            return self._client
-
-    def _check(self, error: Exception, deadline: float) -> None:
-        """Raise where it is of no use to try again."""
-        # A Cluster wraps what its first node said.
-        if isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED):
-            raise QueueError(f"{self.name} refuses us, check user and password: {said(error)}") from None
-        if self.stop.is_set() or time.monotonic() > deadline:
-            raise QueueError(f"{self.name} cannot be reached, is the server up? {said(error)}") from None
-
-    def _translated(self, error: ResponseError) -> Exception:
-        text = said(error)
-        if isinstance(error, OutOfMemoryError):
-            return error
-        if text.startswith(_NO_STREAM):
-            return NoStreamError(text)
-        if text.startswith("LEASE"):
-            return LeaseLost(f"{self.name}: {text}")
-        if isinstance(error, NoPermissionError) or text.startswith(("ACL", "The user executing the script")):
-            return QueueError(f"{self.name} denies us a command, check the rights of the user: {text}")
-        return QueueError(f"{self.name} does not do what we ask; Redis 7.0 or Valkey 7.2 is needed: {text}")
-
     def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> object:
-        """Run `script`, whose keys lie in one slot; sends its text only where the server does not know it."""
+        """Run `script` on `keys` of one slot and return its reply. Sends its text only if the server lacks it.
 
-        def operation(client: Client) -> object:
+        Raises as `call`.
+        """
+
+        def operation(connection: Connection) -> object:
             try:
-                return client.evalsha(script.sha, len(keys), *keys, *arguments)
+                return connection.evalsha(script.sha, len(keys), *keys, *arguments)
             except NoScriptError:
-                return client.eval(script.text, len(keys), *keys, *arguments)
+                return connection.eval(script.text, len(keys), *keys, *arguments)
 
         return self.call(operation)
 
-    def trouble(self) -> str | None:
-        """Why the server does not answer at the moment, None where it does. No patience: it takes 5 s at the most."""
+    def ping_error(self) -> str | None:
+        """Return why the server does not answer, or None if it does. One attempt, which takes at most 5 s."""
         try:
-            self._connected().ping()
+            self._connection().ping()
         except (redis.RedisError, exceptions.RedisClusterException) as error:
-            return f"{self.name} does not answer: {said(error)}"
+            self._mark_unreachable(error)
+            return f"{self.name} does not answer: {safe_message(error)}"
+        self._mark_reachable()
         return None
 
     def close(self) -> None:
-        """Close all connections; a later call opens them again."""
-        with self._connecting:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        """Close all connections. A later call opens them again."""
+        with self._lock:
+            connection, self._open_connection = self._open_connection, None
+        if connection is not None:
+            connection.close()
+
+    def _connection(self) -> Connection:
+        with self._lock:
+            if self._open_connection is None:
+                self._open_connection = self._connect()
+            return self._open_connection
+
+    def _raise_if_final(self, error: Exception, deadline_s: float) -> None:
+        """Raise `QueueError` if a retry cannot succeed or comes too late."""
+        # RedisCluster wraps the error of its first node.
+        if isinstance(error, AUTH_ERRORS) or isinstance(error.__cause__, AUTH_ERRORS):
+            message = f"{self.name} rejected the credentials, check user and password: {safe_message(error)}"
+            raise QueueError(message) from None
+        if self.stop.is_set() or time.monotonic() > deadline_s:
+            raise QueueError(f"{self.name} cannot be reached, is the server up? {safe_message(error)}") from None
+
+    def _mark_unreachable(self, error: Exception) -> None:
+        with self._lock:
+            if self._unreachable_since_s is not None:
+                return
+            self._unreachable_since_s = time.monotonic()
+        _log.warning("redis_unreachable", server=self.name, error=safe_message(error))
+
+    def _mark_reachable(self) -> None:
+        # Read without the lock first: this runs on every call.
+        if self._unreachable_since_s is None:
+            return
+        with self._lock:
+            since_s, self._unreachable_since_s = self._unreachable_since_s, None
+        if since_s is not None:
+            _log.info("redis_reachable", server=self.name, after_s=round(time.monotonic() - since_s, 2))
+
+    def _translate(self, error: ResponseError) -> Exception:
+        text = safe_message(error)
+        if isinstance(error, OutOfMemoryError):
+            return error
+        if text.startswith(_NO_STREAM_PREFIXES):
+            return StreamNotFoundError(text)
+        if text.startswith("LEASE"):
+            return LeaseLost(f"{self.name}: {text}")
+        if isinstance(error, NoPermissionError) or text.startswith(("ACL", "The user executing the script")):
+            return QueueError(f"{self.name} denied a command, check the permissions of the user: {text}")
+        return QueueError(f"{self.name} rejected a command; Redis 7.0 or Valkey 7.2 or later is required: {text}")
 
 
-def open_link(
-    url: str, *, cluster: bool = False, patience_s: float = 30.0, stop: threading.Event | None = None
-) -> Link:
-    """A link to `url`: `redis://`, `rediss://` (TLS) or `unix://`, with user and password in it, percent-encoded.
+def open_client(
+    url: str, *, cluster: bool = False, retry_timeout_s: float = 30.0, stop: threading.Event | None = None
+) -> RedisClient:
+    """Connect to `url`: `redis://`, `rediss://` (TLS) or `unix://`, with a percent-encoded user and password.
 
-    TLS files go into the query, as in `?ssl_ca_certs=/etc/ca.pem`. With `cluster`, `url` is any node of a Redis
-    Cluster. Connects at once. Raises `ConfigError` where the URL is wrong, `QueueError` where nobody answers.
+    TLS files are query parameters, as in `?ssl_ca_certs=/etc/ca.pem`. With `cluster`, `url` is any node of a Redis
+    Cluster. Raises `ConfigError` if the URL is invalid and `QueueError` if the server cannot be reached.
     """
-    # RESP 2 whatever the server offers, because the shapes of replies depend on it. The link alone retries: a
-    # client that does so too would multiply the two.
+    # RESP 2 on every server, because the shapes of replies depend on it. redis-py's own retries are disabled: they
+    # would multiply with those of RedisClient.
     options = {"protocol": 2, "socket_timeout": _SOCKET_TIMEOUT_S, "socket_connect_timeout": _SOCKET_TIMEOUT_S}
-    once = Retry(NoBackoff(), 0)
+    no_retry = Retry(NoBackoff(), 0)
 
-    def connect() -> Client:
+    def connect() -> Connection:
         if cluster:
             return RedisCluster.from_url(url, **options)
-        return redis.Redis.from_url(url, retry=once, **options)
+        return redis.Redis.from_url(url, retry=no_retry, **options)
 
-    link = Link(connect, url, patience_s=patience_s, stop=stop)
+    client = RedisClient(connect, url, retry_timeout_s=retry_timeout_s, stop=stop)
     try:
-        link.call(lambda client: client.ping())
+        client.call(lambda connection: connection.ping())
     except (ValueError, TypeError):
-        # Not the library's own words: they may quote half a password that should have been percent-encoded.
-        shown = link.name if "://" in url else "What was given"
+        # The library's own message is dropped: it can quote half of a password that should have been percent-encoded.
+        subject = client.name if "://" in url else "The configured URL"
         raise ConfigError(
-            f"{shown} is no Redis URL: expected redis://user:password@host:6379/0 with special characters of the "
-            f"password percent-encoded, rediss:// for TLS, or unix:///path/of.sock"
+            f"{subject} is not a valid Redis URL: expected redis://user:password@host:6379/0 with special characters "
+            f"of the password percent-encoded, rediss:// for TLS, or unix:///path/to.sock"
         ) from None
-    return link
+    return client
 
 
-def said(error: Exception) -> str:
-    """What `error` says, without secrets."""
+def safe_message(error: Exception) -> str:
+    """Return the message of `error` without secrets, or the name of its class if it has none."""
     return redact_secrets(str(error)) or type(error).__name__

@@ -1,8 +1,8 @@
-"""A private Valkey server on a Unix socket, where no URL is given.
+"""Embedded Valkey server on a Unix socket, used when no URL is configured.
 
-The server belongs to the process that started it. It does not outlive it: the kernel sends it SIGTERM when the
-thread that started it ends, however that comes about, so start it from the main thread. Other processes of the
-same user attach to it through its socket; nobody else can, because its folder is mode 0700 and it listens on no
+The server belongs to the process that started it and does not outlive it: the kernel sends SIGTERM to the server when
+the thread that started it ends for any reason, so it must be started from the main thread. Other processes of the
+same user attach to it through its socket. Other users cannot, because its folder has mode 0700 and it listens on no
 port.
 """
 
@@ -30,11 +30,11 @@ Role = Literal["queue", "store"]
 _MB = 1 << 20
 _START_S = 30.0
 _STOP_S = 5.0
-# sun_path of unix(7) holds 108 bytes, the last of which is 0.
-_LONGEST_SOCKET_PATH = 107
+# sun_path of unix(7) has 108 bytes including the terminating 0.
+_MAX_SOCKET_PATH = 107
 
-# Run by a fresh interpreter between fork and exec: a preexec_fn might deadlock in a process with threads. 1 is
-# PR_SET_PDEATHSIG of prctl(2); the parent may have died before it was set.
+# Run by a new interpreter between fork and exec, because a preexec_fn can deadlock in a process with threads. 1 is
+# PR_SET_PDEATHSIG of prctl(2); the parent can have died before it was set.
 _LAUNCHER = """
 import ctypes, os, signal, sys
 parent, *command = sys.argv[1:]
@@ -45,20 +45,20 @@ os.execv(command[0], command)
 """
 
 _PERSISTENCE: dict[Role, list[str]] = {
-    # Crops are faces: they never reach a disk.
+    # Face crops must never be written to disk.
     "queue": ["--save", "", "--appendonly", "no"],
     "store": ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"],
 }
 
 
 class EmbeddedServer:
-    """A server of one role, with its socket, log and data in `state_dir`/`role`.
+    """Server of one role, with its socket, log and data in `state_dir`/`role`.
 
-    `queue` keeps everything in memory; `store` writes an append-only file, synced every second. At `max_memory_mb`
-    both refuse writes and throw nothing away. Where such a server runs already, this attaches to it (`owned` is
-    False) and leaves it running when closed.
+    `queue` keeps all data in memory; `store` writes an append-only file, synced every second. At `max_memory_mb` both
+    reject writes and evict nothing. If such a server is already running, this attaches to it (`is_owner` is False)
+    and leaves it running when closed.
 
-    Raises `ConfigError` where the folder cannot be used, `QueueError` where the server does not start.
+    Raises `ConfigError` if the folder cannot be used and `QueueError` if the server does not start.
     """
 
     def __init__(self, state_dir: Path, role: Role, *, max_memory_mb: int = 512) -> None:
@@ -73,22 +73,22 @@ class EmbeddedServer:
             time.sleep(0.01)
 
     @property
-    def owned(self) -> bool:
-        """Did we start it?"""
+    def is_owner(self) -> bool:
+        """True if this object started the server."""
         return self._process is not None
 
     @property
-    def ended(self) -> bool:
-        """Is it gone? One of ours that is only too busy to answer is not."""
-        return not self.running if self._process is None else self._process.poll() is not None
+    def exited(self) -> bool:
+        """True if the server has exited. A server of this process that is too busy to answer has not."""
+        return not self.is_running if self._process is None else self._process.poll() is not None
 
     @property
-    def running(self) -> bool:
-        """Does it answer?"""
+    def is_running(self) -> bool:
+        """True if the server answers a PING."""
         return _answers(self._folder)
 
     def close(self) -> None:
-        """Stop the server, if it is ours; what a store holds is on the disk then. May be called twice."""
+        """Stop the server if this object started it; a store is then completely on disk. Idempotent."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -108,26 +108,26 @@ class EmbeddedServer:
         self.close()
 
     def _check_start(self, deadline: float) -> None:
-        ended = self._process is not None and self._process.poll() is not None
-        if ended or time.monotonic() > deadline:
+        exited = self._process is not None and self._process.poll() is not None
+        if exited or time.monotonic() > deadline:
             self.close()
-            raise QueueError(f"The embedded server in {self._folder} does not answer: {_last_words(self._folder)}")
+            raise QueueError(f"The embedded server in {self._folder} does not answer: {_log_tail(self._folder)}")
 
 
-def tethered(command: Sequence[str]) -> list[str]:
-    """`command` as it is to be started so that it gets SIGTERM when the thread that starts it ends."""
+def with_death_signal(command: Sequence[str]) -> list[str]:
+    """Return `command` wrapped so that it receives SIGTERM when the thread that starts it ends."""
     return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
 
 
 def attach(state_dir: Path, role: Role) -> str:
-    """The URL of the server of `role` that another process runs in `state_dir`.
+    """Return the URL of the server of `role` that another process runs in `state_dir`.
 
-    Raises `QueueError` where there is none.
+    Raises `QueueError` if none is running.
     """
     folder = state_dir.absolute() / role
     if not _answers(folder):
         raise QueueError(
-            f"No embedded {role} server runs in {state_dir}: start `fer-stream serve` first, or give a URL"
+            f"No embedded {role} server is running in {state_dir}: start `fer-stream serve` first, or configure a URL"
         )
     return _url(folder)
 
@@ -141,27 +141,27 @@ def _socket(folder: Path) -> Path:
 
 
 def _private_folder(folder: Path) -> Path:
-    """Make `folder`, for us alone."""
-    if len(os.fsencode(_socket(folder))) > _LONGEST_SOCKET_PATH:
+    """Create `folder` with access for this user only."""
+    if len(os.fsencode(_socket(folder))) > _MAX_SOCKET_PATH:
         raise ConfigError(
-            f"The path of the socket {_socket(folder)} is longer than {_LONGEST_SOCKET_PATH} bytes, which a Unix "
-            f"socket does not allow: choose a state folder with a shorter path"
+            f"The socket path {_socket(folder)} exceeds the limit of {_MAX_SOCKET_PATH} bytes for Unix sockets: "
+            f"choose a state_dir with a shorter path"
         )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
     except OSError as error:
         raise ConfigError(
-            f"The state folder {folder} cannot be used: {error.strerror}. Choose another one"
+            f"The state folder {folder} cannot be used: {error.strerror}. Choose another state_dir"
         ) from error
     return folder
 
 
 def _lock(folder: Path) -> int | None:
-    """The right to run a server in `folder`, as an open file; None where another has it.
+    """Lock `folder` for one server; return the open lock file, or None if another process holds the lock.
 
-    The server inherits the file, so that the lock lasts as long as the server does: one that is busy and does not
-    answer keeps others from starting a second one on its data.
+    The server inherits the file, so the lock lasts as long as the server: one that is too busy to answer still
+    prevents a second server on the same data.
     """
     file = os.open(folder / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -176,7 +176,9 @@ def _launch(folder: Path, role: Role, max_memory_mb: int, lock: int) -> subproce
     try:
         binary = get_binary_path()
     except ValkeyServerError as error:
-        raise QueueError(f"There is no Valkey server for this machine; give a Redis URL instead. {error}") from error
+        raise QueueError(
+            f"No embedded Valkey server is available for this platform; configure a Redis URL. {error}"
+        ) from error
     command = [
         *(str(binary), "--port", "0", "--unixsocket", str(_socket(folder)), "--unixsocketperm", "700"),
         *("--dir", str(folder), "--logfile", str(_log(folder)), "--loglevel", "warning"),
@@ -184,9 +186,9 @@ def _launch(folder: Path, role: Role, max_memory_mb: int, lock: int) -> subproce
         *_PERSISTENCE[role],
     ]
     _log(folder).unlink(missing_ok=True)
-    # A session of its own, so that Ctrl-C in a terminal reaches our processes and not the server under them.
+    # In a new session, so that Ctrl-C in a terminal reaches the processes that use the server but not the server.
     process = subprocess.Popen(
-        tethered(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        with_death_signal(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True, pass_fds=(lock,), umask=0o077,
     )  # fmt: skip
     os.close(lock)
@@ -194,7 +196,7 @@ def _launch(folder: Path, role: Role, max_memory_mb: int, lock: int) -> subproce
 
 
 def _answers(folder: Path) -> bool:
-    """Does a server answer on the socket? One that is still loading its file does not yet."""
+    """Return whether a server answers on the socket. A server that is still loading its data does not."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(1.0)
         try:
@@ -209,9 +211,9 @@ def _log(folder: Path) -> Path:
     return folder / "valkey.log"
 
 
-def _last_words(folder: Path) -> str:
+def _log_tail(folder: Path) -> str:
     try:
         lines = _log(folder).read_text(errors="replace").splitlines()
     except OSError as error:
-        return f"it wrote no log ({error.strerror})"
-    return " / ".join(lines[-3:]) or "it wrote nothing to its log"
+        return f"the log cannot be read ({error.strerror})"
+    return " / ".join(lines[-3:]) or "its log is empty"

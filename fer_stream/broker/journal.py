@@ -1,4 +1,4 @@
-"""The journal on Redis Streams: one stream per source, read by one timeline process per shard."""
+"""Journal on Redis Streams: one stream per source, read by one timeline process per shard."""
 
 from __future__ import annotations
 
@@ -9,108 +9,112 @@ from typing import cast
 from redis.exceptions import OutOfMemoryError
 
 from fer_stream.broker import scripts
-from fer_stream.broker.client import Link
+from fer_stream.broker.client import RedisClient
 from fer_stream.broker.codec import Message, decode, encode
-from fer_stream.broker.keys import Keys, shard_of
 from fer_stream.broker.lease import Lease
-from fer_stream.broker.protocols import START, Entry, journal_source
-from fer_stream.broker.source_registry import Directory
+from fer_stream.broker.protocols import JOURNAL_START, JournalEntry, journal_source
+from fer_stream.broker.source_registry import SourceKeys, SourceRegistry, shard_of
 from fer_stream.errors import CodecError, QueueError
 from fer_stream.records import FaceCrop, Prediction, unix_time
 
-# The owner trims what it has made use of; this is for a source that is gone for good.
+# The timeline trims processed entries. Expiry covers sources that were removed for good.
 _EXPIRE_MS = 7 * 86_400_000
-# BLOCK must end before the socket's own timeout.
-_LONGEST_BLOCK_S = 1.0
-_AT_ONCE = 500
+# BLOCK must end before the socket timeout.
+_MAX_BLOCK_S = 1.0
+_ENTRIES_PER_CALL = 500
 
 
 class RedisJournal:
-    """A `Journal` on the streams to which `RedisQueue.settle` publishes.
+    """A `Journal` on the streams to which `RedisQueue.ack` publishes.
 
-    A capture makes one per source, under the source's `lease`; a timeline process one for the sources of a shard.
+    A capture creates one per source, with the source's `lease`; a timeline process one for the sources of a shard.
     """
 
-    def __init__(self, link: Link, *, shards: int = 1, lease: Lease | None = None) -> None:
-        self.directory = Directory(link, shards)
-        self._link = link
+    def __init__(self, client: RedisClient, *, shards: int = 1, lease: Lease | None = None) -> None:
+        self.registry = SourceRegistry(client, shards)
+        self._client = client
         self._shards = shards
         self._lease = lease
 
     def append(self, messages: Sequence[Message]) -> None:
-        """As `Journal.append`, also at the server's memory limit. A lost reply may leave messages twice."""
+        """See `Journal.append`. Works at the server's memory limit. A lost reply can leave messages twice."""
         for source, group in groupby(messages, key=journal_source):
-            keys = self._listed(source)
+            keys = self._register(source)
             token = self._lease.token if self._lease else ""
             arguments: list[str | bytes | int] = [token, _EXPIRE_MS, *(encode(message) for message in group)]
-            self._link.run(scripts.APPEND, [keys.predictions, keys.lease], arguments)
+            self._client.run(scripts.APPEND, [keys.predictions, keys.lease], arguments)
 
-    def _listed(self, source: str) -> Keys:
-        """List a source, even one that has shown nobody yet; at the memory limit that has to wait."""
+    def _register(self, source: str) -> SourceKeys:
+        """Register a source, even one without faces so far; at the memory limit a later call does so."""
         try:
-            return self.directory.add(source)
+            return self.registry.register(source)
         except OutOfMemoryError:
-            return self.directory.keys(source)
+            return self.registry.keys(source)
 
-    def read(self, after: Mapping[str, str], max_per_source: int, max_wait_s: float) -> list[Entry]:
-        """As `Journal.read`, for sources of one shard."""
+    def read(self, after: Mapping[str, str], max_per_source: int, max_wait_s: float) -> list[JournalEntry]:
+        """See `Journal.read`. Raises `ValueError` if the sources are not all in one shard."""
         if len({shard_of(source, self._shards) for source in after}) > 1:
             raise ValueError(f"Expected sources of one shard, received {sorted(after)}")
-        sources = {self.directory.keys(source).predictions.encode(): source for source in after}
+        sources = {self.registry.keys(source).predictions.encode(): source for source in after}
         streams = {stream: after[source] for stream, source in sources.items()}
         if not streams:
             return []
-        block = max(1, round(1000 * min(max_wait_s, _LONGEST_BLOCK_S))) if max_wait_s > 0 else None
-        reply = self._link.call(lambda client: client.xread(streams, count=max_per_source, block=block))  # type: ignore[arg-type]
-        found = cast(list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]], reply)
+        block = max(1, round(1000 * min(max_wait_s, _MAX_BLOCK_S))) if max_wait_s > 0 else None
+        reply = self._client.call(
+            lambda connection: connection.xread(streams, count=max_per_source, block=block)  # type: ignore[arg-type]
+        )
+        by_stream = cast(list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]], reply)
         return [
-            Entry(sources[stream], position.decode(), _message(fields))
-            for stream, entries in found
+            JournalEntry(sources[stream], position.decode(), _message(fields))
+            for stream, entries in by_stream
             for position, fields in entries
         ]
 
-    def knows(self, source: str, position: str) -> bool:
-        """As `Journal.knows`."""
-        if position == START:
+    def is_valid_position(self, source: str, position: str) -> bool:
+        """See `Journal.is_valid_position`."""
+        if position == JOURNAL_START:
             return True
-        keys = self.directory.keys(source)
+        key = self.registry.keys(source).predictions
         try:
-            info = self._link.call(lambda client: cast(dict[str, bytes], client.xinfo_stream(keys.predictions)))
+            info = self._client.call(lambda connection: cast(dict[str, bytes], connection.xinfo_stream(key)))
         except QueueError:
-            if self._link.call(lambda client: client.exists(keys.predictions)):
+            if self._client.call(lambda connection: connection.exists(key)):
                 raise
             return False
-        return _number(position) <= _number(info["last-generated-id"].decode())
+        return _parse(position) <= _parse(info["last-generated-id"].decode())
 
     def trim(self, source: str, through: str) -> None:
-        """As `Journal.trim`. Harmless from a process that is no longer the owner: it forgets what it has used."""
-        milliseconds, number = _number(through)
-        keep = f"{milliseconds}-{number + 1}"
-        keys = self.directory.keys(source)
-        self._link.call(lambda client: client.xtrim(keys.predictions, minid=keep, approximate=False))
+        """See `Journal.trim`. Needs no lease: a former owner deletes only entries that it has processed."""
+        milliseconds, sequence = _parse(through)
+        first_kept = f"{milliseconds}-{sequence + 1}"
+        key = self.registry.keys(source).predictions
+        self._client.call(lambda connection: connection.xtrim(key, minid=first_kept, approximate=False))
 
-    def faces(self, source: str, from_s: float, to_s: float) -> list[str]:
-        """The positions of the predictions of the wall time from `from_s` to before `to_s` that wait here."""
-        key, found, start = self.directory.keys(source).predictions, list[str](), "-"
-        while entries := self._link.call(lambda client, start=start: client.xrange(key, start, count=_AT_ONCE)):  # type: ignore[misc]
+    def prediction_positions(self, source: str, from_s: float, to_s: float) -> list[str]:
+        """Return the positions of the predictions whose Unix time is in [`from_s`, `to_s`)."""
+        key, positions, start = self.registry.keys(source).predictions, list[str](), "-"
+        while entries := self._client.call(
+            lambda connection, start=start: connection.xrange(key, start, count=_ENTRIES_PER_CALL)  # type: ignore[misc]
+        ):
             for position, fields in cast(list[tuple[bytes, dict[bytes, bytes]]], entries):
                 message = _message(fields)
                 if isinstance(message, Prediction):
-                    at = unix_time(message.key.stream_id, message.time_s)
-                    found += [position.decode()] if from_s <= at < to_s else []
+                    time_s = unix_time(message.key.stream_id, message.time_s)
+                    positions += [position.decode()] if from_s <= time_s < to_s else []
                 start = f"({position.decode()}"
-        return found
+        return positions
 
     def erase(self, source: str, positions: Sequence[str]) -> None:
-        """Delete messages. To the timeline, faces that are announced and never come are missing faces."""
-        key = self.directory.keys(source).predictions
-        for first in range(0, len(positions), _AT_ONCE):
-            self._link.call(lambda client, first=first: client.xdel(key, *positions[first : first + _AT_ONCE]))  # type: ignore[misc]
+        """Delete the entries at `positions`. The timeline counts erased predictions as missing."""
+        key = self.registry.keys(source).predictions
+        for first in range(0, len(positions), _ENTRIES_PER_CALL):
+            chunk = positions[first : first + _ENTRIES_PER_CALL]
+            self._client.call(lambda connection, chunk=chunk: connection.xdel(key, *chunk))  # type: ignore[misc]
 
 
-def _number(position: str) -> tuple[int, int]:
-    milliseconds, _, number = position.partition("-")
-    return int(milliseconds), int(number or 0)
+def _parse(position: str) -> tuple[int, int]:
+    milliseconds, _, sequence = position.partition("-")
+    return int(milliseconds), int(sequence or 0)
 
 
 def _message(fields: Mapping[bytes, bytes]) -> Message | None:

@@ -1,118 +1,159 @@
-"""Who may write: one capture per source, one timeline process per shard.
+"""Leases: exclusive write access of one capture process per source and one timeline process per shard.
 
-A lease is a key with a token and a time to live. It alone keeps nobody from writing; the script that writes does,
-by comparing the token (`GUARD`), so that a process which slept through the end of its lease does no harm.
+A lease is a key with a token and a TTL. The lease alone stops nobody from writing. The scripts that write compare the
+token (`broker/lua/fence.lua`), so a process that was suspended beyond the end of its lease writes nothing.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from threading import Event, Thread
 from typing import Self
 from uuid import uuid4
 
-from fer_stream.broker.client import Link, Script
+from fer_stream.broker.client import RedisClient, Script
+from fer_stream.broker.scripts import ACQUIRE_LEASE, RELEASE_LEASE, RENEW_LEASE
+from fer_stream.errors import FerStreamError
+from fer_stream.log import get_logger
 
-# All run at the memory limit too: the owner must not lose its place when its work is to make room.
-_HOLD = Script("""#!lua flags=allow-oom
-local token = redis.call('GET', KEYS[1])
-if token and token ~= ARGV[1] then
-  local name, life = string.match(token, '^(.+):(%d+):')
-  if name ~= ARGV[3] or tonumber(life) >= tonumber(ARGV[4]) then return 0 end
-end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-""")
-
-_KEEP = Script("""#!lua flags=allow-oom
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-""")
-
-_RELEASE = Script("""#!lua flags=allow-oom
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1])
-""")
-
-GUARD = """
-local function owns(lease, token)
-  return token == '' or redis.call('GET', lease) == token
-end
-"""
-"""Lua for the head of a script that writes under a lease. The token '' stands for no lease at all.
-
-Such a script ends with `redis.error_reply('LEASE …')` where `owns` is false, which `Link` turns into `LeaseLost`.
-"""
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process, by a `name` that it shares with the dead processes in whose place it was started.
+    """Identity of a process. A replacement of a dead process has its `name` and the next `generation`.
 
-    `life` counts them. Whoever gives a process the next life must have seen the last one die, for the new one takes
-    over its leases without waiting for them to run out.
+    A later generation takes over the leases of earlier ones without waiting for their expiry, so the supervisor may
+    start it only after the earlier process has exited.
     """
 
     name: str = field(default_factory=lambda: uuid4().hex)
-    life: int = 0
+    generation: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """What `str` wrote. Raises `ValueError`."""
-        name, _, life = text.rpartition(":")
-        return cls(name, int(life))
+        """Parse the output of `str`. Raises `ValueError`."""
+        name, _, generation = text.rpartition(":")
+        return cls(name, int(generation))
 
     @property
-    def next_life(self) -> Owner:
-        """Who comes after it."""
-        return Owner(self.name, self.life + 1)
+    def next_generation(self) -> Owner:
+        """The owner that replaces this one."""
+        return Owner(self.name, self.generation + 1)
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.life}"
+        return f"{self.name}:{self.generation}"
 
 
-def is_held(link: Link, key: str) -> bool:
-    """Has anybody the lease `key` now?"""
-    return link.call(lambda client: client.get(key)) is not None
+def is_held(client: RedisClient, key: str) -> bool:
+    """Return whether any process holds the lease `key`."""
+    return client.call(lambda connection: connection.get(key)) is not None
 
 
 class Lease:
-    """The right to write what `key` stands for, for `ttl_s` seconds at a time.
+    """Write access to the resource of `key`, for `ttl_s` seconds after each `acquire` or `renew`.
 
-    `owner` is the process that wants it, by default one without a past.
+    `owner` is the process that requests it, by default one that replaces no other. `clock` returns monotonic seconds.
     """
 
-    def __init__(self, link: Link, key: str, ttl_s: float = 10.0, *, owner: Owner | None = None) -> None:
+    def __init__(
+        self,
+        client: RedisClient,
+        key: str,
+        ttl_s: float = 10.0,
+        *,
+        owner: Owner | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.key = key
         self.ttl_s = ttl_s
         self._owner = owner or Owner()
-        # Two leases of one process are two: a thread that hangs may not write beside the one that replaced it.
+        # Unique per object: a hanging thread must not write beside the thread that replaced it in the same process.
         self.token = f"{self._owner}:{uuid4().hex}"
-        self._link = link
-        self._until_s = float("-inf")
+        self._client = client
+        self._clock = clock
+        self._valid_until_s = float("-inf")
 
-    def hold(self) -> bool:
-        """Take the lease, or lengthen it; whether it is ours now. A former life of the owner gives way."""
-        return self._ask(_HOLD, [self._owner.name, self._owner.life])
+    def acquire(self) -> bool:
+        """Acquire or extend the lease; return whether it is held now. Replaces earlier generations of the owner."""
+        return self._request(ACQUIRE_LEASE, [self._owner.name, self._owner.generation])
 
-    def keep(self) -> bool:
-        """Lengthen the lease; False where it ran out, for somebody else may have had it since.
+    def renew(self) -> bool:
+        """Extend the lease; return False if it expired, because another process may have held it since.
 
-        Call it at least every `ttl_s` / 3 seconds.
+        Must be called at least every `ttl_s` / 3 seconds.
         """
-        return self._ask(_KEEP, [])
+        return self._request(RENEW_LEASE, [])
 
     @property
-    def held(self) -> bool:
-        """Is it ours for certain, without asking? Not so after a sleep or an outage longer than `ttl_s`."""
-        return time.monotonic() < self._until_s
+    def is_valid(self) -> bool:
+        """True if the lease is certainly held, without asking the server. False `ttl_s` after the last renewal."""
+        return self._clock() < self._valid_until_s
 
     def release(self) -> None:
-        """Give the lease back, if it is ours, so that the next owner need not wait."""
-        self._link.run(_RELEASE, [self.key], [self.token])
+        """Release the lease if it is held, so that the next owner need not wait for its expiry."""
+        self._client.run(RELEASE_LEASE, [self.key], [self.token])
 
-    def _ask(self, script: Script, more: list[str | bytes | int]) -> bool:
-        asked_s = time.monotonic()
-        ours = self._link.run(script, [self.key], [self.token, round(1000 * self.ttl_s), *more]) == 1
-        self._until_s = asked_s + self.ttl_s if ours else float("-inf")
-        return ours
+    def _request(self, script: Script, more: list[str | bytes | int]) -> bool:
+        # The TTL starts on the server after this moment, so the lease is never assumed valid for too long.
+        requested_s = self._clock()
+        held = self._client.run(script, [self.key], [self.token, round(1000 * self.ttl_s), *more]) == 1
+        self._valid_until_s = requested_s + self.ttl_s if held else float("-inf")
+        return held
+
+
+class AutoRenewingLease:
+    """Context manager that renews an acquired lease in a thread until `stop` is set, and releases it on exit.
+
+    The thread depends on the server of the lease only, not on other servers or cameras that block the owner. If the
+    lease is lost, or `stop` is set, `lost` is set and `on_lost` is called in the thread. After `stop`, at least three
+    quarters of `ttl_s` remain for shutdown. `name` identifies the lease in the log; `interval_s` between renewals is
+    `ttl_s` / 4 by default.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        name: str,
+        *,
+        stop: Event,
+        on_lost: Callable[[], object] = lambda: None,
+        interval_s: float | None = None,
+    ) -> None:
+        self.lost = Event()
+        self._lease = lease
+        self._name = name
+        self._stop = stop
+        self._on_lost = on_lost
+        self._interval_s = lease.ttl_s / 4 if interval_s is None else interval_s
+        self._exited = False
+
+    def __enter__(self) -> Self:
+        Thread(target=self._renew_until_lost, name=f"lease-renewal {self._name}", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exited = True
+        self._lease.release()
+
+    def _renew_until_lost(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            held = self._exited or self._renew()
+            # The lease may have been released during the renewal, which is not a loss.
+            if self._exited:
+                return
+            if not held:
+                _log.error("lease_lost", lease=self._name, key=self._lease.key)
+                break
+        self.lost.set()
+        self._on_lost()
+
+    def _renew(self) -> bool:
+        """Renew once. An unreachable server does not prove that the lease is lost, so renewal is tried again."""
+        try:
+            return self._lease.renew()
+        except FerStreamError as error:
+            _log.error("lease_renewal_failed", lease=self._name, error=str(error))
+            return True

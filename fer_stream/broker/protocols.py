@@ -1,8 +1,8 @@
-"""What carries face crops to the workers, and what carries everything said about them to the timeline.
+"""Protocols of the queue of face crops and of the journal of predictions, and their value types.
 
-A crop is put by a capture, taken by a worker, and settled when its prediction is in the journal. Until then the
-worker has it on loan: if the worker dies, the crop is handed out again. Whatever happens to it, it is counted
-once: put = settled + dropped + dead + still open.
+A capture enqueues a crop, a worker receives it, and acknowledges it by publishing its prediction to the journal.
+Until then the crop is in flight: if the worker dies, it is delivered again. Each crop is counted under one outcome:
+enqueued = acknowledged + dropped + dead + pending, where pending crops are waiting or in flight.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from fer_stream.records import FaceCrop, Gap, Prediction, source_of
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A crop on loan. `entry` is the queue's own name for it, `attempt` counts its deliveries from 1."""
+    """A crop in flight. `entry_id` is the queue's id of it; `attempt` counts its deliveries from 1."""
 
     crop: FaceCrop
-    entry: str
+    entry_id: str
     attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What became of the crops of one stream."""
+    """Number of crops of one stream by outcome."""
 
-    put: int = 0
-    settled: int = 0
+    enqueued: int = 0
+    acked: int = 0
     dropped: int = 0
     dead: int = 0
 
     @property
-    def open(self) -> int:
-        """Crops that wait or are in work. A stream is complete when its end was seen and this is 0."""
-        return self.put - self.settled - self.dropped - self.dead
+    def pending(self) -> int:
+        """Crops waiting or in flight. A stream is complete when its end was received and this is 0."""
+        return self.enqueued - self.acked - self.dropped - self.dead
 
 
 @dataclass(frozen=True, slots=True)
 class Overflow:
-    """What happens when crops come faster than they are classified.
+    """Policy for crops that arrive faster than they are classified.
 
-    `drop_oldest` lets at most `capacity` crops of a source wait, none for longer than `max_age_s`, and counts
-    what it drops; crops in work are not touched. `block` lets `put` wait until fewer than `capacity` crops of
-    the source wait or are in work, and drops nothing. `expire_s` is the backstop for crops of a source that
-    stays silent: faces do not outlive it.
+    `drop_oldest` keeps at most `capacity` waiting crops of a source, none older than `max_age_s`, and counts those it
+    drops; crops in flight are kept. `block` makes `enqueue` wait until fewer than `capacity` crops of the source are
+    waiting or in flight, and drops none. Crops of a source that sends nothing for `expire_s` expire, so that faces
+    are never kept longer.
     """
 
     policy: Literal["drop_oldest", "block"]
@@ -56,82 +56,84 @@ class Overflow:
 
     @classmethod
     def live(cls, capacity: int = 64, max_age_s: float = 2.0, expire_s: float = 60.0) -> Overflow:
-        """For cameras, where old crops are worth nothing. 64 are 2 s of 15 fps with two faces."""
+        """Return the policy for cameras, which drops old crops. 64 crops are 2 s of two faces at 15 fps."""
         return cls("drop_oldest", capacity, max_age_s, expire_s)
 
     @classmethod
     def file(cls, capacity: int = 256, expire_s: float = 86_400.0) -> Overflow:
-        """For files, of which nothing is lost. 256 are enough for a few workers to have full batches."""
+        """Return the policy for files, which drops nothing. 256 crops fill the batches of a few workers."""
         return cls("block", capacity, None, expire_s)
 
 
 DeadReason = Literal["deliveries", "unreadable"]
-"""Why a crop is given up: it was delivered too often in vain, or its bytes are no crop."""
+"""Reason for a dead letter: the maximum number of deliveries was reached, or the bytes are not a valid crop."""
 DEAD_REASONS: tuple[DeadReason, ...] = get_args(DeadReason)
 
 
 @dataclass(frozen=True, slots=True)
 class Redelivery:
-    """When a crop is taken from a worker that does not settle it.
+    """Redelivery of crops that a worker does not acknowledge.
 
-    `after_s` must exceed the time of the slowest batch. A crop that was delivered `deliveries` times in vain is
-    not tried again: it goes to the dead letters, without its pixels.
+    A crop is delivered again `visibility_timeout_s` after its last delivery, which must exceed the time of the
+    slowest batch. After `max_deliveries` it becomes a dead letter, without its pixels.
     """
 
-    after_s: float = 10.0
-    deliveries: int = 3
+    visibility_timeout_s: float = 10.0
+    max_deliveries: int = 3
 
 
 class MessageQueue(Protocol):
-    """Takes face crops from captures to workers, and counts what becomes of each."""
+    """Queue of face crops from captures to classification workers, with counts of the outcomes.
 
-    def put(self, crops: Sequence[FaceCrop]) -> int:
-        """Add `crops`, oldest first; how many, old or new, were dropped to make room.
+    Every method raises `QueueError` if the queue cannot be reached.
+    """
 
-        Raises `QueueFull` where a blocked put is told to stop, `LeaseLost` where another process captures this
-        source by now, `QueueError` where the queue cannot be reached.
+    def enqueue(self, crops: Sequence[FaceCrop]) -> int:
+        """Add `crops`, oldest first; return the number of crops, old or new, dropped by the overflow policy.
+
+        Raises `QueueFull` if shutdown ends a blocked call, and `LeaseLost` if another process now captures the
+        source.
         """
         ...
 
-    def take(self, max_items: int, max_wait_s: float) -> list[Delivery]:
-        """The next batch, fair between the sources: this is the micro-batcher.
+    def receive(self, max_items: int, batch_timeout_s: float) -> list[Delivery]:
+        """Return the next batch of at most `max_items` crops, fair between sources; empty if none arrives.
 
-        Waits for a first crop for as long as the queue was told to idle, then up to `max_wait_s` for the batch to
-        fill. Empty means that nothing came. A crop that was delivered before comes alone, for it may be why its
-        last worker died.
+        Waits for the first crop up to the queue's poll timeout, then up to `batch_timeout_s` for the batch to fill. A
+        redelivered crop is returned alone, because it may be the reason why its last worker died.
         """
         ...
 
-    def settle(self, done: Sequence[tuple[Delivery, Prediction]]) -> int:
-        """Publish predictions and give back their crops, each pair as one step; how many were published.
+    def ack(self, results: Sequence[tuple[Delivery, Prediction]]) -> int:
+        """Publish predictions and acknowledge their crops, atomically per crop; return the number published.
 
-        A crop that was settled, dropped or buried by someone else in the meantime is left out.
+        Crops that were acknowledged, dropped or dead-lettered in the meantime are skipped.
         """
         ...
 
     def depth(self) -> int:
-        """How many crops wait or are in work."""
+        """Return the number of pending crops."""
         ...
 
     def counts(self, stream_id: str) -> Counts:
-        """What became of the crops of one stream so far."""
+        """Return the counts of the crops of one stream."""
         ...
 
-    def oldest(self, sources: Collection[str]) -> Mapping[str, FaceCrop | None]:
-        """The oldest crop that waits or is in work of each source: all before it have their predictions out.
+    def oldest_pending(self, sources: Collection[str]) -> Mapping[str, FaceCrop | None]:
+        """Return the oldest pending crop of each source: all predictions of earlier crops are published.
 
-        None where it cannot be read. A source without any is left out.
+        The value is None if the crop cannot be decoded. Sources without pending crops are omitted.
         """
         ...
 
 
-START = "0"
-"""The position before the first entry of every journal."""
+JOURNAL_START = "0"
+"""Position before the first entry of every journal."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a journal. `message` is None where its bytes cannot be read: count it and go on."""
+class JournalEntry:
+    """One entry of a journal. `message` is None if its bytes cannot be decoded: count the entry and continue."""
 
     source: str
     position: str
@@ -139,7 +141,7 @@ class Entry:
 
 
 def journal_source(message: Message) -> str:
-    """The source whose journal `message` belongs to."""
+    """Return the source to whose journal `message` belongs."""
     match message:
         case Gap():
             return message.source
@@ -150,27 +152,30 @@ def journal_source(message: Message) -> str:
 
 
 class Journal(Protocol):
-    """Keeps, per source, what captures and workers say, until the timeline has made use of it."""
+    """Messages of captures and workers per source, kept until the timeline has processed them.
+
+    Every method raises `QueueError` if the journal cannot be reached.
+    """
 
     def append(self, messages: Sequence[Message]) -> None:
-        """Add messages of any sources. Raises `LeaseLost` and `QueueError` as `MessageQueue.put` does."""
+        """Append messages of any sources. Raises `LeaseLost` if another process now captures a source."""
         ...
 
-    def read(self, after: Mapping[str, str], max_per_source: int, max_wait_s: float) -> list[Entry]:
-        """What follows the position `after[source]` of each source, in order within a source.
+    def read(self, after: Mapping[str, str], max_per_source: int, max_wait_s: float) -> list[JournalEntry]:
+        """Return the entries after position `after[source]` of each source, in order within a source.
 
-        Waits up to `max_wait_s` for a first entry. Empty means that all sources were read to their ends.
+        Waits up to `max_wait_s` for the first entry. Empty means that all sources were read to their ends.
         """
         ...
 
-    def knows(self, source: str, position: str) -> bool:
-        """Is `position` from this journal?
+    def is_valid_position(self, source: str, position: str) -> bool:
+        """Return whether `position` was issued by this journal.
 
-        Not where a server lost everything: with its clock set back, what it holds since would seem to have been
-        read. It must be read from `START`.
+        False after a server lost its data: if its clock was set back as well, new entries have positions before
+        `position` and would be skipped. Then read the journal from `JOURNAL_START`.
         """
         ...
 
     def trim(self, source: str, through: str) -> None:
-        """Forget the entries of `source` up to and with the position `through`."""
+        """Delete the entries of `source` up to and including the position `through`."""
         ...

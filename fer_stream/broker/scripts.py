@@ -1,27 +1,42 @@
-"""The Lua scripts of the queue, put together from their files."""
+"""Lua scripts of the queue, and the loader that the result store uses as well."""
 
 from __future__ import annotations
 
 from importlib import resources
 
 from fer_stream.broker.client import Script
-from fer_stream.broker.lease import GUARD
 
-_LUA = resources.files("fer_stream.broker") / "lua"
-_ALWAYS = "#!lua flags=allow-oom\n"
-_WITH_ROOM = "#!lua\n"
-"""A server at its memory limit refuses such a script before its first step."""
+FENCE = "fence"
+"""Name of the Lua file with `owns(lease, token)`, which every script that writes under a lease includes."""
 
 
-def _file(name: str) -> str:
-    return (_LUA / f"{name}.lua").read_text(encoding="utf-8")
+def load_script(package: str, *names: str, allow_oom: bool = False) -> Script:
+    """Join `lua/NAME.lua` of `package` for each of `names` to one script; `FENCE` always comes from this package.
+
+    A server at its memory limit rejects the script before its first command, unless `allow_oom` is set.
+    """
+    header = "#!lua flags=allow-oom\n" if allow_oom else "#!lua\n"
+    return Script(header + "\n".join(_read(__package__ if name == FENCE else package, name) for name in names))
 
 
-PUT = Script(_WITH_ROOM + GUARD + _file("source") + _file("put"))
-SHED = Script(_ALWAYS + _file("source") + _file("shed"))
-TALLY = Script(_ALWAYS + _file("tally"))
-SETTLE = Script(_ALWAYS + _file("settle"))
-BURY = Script(_ALWAYS + _file("bury"))
-TIDY = Script(_ALWAYS + _file("tidy"))
-APPEND = Script(_ALWAYS + GUARD + _file("append"))
-ENSURE = Script(_ALWAYS + _file("source") + _file("ensure"))
+def _read(package: str, name: str) -> str:
+    return (resources.files(package) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def _load(*names: str, allow_oom: bool = True) -> Script:
+    return load_script(__package__, *names, allow_oom=allow_oom)
+
+
+ENQUEUE = _load(FENCE, "common", "enqueue", allow_oom=False)
+DROP_OLDEST = _load("common", "drop_oldest")
+CREATE_GROUP = _load("common", "create_group")
+ACK_PUBLISH = _load("ack_publish")
+DEAD_LETTER = _load("dead_letter")
+INCR_COUNTS = _load("incr_counts")
+REMOVE_IDLE = _load("remove_idle")
+APPEND = _load(FENCE, "append")
+
+# These run at the memory limit as well: an owner must not lose its lease when its work is to free memory.
+ACQUIRE_LEASE = _load("acquire_lease")
+RENEW_LEASE = _load("renew_lease")
+RELEASE_LEASE = _load("release_lease")

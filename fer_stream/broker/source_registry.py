@@ -1,81 +1,123 @@
-"""Which sources there are and how many shards, as all processes know it through Redis."""
+"""Redis keys of the queue, and the registry of sources and of the number of shards that all processes share.
+
+All keys of a shard contain the hash tag `{shard}`, so that they lie in one slot of a Redis Cluster and one script can
+access all of them.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import cast
+from zlib import crc32
 
-from fer_stream.broker.client import Link
-from fer_stream.broker.keys import SHARDS, SOURCES, Keys
+from fer_stream.broker.client import RedisClient
 from fer_stream.errors import ConfigError
 
-_FRESH_S = 1.0
-"""What was read or written longer ago is looked at again: a server that restarted empty has forgotten it."""
-_TIDY_EVERY_S = 60.0
+SOURCES = "fer:sources"
+"""Set of the names of all sources."""
+
+SHARDS = "fer:shards"
+"""String: the number of shards, which must be the same in all processes."""
+
+GROUP = "classify"
+"""Consumer group of the workers on every stream of crops."""
+
+COUNTS_EXPIRE_MS = 7 * 86_400_000
+"""Retention of the counts of an inactive source: a week, longer than any timeline stays open."""
+
+REFRESH_INTERVAL_S = 1.0
+"""Age at which cached registry data is read again: a server that restarted empty has lost it."""
+
+PURGE_INTERVAL_S = 60.0
+"""Minimum interval between two purges of expired sources."""
 
 
-class Directory:
-    """The list of sources. Refuses to work where Redis holds another number of shards."""
+def shard_of(source: str, shards: int) -> int:
+    """Return the shard of a source: the CRC-32 of its name modulo `shards`."""
+    return crc32(source.encode()) % shards
 
-    def __init__(self, link: Link, shards: int) -> None:
-        self._link = link
+
+class SourceKeys:
+    """Redis keys of one source."""
+
+    def __init__(self, source: str, shards: int) -> None:
+        self.source = source
+        self.shard = shard_of(source, shards)
+        self.crops = f"fer:{{{self.shard}}}:crops:{source}"
+        self.predictions = f"fer:{{{self.shard}}}:predictions:{source}"
+        self.counts = f"fer:{{{self.shard}}}:counts:{source}"
+        self.lease = f"fer:{{{self.shard}}}:lease:capture:{source}"
+        self.dead = f"fer:{{{self.shard}}}:dead"
+
+
+class SourceRegistry:
+    """Registry of sources in Redis. `clock` returns monotonic seconds.
+
+    Every method that reaches Redis raises `ConfigError` if it holds another number of shards.
+    """
+
+    def __init__(self, client: RedisClient, shards: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
         self._shards = shards
-        self._added_at: dict[str, float] = {}
-        self._listed: list[Keys] = []
-        self._listed_at = self._tidied_at = float("-inf")
-        self._gone: set[str] = set()
-        self._check()
+        self._clock = clock
+        self._registered_at_s: dict[str, float] = {}
+        self._sources: list[SourceKeys] = []
+        self._sources_read_at_s = self._purged_at_s = float("-inf")
+        self._expired: set[str] = set()
+        self._check_shards()
 
-    def keys(self, source: str) -> Keys:
-        """The keys of `source`, listed or not."""
-        return Keys(source, self._shards)
+    def keys(self, source: str) -> SourceKeys:
+        """Return the keys of `source`, registered or not."""
+        return SourceKeys(source, self._shards)
 
-    def add(self, source: str) -> Keys:
-        """See to it that `source` is listed; its keys. Cheap enough for every put."""
-        now = time.monotonic()
-        if now - self._added_at.get(source, float("-inf")) > _FRESH_S:
-            self._check()
-            # SADD is refused at the memory limit even where it would change nothing.
-            if not self._link.call(lambda client: client.sismember(SOURCES, source)):
-                self._link.call(lambda client: client.sadd(SOURCES, source))
-            self._added_at[source] = now
+    def register(self, source: str) -> SourceKeys:
+        """Register `source` if necessary and return its keys. Reaches Redis at most once per second and source."""
+        now_s = self._clock()
+        if now_s - self._registered_at_s.get(source, float("-inf")) > REFRESH_INTERVAL_S:
+            self._check_shards()
+            # SADD is rejected at the memory limit even if it would change nothing.
+            if not self._client.call(lambda connection: connection.sismember(SOURCES, source)):
+                self._client.call(lambda connection: connection.sadd(SOURCES, source))
+            self._registered_at_s[source] = now_s
         return self.keys(source)
 
-    def tidy(self, shards: Collection[int]) -> None:
-        """Strike off the sources of `shards` of which all has expired. Looks every minute; for their owner alone.
+    def sources(self, shards: Collection[int], *, fresh: bool = False) -> list[SourceKeys]:
+        """Return the keys of all sources in `shards`, sorted by name; at most 1 s old, or current with `fresh`."""
+        now_s = self._clock()
+        if fresh or not self._sources or now_s - self._sources_read_at_s > REFRESH_INTERVAL_S:
+            self._check_shards()
+            names = self._client.call(lambda connection: cast(set[bytes], connection.smembers(SOURCES)))
+            self._sources = [self.keys(name.decode()) for name in sorted(names)]
+            self._sources_read_at_s = now_s
+        return [keys for keys in self._sources if keys.shard in shards]
 
-        A source must have nothing twice in a row: a capture lists one just before it says something of it.
+    def purge(self, shards: Collection[int]) -> None:
+        """Remove the sources of `shards` whose journal and counts have expired. Only for the owner of the shards.
+
+        Runs at most once a minute. A source is removed when it is found empty twice in a row, because a capture
+        registers a source before it writes the first entry.
         """
-        now = time.monotonic()
-        if now - self._tidied_at < _TIDY_EVERY_S:
+        now_s = self._clock()
+        if now_s - self._purged_at_s < PURGE_INTERVAL_S:
             return
-        gone = {keys.source for keys in self.listed(shards, fresh=True) if not self._holds(keys)}
-        if struck := gone & self._gone:
-            self._link.call(lambda client: client.srem(SOURCES, *struck))
-            self._listed_at = float("-inf")
-        self._gone, self._tidied_at = gone, now
+        expired = {keys.source for keys in self.sources(shards, fresh=True) if not self._has_data(keys)}
+        if removed := expired & self._expired:
+            self._client.call(lambda connection: connection.srem(SOURCES, *removed))
+            self._sources_read_at_s = float("-inf")
+        self._expired, self._purged_at_s = expired, now_s
 
-    def _holds(self, keys: Keys) -> bool:
-        return bool(self._link.call(lambda client: client.exists(keys.predictions, keys.counts)))
+    def _has_data(self, keys: SourceKeys) -> bool:
+        return bool(self._client.call(lambda connection: connection.exists(keys.predictions, keys.counts)))
 
-    def listed(self, shards: Collection[int], *, fresh: bool = False) -> list[Keys]:
-        """The keys of all sources in `shards`, by name; read once a second unless it must be `fresh`."""
-        now = time.monotonic()
-        if fresh or not self._listed or now - self._listed_at > _FRESH_S:
-            self._check()
-            names = self._link.call(lambda client: cast(set[bytes], client.smembers(SOURCES)))
-            self._listed = [self.keys(name.decode()) for name in sorted(names)]
-            self._listed_at = now
-        return [keys for keys in self._listed if keys.shard in shards]
-
-    def _check(self) -> None:
-        held = self._link.call(lambda client: client.get(SHARDS))
-        if held is None:
-            self._link.call(lambda client: client.set(SHARDS, self._shards, nx=True))
-            held = self._link.call(lambda client: client.get(SHARDS))
-        if held is not None and int(cast(bytes, held)) != self._shards:
+    def _check_shards(self) -> None:
+        stored = self._client.call(lambda connection: connection.get(SHARDS))
+        if stored is None:
+            self._client.call(lambda connection: connection.set(SHARDS, self._shards, nx=True))
+            stored = self._client.call(lambda connection: connection.get(SHARDS))
+        if stored is not None and int(cast(bytes, stored)) != self._shards:
             raise ConfigError(
-                f"{self._link.name} holds {int(cast(bytes, held))} shards, the settings say {self._shards}. Set the "
-                f"same number everywhere, or stop all processes and delete the key {SHARDS} to change it"
+                f"{self._client.name} is set up for {int(cast(bytes, stored))} shards, but queue.shards is "
+                f"{self._shards}. Set the same number in all processes, or stop all of them and delete the key "
+                f"{SHARDS} to change it"
             )

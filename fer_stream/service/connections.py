@@ -1,15 +1,20 @@
-"""Settings → the queue and the store, ours or somebody else's."""
+"""Settings → Redis clients and the queue, journal, store and jobs on them.
+
+The only module of `service` that creates Redis adapters. The servers are those of the settings, or the embedded ones
+of a running `fer-stream serve`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
 from threading import Event
 from typing import TYPE_CHECKING, Literal
 
-from fer_stream.broker.client import Link, open_link
+from fer_stream.broker.client import RedisClient, open_client
+from fer_stream.broker.consumer import ConsumerOptions
+from fer_stream.broker.journal import RedisJournal
 from fer_stream.broker.lease import Lease
-from fer_stream.broker.protocols import DeadReason, Overflow, Redelivery
+from fer_stream.broker.protocols import Overflow, Redelivery
 from fer_stream.broker.queue import RedisQueue
 from fer_stream.config import LiveSettings, LiveTimelineSettings, OverflowSettings, ServerSettings, SourceSettings
 from fer_stream.store.protocol import Retention
@@ -19,41 +24,39 @@ if TYPE_CHECKING:
     from fer_stream.jobs.queue import RqJobs
 
 
-def open_queue_link(settings: LiveSettings, stop: Event) -> Link:
-    """The queue's server: the one that is named, or the private one of a running `serve`."""
-    return open_link(_url(settings.queue, settings, "queue"), cluster=settings.queue.cluster, stop=stop)
+def open_queue_link(settings: LiveSettings, stop: Event) -> RedisClient:
+    """Connect to the queue server: the configured one, or the embedded one of a running `serve`."""
+    return open_client(_url(settings.queue, settings, "queue"), cluster=settings.queue.cluster, stop=stop)
 
 
-def open_store_link(settings: LiveSettings, stop: Event, *, patience_s: float = 30.0) -> Link:
-    """The store's server, as `open_queue_link`. While it is away, a call tries again for `patience_s`."""
-    return open_link(_url(settings.store, settings, "store"), patience_s=patience_s, stop=stop)
+def open_store_link(settings: LiveSettings, stop: Event, *, patience_s: float = 30.0) -> RedisClient:
+    """Connect to the store server like `open_queue_link`. Retry calls for `patience_s` while it is unreachable."""
+    return open_client(_url(settings.store, settings, "store"), retry_timeout_s=patience_s, stop=stop)
 
 
 def store_url(settings: LiveSettings) -> str:
-    """Where the store is, with user and password. Raises `QueueError` where a private one does not run."""
+    """Return the URL of the store with user and password. Raises `QueueError` if an embedded one does not run."""
     return _url(settings.store, settings, "store")
 
 
 def _url(server: ServerSettings, settings: LiveSettings, role: Literal["queue", "store"]) -> str:
     if server.address:
         return server.address.get_secret_value()
-    # Not at the top: containers, which name their servers, come without one.
+    # Not at module level: containers use external servers and have no embedded one.
     from fer_stream.broker.embedded import attach
 
     return attach(settings.state_dir, role)
 
 
 def open_queue(
-    link: Link,
+    link: RedisClient,
     settings: LiveSettings,
     *,
     overflow: Overflow | None = None,
     lease: Lease | None = None,
-    consumer: str | None = None,
-    serves: Collection[int] | None = None,
-    on_dead: Callable[[DeadReason], object] = lambda _: None,
+    consumer: ConsumerOptions | None = None,
 ) -> RedisQueue:
-    """The queue on `link`, as the settings want it; for the rest see `RedisQueue`."""
+    """Create the queue on `link`; see `RedisQueue` for the keyword arguments."""
     redelivery = settings.queue.redelivery
     return RedisQueue(
         link,
@@ -62,45 +65,48 @@ def open_queue(
         lease=lease,
         redelivery=Redelivery(redelivery.visibility_timeout_s, redelivery.max_deliveries),
         consumer=consumer,
-        serves=serves,
-        idle_s=0.5,
-        on_dead=on_dead,
     )
 
 
-def open_store(link: Link, settings: LiveSettings, lease: Lease | None = None) -> RedisStore:
-    """The store on `link`, as the settings want it."""
-    kept = settings.store.retention
-    retention = Retention(results=kept.max_frames, frames_s=kept.frames_s, segments_days=kept.segments_days)
+def open_journal(link: RedisClient, settings: LiveSettings, lease: Lease | None = None) -> RedisJournal:
+    """Create the journal on `link`, the connection to the queue server."""
+    return RedisJournal(link, shards=settings.queue.shards, lease=lease)
+
+
+def open_store(link: RedisClient, settings: LiveSettings, lease: Lease | None = None) -> RedisStore:
+    """Create the store on `link`."""
+    limits = settings.store.retention
+    retention = Retention(results=limits.max_frames, frames_s=limits.frames_s, segments_days=limits.segments_days)
     return RedisStore(link, lease=lease, retention=retention)
 
 
-def open_jobs(link: Link, settings: LiveSettings) -> RqJobs:
-    """The jobs on `link`, the store's, as the settings want them."""
-    # Not at the top: most processes have nothing to do with rq.
+def open_jobs(link: RedisClient, settings: LiveSettings) -> RqJobs:
+    """Create the job client on `link`, the connection to the store."""
+    # Not at module level: most processes do not use rq.
     from fer_stream.jobs.queue import RqJobs
 
     return RqJobs(link, settings.jobs)
 
 
-def overflow_of(source: SourceSettings) -> Overflow:
-    """What happens when there are more faces than the workers can classify."""
-    wanted: OverflowSettings = source.overflow
-    drop = wanted.policy == "drop_oldest" or (wanted.policy == "auto" and source.kind == "camera")
+def overflow_for(source: SourceSettings) -> Overflow:
+    """Return the overflow policy of a source: what happens if the workers cannot keep up."""
+    overflow: OverflowSettings = source.overflow
+    drop = overflow.policy == "drop_oldest" or (overflow.policy == "auto" and source.kind == "camera")
     if drop:
         default = Overflow.live()
-        return Overflow.live(wanted.capacity or default.capacity, wanted.max_age_s, default.expire_s)
-    return Overflow.file(wanted.capacity or Overflow.file().capacity)
+        return Overflow.live(overflow.capacity or default.capacity, overflow.max_age_s, default.expire_s)
+    return Overflow.file(overflow.capacity or Overflow.file().capacity)
 
 
-def timeline_of(settings: LiveSettings, source: str) -> LiveTimelineSettings:
-    """The timeline of a source: at its rate, so that the next frame is no gap; also of one that is named no more.
+def timeline_settings(settings: LiveSettings, source: str) -> LiveTimelineSettings:
+    """Return the timeline settings of a source, also of one that was removed from the settings.
 
-    A source that waits for the workers is waited for in turn: its media time may run ahead of the clock.
+    They are adapted to the frame rate, so that the interval between two frames is not a gap. A source that blocks
+    while the queue is full may be late without limit, because its media time does not follow the clock.
     """
-    known, timeline = settings.sources.get(source), settings.timeline
-    if known and known.fps:
-        timeline = timeline.at_rate(known.fps)
-    if known and overflow_of(known).policy == "block":
+    source_settings, timeline = settings.sources.get(source), settings.timeline
+    if source_settings and source_settings.fps:
+        timeline = timeline.at_rate(source_settings.fps)
+    if source_settings and overflow_for(source_settings).policy == "block":
         timeline = timeline.model_copy(update={"allowed_lateness_s": math.inf})
     return timeline

@@ -1,4 +1,4 @@
-"""The results on one Redis or Valkey server. `docs/results.md` is their public description."""
+"""The results on one Redis or Valkey server. `docs/reference/store.md` is their public description."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from redis.exceptions import ClusterCrossSlotError, OutOfMemoryError, RedisClusterException
 
-from fer_stream.broker.client import Client, Link
+from fer_stream.broker.client import Connection, RedisClient
 from fer_stream.broker.lease import Lease
 from fer_stream.errors import ConfigError, QueueError, StoreFull
 from fer_stream.records import ClosedGap, ClosedSegment, LabelledFrame, unix_time
@@ -68,7 +68,7 @@ class RedisStore:
     Raises `ConfigError` where the server is part of a Cluster.
     """
 
-    def __init__(self, link: Link, *, lease: Lease | None = None, retention: Retention | None = None) -> None:
+    def __init__(self, link: RedisClient, *, lease: Lease | None = None, retention: Retention | None = None) -> None:
         self._link = link
         self._lease = lease
         self._retention = retention or Retention()
@@ -284,7 +284,7 @@ class RedisStore:
             )
 
 
-def _is_cluster(client: Client) -> bool:
+def _is_cluster(client: Connection) -> bool:
     """Whether keys of different hash slots may not meet in one script."""
     try:
         client.eval(scripts.PROBE.text, 2, "fer:store:probe:0", "fer:store:probe:1")

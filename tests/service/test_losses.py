@@ -20,7 +20,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fer_stream.broker.keys import Keys
+from fer_stream.broker.source_registry import SourceKeys
 from fer_stream.records import FaceCrop, stream_start_ms
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ def digest(crop: FaceCrop) -> str:
 
 def dead_letters(live: Service) -> set[tuple[int, int]]:
     """Frame and person of every dead letter."""
-    reply = live.queue_link.call(lambda client: client.xrange(Keys(NAME, 1).dead))
+    reply = live.queue_link.call(lambda client: client.xrange(SourceKeys(NAME, 1).dead))
     letters = [fields for _, fields in cast(list[tuple[bytes, dict[bytes, bytes]]], reply)]
     assert {(fields[b"reason"], fields[b"deliveries"]) for fields in letters} == {(b"deliveries", b"3")}
-    return {(int(fields[b"frame"]), int(fields[b"track"])) for fields in letters}
+    return {(int(fields[b"frame_index"]), int(fields[b"person_id"])) for fields in letters}
 
 
 def seen(rows: list[str]) -> dict[tuple[int, int], tuple[str, ...]]:
@@ -122,12 +122,12 @@ def test_a_face_that_no_worker_survives_costs_itself_alone(
     assert live.nothing_is_twice(NAME)
     assert live.stop() == [0]
     assert live.said().count("classify ended with code -9") == 3
-    assert (counts.put, counts.settled) == (len(crops), len(crops) - len(poisoned))
+    assert (counts.enqueued, counts.acked) == (len(crops), len(crops) - len(poisoned))
     assert letters == poisoned
     # Those who shared a batch with the poison are there, with the same probabilities.
     whole = seen(expected.rows)
     assert seen(live.rows(NAME)) == {key: probs for key, probs in whole.items() if key not in poisoned}
-    print(f"put {counts.put} = settled {counts.settled} + dead {counts.dead}")
+    print(f"put {counts.enqueued} = settled {counts.acked} + dead {counts.dead}")
 
 
 @pytest.fixture
@@ -243,18 +243,18 @@ def test_a_full_redis_drops_faces_and_counts_them(
     recovered_s = live.more_results(NAME)
     print(f"full queue and store: results again {recovered_s:.1f} s after there was room")
     live.wait(lambda: len({row.split(",")[0] for row in live.rows(NAME)}) == len(expected.indexes))
-    live.wait(lambda: live.segments(NAME) and live.counts(NAME).open == 0)
+    live.wait(lambda: live.segments(NAME) and live.counts(NAME).pending == 0)
     counts = live.counts(NAME)
-    assert counts.put == counts.settled + counts.dropped == len(seen(expected.rows))
+    assert counts.enqueued == counts.acked + counts.dropped == len(seen(expected.rows))
     # A face that was dropped is missing from its frame, and no frame is missing.
-    assert len(seen(live.rows(NAME))) == counts.settled
+    assert len(seen(live.rows(NAME))) == counts.acked
     assert seen(live.rows(NAME)).items() <= seen(expected.rows).items()
     unpublished = len(expected.indexes) - len(live.results(NAME))
     assert unpublished > 0
     assert metric(port, 3, "fer_results_rejected_total") == unpublished
     assert metric(port, 3, "fer_crops_dropped_total", source=NAME) == counts.dropped
     assert metric(port, 3, "fer_predictions_missing_total", source=NAME) == counts.dropped
-    print(f"put {counts.put} = settled {counts.settled} + dropped {counts.dropped}; unpublished {unpublished}")
+    print(f"put {counts.enqueued} = settled {counts.acked} + dropped {counts.dropped}; unpublished {unpublished}")
     assert live.stop() == [0]
     assert live.nothing_is_twice(NAME)
     assert live.written_segments(NAME) == live.segments(NAME)
@@ -288,7 +288,7 @@ def test_slow_workers_drop_the_oldest_and_a_stop_under_load_loses_nothing_uncoun
     ages = []
     until_s = time.monotonic() + 4
     while time.monotonic() < until_s:
-        ages += [time.time() - crop.captured_at for crop in live.queue.oldest(names).values() if crop]
+        ages += [time.time() - crop.captured_at for crop in live.queue.oldest_pending(names).values() if crop]
         time.sleep(0.05)
     print(f"workers at a tenth of the load: results wait for faces of {min(ages):.1f} to {max(ages):.1f} s ago")
     assert max(ages) < 10
@@ -297,7 +297,7 @@ def test_slow_workers_drop_the_oldest_and_a_stop_under_load_loses_nothing_uncoun
     assert live.stop() == [0]
     print(f"SIGTERM under that load: over after {time.monotonic() - began_s:.1f} s")
     left = {name: live.counts(name) for name in names}
-    assert sum(counts.open for counts in left.values()) == live.queue.depth()
+    assert sum(counts.pending for counts in left.values()) == live.queue.depth()
     print(f"left on the queue: {live.queue.depth()}; said: {re.findall(r'[0-9]+ faces are left', live.said())}")
     # What it could not finish lies on the server, and is finished by the next one.
     (live.harm_folder / "sitecustomize.py").unlink()
@@ -307,14 +307,14 @@ def test_slow_workers_drop_the_oldest_and_a_stop_under_load_loses_nothing_uncoun
     live.wait(lambda: live.queue.depth() == 0)
     for name in names:
         counts = live.counts(name)
-        wait_for_faces(live, name, counts.settled)
-        assert counts.put == counts.settled + counts.dropped
+        wait_for_faces(live, name, counts.acked)
+        assert counts.enqueued == counts.acked + counts.dropped
         last = max(int(row.split(",")[0]) for row in live.rows(name))
         whole = {key: probs for key, probs in seen(expected.rows).items() if key[0] <= last}
-        assert counts.put == len(whole)
+        assert counts.enqueued == len(whole)
         assert seen(live.rows(name)).items() <= whole.items()
         assert live.nothing_is_twice(name)
-        print(f"{name}: put {counts.put} = settled {counts.settled} + dropped {counts.dropped}")
+        print(f"{name}: put {counts.enqueued} = settled {counts.acked} + dropped {counts.dropped}")
     assert live.stop() == [0, 0]
 
 

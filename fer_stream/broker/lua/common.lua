@@ -1,8 +1,8 @@
--- Head of the scripts that change the crops of one source. KEYS 1 and 2: crops, counts; ARGV 1: the group.
+-- Include of the scripts that change the crops of one source. KEYS 1 and 2: crops, counts; ARGV 1: group.
 local crops, counts, group = KEYS[1], KEYS[2], ARGV[1]
 
--- Up to which id the workers have taken crops, and how many of these are in work. Makes what is missing.
-local function taken()
+-- Returns the last delivered id and the number of crops in flight. Creates the stream and the group if missing.
+local function group_state()
   if redis.call('EXISTS', crops) == 1 then
     for _, pairs_of_group in ipairs(redis.call('XINFO', 'GROUPS', crops)) do
       local info = {}
@@ -18,14 +18,14 @@ local function taken()
   return '0-0', 0
 end
 
--- Drops up to `limit` crops of a range of ids. A crop in work is acknowledged too, so that nobody settles it
--- later: it is counted here and nowhere else.
+-- Drops up to `limit` crops of a range of ids. Crops in flight are acknowledged too, so that a later
+-- acknowledgement finds nothing: a crop is counted here or there, never twice.
 local function drop(first, last, limit)
-  local gone = redis.call('XRANGE', crops, first, last, 'COUNT', limit)
-  for _, entry in ipairs(gone) do
+  local dropped = redis.call('XRANGE', crops, first, last, 'COUNT', limit)
+  for _, entry in ipairs(dropped) do
     redis.call('XACK', crops, group, entry[1])
     redis.call('XDEL', crops, entry[1])
     redis.call('HINCRBY', counts, entry[2][2] .. ':dropped', 1)
   end
-  return #gone
+  return #dropped
 end

@@ -1,4 +1,4 @@
--- Adds to counts. KEYS: counts. ARGV: expire ms, then field and number in turn.
+-- Increments counts. KEYS: counts. ARGV: expiry in ms, then field, number pairs.
 for i = 2, #ARGV, 2 do
   redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
 end

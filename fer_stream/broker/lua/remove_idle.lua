@@ -1,5 +1,5 @@
--- Removes consumers that are idle and have nothing on loan (XGROUP DELCONSUMER would discard it); returns how many.
--- KEYS: crops. ARGV: group, idle ms, name of the only consumer to look at ('': all).
+-- Removes idle consumers without crops in flight (XGROUP DELCONSUMER would discard those); returns how many.
+-- KEYS: crops. ARGV: group, minimum idle time in ms, name of the only consumer to remove ('': any).
 local removed = 0
 for _, pairs_of_consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   local info = {}

@@ -1,5 +1,5 @@
--- Moves a crop to the dead letters, without its pixels; returns 1, or 0 where it was settled in the meantime.
--- KEYS: crops, counts, dead. ARGV: group, entry id, stream_id, longest length, then field and value in turn.
+-- Moves a crop to the dead letters, without its pixels; returns 1, or 0 if it was acknowledged or dropped before.
+-- KEYS: crops, counts, dead. ARGV: group, entry id, stream_id, maximum length, then metadata as field, value pairs.
 local id = ARGV[2]
 if redis.call('XACK', KEYS[1], ARGV[1], id) == 0 then
   return 0
