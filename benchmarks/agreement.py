@@ -1,5 +1,5 @@
-"""How right a fast run is: of the faces that are there, how many it finds; of its labels, how many are those of a run
-that looks at every frame.
+"""Accuracy of a fast run: recall of faces, and agreement of its labels with those of a run that
+processes every frame.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.material import clip_frames
 from fer_stream import FileSettings, analyze
+from fer_stream.faces.boxes import iou_matrix
 from fer_stream.faces.yunet import YuNetDetector
 from fer_stream.records import F32, LabelledFace, LabelledFrame
 
 MIN_CONFIDENCE = 0.6
-"""Of a face of the full-size pass, as in docs/evidence/parameters.md."""
+"""Minimum confidence of a face of the full-size pass, as in docs/evidence/parameters.md."""
 
 _MIN_IOU = 0.5
-"""Boxes that overlap by less are not of the same face: the usual bound of detection benchmarks."""
+"""Minimum IoU of boxes of the same face, as is usual in detection benchmarks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """So many of so many faces were found."""
+    """Number of faces in a reference, and how many of them were found."""
 
     found: int
     faces: int
@@ -37,7 +37,7 @@ class Recall:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of so many faces in a reference run, how many have the same label in another one, and the same identity."""
+    """Number of faces in a reference run, and how many of them have the same label and identity in another run."""
 
     labels: int
     identities: int
@@ -50,7 +50,7 @@ class Agreement:
 
 
 def full_size(clip: Path, weights: Path) -> list[F32]:
-    """The faces that YuNet finds in each frame at its own size, float32 (n, 4) px."""
+    """Return the boxes that YuNet finds in each frame at its original size, float32 (n, 4) px."""
     detector: YuNetDetector | None = None
     boxes = []
     for image in clip_frames(clip, every=1):
@@ -61,9 +61,9 @@ def full_size(clip: Path, weights: Path) -> list[F32]:
 
 
 def recall(found: Iterable[F32], reference: Iterable[F32]) -> Recall:
-    """How many faces of `reference` are among the `found`; both float32 (n, 4) px for each frame, from the first on.
+    """Count the boxes of `reference` that match boxes in `found`; both float32 (n, 4) px for each frame.
 
-    Frames that only one of the two has are left out.
+    Frames that only one of the two has are ignored.
     """
     hits = faces = 0
     for mine, theirs in zip(found, reference, strict=False):
@@ -73,7 +73,7 @@ def recall(found: Iterable[F32], reference: Iterable[F32]) -> Recall:
 
 
 def agreement(run: Sequence[LabelledFrame], reference: Sequence[LabelledFrame]) -> Agreement:
-    """What two runs over the same clip say of each face of `reference`; one that `run` lacks agrees in nothing."""
+    """Compare two runs over the same clip. A face of `reference` that is missing in `run` counts as disagreement."""
     labels = identities = faces = 0
     for mine, theirs in zip(run, reference, strict=True):
         faces += len(theirs.faces)
@@ -84,7 +84,7 @@ def agreement(run: Sequence[LabelledFrame], reference: Sequence[LabelledFrame]) 
 
 
 def accuracy(clip: Path, settings: FileSettings, truth: Sequence[F32]) -> str:
-    """What `settings` give for a clip, in words: against a full-size pass, and against every face of every frame."""
+    """Describe the recall of `settings` on a clip against boxes `truth`, and the agreement with every frame."""
     every_frame = settings.model_copy(
         update={
             "detector": settings.detector.model_copy(update={"interval_s": 0.0}),
@@ -97,25 +97,16 @@ def accuracy(clip: Path, settings: FileSettings, truth: Sequence[F32]) -> str:
 
 
 def boxes_of(faces: Sequence[LabelledFace]) -> F32:
-    """Their boxes, float32 (n, 4) px."""
+    """Return the boxes of faces, float32 (n, 4) px."""
     return np.array([face.xyxy for face in faces], np.float32).reshape(-1, 4)
 
 
 def matched(mine: F32, theirs: F32) -> list[tuple[int, int]]:
-    """Pairs of the same face in two sets of boxes, float32 (n, 4) and (m, 4) px: best overlap first, a box once."""
-    overlap = iou(mine, theirs)
+    """Return pairs of boxes of the same face, from float32 (n, 4) and (m, 4) px: highest IoU first, each box once."""
+    overlap = iou_matrix(mine, theirs)
     pairs = []
     while overlap.size and overlap.max() >= _MIN_IOU:
         one, other = divmod(int(overlap.argmax()), len(theirs))
         pairs.append((one, other))
         overlap[one], overlap[:, other] = 0, 0
     return pairs
-
-
-def iou(mine: F32, theirs: F32) -> NDArray[np.float64]:
-    """Intersection over union of boxes, float32 (n, 4) and (m, 4) px → (n, m)."""
-    a, b = mine[:, None].astype(np.float64), theirs[None].astype(np.float64)
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    common = np.clip(sides, 0, None).prod(axis=-1)
-    areas = [(box[..., 2:] - box[..., :2]).prod(axis=-1) for box in (a, b)]
-    return np.asarray(common / (areas[0] + areas[1] - common), np.float64)

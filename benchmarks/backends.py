@@ -1,10 +1,10 @@
-"""How fast each runtime classifies, held against LiteRT's bare invoke: the numbers of docs/evidence/backends.md.
+"""Speed of each backend, compared with LiteRT's bare invoke: the numbers in docs/evidence/backends.md.
 
     python -m benchmarks.backends [--model DIR] [--threads 1 2] [--rounds 15]
 
-Every runtime has a process of its own, pinned to as many cores as it has threads. They take turns, so that each round
-has all of them in the same seconds. Times are medians over the rounds, in ms a face; a ratio is the median of the
-ratios within a round. Machines differ and drift: quote the ratios.
+Each backend runs in its own process, pinned to as many cores as it has threads. The processes alternate, so that each
+round measures all of them within seconds. Times are medians over the rounds in ms per face; a ratio is the median of
+the ratios within a round. Machines differ and drift: quote the ratios.
 """
 
 from __future__ import annotations
@@ -26,37 +26,30 @@ import numpy as np
 
 from benchmarks import material
 from fer_stream import factory
-from fer_stream.classify.backends import cpu_flags
+from fer_stream.classify.backends import LITERT_FILE, cpu_flags
 from fer_stream.classify.classifier import ClassifierOutput
-from fer_stream.classify.model_card import KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE, listed_files
 from fer_stream.config import ModelSettings
 from fer_stream.records import I64, U8
 
 BARE = "LiteRT, invoke alone"
-NEEDS = {
-    "litert": ("ai-edge-litert", {LITERT_FILE}),
-    "onnx": ("onnxruntime", {ONNX_FILE, ONNX_INT8_FILE}),
-    "openvino": ("openvino", {ONNX_FILE, LITERT_FILE}),
-    "keras": ("tensorflow", {KERAS_FILE}),
-}
 BATCHES = (1, 8, 32, 128)
-# LiteRT's adapter runs no more at once, so neither does the bare invoke.
-CHUNK = 32
-FACES_A_TURN = 16
+# Batch size of the LiteRT backend.
+BATCH_SIZE = 32
+FACES_PER_MEASUREMENT = 16
 
-TOLD_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+REPORTED_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 
 Predict = Callable[[U8], ClassifierOutput]
 
 
-class Runtime:
-    """A process that classifies with one runtime, on the first `threads` cores that this process may use."""
+class BackendProcess:
+    """A process with one backend, pinned to the first `threads` cores of this process."""
 
     def __init__(self, stack: ExitStack, backend: str, model: Path, threads: int) -> None:
         self._pool = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
-        self.loaded_s = self._pool.submit(begin, backend, model, threads).result()
+        self.loaded_s = self._pool.submit(load, backend, model, threads).result()
 
-    def ms_a_face(self, faces: U8) -> float:
+    def ms_per_face(self, faces: U8) -> float:
         return self._pool.submit(time_predict, faces).result()
 
     def labels(self, faces: U8) -> I64:
@@ -67,18 +60,18 @@ class Runtime:
 
 
 predict: Predict
-"""Of the child process, which `begin` sets."""
+"""Set by `load` in the child process."""
 
 
-def begin(backend: str, model: Path, threads: int) -> float:
-    """In the child: load the runtime and classify one face; the seconds that took."""
+def load(backend: str, model: Path, threads: int) -> float:
+    """In the child process: load the backend and classify one face; return the seconds this took."""
     global predict
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(threads)
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     predict = bare(model, threads) if backend == BARE else adapter(backend, model, threads)
     predict(np.zeros((1, 48, 48), np.uint8))
-    return time.perf_counter() - began_s
+    return time.perf_counter() - start_s
 
 
 def adapter(backend: str, model: Path, threads: int) -> Predict:
@@ -87,7 +80,7 @@ def adapter(backend: str, model: Path, threads: int) -> Predict:
 
 
 def bare(model: Path, threads: int) -> Predict:
-    """LiteRT's invoke, as often as a batch needs it, on what lies in the input anyhow. It answers nothing."""
+    """Return LiteRT's invoke on uninitialised input, called as often as a batch requires, without results."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(model / LITERT_FILE), num_threads=threads)
@@ -96,11 +89,11 @@ def bare(model: Path, threads: int) -> Predict:
 
     def invoke(faces: U8) -> ClassifierOutput:
         nonlocal size
-        if size != min(len(faces), CHUNK):
-            size = min(len(faces), CHUNK)
+        if size != min(len(faces), BATCH_SIZE):
+            size = min(len(faces), BATCH_SIZE)
             interpreter.resize_tensor_input(tensor, (size, 48, 48, 1))
             interpreter.allocate_tensors()
-        for _ in range(ceil(len(faces) / CHUNK)):
+        for _ in range(ceil(len(faces) / BATCH_SIZE)):
             interpreter.invoke()
         return ClassifierOutput(np.empty((0, 7), np.float32))
 
@@ -108,13 +101,13 @@ def bare(model: Path, threads: int) -> Predict:
 
 
 def time_predict(faces: U8) -> float:
-    """In the child: ms a face, after one run that is not counted, since it may be the first of its size."""
+    """In the child process: return ms per face, after a warm-up run, which may be the first of its size."""
     predict(faces)
-    turns = ceil(FACES_A_TURN / len(faces))
-    began_s = time.perf_counter()
-    for _ in range(turns):
+    runs = ceil(FACES_PER_MEASUREMENT / len(faces))
+    start_s = time.perf_counter()
+    for _ in range(runs):
         predict(faces)
-    return 1e3 * (time.perf_counter() - began_s) / turns / len(faces)
+    return 1e3 * (time.perf_counter() - start_s) / runs / len(faces)
 
 
 def predict_labels(faces: U8) -> I64:
@@ -123,37 +116,34 @@ def predict_labels(faces: U8) -> I64:
 
 
 def own_memory_mb() -> float:
-    """In the child: its proportional share of the memory (PSS)."""
+    """In the child process: return its proportional set size (PSS)."""
     text = Path("/proc/self/smaps_rollup").read_text()
     return int(re.findall(r"Pss:\s+(\d+)", text)[0]) / 1024
 
 
-def present(model: Path) -> list[str]:
-    """The runtimes that are installed and for which the folder holds a file."""
-    files = listed_files(model)
-    return [name for name, (package, any_of) in NEEDS.items() if factory.versions().get(package) and any_of & files]
-
-
 def compare(model: Path, faces: U8, threads: int, rounds: int) -> list[list[str]]:
-    """A row for each runtime."""
+    """Return a row for each backend."""
     with ExitStack() as stack:
-        runtimes = {name: Runtime(stack, name, model, threads) for name in (BARE, *present(model))}
-        times: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in BATCHES} for name in runtimes}
+        backends = {
+            name: BackendProcess(stack, name, model, threads)
+            for name in (BARE, *factory.available_backends_for(ModelSettings(path=model)))
+        }
+        times: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in BATCHES} for name in backends}
         for _ in range(rounds):
             for batch in BATCHES:
-                for name, runtime in runtimes.items():
-                    times[name][batch].append(runtime.ms_a_face(faces[:batch]))
-        memory = {name: runtime.memory_mb() for name, runtime in runtimes.items()}
-        labels = {name: runtime.labels(faces) for name, runtime in runtimes.items() if name != BARE}
+                for name, backend in backends.items():
+                    times[name][batch].append(backend.ms_per_face(faces[:batch]))
+        memory = {name: backend.memory_mb() for name, backend in backends.items()}
+        labels = {name: backend.labels(faces) for name, backend in backends.items() if name != BARE}
         return [
             [
                 name,
                 *(cell(times[name][batch], times[BARE][batch]) for batch in BATCHES),
                 f"{material.percent(labels[name] == labels['keras']):.1f} %" if name in labels else "",
                 f"{memory[name]:.0f}",
-                f"{runtime.loaded_s:.1f}",
+                f"{backend.loaded_s:.1f}",
             ]
-            for name, runtime in runtimes.items()
+            for name, backend in backends.items()
         ]
 
 
@@ -165,9 +155,9 @@ def cell(own: list[float], bare_ms: list[float]) -> str:
 def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
-    flags = [flag for flag in TOLD_FLAGS if flag in cpu_flags()]
-    voices = ("ai-edge-litert", "onnxruntime", "openvino", "tensorflow", "numpy")
-    versions = ", ".join(f"{name} {version}" for name, version in factory.versions().items() if name in voices)
+    flags = [flag for flag in REPORTED_FLAGS if flag in cpu_flags()]
+    libraries = ("ai-edge-litert", "onnxruntime", "openvino", "tensorflow", "numpy")
+    versions = ", ".join(f"{name} {version}" for name, version in factory.versions().items() if name in libraries)
     return f"{model}, {' '.join(flags) or 'no AVX2'}, {os.cpu_count()} cores; {versions}."
 
 
@@ -181,7 +171,7 @@ def main() -> None:
     print(machine())
     head = ["", *(f"batch {batch}" for batch in BATCHES), "label of Keras", "PSS, MB", "start, s"]
     for threads in options.threads:
-        print(f"\nms a face (ratio to the bare invoke), {threads} threads:\n")
+        print(f"\nms per face (ratio to the bare invoke), {threads} threads:\n")
         print(material.table(head, compare(options.model, faces, threads, options.rounds)), flush=True)
 
 

@@ -87,7 +87,7 @@ def main() -> None:
     os.sched_setaffinity(0, {core})
     settings = FileSettings(outputs=OutputSettings(video=False, report=False, plot=False))
     engine = Engine(settings, threads=1)
-    print(f"{platform.machine()}, Python {platform.python_version()}, one core; detector {engine.detector.name}")
+    print(f"{platform.machine()}, Python {platform.python_version()}, one core; detector {engine.detector.spec.name}")
     print(", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES))
     for clip in options.clips or [shipped_clip()]:
         measure(engine, clip, options.repeat)

@@ -1,4 +1,4 @@
-"""What the benchmarks on faces share: where their material lies, FER-2013, and accuracy."""
+"""Shared by the benchmarks on faces: paths of the material, FER-2013, and accuracy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PUBLIC_TEST, PRIVATE_TEST = 1, 2
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """The arguments that every benchmark on faces takes."""
+    """Return a parser with the arguments of every benchmark on faces."""
     result = argparse.ArgumentParser(description=description)
     result.add_argument("--fer2013", type=Path, default=FOLDER / "data" / "fer2013.npz")
     result.add_argument(
@@ -29,23 +29,23 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     )
     result.add_argument("--clips", type=Path, default=FOLDER / "clips")
     result.add_argument("--model", type=Path, default=ROOT / "models")
-    result.add_argument("--images", type=int, default=1200, help="how many, drawn at random")
+    result.add_argument("--images", type=int, default=1200, help="number of random images")
     return result
 
 
 def public_test(path: Path, n: int) -> tuple[U8, I64]:
-    """n images uint8 (n, 48, 48) of FER-2013's PublicTest, always the same, and their labels (n,)."""
-    return _drawn(path, PUBLIC_TEST, n)
+    """Return n images uint8 (n, 48, 48) of FER-2013's PublicTest, always the same, and their labels (n,)."""
+    return _sample(path, PUBLIC_TEST, n)
 
 
 def private_test(path: Path, n: int) -> tuple[U8, I64]:
-    """The same of its PrivateTest, on which nothing may be chosen."""
-    return _drawn(path, PRIVATE_TEST, n)
+    """Like `public_test` for PrivateTest, which must not be used to choose parameters."""
+    return _sample(path, PRIVATE_TEST, n)
 
 
-def _drawn(path: Path, part: int, n: int) -> tuple[U8, I64]:
+def _sample(path: Path, usage: int, n: int) -> tuple[U8, I64]:
     with np.load(path) as data:
-        rows = np.flatnonzero(data["usage"] == part)
+        rows = np.flatnonzero(data["usage"] == usage)
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:n])
         return data["images"][rows], data["labels"][rows].astype(np.int64)
 
@@ -55,7 +55,7 @@ def classifier(model: Path) -> LiteRTClassifier:
 
 
 def clip_frames(path: Path, every: int) -> Iterator[U8]:
-    """Every `every`-th frame of a clip, uint8 (H, W, 3) BGR."""
+    """Yield every `every`-th frame of a clip, uint8 (H, W, 3) BGR."""
     capture = cv2.VideoCapture(str(path))
     for index in itertools.count():
         read, image = capture.read()
@@ -70,6 +70,6 @@ def percent(hits: NDArray[np.bool_]) -> float:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

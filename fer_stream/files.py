@@ -123,7 +123,7 @@ class Engine:
             duration_s=run.last_s,
             unconfirmed_faces=follower.unconfirmed_faces,
             people=builder.people(),
-            detector=self.detector.name,
+            detector=self.detector.spec.name,
             model=self.classifier.spec,
             settings=self.settings.model_dump(mode="json"),
             versions=factory.versions(),

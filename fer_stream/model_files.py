@@ -1,7 +1,7 @@
-"""Model files: where they lie, how they are fetched, and what is refused.
+"""Model files: download, cache and verification.
 
-Nothing is fetched unless `pull` is called. What is fetched is known beforehand by its SHA-256, so that neither the
-server nor the way to it needs to be trusted.
+Nothing is downloaded unless `pull` is called. Downloads are verified by SHA-256, so neither the server nor the
+connection needs to be trusted.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from platformdirs import user_cache_path
 from fer_stream.errors import FerStreamError, WeightsError
 from fer_stream.log import redact_secrets
 
-Progress = Callable[[int, int], None]
-"""Called with the bytes that are here and the bytes that there will be."""
+ProgressCallback = Callable[[int, int], None]
+"""Called with the number of bytes downloaded so far and in total."""
 
-State = Literal["present", "absent", "corrupt"]
+CacheState = Literal["present", "absent", "corrupt"]
 
 _OPENCV_ZOO = "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet/"
-"""The media host: the plain one gives Git-LFS pointers."""
+"""The media host, because the plain one serves Git-LFS pointers."""
 
 _TIMEOUT_S = 20.0
 _ATTEMPTS = 4
-_FIRST_PAUSE_S = 0.5
+_FIRST_RETRY_DELAY_S = 0.5
 _CHUNK_BYTES = 1 << 16
 _RETRIED_STATUSES = (408, 429, 500, 502, 503, 504)
 _RANGE_NOT_SATISFIABLE = 416
@@ -57,11 +57,11 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """What the cache holds of one published file; `path` is where it lies or would lie."""
+class CacheStatus:
+    """State of one published file in the cache; `path` is its path there, even if it is absent."""
 
     weights: Weights
-    state: State
+    state: CacheState
     path: Path
 
 
@@ -86,69 +86,74 @@ PUBLISHED = {
         ),
     )
 }
-"""Every file that `pull` knows, by name. The checksums are those of opencv_zoo's Git-LFS objects."""
+"""Files that `pull` can download, by name. The checksums are those of the Git-LFS objects of opencv_zoo."""
 
 
 def cache_dir() -> Path:
-    """The folder of fetched weights: `weights` in $FER_STREAM_CACHE, else in the user's cache folder."""
+    """Return the folder of downloaded weights: `weights` in $FER_STREAM_CACHE or in the user's cache folder."""
     root = os.environ.get("FER_STREAM_CACHE")
     return (Path(root) if root else user_cache_path("fer-stream", appauthor=False)) / "weights"
 
 
-def packaged(folder: str) -> Path:
-    """A folder that comes with fer-stream (`models`, `configs`): inside the installed package, or in the checkout."""
+def packaged_dir(folder: str) -> Path:
+    """Return a folder shipped with fer-stream (`models`, `configs`), in the installed package or in the checkout."""
     package = Path(__file__).resolve().parent
     for path in (package / folder, package.parent / folder):
         if path.is_dir():
             return path
-    raise FerStreamError(f"The folder {folder}/ is missing from this installation of fer-stream: install it again.")
+    raise FerStreamError(
+        f"The folder {folder}/ is missing from this installation of fer-stream. Reinstall fer-stream."
+    )
 
 
 def shipped_model_dir(size: str = "standard") -> Path:
-    """The folder of the `standard` or the `small` emotion model that comes with fer-stream."""
-    return packaged("models") if size == "standard" else packaged("models") / size
+    """Return the folder of the shipped emotion model `standard` or `small`."""
+    return packaged_dir("models") if size == "standard" else packaged_dir("models") / size
 
 
-def listing() -> list[Status]:
-    """What the cache holds of every published file, each checked by its SHA-256."""
+def cache_statuses() -> list[CacheStatus]:
+    """Return the state of every published file in the cache, verified by SHA-256."""
     return [_status(weights) for weights in PUBLISHED.values()]
 
 
-def verify() -> list[Status]:
-    """As `listing`, but a corrupt file is a `WeightsError`. An absent one is none."""
-    statuses = listing()
+def verify() -> list[CacheStatus]:
+    """Like `cache_statuses`, but raises `WeightsError` for a corrupt file; an absent file is not an error."""
+    statuses = cache_statuses()
     for status in statuses:
-        _refuse_corrupt(status)
+        _raise_if_corrupt(status)
     return statuses
 
 
-def find(name: str) -> Path | None:
-    """The cached file of `name`, checked by its SHA-256, or None where it was never fetched.
+def find_cached(name: str) -> Path | None:
+    """Return the path of the cached file `name`, verified by SHA-256, or None if it was not downloaded.
 
-    A corrupt file is a `WeightsError`, not None: falling back to another detector would hide the fault.
+    Raises `WeightsError` for a corrupt file: falling back to another detector would hide the fault.
     """
     status = _status(_published(name))
-    _refuse_corrupt(status)
+    _raise_if_corrupt(status)
     return status.path if status.state == "present" else None
 
 
-def read(path: Path) -> bytes:
-    """The content of a weights file; `WeightsError` where it is missing, unreadable, or evidently something else."""
+def read_weights(path: Path) -> bytes:
+    """Return the content of a weights file.
+
+    Raises `WeightsError` if it is missing, unreadable or obviously not a model.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise WeightsError(
-            f"There are no weights at {path}: check the path, or fetch them with `fer-stream models pull`."
+            f"No weights file at {path}. Check the path, or download the weights with `fer-stream models pull`."
         ) from None
     except OSError as error:
         raise WeightsError(f"Cannot read the weights {path}: {error.strerror}.") from error
-    if fault := _foreign(data):
-        raise WeightsError(f"{path} {fault}. Fetch the weights with `fer-stream models pull`.")
+    if fault := _content_error(data):
+        raise WeightsError(f"{path} {fault}. Download the weights with `fer-stream models pull`.")
     return data
 
 
-def identity(data: bytes) -> str:
-    """The name of a published file with this content, else the first eight digits of its SHA-256."""
+def published_name(data: bytes) -> str:
+    """Return the name of the published file with this content, or the first eight digits of its SHA-256."""
     digest = hashlib.sha256(data).hexdigest()
     return next((weights.name for weights in PUBLISHED.values() if weights.sha256 == digest), digest[:8])
 
@@ -157,70 +162,72 @@ def pull(
     name: str,
     *,
     base_url: str | None = None,
-    progress: Progress | None = None,
-    pause: Callable[[float], None] = time.sleep,
+    progress: ProgressCallback | None = None,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Path:
-    """Fetch `name` into the cache, unless it is there, and return its path.
+    """Download `name` into the cache, unless it is there, and return its path.
 
-    `base_url` is the folder of a mirror. An interrupted download is resumed, and a lost connection tried again after
-    `pause` of some seconds; proxies are taken from the environment. Whatever goes wrong is a `WeightsError` that says
-    how to get the file by hand.
+    `base_url` is the URL of a mirror's folder. Interrupted downloads are resumed, failed connections are retried with
+    a growing delay in seconds, for which `sleep` is called, and the proxy settings of the environment apply. Raises
+    `WeightsError` with instructions for a manual download.
     """
     weights = _published(name)
-    url = weights.url if base_url is None else f"{_checked(base_url).rstrip('/')}/{weights.file_name}"
+    url = weights.url if base_url is None else f"{_valid_mirror(base_url).rstrip('/')}/{weights.file_name}"
     path = _path(weights)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.parent):
             if _status(weights).state != "present":
                 partial = path.with_name(path.name + ".partial")
-                _download(weights, url, partial, progress or _silent, pause)
+                _download(weights, url, partial, progress or _no_progress, sleep)
                 partial.replace(path)
     except OSError as error:
         raise WeightsError(
-            f"Cannot write to {path.parent}: {error.strerror}. The variable FER_STREAM_CACHE names another folder."
+            f"Cannot write to {path.parent}: {error.strerror}. Set FER_STREAM_CACHE to another folder."
         ) from error
     return path
 
 
-class _Failed(Exception):  # noqa: N818 - never leaves this module
-    """One attempt to fetch a file failed; a final failure would only repeat itself."""
+class _DownloadError(Exception):
+    """A failed attempt to download a file; a permanent failure is not retried."""
 
-    def __init__(self, reason: str, *, final: bool) -> None:
+    def __init__(self, reason: str, *, permanent: bool) -> None:
         super().__init__(reason)
-        self.final = final
+        self.permanent = permanent
 
 
-def _download(weights: Weights, url: str, partial: Path, progress: Progress, pause: Callable[[float], None]) -> None:
-    """Fill `partial` until it is whole and right, over as many connections as it takes and are allowed."""
+def _download(
+    weights: Weights, url: str, partial: Path, progress: ProgressCallback, sleep: Callable[[float], None]
+) -> None:
+    """Download to `partial` until it is complete and verified, with at most `_ATTEMPTS` connections."""
     reason = ""
     for attempt in range(_ATTEMPTS):
         if attempt:
-            pause(_FIRST_PAUSE_S * 2 ** (attempt - 1))
+            sleep(_FIRST_RETRY_DELAY_S * 2 ** (attempt - 1))
         try:
-            resumed = _fetch(weights, url, partial, progress)
-            _check(weights, partial, resumed=resumed)
-        except _Failed as failure:
+            resumed = _download_once(weights, url, partial, progress)
+            _verify_download(weights, partial, resumed=resumed)
+        except _DownloadError as failure:
             reason = str(failure)
-            if failure.final:
+            if failure.permanent:
                 break
         else:
             return
     raise WeightsError(
-        f"Cannot fetch {weights.name} from {redact_secrets(url)}: {reason}. "
-        f"Download it by hand and put it at {_path(weights)}, or name it with detector.weights."
+        f"Cannot download {weights.name} from {redact_secrets(url)}: {reason}. "
+        f"Download it manually and save it as {_path(weights)}, or set detector.weights to its path."
     )
 
 
-def _fetch(weights: Weights, url: str, partial: Path, progress: Progress) -> bool:
-    """Append to `partial` what it lacks, or write it anew. Was something kept of what was there before?"""
+def _download_once(weights: Weights, url: str, partial: Path, progress: ProgressCallback) -> bool:
+    """Append the missing part to `partial`, or write it from the start; return whether it was resumed."""
     done = partial.stat().st_size if partial.exists() else 0
     if done >= weights.size_bytes:
         return True
     request = Request(url, headers={"User-Agent": "fer-stream"})
     if done:
         request.add_header("Range", f"bytes={done}-")
-    with _as_failure(partial), build_opener().open(request, timeout=_TIMEOUT_S) as response:
+    with _translate_errors(partial), build_opener().open(request, timeout=_TIMEOUT_S) as response:
         resumed: bool = response.status == _PARTIAL_CONTENT
         if not resumed:
             done = 0
@@ -234,46 +241,46 @@ def _fetch(weights: Weights, url: str, partial: Path, progress: Progress) -> boo
 
 
 @contextmanager
-def _as_failure(partial: Path) -> Iterator[None]:
-    """Turn what the network may raise into `_Failed`; what the disk raises stays an OSError."""
+def _translate_errors(partial: Path) -> Iterator[None]:
+    """Translate network errors to `_DownloadError`; disk errors remain OSError."""
     try:
         yield
     except HTTPError as error:
         if error.code == _RANGE_NOT_SATISFIABLE:
             partial.unlink(missing_ok=True)
         retry = error.code in (*_RETRIED_STATUSES, _RANGE_NOT_SATISFIABLE)
-        raise _Failed(f"the server answered {error.code} {error.reason}", final=not retry) from error
+        raise _DownloadError(f"HTTP status {error.code} {error.reason}", permanent=not retry) from error
     except (URLError, HTTPException, ConnectionError, TimeoutError, SSLError) as error:
-        raise _Failed(str(getattr(error, "reason", error)) or type(error).__name__, final=False) from error
+        raise _DownloadError(str(getattr(error, "reason", error)) or type(error).__name__, permanent=False) from error
 
 
-def _check(weights: Weights, partial: Path, *, resumed: bool) -> None:
-    """Fail unless `partial` is the published file. A wrong one is removed; a short one stays, to be resumed."""
+def _verify_download(weights: Weights, partial: Path, *, resumed: bool) -> None:
+    """Raise unless `partial` is the published file. A wrong file is removed; an incomplete one is kept."""
     data = partial.read_bytes()
-    fault = _foreign(data)
+    fault = _content_error(data)
     if not fault and len(data) < weights.size_bytes:
-        raise _Failed(f"the connection broke off after {len(data)} of {weights.size_bytes} bytes", final=False)
+        raise _DownloadError(f"connection closed after {len(data)} of {weights.size_bytes} bytes", permanent=False)
     if not fault and hashlib.sha256(data).hexdigest() != weights.sha256:
-        fault = "is another file than the published one (its SHA-256 differs)"
+        fault = "is not the published file (its SHA-256 differs)"
     if fault:
         partial.unlink()
-        raise _Failed(f"what the server sent {fault}", final=not resumed)
+        raise _DownloadError(f"the received file {fault}", permanent=not resumed)
 
 
-def _foreign(data: bytes) -> str | None:
-    """What is wrong with content that is evidently no model, as the end of a sentence about it."""
+def _content_error(data: bytes) -> str | None:
+    """Return why content is obviously not a model, as a predicate for an error message, or None."""
     if not data:
         return "is empty"
     if data.startswith(_LFS_POINTER):
-        return "is a Git-LFS pointer, not the file that it points to"
+        return "is a Git-LFS pointer instead of the file"
     if data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return "is a web page, not a model"
+        return "is a web page instead of a model"
     return None
 
 
 def _published(name: str) -> Weights:
     if name not in PUBLISHED:
-        raise WeightsError(f"There are no weights called {name!r}: known are {', '.join(PUBLISHED)}.")
+        raise WeightsError(f"Unknown weights {name!r}. Available: {', '.join(PUBLISHED)}.")
     return PUBLISHED[name]
 
 
@@ -281,42 +288,44 @@ def _path(weights: Weights) -> Path:
     return cache_dir() / weights.file_name
 
 
-def _status(weights: Weights) -> Status:
+def _status(weights: Weights) -> CacheStatus:
     path = _path(weights)
     try:
-        whole = path.stat().st_size == weights.size_bytes and identity(path.read_bytes()) == weights.name
+        whole = path.stat().st_size == weights.size_bytes and published_name(path.read_bytes()) == weights.name
     except (FileNotFoundError, NotADirectoryError):
-        return Status(weights, "absent", path)
+        return CacheStatus(weights, "absent", path)
     except OSError as error:
         raise WeightsError(
-            f"Cannot read the weights {path}: {error.strerror}. Make them readable for this user, or name another "
-            "folder in the variable FER_STREAM_CACHE."
+            f"Cannot read the weights {path}: {error.strerror}. Make the file readable for this user, or set "
+            "FER_STREAM_CACHE to another folder."
         ) from error
-    return Status(weights, "present" if whole else "corrupt", path)
+    return CacheStatus(weights, "present" if whole else "corrupt", path)
 
 
-def _refuse_corrupt(status: Status) -> None:
+def _raise_if_corrupt(status: CacheStatus) -> None:
     if status.state == "corrupt":
         raise WeightsError(
-            f"{status.path} is damaged (its size or SHA-256 is wrong): "
-            f"fetch it anew with `fer-stream models pull {status.weights.name}`."
+            f"{status.path} is corrupt (wrong size or SHA-256). "
+            f"Download it again with `fer-stream models pull {status.weights.name}`."
         )
 
 
-def _checked(base_url: str) -> str:
+def _valid_mirror(base_url: str) -> str:
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or "@" in parts.netloc:
-        raise WeightsError("A mirror is an http:// or https:// address without a user name in it.")
+        raise WeightsError(
+            "The URL of a mirror must start with http:// or https:// and must not contain a user name."
+        )
     return base_url
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder, so that processes which pull at once do not write into one file."""
+    """Lock the folder, so that concurrent processes do not write to the same file."""
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _silent(done: int, total: int) -> None:
-    """Tells nobody."""
+def _no_progress(done: int, total: int) -> None:
+    """Ignore progress."""

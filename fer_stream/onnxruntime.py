@@ -1,4 +1,4 @@
-"""A graph in ONNX Runtime on the CPU, as the detector and the classifier run theirs."""
+"""ONNX Runtime sessions on the CPU, shared by the detector and the classifier."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ LOAD_ERRORS = (
     ort_errors.InvalidProtobuf,
     ort_errors.NotImplemented,
 )
-"""What `open_session` raises for bytes that are no ONNX graph."""
+"""Exceptions that `open_session` raises for content that is not a valid ONNX graph."""
 
 
 def open_session(graph: bytes | Path, *, threads: int) -> ort.InferenceSession:
-    """A session on `threads` cores, of a file or of its content. Raises one of `LOAD_ERRORS`."""
+    """Return a session on `threads` cores for the path or the content of an ONNX file.
+
+    Raises one of `LOAD_ERRORS` if it is not valid.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # A thread that spins while it waits for the next picture burns a core that another process needs.
+    # Threads that spin while they wait for the next frame would occupy cores that other processes need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

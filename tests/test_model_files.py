@@ -1,4 +1,4 @@
-"""Downloads against a real server on this machine, and the cache that they fill."""
+"""Downloads from a local HTTP server, and the cache."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HALF = len(CONTENT) // 2
 
 
 class Mirror(ThreadingHTTPServer):
-    """Serves `content`; each request takes the next of `plan`, which says how to misbehave, and leaves its Range."""
+    """Serves `content`. Each request takes its behaviour from `plan`, and its Range header is recorded."""
 
     daemon_threads = True
 
@@ -72,13 +72,13 @@ class Handler(BaseHTTPRequestHandler):
         del self.headers["Range"]
         self._serve()
 
-    def _cut(self) -> None:
-        """Promise everything, give half of it and close the connection."""
+    def _close(self) -> None:
+        """Announce the full length, send half of it and close the connection."""
         self._half()
         self.close_connection = True
 
     def _stall(self) -> None:
-        """Give half and then nothing, with the connection open."""
+        """Send half and keep the connection open without sending more."""
         self._half()
         self.server.stopping.wait(10)
 
@@ -119,64 +119,64 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "weights"
 
 
-class Pauses(list[float]):
-    """Takes the place of `time.sleep`: remembers the pauses instead of making them."""
+class Delays(list[float]):
+    """Replaces `time.sleep`: records the delays instead of waiting."""
 
     def __call__(self, seconds: float) -> None:
         self.append(seconds)
 
 
 def pull(mirror: Mirror) -> Path:
-    return model_files.pull("toy", base_url=mirror.url, pause=Pauses())
+    return model_files.pull("toy", base_url=mirror.url, sleep=Delays())
 
 
-def leftovers(cache: Path) -> list[str]:
+def cached_files(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.iterdir() if path.name != ".lock")
 
 
-# --- fetching ---
+# --- download ---
 
 
-def test_pull_fills_the_cache_once(mirror: Mirror, cache: Path) -> None:
-    seen: list[tuple[int, int]] = []
+def test_pull_downloads_once(mirror: Mirror, cache: Path) -> None:
+    steps: list[tuple[int, int]] = []
 
-    path = model_files.pull("toy", base_url=mirror.url + "/some/folder/", progress=lambda *step: seen.append(step))
+    path = model_files.pull("toy", base_url=mirror.url + "/some/folder/", progress=lambda *step: steps.append(step))
 
     assert path == cache / "toy.onnx"
     assert path.read_bytes() == CONTENT
-    assert leftovers(cache) == ["toy.onnx"]
+    assert cached_files(cache) == ["toy.onnx"]
     assert mirror.paths == ["/some/folder/toy.onnx"]
-    assert seen[0] == (0, len(CONTENT))
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
-    assert seen == sorted(seen)
+    assert steps[0] == (0, len(CONTENT))
+    assert steps[-1] == (len(CONTENT), len(CONTENT))
+    assert steps == sorted(steps)
 
     assert pull(mirror) == path
-    assert len(mirror.paths) == 1, "what is there is not fetched again"
+    assert len(mirror.paths) == 1, "a cached file is not downloaded again"
 
 
-def test_what_was_pulled_loads(mirror: Mirror, yunet_weights: Path) -> None:
+def test_downloaded_weights_can_be_loaded(mirror: Mirror, yunet_weights: Path) -> None:
     mirror.content = yunet_weights.read_bytes()
     path = model_files.pull("yunet-2023mar", base_url=mirror.url)
-    assert YuNetDetector(path, input_size_px=320, min_confidence=0.6).name == "yunet-2023mar"
+    assert YuNetDetector(path, input_size_px=320, min_confidence=0.6).spec.name == "yunet-2023mar"
 
 
-@pytest.mark.parametrize("plan", [["cut"], ["cut", "busy"]])
-def test_a_cut_connection_is_resumed(mirror: Mirror, plan: list[str]) -> None:
+@pytest.mark.parametrize("plan", [["close"], ["close", "busy"]])
+def test_a_closed_connection_is_resumed(mirror: Mirror, plan: list[str]) -> None:
     mirror.plan = list(plan)
     assert pull(mirror).read_bytes() == CONTENT
     assert mirror.ranges == [None] + [f"bytes={HALF}-"] * len(plan)
 
 
-def test_a_later_pull_resumes_what_an_earlier_one_left(mirror: Mirror, cache: Path) -> None:
-    mirror.plan = ["cut", *["busy"] * 3]
+def test_a_later_pull_resumes_a_partial_file(mirror: Mirror, cache: Path) -> None:
+    mirror.plan = ["close", *["busy"] * 3]
     with pytest.raises(WeightsError, match="503"):
         pull(mirror)
-    assert leftovers(cache) == ["toy.onnx.partial"]
+    assert cached_files(cache) == ["toy.onnx.partial"]
     mirror.ranges.clear()
 
     assert pull(mirror).read_bytes() == CONTENT
     assert mirror.ranges == [f"bytes={HALF}-"]
-    assert leftovers(cache) == ["toy.onnx"]
+    assert cached_files(cache) == ["toy.onnx"]
 
 
 def test_a_stalled_connection_is_resumed(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,18 +186,18 @@ def test_a_stalled_connection_is_resumed(mirror: Mirror, monkeypatch: pytest.Mon
     assert mirror.ranges == [None, f"bytes={HALF}-"]
 
 
-def test_a_server_that_ignores_the_range_starts_anew(mirror: Mirror) -> None:
-    mirror.plan = ["cut", "ignore_range"]
+def test_a_server_without_range_support_restarts_the_download(mirror: Mirror) -> None:
+    mirror.plan = ["close", "ignore_range"]
     assert pull(mirror).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("partial", [b"x" * HALF, b"x" * len(CONTENT), b"x" * (len(CONTENT) + 1)])
-def test_a_bad_partial_file_is_fetched_anew(mirror: Mirror, cache: Path, partial: bytes) -> None:
+def test_an_invalid_partial_file_is_downloaded_again(mirror: Mirror, cache: Path, partial: bytes) -> None:
     cache.mkdir(parents=True)
     (cache / "toy.onnx.partial").write_bytes(partial)
     assert pull(mirror).read_bytes() == CONTENT
     assert mirror.ranges[-1] is None
-    assert leftovers(cache) == ["toy.onnx"]
+    assert cached_files(cache) == ["toy.onnx"]
 
 
 def test_a_corrupt_file_is_replaced(mirror: Mirror, cache: Path) -> None:
@@ -206,14 +206,14 @@ def test_a_corrupt_file_is_replaced(mirror: Mirror, cache: Path) -> None:
     assert pull(mirror).read_bytes() == CONTENT
 
 
-def test_many_pulls_at_once_fetch_once(mirror: Mirror) -> None:
+def test_concurrent_pulls_download_once(mirror: Mirror) -> None:
     threads = [threading.Thread(target=pull, args=(mirror,)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(mirror.paths) == 1
-    assert model_files.find("toy") is not None
+    assert model_files.find_cached("toy") is not None
 
 
 def test_the_proxy_of_the_environment_is_used(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,11 +223,11 @@ def test_the_proxy_of_the_environment_is_used(mirror: Mirror, monkeypatch: pytes
     assert mirror.paths == ["http://weights.invalid/folder/toy.onnx"]
 
 
-# --- what is refused ---
+# --- rejected downloads ---
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 300000\n", "is a Git-LFS pointer"),
         (b"\n <!doctype HTML><html><body>Please sign in</body></html>", "is a web page"),
@@ -237,51 +237,53 @@ def test_the_proxy_of_the_environment_is_used(mirror: Mirror, monkeypatch: pytes
         (b"", "is empty"),
     ],
 )
-def test_another_file_is_refused_at_once(mirror: Mirror, cache: Path, content: bytes, says: str) -> None:
+def test_a_different_file_is_rejected_without_retry(
+    mirror: Mirror, cache: Path, content: bytes, message: str
+) -> None:
     mirror.content = content
-    with pytest.raises(WeightsError, match=says):
+    with pytest.raises(WeightsError, match=message):
         pull(mirror)
-    assert len(mirror.paths) == 1, "asking again would give the same"
-    assert leftovers(cache) == []
+    assert len(mirror.paths) == 1, "a retry would give the same"
+    assert cached_files(cache) == []
 
 
-def test_a_file_that_ends_early_is_refused_in_the_end(mirror: Mirror, cache: Path) -> None:
+def test_a_truncated_file_is_rejected_after_retries(mirror: Mirror, cache: Path) -> None:
     mirror.content = CONTENT[:1000]
-    with pytest.raises(WeightsError, match=r"416|broke off after 1000 of 300000 bytes"):
+    with pytest.raises(WeightsError, match=r"416|connection closed after 1000 of 300000 bytes"):
         pull(mirror)
-    assert model_files.find("toy") is None
+    assert model_files.find_cached("toy") is None
 
 
-def test_not_found_is_final_and_says_what_to_do(mirror: Mirror, cache: Path) -> None:
+def test_not_found_is_not_retried_and_explains_the_manual_download(mirror: Mirror, cache: Path) -> None:
     mirror.plan = ["missing"]
     with pytest.raises(WeightsError) as caught:
         pull(mirror)
     text = str(caught.value)
-    assert f"{mirror.url}/toy.onnx: the server answered 404 Not Found" in text
-    assert f"put it at {cache / 'toy.onnx'}, or name it with detector.weights" in text
+    assert f"{mirror.url}/toy.onnx: HTTP status 404 Not Found" in text
+    assert f"save it as {cache / 'toy.onnx'}, or set detector.weights" in text
     assert len(mirror.paths) == 1
 
 
-def test_offline_is_tried_again_with_growing_pauses_and_says_what_to_do(cache: Path) -> None:
+def test_a_refused_connection_is_retried_with_growing_delays(cache: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        pauses = Pauses()
-        with pytest.raises(WeightsError, match=rf"{url}/toy\.onnx: .*refused.*Download it by hand") as caught:
-            model_files.pull("toy", base_url=url, pause=pauses)
+        delays = Delays()
+        with pytest.raises(WeightsError, match=rf"{url}/toy\.onnx: .*refused.*Download it manually") as caught:
+            model_files.pull("toy", base_url=url, sleep=delays)
     assert str(cache / "toy.onnx") in str(caught.value)
-    assert pauses == sorted(set(pauses))
-    assert len(pauses) == 3
+    assert delays == sorted(set(delays))
+    assert len(delays) == 3
 
 
 @pytest.mark.parametrize("url", ["http://reader:canary@127.0.0.1/", "file:///etc", "ftp://127.0.0.1/", "weights"])
-def test_a_mirror_is_a_plain_web_address(url: str) -> None:
+def test_the_url_of_a_mirror_must_be_http_without_credentials(url: str) -> None:
     with pytest.raises(WeightsError, match="mirror") as caught:
         model_files.pull("toy", base_url=url)
     assert "canary" not in str(caught.value)
 
 
-def test_a_cache_that_cannot_be_written_is_named(
+def test_a_cache_that_is_not_writable_is_an_error(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -290,7 +292,7 @@ def test_a_cache_that_cannot_be_written_is_named(
         pull(mirror)
 
 
-def test_an_unknown_name_lists_the_known_ones() -> None:
+def test_an_unknown_name_lists_the_available_ones() -> None:
     with pytest.raises(WeightsError, match=r"'yolo'.*yunet-2023mar, yunet-2026may"):
         model_files.pull("yolo")
 
@@ -299,51 +301,51 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 
 def _states() -> dict[str, str]:
-    return {status.weights.name: status.state for status in model_files.listing()}
+    return {status.weights.name: status.state for status in model_files.cache_statuses()}
 
 
-def test_listing_tells_present_absent_and_corrupt(mirror: Mirror, cache: Path) -> None:
+def test_states_are_present_absent_and_corrupt(mirror: Mirror, cache: Path) -> None:
     assert _states() == {"yunet-2023mar": "absent", "yunet-2026may": "absent", "toy": "absent"}
     pull(mirror)
     (cache / "face_detection_yunet_2026may.onnx").write_bytes(b"\0" * 229_738)
     assert _states() == {"yunet-2023mar": "absent", "yunet-2026may": "corrupt", "toy": "present"}
-    with pytest.raises(WeightsError, match=r"2026may\.onnx is damaged.*models pull yunet-2026may"):
+    with pytest.raises(WeightsError, match=r"2026may\.onnx is corrupt.*models pull yunet-2026may"):
         model_files.verify()
     (cache / "face_detection_yunet_2026may.onnx").unlink()
-    assert model_files.verify() == model_files.listing()
+    assert model_files.verify() == model_files.cache_statuses()
 
 
-def test_find_gives_whole_files_only(mirror: Mirror) -> None:
-    assert model_files.find("toy") is None
+def test_a_cached_file_is_verified(mirror: Mirror) -> None:
+    assert model_files.find_cached("toy") is None
     path = pull(mirror)
-    assert model_files.find("toy") == path
+    assert model_files.find_cached("toy") == path
     path.write_bytes(CONTENT[:-1])
-    with pytest.raises(WeightsError, match="damaged"):
-        model_files.find("toy")
+    with pytest.raises(WeightsError, match="is corrupt"):
+        model_files.find_cached("toy")
 
 
-def test_weights_that_may_not_be_read_are_named(mirror: Mirror) -> None:
+def test_unreadable_weights_are_an_error(mirror: Mirror) -> None:
     path = pull(mirror)
     path.chmod(0)
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
     try:
-        for use in (model_files.listing, model_files.verify, lambda: model_files.find("toy")):
+        for use in (model_files.cache_statuses, model_files.verify, lambda: model_files.find_cached("toy")):
             with pytest.raises(WeightsError, match=r"\.onnx: Permission denied\..*FER_STREAM_CACHE"):
                 use()
     finally:
         os.seteuid(user)
 
 
-def test_weights_that_are_a_link_to_themselves_are_named(mirror: Mirror, cache: Path) -> None:
+def test_a_symlink_loop_in_the_cache_is_an_error(mirror: Mirror, cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / "toy.onnx").symlink_to("toy.onnx")
     with pytest.raises(WeightsError, match=r"Cannot read the weights .*toy\.onnx: Too many levels"):
         pull(mirror)
 
 
-def test_the_cache_is_the_user_s_unless_the_environment_says_otherwise(
+def test_the_cache_folder_is_set_by_the_environment(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert model_files.cache_dir() == cache
@@ -353,16 +355,14 @@ def test_the_cache_is_the_user_s_unless_the_environment_says_otherwise(
 
 
 @pytest.mark.parametrize("name", ["yunet-2023mar", "yunet-2026may"])
-def test_the_registry_describes_the_real_files(name: str, yunet_weights: Path) -> None:
+def test_size_and_checksum_of_the_published_files(name: str, yunet_weights: Path) -> None:
     entry = model_files.PUBLISHED[name]
     path = yunet_weights.with_name(entry.file_name)
-    if not path.exists():
-        pytest.skip(f"needs {path.name}")
     assert path.stat().st_size == entry.size_bytes
-    assert model_files.identity(path.read_bytes()) == name
+    assert model_files.published_name(path.read_bytes()) == name
 
 
-def test_published_files_come_from_opencv_zoo_by_https() -> None:
+def test_published_files_are_downloaded_from_opencv_zoo_over_https() -> None:
     for entry in model_files.PUBLISHED.values():
         if entry is not TOY:
             assert re.fullmatch(
@@ -370,18 +370,18 @@ def test_published_files_come_from_opencv_zoo_by_https() -> None:
             )
 
 
-# --- what comes with fer-stream ---
+# --- shipped folders ---
 
 
 @pytest.mark.parametrize("size", ["standard", "small"])
-def test_the_shipped_models_are_found(size: str) -> None:
+def test_shipped_models_are_found(size: str) -> None:
     assert (model_files.shipped_model_dir(size) / "card.json").is_file()
 
 
-def test_another_folder_comes_with_fer_stream() -> None:
-    assert model_files.packaged("configs").is_dir()
+def test_shipped_settings_are_found() -> None:
+    assert model_files.packaged_dir("configs").is_dir()
 
 
-def test_a_missing_folder_is_named() -> None:
+def test_a_missing_folder_is_an_error() -> None:
     with pytest.raises(FerStreamError, match="no-such-folder/ is missing"):
-        model_files.packaged("no-such-folder")
+        model_files.packaged_dir("no-such-folder")

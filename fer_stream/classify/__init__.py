@@ -1,1 +1,1 @@
-"""Face crops in, probabilities out."""
+"""Face crops → emotion probabilities."""

@@ -1,60 +1,85 @@
-"""Which runtime `backend: auto` is: what was fastest where it was measured (docs/evidence/backends.md)."""
+"""Registry of inference backends, and selection of the fastest one (docs/evidence/backends.md).
+
+The command line reads the names from it, so this module imports nothing outside the standard library.
+
+To add a backend, write a module with a class that implements `EmotionClassifier` and takes the model folder and the
+settings it needs as keyword arguments; then add an entry to `BACKENDS` and its name to `ModelSettings.backend`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from fer_stream.classify.model_card import KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE
-
-Runtime = Literal["litert", "onnx", "openvino", "keras"]
-
-_NEEDS: dict[Runtime, tuple[str, frozenset[str]]] = {
-    "litert": ("ai-edge-litert", frozenset({LITERT_FILE})),
-    "onnx": ("onnxruntime", frozenset({ONNX_INT8_FILE, ONNX_FILE})),
-    "openvino": ("openvino", frozenset({LITERT_FILE, ONNX_FILE})),
-    "keras": ("tensorflow", frozenset({KERAS_FILE})),
-}
-"""Its package, and the files of which it reads any."""
+KERAS_FILE, LITERT_FILE = "emotion.keras", "emotion.int8.tflite"
+ONNX_FILE, ONNX_INT8_FILE = "emotion.onnx", "emotion.int8.onnx"
+"""Files of a model folder."""
 
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
-def available_backends(files: Set[str], installed: Set[str]) -> list[Runtime]:
-    """The runtimes that can run a model folder with these files, where these packages are installed."""
-    return [runtime for runtime, (package, any_of) in _NEEDS.items() if package in installed and files & any_of]
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """An inference backend that settings can name."""
+
+    class_path: str
+    """`module:Class`, imported when the classifier is created."""
+    package: str
+    """Distribution that must be installed."""
+    files: tuple[str, ...]
+    """Files of a model folder that it can run, in order of preference."""
+    settings: tuple[str, ...] = ("threads",)
+    """Arguments of the class besides the model folder: `threads`, `batch_size`."""
 
 
-def select_backend(files: Set[str], flags: Set[str], installed: Set[str]) -> Runtime:
-    """The fastest runtime on a CPU with these flags, for a model folder with these files.
+BACKENDS = {
+    "litert": Backend("fer_stream.classify.litert:LiteRTClassifier", "ai-edge-litert", (LITERT_FILE,)),
+    "onnx": Backend("fer_stream.classify.onnx:OnnxClassifier", "onnxruntime", (ONNX_INT8_FILE, ONNX_FILE)),
+    "openvino": Backend("fer_stream.classify.openvino:OpenVinoClassifier", "openvino", (LITERT_FILE, ONNX_FILE)),
+    "keras": Backend("fer_stream.classify.keras:KerasClassifier", "tensorflow", (KERAS_FILE,), ("batch_size",)),
+}
+"""Backends by name."""
 
-    What lacks its package or its file is passed over, at last in the order LiteRT, ONNX Runtime, OpenVINO, Keras.
 
-    | CPU | OpenVINO | else |
+def available_backends(files: Set[str], installed: Set[str]) -> list[str]:
+    """Return the backends that can run a model folder with `files`, given the `installed` distributions."""
+    return [
+        name
+        for name, backend in BACKENDS.items()
+        if backend.package in installed and not files.isdisjoint(backend.files)
+    ]
+
+
+def select_backend(files: Set[str], flags: Set[str], installed: Set[str]) -> str:
+    """Return the fastest backend on a CPU with `flags` for a model folder with `files`.
+
+    Backends that are not available are skipped. The fallback order is that of `BACKENDS`.
+
+    | CPU | with OpenVINO | without |
     | --- | --- | --- |
     | VNNI (`avx512_vnni`, `avx_vnni`) | LiteRT | LiteRT |
-    | AVX2 without it | int8 LiteRT file | ONNX Runtime with int8 ONNX, else LiteRT |
-    | any other | LiteRT | LiteRT |
+    | AVX2 without VNNI | int8 LiteRT file in OpenVINO | int8 ONNX in ONNX Runtime, otherwise LiteRT |
+    | other | LiteRT | LiteRT |
     """
-    ready = available_backends(files, installed)
-    return next((runtime for runtime in _ranking(files, flags) if runtime in ready), "litert")
+    available = available_backends(files, installed)
+    return next((name for name in _ranking(files, flags) if name in available), "litert")
 
 
-def _ranking(files: Set[str], flags: Set[str]) -> Iterator[Runtime]:
+def _ranking(files: Set[str], flags: Set[str]) -> Iterator[str]:
     # With VNNI, and on Arm, LiteRT has int8 kernels of full speed; with AVX2 alone it widens to 16 bits.
     if "avx2" in flags and not flags & _VNNI:
         if LITERT_FILE in files:
             yield "openvino"
         if ONNX_INT8_FILE in files:
             yield "onnx"
-    yield from _NEEDS
+    yield from BACKENDS
 
 
 def cpu_flags(path: Path = _CPU_INFO) -> frozenset[str]:
-    """What Linux says that an x86 CPU can do, as `avx2`; nothing on Arm, or where there is no such file."""
+    """Return the feature flags of an x86 CPU under Linux, such as `avx2`; empty on Arm or if `path` is missing."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What an emotion classifier is, and what all of them check of their input and promise of their output."""
+"""The interface of emotion classifiers, and the pre- and postprocessing that all backends share."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from fer_stream.errors import ModelError
 from fer_stream.records import CROP_SIZE_PX, F32, FERPLUS, FERPLUS_BY_LABEL, LABELS, U8, ModelSpec
 
-# The mean and two deviations of a face that is not dark, in gray levels: 94 % of FER-2013 lie above. 130 to 190 all
-# do as well.
+# Crops whose mean plus two standard deviations, in gray levels, is below this are brightened; 94 % of FER-2013 lie
+# above. Values from 130 to 190 perform equally.
 MIN_HIGHLIGHT = np.float32(160)
 
 _IN_FERPLUS = np.array([FERPLUS.index(name) for name in FERPLUS_BY_LABEL])
@@ -21,10 +21,10 @@ _IN_FERPLUS = np.array([FERPLUS.index(name) for name in FERPLUS_BY_LABEL])
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassifierOutput:
-    """What a classifier says of n faces.
+    """Probabilities of n faces.
 
-    `probs` float32 (n, 7) in the order of `LABELS`, rows that sum to 1. `people` float32 (n, 8) in the order of
-    `FERPLUS`: the shares of people who would name each, as the model expects; None where it knows nothing of that.
+    `probs` is float32 (n, 7) in the order of `LABELS`; rows sum to 1. `ferplus_probs` is float32 (n, 8) in the order
+    of `FERPLUS`: the predicted shares of human raters per emotion, or None if the model does not predict them.
     """
 
     probs: F32
@@ -32,7 +32,7 @@ class ClassifierOutput:
 
     @property
     def agreement(self) -> F32:
-        """The share of people who would name the most probable emotion, float32 (n,); 1 where `people` is None."""
+        """Predicted share of raters for the most probable label, float32 (n,); 1 if `ferplus_probs` is None."""
         if self.ferplus_probs is None:
             return np.ones(len(self.probs), np.float32)
         shares: F32 = self.ferplus_probs[np.arange(len(self.ferplus_probs)), _IN_FERPLUS[self.probs.argmax(axis=1)]]
@@ -40,27 +40,29 @@ class ClassifierOutput:
 
 
 class EmotionClassifier(Protocol):
-    """Says which emotion a face shows. An instance serves one thread at a time."""
+    """Classifies the emotions of face crops. An instance must not be used by several threads at once."""
 
     spec: ModelSpec
 
     def predict(self, pixels: U8) -> ClassifierOutput:
-        """Judge face crops, uint8 (n, 48, 48). n may be 0. Raises `ValueError` for any other shape or dtype."""
+        """Classify face crops, uint8 (n, 48, 48); n may be 0. Raises `ValueError` for any other shape or dtype."""
         ...
 
 
-def run_batches(pixels: U8, run: Callable[[F32], F32], *, batch_size: int, temperature: float | None) -> ClassifierOutput:
-    """What `EmotionClassifier.predict` promises, by a graph that takes float32 (n, 48, 48, 1) to scores (n, k).
+def run_batches(
+    pixels: U8, run: Callable[[F32], F32], *, batch_size: int, temperature: float | None
+) -> ClassifierOutput:
+    """Implement `EmotionClassifier.predict` with `run`, a graph that maps float32 (n, 48, 48, 1) to scores (n, k).
 
-    The scores are those of the seven labels and, if k is 15, those of the eight emotions of FER+ after them. With a
-    temperature, by which the former are divided, these are logits, else what a softmax gave. `score` gets at most
-    `at_once` faces, at least one, and may keep the array that it returns.
+    The scores are those of the seven labels, followed by those of the eight FER+ emotions if k is 15. With a
+    `temperature`, by which the former are divided, they are logits, otherwise the output of a softmax. `run` receives
+    1 to `batch_size` faces; it may overwrite the array that it returned before.
     """
     faces = preprocess(pixels)
-    parts = [run(faces[start : start + batch_size]) for start in range(0, len(faces), batch_size)]
-    if not parts:
+    batches = [run(faces[start : start + batch_size]) for start in range(0, len(faces), batch_size)]
+    if not batches:
         return ClassifierOutput(np.empty((0, len(LABELS)), np.float32))
-    scores = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    scores = batches[0] if len(batches) == 1 else np.concatenate(batches)
     probs = probabilities(scores[:, : len(LABELS)], temperature)
     if scores.shape[1] == len(LABELS):
         return ClassifierOutput(probs)
@@ -68,20 +70,19 @@ def run_batches(pixels: U8, run: Callable[[F32], F32], *, batch_size: int, tempe
 
 
 def validate_outputs(path: Path, outputs: int) -> None:
-    """Raises `ModelError` where the graph in `path` gives another number of scores a face than `classify` takes."""
+    """Raise `ModelError` if the number of scores per face, `outputs`, of the graph in `path` is not supported."""
     if outputs not in (len(LABELS), len(LABELS) + len(FERPLUS)):
         raise ModelError(
-            f"{path}: expected the scores of {len(LABELS)} labels, or of these and {len(FERPLUS)} emotions of FER+, "
-            f"received {outputs}. Export it again."
+            f"{path}: expected scores of {len(LABELS)} labels, optionally followed by {len(FERPLUS)} FER+ emotions, "
+            f"received {outputs} scores. Export the model again."
         )
 
 
 def preprocess(pixels: U8) -> F32:
-    """Face crops uint8 (n, 48, 48) → float32 (n, 48, 48, 1), values 0..255: scaling is inside the graph.
+    """Convert face crops uint8 (n, 48, 48) to float32 (n, 48, 48, 1), values 0..255; the graph scales them.
 
-    Dark faces are brightened, for FER-2013 has none: of faces with a tenth of the light 69 instead of 32 % are right,
-    and as many as before of those that were never dark (docs/how-to/training.md). Raises `ValueError` for any other shape
-    or dtype.
+    Dark crops are brightened, because FER-2013 contains none: with a tenth of the light, accuracy is 69 % instead of
+    32 %, and unchanged for all others (docs/how-to/training.md). Raises `ValueError` for any other shape or dtype.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[1:] != (CROP_SIZE_PX, CROP_SIZE_PX):
         raise ValueError(
@@ -100,9 +101,9 @@ def preprocess(pixels: U8) -> F32:
 
 
 def probabilities(scores: F32, temperature: float | None) -> F32:
-    """What a graph gives, float32 (n, k), as rows that sum to 1.
+    """Convert scores float32 (n, k) to probabilities whose rows sum to 1.
 
-    With a temperature these are logits, else the rows of a softmax, which sum to 0.992–1.008 in int8.
+    With a `temperature`, scores are logits, otherwise the output of a softmax, whose int8 rows sum to 0.992–1.008.
     """
     if temperature is not None:
         scores = np.exp((scores - scores.max(axis=1, keepdims=True)) / np.float32(temperature))

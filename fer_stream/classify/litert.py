@@ -1,4 +1,4 @@
-"""int8 on the CPU with LiteRT: the default classifier. Loads no TensorFlow."""
+"""int8 model on the CPU in LiteRT: the default classifier. Does not load TensorFlow."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from pathlib import Path
 
 from ai_edge_litert.interpreter import Interpreter
 
+from fer_stream.classify.backends import LITERT_FILE
 from fer_stream.classify.classifier import ClassifierOutput, run_batches, validate_outputs
-from fer_stream.classify.model_card import LITERT_FILE, read_card
+from fer_stream.classify.model_card import read_card
 from fer_stream.errors import ModelError
 from fer_stream.log import suppress_native_stderr
 from fer_stream.records import F32, U8
 
-# Larger batches bring no speed on a CPU (docs/evidence/parameters.md), only memory: 5 MB of activations at 32 faces.
-_CHUNK = 32
+# Larger batches are not faster on a CPU (docs/evidence/parameters.md) and need more memory (5 MB at 32 faces).
+_BATCH_SIZE = 32
 
 
 class LiteRTClassifier:
-    """The int8 model of a model folder, on `threads` CPU threads.
+    """Runs the int8 model of a model folder on `threads` CPU threads.
 
-    Raises `ModelError` where the folder holds no model that fits.
+    Raises `ModelError` if the folder contains no compatible model.
     """
 
     def __init__(self, model_dir: Path, *, threads: int = 1) -> None:
@@ -30,7 +31,7 @@ class LiteRTClassifier:
                 self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise ModelError(f"{path} is no LiteRT model: {error}. Export it again.") from error
+            raise ModelError(f"{path} is not a valid LiteRT model: {error}. Export it again.") from error
         self._input = self._interpreter.get_input_details()[0]["index"]
         output = self._interpreter.get_output_details()[0]
         self._output = output["index"]
@@ -38,11 +39,14 @@ class LiteRTClassifier:
         validate_outputs(path, int(output["shape"][-1]))
 
     def predict(self, pixels: U8) -> ClassifierOutput:
-        """Judge face crops, uint8 (n, 48, 48). n may be 0. Raises `ValueError` for any other shape or dtype."""
-        return run_batches(pixels, self._run, batch_size=_CHUNK, temperature=self.spec.temperature)
+        """See `EmotionClassifier.predict`."""
+        return run_batches(pixels, self._run, batch_size=_BATCH_SIZE, temperature=self.spec.temperature)
 
     def _run(self, faces: F32) -> F32:
-        """One batch, float32 (n, 48, 48, 1) → (n, k). A new size costs 0.1 ms, padding up to 3 ms a row."""
+        """Run one batch, float32 (n, 48, 48, 1) → (n, k).
+
+        A change of size costs 0.1 ms; padding would cost up to 3 ms per row.
+        """
         if len(faces) != self._batch:
             self._interpreter.resize_tensor_input(self._input, faces.shape)
             self._interpreter.allocate_tensors()

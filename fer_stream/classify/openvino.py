@@ -1,6 +1,6 @@
-"""The model on the CPU with OpenVINO, which is optional: `pip install 'fer-stream[openvino]'`. Loads no TensorFlow.
+"""Model on the CPU in OpenVINO, an optional dependency: `pip install 'fer-stream[openvino]'`.
 
-It runs the int8 file of LiteRT and gives the labels that LiteRT gives; a folder without that file in float32.
+Runs the int8 file of LiteRT, with the same labels as LiteRT, or the float32 ONNX file if the folder has no int8 file.
 """
 
 from __future__ import annotations
@@ -8,59 +8,60 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from fer_stream.classify.backends import BACKENDS
 from fer_stream.classify.classifier import ClassifierOutput, run_batches, validate_outputs
-from fer_stream.classify.model_card import LITERT_FILE, ONNX_FILE, first_available, read_card
+from fer_stream.classify.model_card import first_available, read_card
 from fer_stream.errors import ConfigError, ModelError
 from fer_stream.records import F32, U8
 
-# To import OpenVINO is to tell Google Analytics, and to leave an identifier in the home directory. It does neither
-# where this package cannot be imported, which it needs for nothing else.
+# Importing OpenVINO reports to Google Analytics and stores an identifier in the home directory, unless this package,
+# which is used for nothing else, cannot be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 try:
     import openvino as ov
 except ImportError as error:
     raise ConfigError(
-        "OpenVINO is not installed. Install it with pip install 'fer-stream[openvino]', or let another runtime "
-        "classify (model.backend, --backend)."
+        "OpenVINO is not installed. Install it with pip install 'fer-stream[openvino]', or select another backend "
+        "(model.backend, --backend)."
     ) from error
 
-# As in LiteRT: a larger batch is no faster on a CPU (docs/evidence/backends.md). OpenVINO keeps a program for every number of
-# faces that it saw; this bounds them.
-_CHUNK = 32
+# As in LiteRT: larger batches are not faster on a CPU (docs/evidence/backends.md). OpenVINO keeps a compiled program
+# per batch size, so this also bounds their number.
+_BATCH_SIZE = 32
 
 
 class OpenVinoClassifier:
-    """The model of a model folder in OpenVINO, on `threads` CPU threads.
+    """Runs the model of a model folder in OpenVINO on `threads` CPU threads.
 
-    Raises `ModelError` where the folder holds no model that fits.
+    Raises `ModelError` if the folder contains no compatible model.
     """
 
     def __init__(self, model_dir: Path, *, threads: int = 1) -> None:
-        name = first_available(model_dir, LITERT_FILE, ONNX_FILE)
+        name = first_available(model_dir, BACKENDS["openvino"].files)
         self.spec = read_card(model_dir, name)
         path = model_dir / name
         settings = {
             "INFERENCE_NUM_THREADS": threads,
-            # It would take bfloat16 where the CPU knows it, in which the float32 graph is slower than the int8 file.
+            # The default is bfloat16 if the CPU supports it, which makes the float32 graph slower than the int8 file.
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": 1,
-            # Several workers share the machine: each of them would pin itself to the first cores.
+            # Several workers share the machine, and each of them would pin its threads to the first cores.
             "ENABLE_CPU_PINNING": False,
         }
         core = ov.Core()
         try:
             model = core.compile_model(core.read_model(path), "CPU", settings)
         except RuntimeError as error:
-            raise ModelError(f"{path} is no model that OpenVINO can read: {error}. Export it again.") from error
+            raise ModelError(f"{path} is not a valid model for OpenVINO: {error}. Export it again.") from error
         validate_outputs(path, model.output(0).partial_shape[-1].get_length())
         self._request = model.create_infer_request()
 
     def predict(self, pixels: U8) -> ClassifierOutput:
-        """Judge face crops, uint8 (n, 48, 48). n may be 0. Raises `ValueError` for any other shape or dtype."""
-        return run_batches(pixels, self._run, batch_size=_CHUNK, temperature=self.spec.temperature)
+        """See `EmotionClassifier.predict`."""
+        return run_batches(pixels, self._run, batch_size=_BATCH_SIZE, temperature=self.spec.temperature)
 
     def _run(self, faces: F32) -> F32:
-        """One batch, float32 (n, 48, 48, 1) → (n, k). The first batch of a size costs 4–10 ms more."""
+        """Run one batch, float32 (n, 48, 48, 1) → (n, k). The first batch of each size takes 4–10 ms longer."""
         scores: F32 = self._request.infer(faces, share_inputs=True)[0]
         return scores

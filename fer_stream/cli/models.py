@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from fer_stream.classify.backends import BACKENDS
 
 
 class ModelSize(StrEnum):
@@ -15,14 +17,10 @@ class ModelSize(StrEnum):
     small = "small"
 
 
-class Backend(StrEnum):
-    """Inference backends."""
-
-    auto = "auto"
-    litert = "litert"
-    onnx = "onnx"
-    openvino = "openvino"
-    keras = "keras"
+if TYPE_CHECKING:
+    Backend = str
+else:  # mypy only accepts literal members
+    Backend = StrEnum("Backend", {name: name for name in ("auto", *BACKENDS)})
 
 
 SizeOption = typer.Option(help="Shipped model; small is for small devices.")
@@ -36,7 +34,7 @@ def list_models() -> None:
     """List available and downloaded weights."""
     from fer_stream import model_files
 
-    for status in model_files.listing():
+    for status in model_files.cache_statuses():
         known = status.weights
         typer.echo(
             f"{known.name:15} {status.state:8} {known.size_bytes / 1000:6.0f} kB  {known.licence:5} {status.path}"

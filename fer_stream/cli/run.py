@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fer_stream.cli.models import Backend, BackendOption, ModelSize, SizeOption
+from fer_stream.faces.registry import DETECTORS
 
 if TYPE_CHECKING:
     from fer_stream.config import FileSettings
 
 
-class Detector(StrEnum):
-    """Face detectors."""
-
-    auto = "auto"
-    yunet = "yunet"
-    blazeface = "blazeface"
+if TYPE_CHECKING:
+    Detector = str
+else:  # mypy only accepts literal members
+    Detector = StrEnum("Detector", {name: name for name in ("auto", *DETECTORS)})
 
 
 class Redact(StrEnum):
@@ -104,12 +103,12 @@ def run(
 def _run_files(
     sources: list[str], settings: FileSettings, out: Path, *, force: bool, processes: int | None, quiet: bool
 ) -> int:
-    from fer_stream.capture.discovery import find_sources, output_names
+    from fer_stream.capture.discovery import discover, output_names
     from fer_stream.cli.console import Console
     from fer_stream.files import FileJob, make_folder
     from fer_stream.pool import cores, run_jobs
 
-    paths = find_sources(sources)
+    paths = discover(sources)
     make_folder(out)
     jobs = [FileJob(path, name, out, force) for path, name in zip(paths, output_names(paths), strict=True)]
     at_once = processes or cores()

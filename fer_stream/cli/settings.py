@@ -16,9 +16,9 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Create a commented example configuration."""
-    from fer_stream.model_files import packaged
+    from fer_stream.model_files import packaged_dir
 
-    text = (packaged("configs") / "live.yaml").read_text(encoding="utf-8")
+    text = (packaged_dir("configs") / "live.yaml").read_text(encoding="utf-8")
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)

@@ -84,7 +84,7 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="FER-2013, or a folder with one sub-folder per label.")],
     model: Annotated[Path | None, typer.Option(help="Model folder (default: a shipped model).")] = None,
     model_size: Annotated[ModelSize, SizeOption] = ModelSize.standard,
-    backend: Annotated[Backend, BackendOption] = Backend.litert,
+    backend: Annotated[Backend, BackendOption] = "litert",
     split: Annotated[Split, typer.Option(help="Split of FER-2013.")] = Split.private,
     ferplus: Annotated[Path | None, typer.Option(help="fer2013new.csv of Microsoft FERPlus.")] = None,
     out: Out = Path("evaluation"),
@@ -103,7 +103,7 @@ def evaluate(
     from fer_stream.training.evaluate import evaluate as judge
 
     faces, copied, called = _faces(data, split, ferplus)
-    settings = ModelSettings(backend=backend.value, path=model, size=model_size.value)
+    settings = ModelSettings.model_validate({"backend": backend, "path": model, "size": model_size.value})
     judged, timed = backend_for(settings), available_backends_for(settings)
     classifiers = {
         name: make_classifier(settings.model_copy(update={"backend": name}))

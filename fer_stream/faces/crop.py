@@ -1,7 +1,7 @@
-"""Box → 48×48 pixels, exactly as the model was trained.
+"""Box → 48×48 px crop with the framing that the model was trained on.
 
-FER-2013 shows faces in squares that some face detector of 2012 chose. Other detectors draw other boxes, so each has
-its own geometry, which brings its boxes to those squares.
+FER-2013 was cropped to the squares of a face detector of 2012. Other detectors draw other boxes, so each detector has
+a `CropGeometry` that maps its boxes to those squares.
 """
 
 from __future__ import annotations
@@ -18,36 +18,21 @@ from fer_stream.records import CROP_SIZE_PX, F32, U8
 
 @dataclass(frozen=True, slots=True)
 class CropGeometry:
-    """How a square crop lies on a detector's box.
+    """Position of a square crop relative to a detector's box.
 
-    Its side is `scale` × the larger side of the box; its centre is `rise` × the height of the box above the
-    centre of the box.
+    The side of the crop is `scale` × the larger side of the box. Its centre is `y_offset` × the height of the box
+    above the centre of the box.
     """
 
     scale: float
     y_offset: float
 
 
-# Chosen on FER-2013's PublicTest by benchmarks/crop_margin.py; the tables are in docs/evidence/parameters.md.
-GEOMETRIES = {
-    "yunet": CropGeometry(scale=0.95, y_offset=0.04),
-    "blazeface": CropGeometry(scale=1.17, y_offset=0.06),
-}
-
-
-def crop_geometry(detector: str) -> CropGeometry:
-    """The geometry for the boxes of `detector`, a name as in `FaceDetector.name`: `yunet-2023mar` is a yunet."""
-    family = detector.partition("-")[0]
-    if family not in GEOMETRIES:
-        raise ValueError(f"Expected a detector of the families {', '.join(GEOMETRIES)}, received {detector!r}")
-    return GEOMETRIES[family]
-
-
 def crop_face(image: U8, xyxy: F32, geometry: CropGeometry) -> U8:
-    """The face in the box `xyxy`, float32 (4,) px of `image`, as 48×48 gray pixels, uint8.
+    """Return the face in the box `xyxy`, float32 (4,) px, as grayscale crop, uint8 (48, 48).
 
-    `image` is uint8 (H, W, 3) BGR or (H, W) gray. The box may lie anywhere: beyond the edge of the picture its
-    outermost pixels are repeated. Raises `ValueError` for a box that is not finite.
+    `image` is uint8 (H, W, 3) BGR or (H, W) grayscale. The box may lie anywhere: outside the image, its edge pixels
+    are repeated. Raises `ValueError` if the box is not finite.
     """
     left, top, side = _square(image, xyxy, geometry)
     rows, above, below = _clip(top, side, image.shape[0])
@@ -57,15 +42,31 @@ def crop_face(image: U8, xyxy: F32, geometry: CropGeometry) -> U8:
         face = cv2.cvtColor(face, cv2.COLOR_BGR2GRAY)
     if above or below or before or after:
         face = cv2.copyMakeBorder(face, above, below, before, after, cv2.BORDER_REPLICATE)
-    return _resized(face)
+    return _resize_to_crop(face)
+
+
+def downscale(gray: MatLike, levels: int) -> U8:
+    """Return a grayscale image, uint8 (H, W), at 1 / 2^`levels` of its size, averaged over 2×2 px at each level.
+
+    OpenCV averages over 2×2 px several times as fast as over any other area. An odd last row or column is dropped.
+    """
+    for _ in range(levels):
+        height, width = gray.shape[0] // 2, gray.shape[1] // 2
+        gray = cv2.resize(gray[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(gray, np.uint8)
+
+
+def pyramid_levels(side_px: float) -> int:
+    """Return how often a square can be halved without becoming smaller than a crop."""
+    return max(0, math.floor(math.log2(max(side_px, 1.0) / CROP_SIZE_PX)))
 
 
 def _square(image: U8, xyxy: F32, geometry: CropGeometry) -> tuple[int, int, int]:
-    """Left, top and side of the crop in whole px."""
+    """Return left, top and side of the crop in whole px."""
     if not np.isfinite(xyxy).all():
         raise ValueError(f"Expected a box of four finite numbers, received {xyxy}")
     x1, y1, x2, y2 = map(float, xyxy)
-    # A square of twice the picture holds all of it wherever it lies; more would only cost memory.
+    # A square of twice the image size covers the whole image wherever it lies; a larger one only costs memory.
     side = min(geometry.scale * max(x2 - x1, y2 - y1), 2 * max(image.shape[:2]))
     unit_px = 2 ** pyramid_levels(side)
     side_px = max(1, unit_px * round(side / unit_px))
@@ -73,22 +74,18 @@ def _square(image: U8, xyxy: F32, geometry: CropGeometry) -> tuple[int, int, int
     return round((x1 + x2 - side_px) / 2), round(centre_y - side_px / 2), side_px
 
 
-def pyramid_levels(side: float) -> int:
-    """How often a square can be halved and be no smaller than a crop."""
-    return max(0, math.floor(math.log2(max(side, 1.0) / CROP_SIZE_PX)))
-
-
-def _resized(square: MatLike) -> U8:
-    """`square` as a crop. OpenCV averages over 2×2 px many times as fast as over any other area."""
-    for _ in range(pyramid_levels(len(square))):
-        square = cv2.resize(square, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    # Area averaging is the only one of OpenCV's kernels that does not alias when it shrinks.
+def _resize_to_crop(square: MatLike) -> U8:
+    square = downscale(square, pyramid_levels(len(square)))
+    # Area averaging is the only OpenCV kernel that does not alias when it shrinks.
     kernel = cv2.INTER_AREA if len(square) > CROP_SIZE_PX else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(square, (CROP_SIZE_PX, CROP_SIZE_PX), interpolation=kernel), np.uint8)
 
 
 def _clip(start: int, length: int, limit: int) -> tuple[slice, int, int]:
-    """The part of start … start + length inside 0 … limit, never empty, and what is missing before and after it."""
+    """Return the part of start … start + length inside 0 … limit, and the lengths missing before and after it.
+
+    The part is never empty.
+    """
     first = min(max(start, 0), limit - 1)
     last = max(min(start + length, limit), first + 1)
     before = min(max(first - start, 0), length - 1)

@@ -1,8 +1,8 @@
-"""When the detector looks, and where faces are between two looks.
+"""Scheduling of the detector, and the faces of the frames between two detections.
 
-A detector costs more than all else that happens to a frame, and faces move little from one frame to the next. So it
-looks every `every_s`, and at once wherever something happens that following faces cannot tell: a cut, a face that
-begins, is missing or was lost on the way. In between `FaceMotion` says where the faces went.
+Detection costs more than all other steps of a frame, and faces move little between frames. The detector therefore
+runs at an interval, and additionally after events that tracking cannot handle: a scene cut, and a face that appears,
+disappears or is lost. In between, a `TemplateTracker` locates the faces.
 """
 
 from __future__ import annotations
@@ -17,44 +17,44 @@ from fer_stream.records import I64, TIMESTAMP_TOLERANCE_S, U8, Detections
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PropagatedFaces:
-    """The faces of a frame that nobody looked at, and who they are: int64 (n,)."""
+    """Faces of a frame in which the detector did not run, and their person ids, int64 (n,)."""
 
     detections: Detections
-    track_ids: I64
+    person_ids: I64
 
 
 class DetectionScheduler:
-    """Says when a look is due, and follows the faces until then.
+    """Decides in which frames the detector runs, and tracks the faces in the others.
 
-    A look is due `every_s` after the last one, at 0 on every frame; and at the next frame after one that showed who
-    was not there before or not who was, or where a face was found with a confidence below `sure`.
+    Detection is due `interval_s` after the last one; 0 means every frame. Detection also runs on the frame after a
+    face appeared, disappeared or scored below `min_confidence`.
     """
 
     def __init__(self, *, interval_s: float, min_confidence: float) -> None:
-        self._every_s = interval_s
-        self._sure = min_confidence
-        self._motion = TemplateTracker()
+        self._interval_s = interval_s
+        self._min_confidence = min_confidence
+        self._tracker = TemplateTracker()
         self._due_s = -np.inf
-        self._track_ids: I64 = np.empty(0, np.int64)
+        self._person_ids: I64 = np.empty(0, np.int64)
 
     def propagate(self, gray: U8, time_s: float) -> PropagatedFaces | None:
-        """The faces of the next frame, `gray` uint8 (H, W); None where a look is due."""
+        """Return the faces of the next frame, `gray` uint8 (H, W), or None if detection is due."""
         if time_s + TIMESTAMP_TOLERANCE_S >= self._due_s:
             return None
-        moved = self._motion.update(gray)
-        return None if moved is None else PropagatedFaces(moved, self._track_ids)
+        faces = self._tracker.update(gray)
+        return None if faces is None else PropagatedFaces(faces, self._person_ids)
 
-    def update(self, gray: U8, time_s: float, found: Detections, track_ids: I64) -> None:
-        """The detector looked at this frame; `track_ids` int64 (n,) are -1 where a face is nobody yet."""
-        known = track_ids >= 0
-        sure = bool(known.all() and (found.confidence >= self._sure).all())
-        settled = sure and set(track_ids.tolist()) == set(self._track_ids.tolist())
-        self._track_ids = track_ids[known]
-        self._due_s = time_s + self._every_s if settled else time_s
-        landmarks = None if found.landmarks is None else found.landmarks[known]
-        self._motion.init(gray, Detections(found.xyxy[known], found.confidence[known], landmarks))
+    def update(self, gray: U8, time_s: float, detections: Detections, person_ids: I64) -> None:
+        """Continue from the detections of a frame; `person_ids` int64 (n,) is -1 for tentative faces."""
+        assigned = person_ids >= 0
+        certain = bool(assigned.all() and (detections.confidence >= self._min_confidence).all())
+        unchanged = certain and set(person_ids.tolist()) == set(self._person_ids.tolist())
+        self._person_ids = person_ids[assigned]
+        self._due_s = time_s + self._interval_s if unchanged else time_s
+        landmarks = None if detections.landmarks is None else detections.landmarks[assigned]
+        self._tracker.init(gray, Detections(detections.xyxy[assigned], detections.confidence[assigned], landmarks))
 
     def reset(self) -> None:
-        """Nothing that is known holds for the next frame."""
+        """Discard all faces: detection is due in the next frame."""
         self._due_s = -np.inf
-        self._track_ids = np.empty(0, np.int64)
+        self._person_ids = np.empty(0, np.int64)

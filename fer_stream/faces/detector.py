@@ -1,36 +1,78 @@
-"""What a face detector is."""
+"""The interface of face detectors, and wrappers that hold for every detector."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from threading import Lock
 from typing import Protocol
 
+import numpy as np
+
+from fer_stream.faces.crop import CropGeometry
 from fer_stream.records import U8, Detections
+
+Zone = tuple[float, float, float, float]
+"""Left, top, right and bottom of an area as fractions 0..1 of the frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSpec:
+    """Properties of a detector that the steps after detection depend on."""
+
+    name: str
+    """Detector and weights, as in `yunet-2023mar`; part of the metadata of results."""
+    crop_geometry: CropGeometry
+    """Position of the crop relative to the detector's boxes."""
+    high_confidence: float = 0.6
+    """Confidence from which ByteTrack associates a detection first and may start a track with it. The default is
+    the value of the ByteTrack paper."""
 
 
 class FaceDetector(Protocol):
-    """Finds the faces of a picture."""
+    """Finds the faces in a frame."""
 
-    name: str
-    """For metadata: the detector and its weights, as in `yunet-2023mar`."""
+    @property
+    def spec(self) -> DetectorSpec:
+        """Name, crop geometry and thresholds of the detector."""
+        ...
 
     def detect(self, image: U8) -> Detections:
-        """The faces of `image`, uint8 (H, W, 3) BGR of any size from 1×1, most confident first.
+        """Return the faces in `image`, uint8 (H, W, 3) BGR of any size from 1×1, most confident first.
 
-        Boxes are px of `image` and may reach over its edge where a face does.
+        Boxes are in px of `image` and extend beyond its edge if the face does.
         """
         ...
 
 
 class SynchronizedDetector:
-    """A detector that several threads may share: they wait for each other."""
+    """Makes a detector safe for use by several threads: one call at a time."""
 
     def __init__(self, detector: FaceDetector) -> None:
-        self.name = detector.name
+        self.spec = detector.spec
         self._detector = detector
         self._lock = Lock()
 
     def detect(self, image: U8) -> Detections:
-        """As `FaceDetector.detect`."""
+        """See `FaceDetector.detect`."""
         with self._lock:
             return self._detector.detect(image)
+
+
+class ZoneFilter:
+    """Removes detections whose centre lies in one of `zones`, for example on a poster or a screen."""
+
+    def __init__(self, detector: FaceDetector, zones: Sequence[Zone]) -> None:
+        self.spec = detector.spec
+        self._detector = detector
+        self._zones = np.array(zones, np.float32).reshape(-1, 4)
+
+    def detect(self, image: U8) -> Detections:
+        """See `FaceDetector.detect`."""
+        found = self._detector.detect(image)
+        size = np.array([image.shape[1], image.shape[0]], np.float32)
+        centre = (found.xyxy[:, None, :2] + found.xyxy[:, None, 2:]) / (2 * size)
+        inside = np.all((centre >= self._zones[:, :2]) & (centre <= self._zones[:, 2:]), axis=2)
+        keep = ~np.any(inside, axis=1)
+        landmarks = None if found.landmarks is None else found.landmarks[keep]
+        return Detections(found.xyxy[keep], found.confidence[keep], landmarks)

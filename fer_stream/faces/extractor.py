@@ -1,4 +1,4 @@
-"""Frame → face crops of known persons, and a mark for every frame."""
+"""Frame → face crops with person ids, and a header for every frame."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from fer_stream.config import QualitySettings
 from fer_stream.faces.classification_sampler import ClassificationSampler
-from fer_stream.faces.crop import CropGeometry, crop_face
+from fer_stream.faces.crop import crop_face
 from fer_stream.faces.detection_scheduler import DetectionScheduler
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.faces.identity import Backfill, IdentityAssigner, TrackAssignment
@@ -17,22 +17,21 @@ from fer_stream.metrics import Metrics
 from fer_stream.records import U8, Detections, FaceCrop, FaceKey, Frame, FrameHeader, Prediction
 
 FaceEvent = FaceCrop | Prediction | FrameHeader
-"""A face to be classified, one that need not be (a prediction that says nothing), or the mark of a frame."""
+"""A face to classify, a face not to classify (a prediction without probabilities), or the header of a frame."""
 
 
 class FaceExtractor:
-    """Finds, follows and cuts out the faces of one stream.
+    """Detects, tracks and crops the faces of one stream.
 
-    `between` says on which frames the detector looks, `turns` which faces are to be classified. A face whose person
-    is known only one frame later is held back for so long, and with it the mark of its frame, since the mark counts
-    the faces. A face that nobody claims by then is dropped and counted in `unconfirmed_faces`.
+    `scheduler` selects the frames in which the detector runs, `sampler` the faces that are classified. A face whose
+    person id is assigned only in the next frame is held until then, and so is the header of its frame, because it
+    contains the number of faces. A face without a person id by then is dropped and counted in `unconfirmed_faces`.
     """
 
     def __init__(
         self,
         detector: FaceDetector,
         identity: IdentityAssigner,
-        geometry: CropGeometry,
         quality: QualitySettings,
         metrics: Metrics,
         *,
@@ -40,77 +39,76 @@ class FaceExtractor:
         sampler: ClassificationSampler,
     ) -> None:
         self._detector = detector
-        self._identities = identity
-        self._geometry = geometry
+        self._identity = identity
         self._quality = quality
         self._metrics = metrics
-        self._between = scheduler
-        self._turns = sampler
-        self._cuts = SceneCutDetector()
-        self._held: _PendingFrame | None = None
+        self._scheduler = scheduler
+        self._sampler = sampler
+        self._scene_cuts = SceneCutDetector()
+        self._pending: _PendingFrame | None = None
         self.unconfirmed_faces = 0
 
     def process(self, frame: Frame) -> list[FaceEvent]:
-        """The faces and marks that `frame` settles, in order of time."""
+        """Return the faces and headers that are complete after `frame`, in order of time."""
         gray = frame.pixels.gray()
-        detections, identified = self._faces(frame, gray)
+        detections, assignment = self._detect_or_propagate(frame, gray)
         with self._metrics.timed("crop"):
             crops = [
-                self._crop(frame, gray, detections, row, track)
-                for row, track in enumerate(identified.track_ids.tolist())
+                self._crop(frame, gray, detections, row, person_id)
+                for row, person_id in enumerate(assignment.person_ids.tolist())
             ]
-        known = [crop for crop in crops if crop.key.person_id >= 0]
-        settled = [*self._release_pending(identified.backfills), *map(self._skip_or_keep, known)]
-        mark = FrameHeader(frame.stream_id, frame.index, frame.time_s, len(known))
-        if len(known) == len(crops):
-            return [*settled, mark]
-        self._held = _PendingFrame(mark, crops)
-        return settled
+        assigned = [crop for crop in crops if crop.key.person_id >= 0]
+        events = [*self._release_pending(assignment.backfills), *map(self._skip_or_keep, assigned)]
+        header = FrameHeader(frame.stream_id, frame.index, frame.time_s, len(assigned))
+        if len(assigned) == len(crops):
+            return [*events, header]
+        self._pending = _PendingFrame(header, crops)
+        return events
 
     def flush(self) -> list[FaceEvent]:
-        """What was held back when the stream ended."""
+        """Return what is pending at the end of the stream."""
         return self._release_pending(())
 
-    def _faces(self, frame: Frame, gray: U8) -> tuple[Detections, TrackAssignment]:
-        """The faces of the frame and who they are, from the detector where a look is due."""
+    def _detect_or_propagate(self, frame: Frame, gray: U8) -> tuple[Detections, TrackAssignment]:
+        """Return the faces of the frame and their person ids, from the detector if detection is due."""
         with self._metrics.timed("track"):
-            if self._cuts.is_cut(gray):
-                self._identities.reset()
-                self._between.reset()
-            moved = self._between.propagate(gray, frame.time_s)
-            if moved is not None:
-                self._identities.propagate(moved.detections, frame)
-                return moved.detections, TrackAssignment(moved.track_ids, ())
+            if self._scene_cuts.is_cut(gray):
+                self._identity.reset()
+                self._scheduler.reset()
+            propagated = self._scheduler.propagate(gray, frame.time_s)
+            if propagated is not None:
+                self._identity.propagate(propagated.detections, frame)
+                return propagated.detections, TrackAssignment(propagated.person_ids, ())
         with self._metrics.timed("detect"):
             detections = self._detector.detect(frame.image)
         with self._metrics.timed("track"):
-            identified = self._identities.update(detections, frame)
-            self._between.update(gray, frame.time_s, detections, identified.track_ids)
-        return detections, identified
+            assignment = self._identity.update(detections, frame)
+            self._scheduler.update(gray, frame.time_s, detections, assignment.person_ids)
+        return detections, assignment
 
-    def _release_pending(self, confirmed: Sequence[Backfill]) -> list[FaceEvent]:
-        """Let go of the frame before, now that it is known who of its faces is somebody."""
-        if self._held is None:
+    def _release_pending(self, backfills: Sequence[Backfill]) -> list[FaceEvent]:
+        """Return the events of the frame before, whose tentative faces now have a person id or are dropped."""
+        if self._pending is None:
             return []
-        mark, crops = self._held.header, self._held.crops
-        self._held = None
-        found = [with_track_id(crops[one.row], one.track_id) for one in confirmed]
-        self.unconfirmed_faces += sum(crop.key.person_id < 0 for crop in crops) - len(found)
-        return [*map(self._skip_or_keep, found), replace(mark, faces=mark.faces + len(found))]
+        header, crops = self._pending.header, self._pending.crops
+        self._pending = None
+        confirmed = [with_person_id(crops[one.row], one.person_id) for one in backfills]
+        self.unconfirmed_faces += sum(crop.key.person_id < 0 for crop in crops) - len(confirmed)
+        return [*map(self._skip_or_keep, confirmed), replace(header, faces=header.faces + len(confirmed))]
 
     def _skip_or_keep(self, crop: FaceCrop) -> FaceCrop | Prediction:
-        if self._turns.should_classify(crop.key.person_id, crop.time_s, ok=crop.quality.ok):
+        if self._sampler.should_classify(crop.key.person_id, crop.time_s, ok=crop.quality.ok):
             return crop
         return Prediction(
             crop.key, crop.time_s, crop.captured_at, crop.xyxy, crop.confidence, crop.quality, probs=None, model_id=""
         )
 
-    def _crop(self, frame: Frame, gray: U8, detections: Detections, row: int, track_id: int) -> FaceCrop:
+    def _crop(self, frame: Frame, gray: U8, detections: Detections, row: int, person_id: int) -> FaceCrop:
         xyxy = detections.xyxy[row]
         landmarks = None if detections.landmarks is None else detections.landmarks[row]
-        pixels = crop_face(gray, xyxy, self._geometry)
+        pixels = crop_face(gray, xyxy, self._detector.spec.crop_geometry)
         return FaceCrop(
-            key=FaceKey(frame.stream_id, track_id, frame.index),
+            key=FaceKey(frame.stream_id, person_id, frame.index),
             time_s=frame.time_s,
             captured_at=frame.captured_at,
             xyxy=xyxy,
@@ -126,5 +124,6 @@ class _PendingFrame:
     crops: list[FaceCrop]
 
 
-def with_track_id(crop: FaceCrop, track_id: int) -> FaceCrop:
-    return replace(crop, key=replace(crop.key, person_id=track_id))
+def with_person_id(crop: FaceCrop, person_id: int) -> FaceCrop:
+    """Return `crop` with another person id."""
+    return replace(crop, key=replace(crop.key, person_id=person_id))

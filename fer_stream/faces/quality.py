@@ -1,6 +1,7 @@
-"""Size, blur, pose: is this face worth a label?
+"""Quality of a face crop: visible fraction, size, head rotation, sharpness.
 
-The gates and the measurements behind them are in `fer_stream.config.QualitySettings` and docs/evidence/parameters.md.
+The thresholds are in `fer_stream.config.QualitySettings`, the measurements behind them in
+docs/evidence/parameters.md.
 """
 
 from __future__ import annotations
@@ -15,47 +16,47 @@ from cv2.typing import MatLike
 from fer_stream.config import QualitySettings
 from fer_stream.records import F32, U8, Quality, QualityReason
 
-_GATE = 0.5
-"""The score of a face that passes a gate only just."""
+_PASS_SCORE = 0.5
+"""Score of a property at its threshold."""
 
 
 def assess(
     image_shape: Sequence[int], xyxy: F32, landmarks: F32 | None, crop: U8, settings: QualitySettings
 ) -> Quality:
-    """How well the face in the box `xyxy`, float32 (4,) px of a picture of `image_shape` (H, W, …), can be judged.
+    """Assess the face in the box `xyxy`, float32 (4,) px of an image of shape `image_shape` (H, W, …).
 
-    `landmarks` are float32 (5, 2) px in the order of `Detections`, or None: then the pose counts as frontal. `crop`
-    is its uint8 (48, 48). The score is that of the worst of four properties, each 0.5 at its gate; so it is at
-    least 0.5 exactly where the reason is ok.
+    `landmarks` is float32 (5, 2) px in the order of `Detections`, or None, in which case the head counts as frontal.
+    `crop` is uint8 (48, 48). The score is that of the worst of four properties, each 0.5 at its threshold. It is at
+    least 0.5 if and only if the reason is ok.
     """
-    facing = 1.0 if landmarks is None else 1 - head_rotation(landmarks)
-    parts: dict[QualityReason, float] = {
+    frontality = 1.0 if landmarks is None else 1 - head_rotation(landmarks)
+    scores: dict[QualityReason, float] = {
         "truncated": ramp(visible_fraction(image_shape, xyxy), settings.min_visible_fraction, 1),
         "small": ramp(min_side_px(xyxy), settings.min_face_px, 2 * settings.min_face_px),
-        "off_frontal": ramp(facing, 1 - settings.max_head_rotation, 1),
+        "off_frontal": ramp(frontality, 1 - settings.max_head_rotation, 1),
         "blurred": ramp(sharpness(crop), settings.min_sharpness, 4 * settings.min_sharpness),
     }
-    worst = min(parts, key=lambda reason: parts[reason])
-    return Quality(score=parts[worst], reason="ok" if parts[worst] >= _GATE else worst)
+    worst = min(scores, key=lambda reason: scores[reason])
+    return Quality(score=scores[worst], reason="ok" if scores[worst] >= _PASS_SCORE else worst)
 
 
-def apply_agreement(quality: Quality, agreement: float, least: float) -> Quality:
-    """`quality`, or `unclear` where less than the share `least` of people would agree about a face that is fine."""
-    if not quality.ok or agreement >= least:
+def apply_agreement(quality: Quality, agreement: float, min_agreement: float) -> Quality:
+    """Return `quality`, or `unclear` if it is ok and the predicted `agreement` of human raters is too low."""
+    if not quality.ok or agreement >= min_agreement:
         return quality
-    return Quality(ramp(agreement, least, least), "unclear")
+    return Quality(ramp(agreement, min_agreement, min_agreement), "unclear")
 
 
 def min_side_px(xyxy: F32) -> float:
-    """The shorter side of the box (4,) in px; 0 where its corners are swapped."""
+    """Return the shorter side of the box (4,) in px; 0 if its corners are swapped."""
     x1, y1, x2, y2 = map(float, xyxy)
     return max(0.0, min(x2 - x1, y2 - y1))
 
 
 def visible_fraction(image_shape: Sequence[int], xyxy: F32) -> float:
-    """The share 0..1 of the box (4,) that lies inside a picture of `image_shape` (H, W, …).
+    """Return the fraction 0..1 of the box (4,) that lies inside an image of shape `image_shape` (H, W, …).
 
-    What is missing below counts twice: without the mouth the model is lost (docs/evidence/parameters.md).
+    The part missing at the bottom counts twice: the model depends on the mouth (docs/evidence/parameters.md).
     """
     height, width = image_shape[:2]
     x1, y1, x2, y2 = map(float, xyxy)
@@ -68,21 +69,21 @@ def visible_fraction(image_shape: Sequence[int], xyxy: F32) -> float:
 
 
 def sharpness(crop: U8) -> float:
-    """Variance of the Laplacian of a crop uint8 (48, 48) over the variance of its gray values.
+    """Return the variance of the Laplacian of a crop, uint8 (48, 48), divided by the variance of its gray values.
 
-    The quotient depends neither on brightness nor on contrast, so a dark face is not a blurred one. 0 for a crop of
-    one gray; faces of FER-2013 have 0.3–1.6, white noise 20.
+    The quotient is independent of brightness and contrast, so dark faces do not count as blurred. It is 0 for a
+    uniform crop, 0.3–1.6 for faces of FER-2013 and 20 for white noise.
     """
     contrast = _variance(crop)
     return _variance(cv2.Laplacian(crop, cv2.CV_32F)) / contrast if contrast > 0 else 0.0
 
 
 def head_rotation(landmarks: F32) -> float:
-    """How far a face looks away from the camera, to a side or up or down: 0 into it, 1 by 90°.
+    """Return the larger of yaw and pitch as a fraction of 90°: 0 is frontal, 1 is a profile.
 
-    `landmarks` float32 (5, 2) in the order of `Detections`. The nose tip stands about half an eye distance before
-    the plane of the face, so it moves off the face's middle as the head turns. All is measured along and across the
-    line from the eyes to the mouth, so a tilted head is not a turned one. 1 where no face can be made of the points.
+    `landmarks` is float32 (5, 2) in the order of `Detections`. The nose tip is about half an eye distance in front of
+    the plane of the face, so it shifts from the centre of the face as the head rotates. Distances are measured along
+    and across the line from the eyes to the mouth, so roll has no effect. Returns 1 for implausible landmarks.
     """
     (rx, ry), (lx, ly), (nose_x, nose_y), *mouth = landmarks.tolist()
     eyes_x, eyes_y = (rx + lx) / 2, (ry + ly) / 2
@@ -90,7 +91,7 @@ def head_rotation(landmarks: F32) -> float:
     length = math.hypot(mouth_x - eyes_x, mouth_y - eyes_y)
     if not (np.isfinite(landmarks).all() and length > 0):
         return 1.0
-    # The unit vector from the eyes to the mouth; (down_y, -down_x) points from the right eye to the left.
+    # Unit vector from the eyes to the mouth; (down_y, -down_x) points from the right eye to the left eye.
     down_x, down_y = (mouth_x - eyes_x) / length, (mouth_y - eyes_y) / length
     eye_distance = max(0.0, (lx - rx) * down_y - (ly - ry) * down_x)
     aside = (nose_x - eyes_x) * down_y - (nose_y - eyes_y) * down_x
@@ -101,21 +102,22 @@ def head_rotation(landmarks: F32) -> float:
 
 
 _NOSE_DEPTH = 0.5
-"""How far the nose tip stands out, over the distance of the eyes, or of eyes and mouth: nearly the same lengths."""
+"""Distance of the nose tip from the plane of the face, relative to the distance of the eyes, or of eyes and mouth,
+which is nearly the same length."""
 _NOSE_DROP = 0.56
-"""Where a frontal nose tip lies between the eyes (0) and the mouth (1): the median of YuNet on FER-2013."""
+"""Position of a frontal nose tip between the eyes (0) and the mouth (1): the median of YuNet on FER-2013."""
 
 
 def _variance(image: MatLike) -> float:
-    """Of a picture of one channel; `np.var` takes twenty times as long on one so small."""
+    """Return the variance of a single-channel image; `np.var` takes twenty times as long on a crop."""
     _, deviation = cv2.meanStdDev(image)
     return float(deviation[0, 0]) ** 2
 
 
-def ramp(value: float, gate: float, best: float) -> float:
-    """The score of one property: 0 at value 0, 0.5 at `gate`, 1 from `best` on."""
-    if value < gate:
-        return _GATE * value / gate
+def ramp(value: float, threshold: float, best: float) -> float:
+    """Return the score of one property: 0 at value 0, 0.5 at `threshold`, 1 from `best`."""
+    if value < threshold:
+        return _PASS_SCORE * value / threshold
     if value >= best:
         return 1.0
-    return _GATE + (1 - _GATE) * (value - gate) / (best - gate)
+    return _PASS_SCORE + (1 - _PASS_SCORE) * (value - threshold) / (best - threshold)

@@ -1,7 +1,7 @@
 """YuNet in ONNX Runtime: the default face detector.
 
-Wu, Peng, Yu, "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence Research, 2023. On the same
-picture the boxes are those of `cv2.FaceDetectorYN`, found three times as fast.
+Wu, Peng, Yu, "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence Research, 2023. For the same
+image, the boxes are those of `cv2.FaceDetectorYN`, in a third of the time.
 """
 
 from __future__ import annotations
@@ -16,71 +16,77 @@ import numpy as np
 
 from fer_stream import model_files
 from fer_stream.errors import WeightsError
+from fer_stream.faces.boxes import suppress
+from fer_stream.faces.crop import CropGeometry
+from fer_stream.faces.detector import DetectorSpec
 from fer_stream.onnxruntime import LOAD_ERRORS, open_session
 from fer_stream.records import F32, U8, Detections
 
 _STRIDES_PX = (8, 16, 32)
-"""px between the cells of the network's three grids."""
+"""Distances between the cells of the network's three grids."""
 
 _MULTIPLE_PX = _STRIDES_PX[-1]
-"""Height and width of the network's input are multiples of the coarsest stride."""
+"""Height and width of the network's input must be multiples of the coarsest stride."""
 
 _OUTPUTS = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in _STRIDES_PX]
 
-_MAX_ENLARGEMENT = 4.0
-"""Pictures are enlarged no further: at 48 px on the long side, ×4 found 109 of 170 faces, ×6.7 found 102, ×1 30."""
+_MAX_UPSCALING = 4.0
+"""Maximum scale factor of small images: at a long side of 48 px, ×4 found 109 of 170 faces, ×6.7 102 and ×1 30."""
 
 _NMS_IOU = 0.3
-"""Boxes that overlap a better one by more are the same face: the default of `cv2.FaceDetectorYN`."""
+"""Boxes whose IoU with a more confident box exceeds this are the same face: the default of `cv2.FaceDetectorYN`."""
+
+# Chosen on FER-2013's PublicTest by benchmarks/crop_margin.py; the tables are in docs/evidence/parameters.md.
+_CROP_GEOMETRY = CropGeometry(scale=0.95, y_offset=0.04)
 
 
 class YuNetDetector:
-    """Finds faces with YuNet, as published in opencv_zoo or trained by its recipe.
+    """Finds faces with YuNet, as published in opencv_zoo or trained with its recipe.
 
-    `weights` is an ONNX file; one that is missing, damaged or no YuNet raises `WeightsError`. Pictures are scaled to
-    a long side of `long_side_px` before the network sees them, small ones up to four times their size: the cost of a
-    picture then depends on its shape alone, and small faces in small pictures are found. Detections below
-    `min_confidence`, 0..1, are left out. One call uses `threads` cores.
+    `weights` is an ONNX file; a file that is missing, damaged or not a YuNet raises `WeightsError`. Images are scaled
+    to a long side of `input_size_px`, small ones by at most a factor of four. The cost of an image therefore depends
+    only on its aspect ratio, and small faces in small images are found. Detections below `min_confidence`, 0..1, are
+    dropped. One call uses `threads` cores.
     """
 
     def __init__(self, weights: Path, *, input_size_px: int, min_confidence: float, threads: int = 1) -> None:
-        data = model_files.read(weights)
-        identity = model_files.identity(data)
-        self.name = identity if identity.startswith("yunet-") else f"yunet-{identity}"
-        self._long_side_px = input_size_px
+        data = model_files.read_weights(weights)
+        name = f"yunet-{model_files.published_name(data).removeprefix('yunet-')}"
+        self.spec = DetectorSpec(name, _CROP_GEOMETRY)
+        self._input_size_px = input_size_px
         self._min_confidence = min_confidence
         self._session = _open_session(data, weights, threads)
         self._input: str = self._session.get_inputs()[0].name
 
     def detect(self, image: U8) -> Detections:
-        """The faces of `image`, uint8 (H, W, 3) BGR, most confident first; see `FaceDetector`."""
+        """Return the faces in `image`, uint8 (H, W, 3) BGR, most confident first; see `FaceDetector`."""
         height, width = image.shape[:2]
-        scaled = _rescale(image, self._long_side_px)
+        scaled = _rescale(image, self._input_size_px)
         tensor = _to_tensor(scaled)
         outputs = self._session.run(_OUTPUTS, {self._input: tensor})
         points, confidence = _decode(outputs, tensor.shape[2], tensor.shape[3], self._min_confidence)
-        kept = _suppress(points, confidence)
+        kept = [rows[0] for rows in suppress(points[:, :2].reshape(-1, 4), confidence, _NMS_IOU)]
         points = points[kept] * np.array((width / scaled.shape[1], height / scaled.shape[0]), np.float32)
         return Detections(points[:, :2].reshape(-1, 4), confidence[kept], points[:, 2:])
 
 
 def _open_session(data: bytes, path: Path, threads: int) -> Any:
-    """An ONNX Runtime session on the CPU that takes pictures of any size."""
+    """Return an ONNX Runtime session on the CPU whose input may have any size."""
     try:
         session = open_session(data, threads=threads)
     except LOAD_ERRORS as error:
         raise WeightsError(
-            f"{path} is damaged or no ONNX file: fetch the weights with `fer-stream models pull`."
+            f"{path} is damaged or not an ONNX file. Download the weights with `fer-stream models pull`."
         ) from error
     if not set(_OUTPUTS) <= {output.name for output in session.get_outputs()}:
-        raise WeightsError(f"{path} is an ONNX model, but no YuNet: it lacks outputs such as {_OUTPUTS[0]}.")
+        raise WeightsError(f"{path} is an ONNX model, but not a YuNet: it has no output {_OUTPUTS[0]}.")
     fixed_size = isinstance(session.get_inputs()[0].shape[2], int)
     return open_session(_with_free_size(data), threads=threads) if fixed_size else session
 
 
 def _with_free_size(data: bytes) -> bytes:
-    """The same network with free height and width: it is convolutional, only its graph says 640×640."""
-    import onnx  # 2023mar alone needs it
+    """Return the network with variable height and width: it is convolutional, only its graph declares 640×640."""
+    import onnx  # needed by 2023mar only
 
     model = onnx.load_from_string(data)
     for axis, name in ((2, "height"), (3, "width")):
@@ -91,15 +97,15 @@ def _with_free_size(data: bytes) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _rescale(image: U8, long_side_px: int) -> U8:
+def _rescale(image: U8, input_size_px: int) -> U8:
     height, width = image.shape[:2]
-    scale = min(long_side_px / max(height, width), _MAX_ENLARGEMENT)
+    scale = min(input_size_px / max(height, width), _MAX_UPSCALING)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 
 def _to_tensor(image: U8) -> F32:
-    """uint8 (h, w, 3) → float32 (1, 3, H, W), 0..255, padded with black at the bottom and the right."""
+    """Convert uint8 (h, w, 3) to float32 (1, 3, H, W), 0..255, padded with black at the bottom and the right."""
     height, width = image.shape[:2]
     padded = [-(-side // _MULTIPLE_PX) * _MULTIPLE_PX for side in (height, width)]
     tensor = np.zeros((1, 3, *padded), np.float32)
@@ -109,9 +115,9 @@ def _to_tensor(image: U8) -> F32:
 
 
 def _decode(outputs: Sequence[F32], height: int, width: int, min_confidence: float) -> tuple[F32, F32]:
-    """What the network says → points float32 (n, 7, 2) in px of its input, and confidence float32 (n,).
+    """Convert outputs to points float32 (n, 7, 2) in px of the network's input, and confidence float32 (n,).
 
-    The points are two corners of the box and five landmarks; `outputs` are in the order of `_OUTPUTS`.
+    The points are two corners of the box and five landmarks. `outputs` are in the order of `_OUTPUTS`.
     """
     levels = len(_STRIDES_PX)
     cls, obj, bbox, kps = (
@@ -129,16 +135,10 @@ def _decode(outputs: Sequence[F32], height: int, width: int, min_confidence: flo
 
 @lru_cache(maxsize=16)
 def _grid(height: int, width: int) -> tuple[F32, F32]:
-    """Column and row (n, 2) of every cell in its grid, and the stride (n,) of that grid."""
+    """Return column and row (n, 2) of every cell in its grid, and the stride (n,) of that grid."""
     cells, strides = [], []
     for stride in _STRIDES_PX:
         rows, columns = np.indices((height // stride, width // stride))
         cells.append(np.stack((columns.ravel(), rows.ravel()), axis=1))
         strides.append(np.full(rows.size, stride))
     return np.concatenate(cells).astype(np.float32), np.concatenate(strides).astype(np.float32)
-
-
-def _suppress(points: F32, confidence: F32) -> list[int]:
-    """Non-maximum suppression: which of the faces to keep, most confident first."""
-    boxes = np.hstack((points[:, 0], points[:, 1] - points[:, 0]))
-    return list(cv2.dnn.NMSBoxes(boxes.tolist(), confidence.tolist(), 0.0, _NMS_IOU))

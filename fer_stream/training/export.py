@@ -20,8 +20,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fer_stream.classify.backends import KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE
 from fer_stream.classify.classifier import MIN_HIGHLIGHT
-from fer_stream.classify.model_card import CARD_NAME, FER2013_HEAD, KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE
+from fer_stream.classify.model_card import CARD_NAME, FER2013_HEAD
 from fer_stream.config.training import TrainSettings
 from fer_stream.errors import OutputExists
 from fer_stream.records import CROP_SIZE_PX, LABELS, U8
@@ -100,7 +101,8 @@ def _description(net: keras.Model, temperature: float, public: float, out: Path)
             "width_px": side,
             "channels": 1,
             "dtype": "float32, values 0..255",
-            "dark_faces": f"mean + 2 standard deviations below {MIN_HIGHLIGHT:g}: multiplied until it is that, at most 255",
+            "dark_faces": f"mean + 2 standard deviations below {MIN_HIGHLIGHT:g}: multiplied until it is that, "
+            "at most 255",
         },
         "output": {"kind": "logits", "temperature": round(temperature, 4)},
         "parameters": net.count_params(),

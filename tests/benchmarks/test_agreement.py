@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.agreement import Agreement, Recall, agreement, iou, matched, recall
+from benchmarks.agreement import Agreement, Recall, agreement, matched, recall
 from fer_stream.records import F32, LabelledFace, LabelledFrame, Quality
 
 _LEFT, _RIGHT = (0.0, 0.0, 10.0, 10.0), (100.0, 0.0, 110.0, 10.0)
@@ -26,12 +26,6 @@ def frame(index: int, *faces: tuple[int, tuple[float, float, float, float], str]
             for track, box, label in faces
         ),
     )
-
-
-def test_overlap_of_boxes() -> None:
-    half = (5.0, 0.0, 15.0, 10.0)
-    assert iou(boxes(_LEFT), boxes(_LEFT, half, _RIGHT)) == pytest.approx(np.array([[1, 1 / 3, 0]]))
-    assert iou(boxes(), boxes(_LEFT)).shape == (0, 1)
 
 
 def test_a_box_is_matched_once_and_best_first() -> None:

@@ -1,16 +1,24 @@
-"""Which runtime `auto` is: the table of docs/evidence/backends.md."""
+"""Registry of backends, and selection of `auto`: the table in docs/evidence/backends.md."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from fer_stream.classify.backends import cpu_flags, select_backend
+from fer_stream.classify.backends import (
+    BACKENDS,
+    KERAS_FILE,
+    LITERT_FILE,
+    ONNX_FILE,
+    ONNX_INT8_FILE,
+    cpu_flags,
+    select_backend,
+)
 from fer_stream.classify.litert import LiteRTClassifier
-from fer_stream.classify.model_card import KERAS_FILE, LITERT_FILE, ONNX_FILE, ONNX_INT8_FILE
 from fer_stream.config import ModelSettings
-from fer_stream.factory import backend_for, make_classifier
+from fer_stream.factory import REPORTED_PACKAGES, backend_for, make_classifier
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 
@@ -25,6 +33,14 @@ BF16 = VNNI | {"avx512_bf16", "amx_bf16"}
 LITERT = {"ai-edge-litert"}
 ORT = LITERT | {"onnxruntime"}
 BOTH = ORT | {"openvino"}
+
+
+def test_settings_offer_every_backend() -> None:
+    assert get_args(ModelSettings.model_fields["backend"].annotation) == ("auto", *BACKENDS)
+
+
+def test_versions_of_every_backend_are_reported() -> None:
+    assert {backend.package for backend in BACKENDS.values()} <= set(REPORTED_PACKAGES)
 
 
 @pytest.mark.parametrize(
@@ -49,34 +65,36 @@ BOTH = ORT | {"openvino"}
         (ALL, ARM, BOTH, "litert"),
     ],
 )
-def test_what_was_fastest_is_chosen(files: set[str], flags: set[str], installed: set[str], expected: str) -> None:
+def test_the_fastest_backend_is_selected(
+    files: set[str], flags: set[str], installed: set[str], expected: str
+) -> None:
     assert select_backend(files, flags, installed) == expected
 
 
-def test_flags_are_read_of_the_first_core(tmp_path: Path) -> None:
+def test_flags_are_those_of_the_first_core(tmp_path: Path) -> None:
     info = tmp_path / "cpuinfo"
     info.write_text("processor\t: 0\nflags\t\t: fpu avx2\nbugs\t\t: x\n\nprocessor\t: 1\nflags\t\t: fpu\n")
     assert cpu_flags(info) == {"fpu", "avx2"}
 
 
-def test_an_arm_cpu_has_no_flags_of_x86(tmp_path: Path) -> None:
+def test_an_arm_cpu_has_no_x86_flags(tmp_path: Path) -> None:
     info = tmp_path / "cpuinfo"
     info.write_text("processor\t: 0\nFeatures\t: fp asimd asimddp\n")
     assert cpu_flags(info) == set()
     assert cpu_flags(tmp_path / "nothing") == set()
 
 
-def test_auto_without_a_library_or_a_file_for_it_is_litert(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_falls_back_to_litert(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fer_stream.factory.versions", dict)
     monkeypatch.setattr("fer_stream.factory._has_gpu", lambda: False)
     assert isinstance(make_classifier(ModelSettings(path=MODELS)), LiteRTClassifier)
 
 
-def test_a_gpu_is_for_keras_where_that_is_installed_and_has_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_keras_with_a_gpu_if_it_is_installed_and_has_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fer_stream.factory._has_gpu", lambda: True)
     settings = ModelSettings(path=MODELS)
     assert backend_for(settings) == "keras"
-    monkeypatch.setattr("fer_stream.factory.listed", lambda _: FIRST - {KERAS_FILE})
+    monkeypatch.setattr("fer_stream.factory.listed_files", lambda _: FIRST - {KERAS_FILE})
     assert backend_for(settings) != "keras"
     monkeypatch.undo()
     monkeypatch.setattr("fer_stream.factory._has_gpu", lambda: True)
@@ -84,7 +102,7 @@ def test_a_gpu_is_for_keras_where_that_is_installed_and_has_its_file(monkeypatch
     assert backend_for(settings) == "litert"
 
 
-def test_auto_is_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_creates_the_selected_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     from fer_stream.classify.openvino import OpenVinoClassifier
 
     monkeypatch.setattr("fer_stream.factory._has_gpu", lambda: False)

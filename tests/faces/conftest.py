@@ -1,4 +1,4 @@
-"""What the tests of this folder share: single pictures out of the real clips."""
+"""Fixtures of this folder: single frames of the test clips."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 
 from fer_stream.records import U8
 
-Picture = Callable[[str, int], U8]
+ReadFrame = Callable[[str, int], U8]
 
 
 @pytest.fixture(scope="session")
-def picture(clips: Path) -> Picture:
-    """`picture("two_faces", 12)` is frame 12 of that clip, uint8 (H, W, 3) BGR, read-only as in a `Frame`."""
+def read_frame(clips: Path) -> ReadFrame:
+    """Return a function: `read_frame("two_faces", 12)` is frame 12 of that clip, uint8 (H, W, 3) BGR, read-only."""
 
     def read(clip: str, index: int) -> U8:
         with av.open(str(clips / f"{clip}.mp4")) as container:

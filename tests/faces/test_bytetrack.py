@@ -1,4 +1,4 @@
-"""The box tracker alone: what begins a track, what prolongs it, and what ends it."""
+"""ByteTrack: start, continuation and end of tracks."""
 
 from __future__ import annotations
 
@@ -12,74 +12,75 @@ from fer_stream.faces.bytetrack import ByteTrack
 from fer_stream.records import F32, Detections
 
 STEP_S = 0.15
-"""From one look of the detector to the next."""
+"""Interval between detections."""
+HIGH_CONFIDENCE = 0.6
 
 Box = tuple[float, float, float]
 
 
 def found(*boxes: Box, confidence: float = 0.9) -> Detections:
-    """Square boxes given as centre x, centre y, side."""
+    """Return square boxes, given as centre x, centre y, side."""
     xyxy: F32 = np.array([(x - s / 2, y - s / 2, x + s / 2, y + s / 2) for x, y, s in boxes], np.float32)
     return Detections(xyxy.reshape(-1, 4), np.full(len(boxes), confidence, np.float32))
 
 
-def follow(*looks: Detections, step_s: float = STEP_S) -> list[list[int]]:
-    tracker = ByteTrack(TrackerSettings())
-    return [tracker.update(detections, index * step_s).tolist() for index, detections in enumerate(looks)]
+def track(*frames: Detections, step_s: float = STEP_S) -> list[list[int]]:
+    tracker = ByteTrack(TrackerSettings(), HIGH_CONFIDENCE)
+    return [tracker.update(detections, index * step_s).tolist() for index, detections in enumerate(frames)]
 
 
-def test_what_is_seen_twice_has_a_number() -> None:
-    assert follow(*[found((100, 100, 40))] * 3) == [[-1], [0], [0]]
+def test_a_track_gets_its_id_with_the_second_detection() -> None:
+    assert track(*[found((100, 100, 40))] * 3) == [[-1], [0], [0]]
 
 
-def test_numbers_follow_the_order_of_the_detections() -> None:
+def test_ids_are_in_the_order_of_the_detections() -> None:
     three = found((60, 100, 40), (160, 100, 40), (260, 100, 40))
-    assert follow(three, three)[-1] == [0, 1, 2]
+    assert track(three, three)[-1] == [0, 1, 2]
 
 
-def test_an_unsure_detection_prolongs_a_track_and_begins_none() -> None:
-    here, unsure = found((100, 100, 40)), found((100, 100, 40), confidence=0.3)
-    assert follow(here, here, unsure, unsure, here)[2:] == [[0], [0], [0]]
-    assert follow(unsure, unsure, unsure) == [[-1], [-1], [-1]]
+def test_a_low_confidence_detection_continues_a_track_but_starts_none() -> None:
+    here, low = found((100, 100, 40)), found((100, 100, 40), confidence=0.3)
+    assert track(here, here, low, low, here)[2:] == [[0], [0], [0]]
+    assert track(low, low, low) == [[-1], [-1], [-1]]
 
 
-def test_a_sure_detection_goes_before_an_unsure_one_that_overlaps_more() -> None:
+def test_high_confidence_is_associated_before_low_confidence_with_higher_iou() -> None:
     here = found((100, 100, 40))
     both = Detections(
         np.concatenate([found((100, 100, 40)).xyxy, found((108, 100, 40)).xyxy]), np.array([0.3, 0.9], np.float32)
     )
-    assert follow(here, here, both)[-1] == [-1, 0]
+    assert track(here, here, both)[-1] == [-1, 0]
 
 
 @pytest.mark.parametrize("speed_px", [6, 24])
-def test_a_face_that_walks_on_unseen_is_known_where_it_must_be(speed_px: float) -> None:
+def test_a_track_is_continued_at_its_predicted_position_after_missed_detections(speed_px: float) -> None:
     walk = [found((60 + speed_px * index, 100, 40)) for index in range(12)]
     walk[8:11] = [Detections.none()] * 3
-    assert follow(*walk)[-1] == [0]
+    assert track(*walk)[-1] == [0]
 
 
-def test_who_was_lost_for_longer_than_the_settings_say_is_somebody_else() -> None:
-    here, nobody = found((100, 100, 40)), Detections.none()
+def test_a_track_ends_after_the_track_timeout() -> None:
+    here, nothing = found((100, 100, 40)), Detections.none()
     away = round(TrackerSettings().track_timeout_s / STEP_S)
-    assert follow(here, here, *[nobody] * (away - 2), here)[-1] == [0]
-    assert follow(here, here, *[nobody] * (away + 1), here, here)[-1] == [1]
+    assert track(here, here, *[nothing] * (away - 2), here)[-1] == [0]
+    assert track(here, here, *[nothing] * (away + 1), here, here)[-1] == [1]
 
 
-def test_two_looks_at_the_same_time_are_one_moment() -> None:
+def test_updates_may_have_the_same_time() -> None:
     here = found((100, 100, 40))
-    assert follow(here, here, here, step_s=0.0) == [[-1], [0], [0]]
+    assert track(here, here, here, step_s=0.0) == [[-1], [0], [0]]
 
 
-def test_two_who_pass_each_other_keep_their_numbers() -> None:
-    looks = [found((40 + 12 * index, 100, 40), (280 - 12 * index, 130, 40)) for index in range(20)]
-    assert follow(*looks)[1:] == [[0, 1]] * 19
+def test_two_faces_that_pass_each_other_keep_their_ids() -> None:
+    frames = [found((40 + 12 * index, 100, 40), (280 - 12 * index, 130, 40)) for index in range(20)]
+    assert track(*frames)[1:] == [[0, 1]] * 19
 
 
 boxes = st.lists(st.tuples(st.floats(0, 300), st.floats(0, 200), st.floats(0, 200)), max_size=6)
 
 
-@given(looks=st.lists(st.tuples(boxes, st.floats(0, 1)), max_size=20))
-def test_whatever_is_found_a_number_is_given_once_a_look(looks: list[tuple[list[Box], float]]) -> None:
-    for numbers in follow(*[found(*some, confidence=confidence) for some, confidence in looks]):
-        given_ = [number for number in numbers if number >= 0]
-        assert len(given_) == len(set(given_))
+@given(frames=st.lists(st.tuples(boxes, st.floats(0, 1)), max_size=20))
+def test_no_id_occurs_twice_in_a_frame(frames: list[tuple[list[Box], float]]) -> None:
+    for ids in track(*[found(*some, confidence=confidence) for some, confidence in frames]):
+        assigned = [track_id for track_id in ids if track_id >= 0]
+        assert len(assigned) == len(set(assigned))

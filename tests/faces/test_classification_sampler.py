@@ -1,4 +1,4 @@
-"""Whose turn it is to be classified."""
+"""Selection of the faces that are classified."""
 
 from __future__ import annotations
 
@@ -7,35 +7,40 @@ from hypothesis import strategies as st
 
 from fer_stream.faces.classification_sampler import ClassificationSampler
 
-sights = st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=8)
+faces = st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=8)
 
 
-def test_a_person_has_a_turn_so_often_and_each_their_own() -> None:
-    turns = ClassificationSampler(0.1)
-    taken = [(index, who) for index in range(8) for who in (1, 2) if turns.should_classify(who, index / 24, ok=True)]
-    assert taken == [(0, 1), (0, 2), (3, 1), (3, 2), (6, 1), (6, 2)]
+def test_each_person_is_classified_at_the_interval() -> None:
+    sampler = ClassificationSampler(0.1)
+    selected = [
+        (index, person)
+        for index in range(8)
+        for person in (1, 2)
+        if sampler.should_classify(person, index / 24, ok=True)
+    ]
+    assert selected == [(0, 1), (0, 2), (3, 1), (3, 2), (6, 1), (6, 2)]
 
 
-def test_at_zero_it_is_always_everybodys_turn() -> None:
-    turns = ClassificationSampler(0)
-    assert all(turns.should_classify(1, 1.0, ok=True) for _ in range(3))
+def test_an_interval_of_0_classifies_every_face() -> None:
+    sampler = ClassificationSampler(0)
+    assert all(sampler.should_classify(1, 1.0, ok=True) for _ in range(3))
 
 
-def test_a_bad_face_does_not_use_up_the_turn_of_a_good_one() -> None:
-    turns = ClassificationSampler(0.5)
-    assert [turns.should_classify(1, n / 10, ok=ok) for n, ok in enumerate((False, False, True, True))] == [
+def test_a_low_quality_face_does_not_use_up_the_interval_of_a_good_one() -> None:
+    sampler = ClassificationSampler(0.5)
+    assert [sampler.should_classify(1, n / 10, ok=ok) for n, ok in enumerate((False, False, True, True))] == [
         True, False, True, False,
     ]  # fmt: skip
 
 
-@given(frames=st.lists(sights, max_size=40), every_s=st.sampled_from([0.0, 0.05, 0.1, 0.4]))
-def test_nobody_waits_longer_than_a_turn(frames: list[list[tuple[int, bool]]], every_s: float) -> None:
-    turns, last = ClassificationSampler(every_s), dict[tuple[int, bool], float]()
-    for index, sight in enumerate(frames):
+@given(frames=st.lists(faces, max_size=40), interval_s=st.sampled_from([0.0, 0.05, 0.1, 0.4]))
+def test_no_person_waits_longer_than_the_interval(frames: list[list[tuple[int, bool]]], interval_s: float) -> None:
+    sampler, last = ClassificationSampler(interval_s), dict[tuple[int, bool], float]()
+    for index, visible in enumerate(frames):
         time_s = index / 25
-        for who, ok in dict(sight).items():
-            if turns.should_classify(who, time_s, ok=ok):
-                last[who, False] = time_s
+        for person, ok in dict(visible).items():
+            if sampler.should_classify(person, time_s, ok=ok):
+                last[person, False] = time_s
                 if ok:
-                    last[who, True] = time_s
-            assert time_s - last[who, ok] < every_s + 0.002
+                    last[person, True] = time_s
+            assert time_s - last[person, ok] < interval_s + 0.002

@@ -1,4 +1,4 @@
-"""One contract for every detector, then what is particular to each."""
+"""Contract of every detector, and properties of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fer_stream.faces.detector import FaceDetector
 from fer_stream.faces.yunet import YuNetDetector
 from fer_stream.records import F32, U8, Detections
 
-Picture = Callable[[str, int], U8]
+ReadFrame = Callable[[str, int], U8]
 MIN_CONFIDENCE = 0.6
 
 
@@ -38,7 +38,7 @@ def detector(request: pytest.FixtureRequest) -> FaceDetector:
 
 
 def check(found: Detections, count: int) -> None:
-    """Shapes, types and order are as `Detections` and `FaceDetector` promise."""
+    """Assert shapes, dtypes and order documented in `Detections` and `FaceDetector`."""
     assert len(found) == count
     assert found.landmarks is not None
     assert found.xyxy.shape == (count, 4)
@@ -53,7 +53,7 @@ def check(found: Detections, count: int) -> None:
 
 
 def by_column(found: Detections) -> tuple[F32, F32]:
-    """Boxes and landmarks, sorted from left to right."""
+    """Return boxes and landmarks, sorted from left to right."""
     assert found.landmarks is not None
     order = np.argsort(found.xyxy[:, 0])
     return found.xyxy[order], found.landmarks[order]
@@ -62,8 +62,8 @@ def by_column(found: Detections) -> tuple[F32, F32]:
 # --- the contract ---
 
 
-def test_finds_three_faces_where_they_are(detector: FaceDetector, picture: Picture) -> None:
-    found = detector.detect(picture("three_faces", 20))
+def test_finds_three_faces_at_their_positions(detector: FaceDetector, read_frame: ReadFrame) -> None:
+    found = detector.detect(read_frame("three_faces", 20))
 
     check(found, 3)
     boxes, _ = by_column(found)
@@ -71,11 +71,11 @@ def test_finds_three_faces_where_they_are(detector: FaceDetector, picture: Pictu
     np.testing.assert_allclose(centres, [[83, 114], [228, 103], [372, 133]], atol=8)
 
 
-def test_landmarks_are_in_the_order_of_the_record(detector: FaceDetector, picture: Picture) -> None:
-    boxes, landmarks = by_column(detector.detect(picture("three_faces", 20)))
+def test_landmarks_are_in_the_documented_order(detector: FaceDetector, read_frame: ReadFrame) -> None:
+    boxes, landmarks = by_column(detector.detect(read_frame("three_faces", 20)))
 
     right_eye, left_eye, nose, right_mouth, left_mouth = np.moveaxis(landmarks, 1, 0)
-    assert (right_eye[:, 0] < left_eye[:, 0]).all(), "the person's right is on the left of the picture"
+    assert (right_eye[:, 0] < left_eye[:, 0]).all(), "the person's right is on the left of the image"
     assert (right_mouth[:, 0] <= left_mouth[:, 0]).all()
     for lower, upper in ((nose, right_eye), (nose, left_eye), (right_mouth, nose), (left_mouth, nose)):
         assert (lower[:, 1] > upper[:, 1]).all()
@@ -84,24 +84,24 @@ def test_landmarks_are_in_the_order_of_the_record(detector: FaceDetector, pictur
 
 
 @pytest.mark.parametrize("index", [0, 30, 60, 90])
-def test_finds_nobody_where_nobody_is(detector: FaceDetector, picture: Picture, index: int) -> None:
-    check(detector.detect(picture("no_face", index)), 0)
+def test_finds_no_face_in_a_scene_without_people(detector: FaceDetector, read_frame: ReadFrame, index: int) -> None:
+    check(detector.detect(read_frame("no_face", index)), 0)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1), (2, 3), (33, 47), (1080, 1920)])
 @pytest.mark.parametrize("level", [0, 127, 255])
-def test_takes_an_even_picture_of_any_size(detector: FaceDetector, size: tuple[int, int], level: int) -> None:
+def test_accepts_a_uniform_image_of_any_size(detector: FaceDetector, size: tuple[int, int], level: int) -> None:
     check(detector.detect(np.full((*size, 3), level, np.uint8)), 0)
 
 
-def test_takes_noise(detector: FaceDetector) -> None:
+def test_accepts_noise(detector: FaceDetector) -> None:
     noise = np.random.default_rng(7).integers(0, 256, (101, 203, 3), dtype=np.uint8)
     found = detector.detect(noise)
     check(found, len(found))
 
 
-def test_8k_is_the_same_picture_enlarged(detector: FaceDetector, picture: Picture) -> None:
-    small = picture("three_faces", 20)
+def test_finds_the_same_faces_in_an_image_scaled_to_8k(detector: FaceDetector, read_frame: ReadFrame) -> None:
+    small = read_frame("three_faces", 20)
     large = cv2.resize(small, (7680, 4320), interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
 
     found = detector.detect(large)
@@ -111,8 +111,10 @@ def test_8k_is_the_same_picture_enlarged(detector: FaceDetector, picture: Pictur
 
 
 @pytest.mark.parametrize(("right", "bottom"), [(479, 269), (471, 255), (433, 201)])
-def test_odd_sizes_move_nothing(detector: FaceDetector, picture: Picture, right: int, bottom: int) -> None:
-    whole = picture("three_faces", 20)
+def test_odd_image_sizes_do_not_shift_boxes(
+    detector: FaceDetector, read_frame: ReadFrame, right: int, bottom: int
+) -> None:
+    whole = read_frame("three_faces", 20)
 
     found = detector.detect(whole[:bottom, :right])
 
@@ -120,23 +122,25 @@ def test_odd_sizes_move_nothing(detector: FaceDetector, picture: Picture, right:
     np.testing.assert_allclose(by_column(found)[0], by_column(detector.detect(whole))[0], atol=6)
 
 
-def test_finds_faces_without_colour(detector: FaceDetector, picture: Picture) -> None:
-    gray = cv2.cvtColor(picture("three_faces", 20), cv2.COLOR_BGR2GRAY)
+def test_finds_faces_in_grayscale(detector: FaceDetector, read_frame: ReadFrame) -> None:
+    gray = cv2.cvtColor(read_frame("three_faces", 20), cv2.COLOR_BGR2GRAY)
     check(detector.detect(np.repeat(gray[..., None], 3, axis=2).astype(np.uint8, copy=False)), 3)
 
 
-def test_colours_are_not_swapped(detector: FaceDetector, picture: Picture) -> None:
-    image = picture("three_faces", 20)
+def test_input_is_bgr(detector: FaceDetector, read_frame: ReadFrame) -> None:
+    image = read_frame("three_faces", 20)
     swapped = np.ascontiguousarray(image[..., ::-1])
     assert detector.detect(image).confidence.sum() > detector.detect(swapped).confidence.sum()
 
 
-def test_the_same_picture_gives_the_same_faces_and_stays_as_it_is(detector: FaceDetector, picture: Picture) -> None:
-    image = picture("two_faces", 10)
+def test_detection_is_deterministic_and_does_not_modify_the_image(
+    detector: FaceDetector, read_frame: ReadFrame
+) -> None:
+    image = read_frame("two_faces", 10)
     before = image.copy()
 
     first = detector.detect(image)
-    detector.detect(picture("one_face_smile", 0))
+    detector.detect(read_frame("one_face_smile", 0))
     second = detector.detect(image)
 
     np.testing.assert_array_equal(image, before)
@@ -145,7 +149,7 @@ def test_the_same_picture_gives_the_same_faces_and_stays_as_it_is(detector: Face
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:8f23\nsize 232589\n", "Git-LFS pointer"),
         (b"<!DOCTYPE html><html><title>Sign in</title></html>", "web page"),
@@ -154,17 +158,17 @@ def test_the_same_picture_gives_the_same_faces_and_stays_as_it_is(detector: Face
     ],
 )
 @pytest.mark.parametrize("kind", ["yunet", "blazeface"])
-def test_refuses_what_is_no_model(tmp_path: Path, kind: str, content: bytes, says: str) -> None:
+def test_rejects_a_file_that_is_not_a_model(tmp_path: Path, kind: str, content: bytes, message: str) -> None:
     path = tmp_path / "detector.bin"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=says) as caught:
+    with pytest.raises(WeightsError, match=message) as caught:
         _load(kind, path)
     assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["yunet", "blazeface"])
-def test_says_where_weights_are_missing(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(WeightsError, match=r"no weights at .*absent\.bin.*models pull"):
+def test_missing_weights_are_an_error_with_their_path(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(WeightsError, match=r"No weights file at .*absent\.bin.*models pull"):
         _load(kind, tmp_path / "absent.bin")
 
 
@@ -179,17 +183,14 @@ def _load(kind: str, path: Path) -> FaceDetector:
 
 @pytest.fixture(params=["2023mar", "2026may"])
 def published(request: pytest.FixtureRequest, yunet_weights: Path) -> Path:
-    path = yunet_weights.with_name(f"face_detection_yunet_{request.param}.onnx")
-    if not path.exists():
-        pytest.skip(f"needs {path.name}")
-    return path
+    return yunet_weights.with_name(f"face_detection_yunet_{request.param}.onnx")
 
 
 @pytest.mark.parametrize(
     ("clip", "index"), [("three_faces", 0), ("two_faces", 30), ("small_faces", 20), ("one_face_crying", 100)]
 )
-def test_yunet_gives_the_faces_of_opencv(published: Path, picture: Picture, clip: str, index: int) -> None:
-    image = picture(clip, index)
+def test_yunet_finds_the_faces_of_opencv(published: Path, read_frame: ReadFrame, clip: str, index: int) -> None:
+    image = read_frame(clip, index)
     height, width = image.shape[:2]
     reference = cv2.FaceDetectorYN.create(str(published), "", (width, height), MIN_CONFIDENCE, 0.3, 5000)
     expected = np.asarray(reference.detect(image)[1], np.float32)
@@ -205,46 +206,50 @@ def test_yunet_gives_the_faces_of_opencv(published: Path, picture: Picture, clip
     np.testing.assert_allclose(found.confidence, expected[:, 14], atol=1e-3)
 
 
-def test_yunet_bears_the_name_of_its_weights(published: Path, tmp_path: Path) -> None:
-    assert _load("yunet", published).name == "yunet-" + published.stem.rpartition("_")[2]
+def test_yunet_is_named_after_its_weights(published: Path, tmp_path: Path) -> None:
+    assert _load("yunet", published).spec.name == "yunet-" + published.stem.rpartition("_")[2]
 
     model = onnx.load(published)
-    model.doc_string = "trained at home"
+    model.doc_string = "trained elsewhere"
     own = tmp_path / "own.onnx"
     onnx.save(model, own)
-    assert _load("yunet", own).name == "yunet-" + hashlib.sha256(own.read_bytes()).hexdigest()[:8]
+    assert _load("yunet", own).spec.name == "yunet-" + hashlib.sha256(own.read_bytes()).hexdigest()[:8]
 
 
-def test_yunet_refuses_a_truncated_file(published: Path, tmp_path: Path) -> None:
+def test_yunet_rejects_a_truncated_file(published: Path, tmp_path: Path) -> None:
     part = tmp_path / published.name
     part.write_bytes(published.read_bytes()[:-1000])
-    with pytest.raises(WeightsError, match="damaged or no ONNX file"):
+    with pytest.raises(WeightsError, match="damaged or not an ONNX file"):
         _load("yunet", part)
 
 
-def test_yunet_refuses_another_network(tmp_path: Path) -> None:
+def test_yunet_rejects_another_network(tmp_path: Path) -> None:
     path = tmp_path / "relu.onnx"
     tensors = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 8, 8]) for name in "xy"]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "relu", tensors[:1], tensors[1:])
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8), path)
-    with pytest.raises(WeightsError, match="no YuNet"):
+    with pytest.raises(WeightsError, match="not a YuNet"):
         _load("yunet", path)
 
 
 @pytest.mark.parametrize("width", [64, 96, 176])
-def test_yunet_finds_the_face_of_a_small_picture(yunet: YuNetDetector, picture: Picture, width: int) -> None:
-    small = cv2.resize(picture("one_face_smile", 0), (width, width * 9 // 16), interpolation=cv2.INTER_AREA)
+def test_yunet_finds_the_face_in_a_small_image(yunet: YuNetDetector, read_frame: ReadFrame, width: int) -> None:
+    small = cv2.resize(read_frame("one_face_smile", 0), (width, width * 9 // 16), interpolation=cv2.INTER_AREA)
     check(yunet.detect(small.astype(np.uint8, copy=False)), 1)
 
 
-def test_yunet_finds_more_with_a_longer_side(yunet: YuNetDetector, yunet_weights: Path, picture: Picture) -> None:
-    images = [picture("small_faces", index) for index in range(0, 36, 6)]
+def test_yunet_finds_more_faces_with_a_larger_input(
+    yunet: YuNetDetector, yunet_weights: Path, read_frame: ReadFrame
+) -> None:
+    images = [read_frame("small_faces", index) for index in range(0, 36, 6)]
     fine = YuNetDetector(yunet_weights, input_size_px=480, min_confidence=MIN_CONFIDENCE)
     assert sum(len(fine.detect(image)) for image in images) > sum(len(yunet.detect(image)) for image in images)
 
 
-def test_yunet_on_two_threads_finds_the_same(yunet: YuNetDetector, yunet_weights: Path, picture: Picture) -> None:
-    image = picture("three_faces", 20)
+def test_yunet_finds_the_same_faces_with_two_threads(
+    yunet: YuNetDetector, yunet_weights: Path, read_frame: ReadFrame
+) -> None:
+    image = read_frame("three_faces", 20)
     both = YuNetDetector(yunet_weights, input_size_px=320, min_confidence=MIN_CONFIDENCE, threads=2).detect(image)
     np.testing.assert_allclose(both.xyxy, yunet.detect(image).xyxy, atol=0.01)
 
@@ -253,27 +258,27 @@ def test_yunet_on_two_threads_finds_the_same(yunet: YuNetDetector, yunet_weights
 
 
 def test_blazeface_needs_no_download(blazeface: BlazeFaceDetector) -> None:
-    assert blazeface.name == "blazeface-full-range"
+    assert blazeface.spec.name == "blazeface-full-range"
 
 
 @pytest.mark.parametrize(("clip", "index"), [("one_face_smile", 0), ("one_face_crying", 100), ("three_faces", 20)])
-def test_blazeface_agrees_with_yunet_on_eyes_and_nose(
-    blazeface: BlazeFaceDetector, yunet: YuNetDetector, picture: Picture, clip: str, index: int
+def test_blazeface_places_eyes_and_nose_like_yunet(
+    blazeface: BlazeFaceDetector, yunet: YuNetDetector, read_frame: ReadFrame, clip: str, index: int
 ) -> None:
-    image = picture(clip, index)
+    image = read_frame(clip, index)
     boxes, expected = by_column(yunet.detect(image))
     _, landmarks = by_column(blazeface.detect(image))
 
     error = np.linalg.norm(landmarks[:, :3] - expected[:, :3], axis=2) / (boxes[:, 2:3] - boxes[:, :1])
-    assert error.max() < 0.2, "in widths of the face; an exchanged pair of eyes would be 0.4 or more"
+    assert error.max() < 0.2, "in face widths; swapped eyes would give 0.4 or more"
 
 
-def test_blazeface_mouth_is_a_single_point(blazeface: BlazeFaceDetector, picture: Picture) -> None:
-    _, landmarks = by_column(blazeface.detect(picture("two_faces", 30)))
+def test_blazeface_mouth_is_a_single_point(blazeface: BlazeFaceDetector, read_frame: ReadFrame) -> None:
+    _, landmarks = by_column(blazeface.detect(read_frame("two_faces", 30)))
     np.testing.assert_array_equal(landmarks[:, 3], landmarks[:, 4])
 
 
-def test_blazeface_refuses_another_network() -> None:
+def test_blazeface_rejects_another_network() -> None:
     classifier = Path(__file__).resolve().parents[2] / "models" / "emotion.int8.tflite"
     with pytest.raises(WeightsError, match="not BlazeFace full-range"):
         _load("blazeface", classifier)

@@ -1,4 +1,4 @@
-"""The quality gate: each reason for its own fault, and no reason for a good face."""
+"""Quality of face crops: a reason for each defect, and none for a good face."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from fer_stream.config import QualitySettings
 from fer_stream.faces.blazeface import BlazeFaceDetector
-from fer_stream.faces.crop import crop_face, crop_geometry
+from fer_stream.faces.crop import crop_face
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.faces.quality import apply_agreement, assess, head_rotation, sharpness, visible_fraction
 from fer_stream.faces.yunet import YuNetDetector
@@ -27,7 +27,7 @@ SHAPE = (480, 640, 3)
 
 
 def texture(contrast: float = 40, brightness: float = 128) -> U8:
-    """A crop as sharp as a face: noise whose finest detail is gone."""
+    """Return a crop as sharp as a face: noise without its finest detail."""
     noise = np.random.default_rng(3).normal(0, 1, (48, 48))
     smooth = cv2.GaussianBlur(noise, (0, 0), 1.2)
     gray: U8 = np.clip(brightness + contrast * smooth / smooth.std(), 0, 255).astype(np.uint8)
@@ -42,7 +42,7 @@ GOOD_BOX = box(200, 100, 90, 120)
 GOOD_CROP = texture()
 
 
-def look(xyxy: F32 = GOOD_BOX, landmarks: F32 | None = FRONTAL, crop: U8 = GOOD_CROP) -> Quality:
+def assess_face(xyxy: F32 = GOOD_BOX, landmarks: F32 | None = FRONTAL, crop: U8 = GOOD_CROP) -> Quality:
     return assess(SHAPE, xyxy, landmarks, crop, SETTINGS)
 
 
@@ -50,8 +50,8 @@ def blurred(crop: U8, sigma: float) -> U8:
     return np.asarray(cv2.GaussianBlur(crop, (0, 0), sigma), np.uint8)
 
 
-def turned(yaw_deg: float, roll_deg: float = 0) -> F32:
-    """The landmarks of a flat face with a nose before it, seen turned about its vertical axis, then tilted."""
+def rotated_landmarks(yaw_deg: float, roll_deg: float = 0) -> F32:
+    """Return the landmarks of a flat face with a protruding nose, rotated by yaw, then by roll."""
     points = np.column_stack((FRONTAL, [0, 0, 15, 0, 0]))
     yaw, roll = math.radians(yaw_deg), math.radians(roll_deg)
     x = points[:, 0] * math.cos(yaw) + points[:, 2] * math.sin(yaw)
@@ -61,13 +61,13 @@ def turned(yaw_deg: float, roll_deg: float = 0) -> F32:
 
 
 def test_a_good_face_is_ok() -> None:
-    assert look().reason == "ok"
-    assert look().score == pytest.approx(1, abs=0.01)
+    assert assess_face().reason == "ok"
+    assert assess_face().score == pytest.approx(1, abs=0.01)
 
 
-def test_a_face_without_landmarks_is_judged_by_the_rest() -> None:
-    assert look(landmarks=None) == Quality(1.0, "ok")
-    assert look(box(200, 100, 9, 12), landmarks=None).reason == "small"
+def test_a_face_without_landmarks_is_assessed_by_the_other_properties() -> None:
+    assert assess_face(landmarks=None) == Quality(1.0, "ok")
+    assert assess_face(box(200, 100, 9, 12), landmarks=None).reason == "small"
 
 
 @pytest.mark.parametrize(
@@ -78,38 +78,38 @@ def test_a_face_without_landmarks_is_judged_by_the_rest() -> None:
         ("truncated", box(-60, 100, 90, 120), FRONTAL, GOOD_CROP),
         ("truncated", box(200, 440, 90, 120), FRONTAL, GOOD_CROP),
         ("truncated", box(900, 900, 90, 120), FRONTAL, GOOD_CROP),
-        ("off_frontal", GOOD_BOX, turned(75), GOOD_CROP),
+        ("off_frontal", GOOD_BOX, rotated_landmarks(75), GOOD_CROP),
         ("blurred", GOOD_BOX, FRONTAL, blurred(GOOD_CROP, 4)),
         ("blurred", GOOD_BOX, FRONTAL, np.full((48, 48), 90, np.uint8)),
     ],
 )
-def test_a_fault_has_its_reason(reason: str, xyxy: F32, landmarks: F32, crop: U8) -> None:
-    quality = look(xyxy, landmarks, crop)
+def test_each_defect_has_its_reason(reason: str, xyxy: F32, landmarks: F32, crop: U8) -> None:
+    quality = assess_face(xyxy, landmarks, crop)
     assert quality.reason == reason
     assert quality.score < 0.5
 
 
-def test_the_reason_is_the_worst_fault() -> None:
-    assert look(xyxy=box(-7, 100, 14, 18), landmarks=turned(75)).reason == "off_frontal"
-    assert look(xyxy=box(-2, 100, 4, 6), landmarks=turned(50)).reason == "small"
+def test_the_reason_is_the_worst_defect() -> None:
+    assert assess_face(xyxy=box(-7, 100, 14, 18), landmarks=rotated_landmarks(75)).reason == "off_frontal"
+    assert assess_face(xyxy=box(-2, 100, 4, 6), landmarks=rotated_landmarks(50)).reason == "small"
 
 
 @pytest.mark.parametrize("yaw_deg", [0, 20, 40, 60, 80])
 @pytest.mark.parametrize("roll_deg", [-90, -30, 0, 45, 180])
-def test_turn_is_the_yaw_whatever_the_tilt(yaw_deg: float, roll_deg: float) -> None:
-    assert head_rotation(turned(yaw_deg, roll_deg)) == pytest.approx(yaw_deg / 90, abs=0.02)
-    assert head_rotation(turned(-yaw_deg, roll_deg)) == pytest.approx(yaw_deg / 90, abs=0.02)
+def test_head_rotation_is_yaw_independent_of_roll(yaw_deg: float, roll_deg: float) -> None:
+    assert head_rotation(rotated_landmarks(yaw_deg, roll_deg)) == pytest.approx(yaw_deg / 90, abs=0.02)
+    assert head_rotation(rotated_landmarks(-yaw_deg, roll_deg)) == pytest.approx(yaw_deg / 90, abs=0.02)
 
 
 @pytest.mark.parametrize("nose_y", [-4.0, 34.0])
-def test_a_face_that_looks_up_or_down_is_turned(nose_y: float) -> None:
+def test_looking_up_or_down_is_head_rotation(nose_y: float) -> None:
     landmarks = FRONTAL.copy()
     landmarks[2, 1] = nose_y
     assert head_rotation(landmarks) > 0.45
 
 
-def test_a_profile_with_its_eyes_swapped_is_a_full_turn() -> None:
-    assert head_rotation(turned(100)) == 1
+def test_a_profile_with_swapped_eyes_is_full_rotation() -> None:
+    assert head_rotation(rotated_landmarks(100)) == 1
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1, 2, 4])
@@ -117,13 +117,13 @@ def test_blur_lowers_sharpness(sigma: float) -> None:
     assert sharpness(blurred(GOOD_CROP, sigma)) < 0.9 * sharpness(GOOD_CROP)
 
 
-def test_sharpness_depends_neither_on_light_nor_on_contrast() -> None:
+def test_sharpness_is_independent_of_brightness_and_contrast() -> None:
     dark = texture(contrast=12, brightness=40)
     assert sharpness(dark) == pytest.approx(sharpness(GOOD_CROP), rel=0.1)
 
 
 @pytest.mark.parametrize(
-    ("xyxy", "share"),
+    ("xyxy", "fraction"),
     [
         (box(0, 0, 640, 480), 1),
         (box(-50, 0, 100, 100), 0.5),
@@ -135,8 +135,8 @@ def test_sharpness_depends_neither_on_light_nor_on_contrast() -> None:
         (box(10, 10, -5, -5), 0),
     ],
 )
-def test_visible_is_the_share_inside_less_what_is_missing_below(xyxy: F32, share: float) -> None:
-    assert visible_fraction(SHAPE, xyxy) == pytest.approx(share)
+def test_visible_fraction_counts_a_missing_bottom_twice(xyxy: F32, fraction: float) -> None:
+    assert visible_fraction(SHAPE, xyxy) == pytest.approx(fraction)
 
 
 @given(
@@ -146,26 +146,29 @@ def test_visible_is_the_share_inside_less_what_is_missing_below(xyxy: F32, share
 )
 def test_any_face_gets_a_score_and_its_reason(corners: tuple[float, ...], landmarks: F32 | None, gray: int) -> None:
     crop = np.full((48, 48), gray, np.uint8) if gray % 2 else texture(brightness=gray)
-    quality = look(np.array(corners, np.float32), landmarks, crop)
+    quality = assess_face(np.array(corners, np.float32), landmarks, crop)
     assert 0 <= quality.score <= 1
     assert quality.ok == (quality.score >= 0.5)
 
 
 @given(width=st.floats(1, 300), height=st.floats(1, 300), factor=st.floats(0.05, 1))
-def test_a_smaller_face_is_never_better(width: float, height: float, factor: float) -> None:
-    larger, smaller = look(box(10, 10, width, height)), look(box(10, 10, width * factor, height * factor))
+def test_a_smaller_face_has_no_higher_score(width: float, height: float, factor: float) -> None:
+    larger, smaller = (
+        assess_face(box(10, 10, width, height)),
+        assess_face(box(10, 10, width * factor, height * factor)),
+    )
     assert smaller.score <= larger.score
 
 
 @given(x=st.floats(0, 700), step=st.floats(0, 200))
-def test_a_face_further_out_is_never_better(x: float, step: float) -> None:
-    assert look(box(x + step, 100, 90, 120)).score <= look(box(x, 100, 90, 120)).score + 1e-6
+def test_a_face_further_outside_has_no_higher_score(x: float, step: float) -> None:
+    assert assess_face(box(x + step, 100, 90, 120)).score <= assess_face(box(x, 100, 90, 120)).score + 1e-6
 
 
 @given(yaw_deg=st.floats(0, 89), step=st.floats(0, 45))
-def test_a_face_turned_further_is_never_better(yaw_deg: float, step: float) -> None:
-    further = turned(min(89, yaw_deg + step))
-    assert look(landmarks=further).score <= look(landmarks=turned(yaw_deg)).score + 1e-4
+def test_a_face_rotated_further_has_no_higher_score(yaw_deg: float, step: float) -> None:
+    further = rotated_landmarks(min(89, yaw_deg + step))
+    assert assess_face(landmarks=further).score <= assess_face(landmarks=rotated_landmarks(yaw_deg)).score + 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -178,37 +181,37 @@ def detectors(yunet_weights: Path) -> dict[str, FaceDetector]:
 
 @pytest.mark.parametrize("detector", ["yunet", "blazeface"])
 @pytest.mark.parametrize("clip", ["one_face_smile", "leave_and_return", "one_face_crying"])
-def test_a_real_face_before_a_camera_is_ok(
+def test_a_real_face_in_front_of_a_camera_is_ok(
     detector: str, clip: str, detectors: dict[str, FaceDetector], clips: Path
 ) -> None:
-    reasons = grades(detectors[detector], clips / f"{clip}.mp4", step=6)
+    reasons = reasons_in(detectors[detector], clips / f"{clip}.mp4", step=6)
     assert len(reasons) >= 10
     assert reasons.count("ok") >= 0.95 * len(reasons)
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
-def test_a_fine_face_about_which_few_would_agree_is_unclear(agreement: float, least: float) -> None:
-    quality = apply_agreement(Quality(0.8, "ok"), agreement, least)
-    if agreement >= least:
+def test_a_good_face_with_low_agreement_is_unclear(agreement: float, min_agreement: float) -> None:
+    quality = apply_agreement(Quality(0.8, "ok"), agreement, min_agreement)
+    if agreement >= min_agreement:
         assert quality == Quality(0.8, "ok")
     else:
         assert quality.reason == "unclear"
         assert 0 <= quality.score < 0.5
 
 
-def test_what_was_wrong_with_a_face_stays_its_reason() -> None:
+def test_low_agreement_does_not_replace_another_reason() -> None:
     small = Quality(0.3, "small")
     assert apply_agreement(small, 0.0, 0.5) is small
 
 
 def test_small_real_faces_are_not_ok(detectors: dict[str, FaceDetector], clips: Path) -> None:
-    reasons = grades(detectors["yunet"], clips / "small_faces.mp4", step=6)
+    reasons = reasons_in(detectors["yunet"], clips / "small_faces.mp4", step=6)
     assert len(reasons) >= 10
     assert set(reasons) <= {"small", "blurred"}
 
 
-def grades(detector: FaceDetector, clip: Path, *, step: int) -> list[str]:
-    """The reason of every face in every `step`-th frame."""
+def reasons_in(detector: FaceDetector, clip: Path, *, step: int) -> list[str]:
+    """Return the reason of every face in every `step`-th frame."""
     reasons: list[str] = []
     with av.open(str(clip)) as container:
         for index, frame in enumerate(container.decode(video=0)):
@@ -218,6 +221,6 @@ def grades(detector: FaceDetector, clip: Path, *, step: int) -> list[str]:
             found = detector.detect(image)
             assert found.landmarks is not None
             for xyxy, landmarks in zip(found.xyxy, found.landmarks, strict=True):
-                crop = crop_face(image, xyxy, crop_geometry(detector.name))
+                crop = crop_face(image, xyxy, detector.spec.crop_geometry)
                 reasons.append(assess(image.shape, xyxy, landmarks, crop, SETTINGS).reason)
     return reasons

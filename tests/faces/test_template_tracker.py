@@ -1,4 +1,4 @@
-"""Following faces by what they look like: where they go, and knowing when they are lost."""
+"""Tracking by template matching: positions, and detection of loss."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ HEIGHT, WIDTH = 240, 320
 
 
 def texture(seed: int, height: int, width: int) -> U8:
-    """Soft blotches, six or more across, as faces and rooms have."""
+    """Return smooth noise with six or more cells per side, like faces and rooms."""
     cell = max(1, min(height, width) // 6)
     coarse = np.random.default_rng(seed).integers(0, 256, (height // cell, width // cell), dtype=np.uint8)
     return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def picture(*faces: tuple[int, int, int]) -> U8:
-    """A room with faces at (left, top, side); the same number has the same face."""
+def make_frame(*faces: tuple[int, int, int]) -> U8:
+    """Return a frame with faces at (left, top, side); the n-th face always has the same texture."""
     gray = texture(99, HEIGHT, WIDTH)
-    for number, (left, top, side) in enumerate(faces):
-        gray[top : top + side, left : left + side] = texture(number, side, side)
+    for seed, (left, top, side) in enumerate(faces):
+        gray[top : top + side, left : left + side] = texture(seed, side, side)
     return gray
 
 
@@ -41,66 +41,64 @@ steps = st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=1, 
 
 
 @given(side=st.sampled_from([30, 64, 110]), steps=steps)
-def test_a_face_is_where_it_went(side: int, steps: list[tuple[int, int]]) -> None:
+def test_a_moving_face_is_tracked(side: int, steps: list[tuple[int, int]]) -> None:
     x, y = 90, 60
-    motion = TemplateTracker()
-    motion.init(picture((x, y, side)), boxes((x, y, side)))
+    tracker = TemplateTracker()
+    tracker.init(make_frame((x, y, side)), boxes((x, y, side)))
     for dx, dy in steps:
         x, y = x + dx, y + dy
-        moved = motion.update(picture((x, y, side)))
-        assert moved is not None
-        np.testing.assert_allclose(moved.xyxy, boxes((x, y, side)).xyxy, atol=1.0)
-        assert moved.landmarks is not None
-        np.testing.assert_allclose(moved.landmarks[0, 0], (x + 5, y + 5), atol=1.0)
+        tracked = tracker.update(make_frame((x, y, side)))
+        assert tracked is not None
+        np.testing.assert_allclose(tracked.xyxy, boxes((x, y, side)).xyxy, atol=1.0)
+        assert tracked.landmarks is not None
+        np.testing.assert_allclose(tracked.landmarks[0, 0], (x + 5, y + 5), atol=1.0)
 
 
-def test_faces_keep_their_rows_and_confidence_though_they_pass_each_other() -> None:
-    motion = TemplateTracker()
-    motion.init(picture((40, 20, 60), (200, 120, 60)), boxes((40, 20, 60), (200, 120, 60)))
+def test_faces_that_pass_each_other_keep_their_order_and_confidence() -> None:
+    tracker = TemplateTracker()
+    tracker.init(make_frame((40, 20, 60), (200, 120, 60)), boxes((40, 20, 60), (200, 120, 60)))
     for step in range(1, 6):
         a, b = (40 + 10 * step, 20, 60), (200 - 10 * step, 120, 60)
-        moved = motion.update(picture(a, b))
-        assert moved is not None
-        np.testing.assert_allclose(moved.xyxy, boxes(a, b).xyxy, atol=1.0)
-        assert moved.confidence.tolist() == pytest.approx([0.9, 0.9])
+        tracked = tracker.update(make_frame(a, b))
+        assert tracked is not None
+        np.testing.assert_allclose(tracked.xyxy, boxes(a, b).xyxy, atol=1.0)
+        assert tracked.confidence.tolist() == pytest.approx([0.9, 0.9])
 
 
 @pytest.mark.parametrize(
-    ("what", "after"),
+    ("reason", "after"),
     [
-        ("gone", lambda: picture()),
-        ("somebody else", lambda: picture((250, 150, 20), (90, 60, 64))),
-        ("too far away", lambda: picture((200, 150, 64))),
-        ("a picture of another size", lambda: picture((90, 60, 64))[:-2]),
-        ("a black picture", lambda: np.zeros((HEIGHT, WIDTH), np.uint8)),
+        ("gone", lambda: make_frame()),
+        ("another face", lambda: make_frame((250, 150, 20), (90, 60, 64))),
+        ("too far away", lambda: make_frame((200, 150, 64))),
+        ("another frame size", lambda: make_frame((90, 60, 64))[:-2]),
+        ("a black frame", lambda: np.zeros((HEIGHT, WIDTH), np.uint8)),
     ],
 )
-def test_a_face_that_is_lost_is_known_to_be(what: str, after: Callable[[], U8]) -> None:
-    motion = TemplateTracker()
-    motion.init(picture((90, 60, 64)), boxes((90, 60, 64)))
-    assert motion.update(after()) is None, what
+def test_a_lost_face_is_reported(reason: str, after: Callable[[], U8]) -> None:
+    tracker = TemplateTracker()
+    tracker.init(make_frame((90, 60, 64)), boxes((90, 60, 64)))
+    assert tracker.update(after()) is None, reason
 
 
-def test_nobody_stays_nobody_and_small_faces_are_not_followed() -> None:
-    motion = TemplateTracker()
-    assert motion.update(picture()) is None, "nothing is known before the first look"
-    motion.init(picture(), Detections.none())
-    moved = motion.update(picture((90, 60, 64)))
-    assert moved is not None
-    assert len(moved) == 0
-    motion.init(picture((90, 60, 6)), boxes((90, 60, 6)))
-    assert motion.update(picture((90, 60, 6))) is None
+def test_no_faces_remain_no_faces_and_small_faces_are_not_tracked() -> None:
+    tracker = TemplateTracker()
+    assert tracker.update(make_frame()) is None, "not initialised"
+    tracker.init(make_frame(), Detections.none())
+    tracked = tracker.update(make_frame((90, 60, 64)))
+    assert tracked is not None
+    assert len(tracked) == 0
+    tracker.init(make_frame((90, 60, 6)), boxes((90, 60, 6)))
+    assert tracker.update(make_frame((90, 60, 6))) is None
 
 
 @given(
     box=st.tuples(*[st.floats(-500, 800)] * 4),
     size=st.tuples(st.integers(1, 80), st.integers(1, 80)),
 )
-def test_any_box_in_any_picture_gives_a_finite_box_or_none(
-    box: tuple[float, float, float, float], size: tuple[int, int]
-) -> None:
+def test_any_box_gives_a_finite_box_or_none(box: tuple[float, float, float, float], size: tuple[int, int]) -> None:
     gray = texture(5, *size)
-    motion = TemplateTracker()
-    motion.init(gray, Detections(np.array([box], np.float32), np.ones(1, np.float32)))
-    moved = motion.update(gray)
-    assert moved is None or np.isfinite(moved.xyxy).all()
+    tracker = TemplateTracker()
+    tracker.init(gray, Detections(np.array([box], np.float32), np.ones(1, np.float32)))
+    tracked = tracker.update(gray)
+    assert tracked is None or np.isfinite(tracked.xyxy).all()

@@ -12,7 +12,7 @@ import pytest
 from fer_stream.classify.classifier import EmotionClassifier, preprocess, probabilities
 from fer_stream.classify.keras import KerasClassifier
 from fer_stream.classify.litert import LiteRTClassifier
-from fer_stream.classify.model_card import ONNX_FILE
+from fer_stream.classify.backends import ONNX_FILE
 from fer_stream.classify.onnx import OnnxClassifier
 from fer_stream.classify.openvino import OpenVinoClassifier
 from fer_stream.config.training import NetworkSettings, TrainSettings
