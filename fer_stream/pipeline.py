@@ -1,10 +1,10 @@
 """The loops that join the stages; nothing else.
 
-- `run_file`: FrameSource → FaceFollower → EmotionClassifier → TimelineBuilder → Writers, in one process
+- `run_file`: FrameSource → FaceExtractor → EmotionClassifier → TimelineBuilder → Writers, in one process
 
 and the same as three, with a queue between them:
 
-- `run_capture`: FrameSource → FaceFollower → MessageQueue (crops) and Journal (marks, gaps)
+- `run_capture`: FrameSource → FaceExtractor → MessageQueue (crops) and Journal (marks, gaps)
 - `run_classify`: MessageQueue → EmotionClassifier → Journal (predictions)
 - `run_timeline`: Journal → SourceTimeline → ResultStore and files
 """
