@@ -12,7 +12,7 @@ import typer
 from fer_stream.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from fer_stream.service.erase import Erasure
+    from fer_stream.service.erase import ErasureReport
 
 _EPILOG = """\b
 Examples:
@@ -47,16 +47,16 @@ def erase(
     from_s, to_s = _unix(begin), time.time() if end is None else _unix(end)
     if from_s >= to_s:
         raise ConfigError(f"--from {_format(from_s)} must be before --to {_format(to_s)}.")
-    known = service.known_sources(settings)
+    known = service.stored_sources(settings)
     if source not in known:
         raise ConfigError(f"No data of a source {source!r}; sources with data: {', '.join(sorted(known)) or 'none'}.")
     span = f"{source} from {_format(from_s)} to {_format(to_s)}"
-    would = service.forget(settings, source, from_s, to_s, dry_run=True)
+    would = service.erase(settings, source, from_s, to_s, dry_run=True)
     typer.echo(f"{span}: {_summary(would)}")
     if not dry_run:
         if not yes:
             typer.confirm("Erase permanently?", abort=True)
-        done = service.forget(settings, source, from_s, to_s, dry_run=False)
+        done = service.erase(settings, source, from_s, to_s, dry_run=False)
         typer.echo(f"Erased: {_summary(done)}")
         if not done.compacted:
             typer.echo(
@@ -78,13 +78,13 @@ def _format(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _summary(erasure: Erasure) -> str:
+def _summary(erasure: ErasureReport) -> str:
     from fer_stream.formatting import count
 
     parts = [
         count(erasure.results, "result"),
         count(erasure.segments, "segment"),
-        count(erasure.waiting, "queued face"),
+        count(erasure.pending, "queued face"),
         count(erasure.files.rows, "row"),
         count(erasure.files.recordings, "recording"),
     ]
@@ -93,7 +93,7 @@ def _summary(erasure: Erasure) -> str:
     return ", ".join(parts)
 
 
-def _remaining(erasure: Erasure) -> str:
+def _remaining(erasure: ErasureReport) -> str:
     reasons = [f"{path.name} is still being recorded" for path in erasure.files.growing]
     if erasure.open_since_at is not None:
         since = _format(erasure.open_since_at)

@@ -69,11 +69,11 @@ def worker(
         case Role.capture:
             if partition >= partitions:
                 raise ConfigError(f"--partition {partition} must be less than --partitions {partitions}.")
-            from fer_stream.broker.keys import shard_of
+            from fer_stream.broker.source_registry import shard_of
             from fer_stream.service.capture import capture
 
             work = partial(
-                capture, load=lambda: _load(config), mine=lambda name: shard_of(name, partitions) == partition
+                capture, load=lambda: _load(config), is_assigned=lambda name: shard_of(name, partitions) == partition
             )
         case Role.classify:
             from fer_stream.service.classify import classify

@@ -13,7 +13,7 @@ from fer_stream.errors import QueueError
 from fer_stream.jobs.worker import JobWorker
 from fer_stream.log import get_logger
 from fer_stream.service.connections import open_store_link, store_url
-from fer_stream.service.process import Process
+from fer_stream.service.process import ServiceContext
 
 _log = get_logger(__name__)
 
@@ -21,7 +21,7 @@ _log = get_logger(__name__)
 _RETRIES = 20
 
 
-def jobs(process: Process) -> None:
+def jobs(process: ServiceContext) -> None:
     """Run jobs until stopped; a job that is running then goes back to its queue.
 
     Raises `QueueError` if the store stays unreachable.
@@ -29,7 +29,7 @@ def jobs(process: Process) -> None:
     settings = process.settings
     # rq logs every step; `fer_stream.jobs` logs what matters.
     logging.getLogger("rq.worker").setLevel(logging.ERROR)
-    process.link_to("store", open_store_link)
+    process.connect("store", open_store_link)
     client = redis.Redis.from_url(
         store_url(settings), protocol=2, retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES)
     )
@@ -38,7 +38,7 @@ def jobs(process: Process) -> None:
         workers=max(1, settings.jobs.workers),
         metrics=process.metrics,
         stop=process.stop,
-        heartbeat=process.health.beat,
+        heartbeat=process.health.heartbeat,
     )
     _log.info("worker_ready", worker=worker.name)
     try:

@@ -1,8 +1,7 @@
-"""What all processes of the service have in common: a log, metrics, signals, and an end within bounds."""
+"""Runtime shared by all processes of the service: log, metrics, health, signals and a bounded shutdown."""
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import shutil
@@ -18,29 +17,29 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from fer_stream import __version__
-from fer_stream.broker.client import Link
+from fer_stream.broker.client import RedisClient
 from fer_stream.broker.lease import Owner
-from fer_stream.config import LiveSettings
-from fer_stream.log import configure_logging
+from fer_stream.config import Changes, LiveSettings, changes
+from fer_stream.errors import FerStreamError
+from fer_stream.log import configure_logging, get_logger
 from fer_stream.metrics import Metrics
-from fer_stream.service.endpoint import serve_endpoint
-from fer_stream.service.health import Health
+from fer_stream.service.health import Health, serve_endpoint
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 OWNER_VARIABLE = "FER_STREAM_OWNER"
-"""Environment variable in which `serve` tells a process as whom it holds leases."""
+"""Environment variable in which `serve` passes a process the owner of its leases."""
 
-# A process that was told to stop and still runs after this is ended: a read may hang in FFmpeg (docs/cameras.md).
+# A process that still runs this long after a stop request exits: a read may hang in FFmpeg (docs/how-to/cameras.md).
 _GRACE_S = 7.0
-_DISK_S = 10.0
+_DISK_INTERVAL_S = 10.0
 
 
 @dataclass(slots=True)
-class Process:
-    """The process that we are: settings, metrics, health, as whom it holds leases, what it was told by signals.
+class ServiceContext:
+    """The current process: its settings, metrics, health, lease owner and the signals it received.
 
-    SIGTERM and SIGINT set `stop`; SIGHUP sets `reload`. `woken` is set by both, for those who wait for either.
+    SIGTERM and SIGINT set `stop`; SIGHUP sets `reload`. Both also set `wakeup`.
     """
 
     settings: LiveSettings
@@ -49,94 +48,123 @@ class Process:
     owner: Owner = field(default_factory=Owner)
     stop: threading.Event = field(default_factory=threading.Event)
     reload: threading.Event = field(default_factory=threading.Event)
-    woken: threading.Event = field(default_factory=threading.Event)
+    wakeup: threading.Event = field(default_factory=threading.Event)
 
-    def told(self, number: int) -> None:
-        """Take a signal."""
+    def on_signal(self, number: int) -> None:
+        """Handle a signal."""
         (self.reload if number == signal.SIGHUP else self.stop).set()
-        self.woken.set()
+        self.wakeup.set()
 
-    def link_to(
-        self, server: Literal["queue", "store"], open_link: Callable[[LiveSettings, threading.Event], Link]
-    ) -> Link:
-        """Open the link to a server. From now on health and metrics tell whether it answers."""
+    def connect(
+        self,
+        server: Literal["queue", "store"],
+        open_link: Callable[[LiveSettings, threading.Event], RedisClient],
+    ) -> RedisClient:
+        """Connect to a server, whose availability becomes part of health and metrics."""
         up = self.metrics.redis_up.labels(server)
         link = open_link(self.settings, self.stop)
         up.set(1)
+        last_error: str | None = None
 
-        def trouble() -> str | None:
-            text = link.trouble()
-            up.set(text is None)
-            return text
+        def check() -> str | None:
+            nonlocal last_error
+            error = link.ping_error()
+            up.set(error is None)
+            if error is not None and last_error is None:
+                _log.warning("redis_unreachable", server=server, error=error)
+            elif error is None and last_error is not None:
+                _log.info("redis_reachable_again", server=server)
+            last_error = error
+            return error
 
-        self.health.need(server, trouble)
+        self.health.add_check(server, check)
         return link
 
-    def watch_disk(self, name: str, folder: Path) -> None:
-        """From now on metrics tell how full the disk of `folder` is, under `name`."""
-        threading.Thread(target=self._watch_disk, args=(name, folder), name=f"disk-{name}", daemon=True).start()
+    def watch_disk(self, path: Path) -> None:
+        """Export the free and total space of the disk of `path` every 10 s."""
+        threading.Thread(target=self._watch_disk, args=(path,), name="disk", daemon=True).start()
 
-    def _watch_disk(self, name: str, folder: Path) -> None:
-        """In a thread of its own, because a network disk that is gone may keep it for ever."""
+    def _watch_disk(self, path: Path) -> None:
+        """Run in a thread of its own, because a network disk that is gone may block forever."""
         while not self.stop.is_set():
             try:
-                usage = shutil.disk_usage(folder)
-                self.metrics.disk_free.labels(name).set(usage.free)
-                self.metrics.disk_size.labels(name).set(usage.total)
+                usage = shutil.disk_usage(path)
+                self.metrics.disk_free.labels(str(path)).set(usage.free)
+                self.metrics.disk_size.labels(str(path)).set(usage.total)
             except OSError as error:
-                _log.debug("the disk of %s cannot be looked at: %s", folder, error)
-            self.stop.wait(_DISK_S)
+                _log.debug("disk_usage_unavailable", path=str(path), error=str(error))
+            self.stop.wait(_DISK_INTERVAL_S)
 
 
 def run(
     role: str,
     settings: LiveSettings,
-    work: Callable[[Process], None],
+    work: Callable[[ServiceContext], None],
     *,
     metrics_port: int | None,
     grace_s: float | None = _GRACE_S,
 ) -> None:
-    """Do `work` until it ends or a signal says so. Signals are taken in the main thread, so this must run there.
+    """Run `work` until it returns; signals ask it to stop. Must be called in the main thread, which takes signals.
 
-    A process that still works `grace_s` after it was told to stop is ended; None trusts it to end by itself.
+    A process that still runs `grace_s` seconds after a stop request exits with code 1; None disables that.
     """
     configure_logging(settings.log.level, json=settings.log.format == "json", role=role)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    process = Process(settings, Metrics(registry), Health(role), _owner())
-    process.metrics.build_info.info({"version": __version__, "python": platform.python_version()})
+    context = ServiceContext(settings, Metrics(registry), Health(role), _owner())
+    context.metrics.build_info.info({"version": __version__, "python": platform.python_version()})
     if metrics_port is not None:
-        serve_endpoint(settings.metrics.host, metrics_port, registry, process.health)
-    _hear(process)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # `serve` starts us with it blocked
-    threading.Thread(target=process.health.watch, args=(process.stop,), name="health", daemon=True).start()
+        serve_endpoint(settings.metrics.host, metrics_port, registry, context.health)
+    install_signal_handlers(context)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # blocked by `serve` during the start
+    threading.Thread(target=context.health.watch, args=(context.stop,), name="health", daemon=True).start()
     if grace_s is not None:
-        threading.Thread(target=_end_in_time, args=(process.stop, grace_s), daemon=True).start()
-    work(process)
+        threading.Thread(target=force_exit_after, args=(context.stop, grace_s), daemon=True).start()
+    work(context)
     _log.info("stopped")
 
 
-def _hear(process: Process) -> None:
-    """Take signals in a thread: a handler that sets an event would wait for ever if it interrupted its `wait`."""
-    heard: SimpleQueue[int] = SimpleQueue()
+def reload_settings(load: Callable[[], LiveSettings], current: LiveSettings) -> tuple[LiveSettings, Changes]:
+    """Load the settings again. Return them and the changes; if they are invalid, return `current` and no changes."""
+    try:
+        new = load()
+    except FerStreamError as error:
+        _log.error("configuration_reload_failed", action="keeping the current settings", error=str(error))
+        return current, Changes()
+    difference = changes(current, new)
+    _log.info(
+        "configuration_reloaded",
+        added=difference.added,
+        removed=difference.removed,
+        changed=difference.changed,
+    )
+    if difference.restart:
+        _log.warning("restart_required", groups=difference.restart)
+    return new, difference
+
+
+def install_signal_handlers(context: ServiceContext) -> None:
+    """Handle signals in a thread: a handler that sets an event deadlocks if it interrupts a `wait` on that event."""
+    received: SimpleQueue[int] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda number, _: heard.put(number))
+        signal.signal(number, lambda number, _: received.put(number))
 
-    def pass_on() -> None:
+    def forward() -> None:
         while True:
-            process.told(heard.get())
+            context.on_signal(received.get())
 
-    threading.Thread(target=pass_on, name="signals", daemon=True).start()
+    threading.Thread(target=forward, name="signals", daemon=True).start()
 
 
 def _owner() -> Owner:
-    """Who `serve` says that we are; otherwise somebody new."""
-    told = os.environ.get(OWNER_VARIABLE)
-    return Owner.parse(told) if told else Owner()
+    """Return the lease owner assigned by `serve`, or a new one."""
+    text = os.environ.get(OWNER_VARIABLE)
+    return Owner.parse(text) if text else Owner()
 
 
-def _end_in_time(stop: threading.Event, grace_s: float) -> None:
+def force_exit_after(stop: threading.Event, grace_s: float) -> None:
+    """Wait for `stop`, then exit the process with code 1 after `grace_s` seconds."""
     stop.wait()
     time.sleep(grace_s)
-    _log.error("still at work %.0f s after being told to stop: ended", grace_s)
+    _log.error("shutdown_timeout", timeout_s=grace_s)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Where the processes of `serve` can be scraped: checked before they start, and listed for Prometheus."""
+"""Metrics ports of the processes of `serve`: a check that they are free, and a target list for Prometheus."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from contextlib import contextmanager, suppress
 from fer_stream.config.live import MetricsSettings
 from fer_stream.errors import ConfigError, OutputError
 
-# Who listens on all addresses is scraped on this machine's own.
-_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+# Wildcard addresses are scraped via loopback.
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def check_ports(settings: MetricsSettings, processes: int) -> None:
-    """Raise `ConfigError` where somebody listens on one of the ports that `processes` processes will have."""
+    """Raise `ConfigError` if one of the ports of `processes` processes is in use."""
     if settings.port is None:
         return
     for port in range(settings.port, settings.port + processes):
-        if _is_taken(settings.host, port):
+        if _is_in_use(settings.host, port):
             raise ConfigError(
                 f"metrics.port {settings.port}: {processes} processes need the ports {settings.port} to "
-                f"{settings.port + processes - 1}, and {port} is in use. Choose another one, or null for no metrics"
+                f"{settings.port + processes - 1}, and {port} is in use. "
+                f"Choose another port, or null to disable metrics."
             )
 
 
 @contextmanager
-def listed(settings: MetricsSettings, roles: Sequence[str]) -> Iterator[None]:
-    """Within the body the file `settings.targets` lists the processes, in the format of Prometheus's file_sd.
+def write_targets(settings: MetricsSettings, roles: Sequence[str]) -> Iterator[None]:
+    """Write `settings.targets`, in the format of Prometheus's file_sd, for the duration of the body.
 
-    Raises `OutputError` where it cannot be written.
+    Raises `OutputError` if the file cannot be written.
     """
     path = settings.targets
     if path is None or settings.port is None:
         yield
         return
-    host = _ALL.get(settings.host, settings.host)
+    host = _LOOPBACK.get(settings.host, settings.host)
     host = f"[{host}]" if ":" in host else host
     groups = [
         {"targets": [f"{host}:{port}"], "labels": {"role": role}} for port, role in enumerate(roles, settings.port)
@@ -47,7 +48,7 @@ def listed(settings: MetricsSettings, roles: Sequence[str]) -> Iterator[None]:
         partial.write_text(json.dumps(groups, indent=2) + "\n")
         partial.replace(path)
     except OSError as error:
-        raise OutputError(f"metrics.targets: {path} cannot be written: {error.strerror}") from None
+        raise OutputError(f"metrics.targets: cannot write {path}: {error.strerror}. Choose another path.") from None
     try:
         yield
     finally:
@@ -55,7 +56,7 @@ def listed(settings: MetricsSettings, roles: Sequence[str]) -> Iterator[None]:
             path.unlink()
 
 
-def _is_taken(host: str, port: int) -> bool:
+def _is_in_use(host: str, port: int) -> bool:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,8 +1,7 @@
-"""Pictures of a capture, and the labels that the timeline gave them: joined again for a recording."""
+"""Recording of a source: joins the captured frames with the labels that the timeline computed for them."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from threading import Event, Thread
@@ -10,29 +9,30 @@ from threading import Event, Thread
 from fer_stream.backoff import Backoff
 from fer_stream.config import RecordingSettings
 from fer_stream.errors import FerStreamError
+from fer_stream.log import get_logger
 from fer_stream.outputs.backoff import RETRY_MAX_S, RETRY_MIN_S, stopped_by
 from fer_stream.outputs.recording import Recorder
 from fer_stream.outputs.redaction import Redaction
 from fer_stream.records import Frame, LabelledFrame, stream_start_ms
 from fer_stream.store.protocol import ResultStore, position_of
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
-# So long pictures wait for their labels; a timeline process that starts again is back by then.
-_PATIENCE_S = 3.0
+# Maximum time that a frame waits for its label. A restarted timeline process is back within it.
+_LABEL_TIMEOUT_S = 3.0
 _MAX_BYTES = 96 * 2**20
 _POLL_S = 0.2
 
-# Where no picture came for so long, and for so many, a new file begins.
+# A gap of this many seconds and frames starts a new file.
 _GAP_S = 2.0
 _GAP_FRAMES = 3
 
 
-class Recording(Thread):
-    """Records one stream of a source. `keep` takes its frames, in order; their labels come from the store.
+class RecordingThread(Thread):
+    """Records one session of a source. Frames come from `push`, in order, and their labels from the store.
 
-    A frame whose label does not come in 3 s, or for which there is no room, is in no file. Nor is one that came
-    before the folder for recordings could be made, which is tried again and again.
+    A frame is left out if its label does not arrive within 3 s, if the buffer (96 MiB) is full, or if the directory
+    for recordings does not exist yet; its creation is retried.
     """
 
     def __init__(
@@ -40,51 +40,53 @@ class Recording(Thread):
     ) -> None:
         super().__init__(name=f"recording-{source}", daemon=True)
         assert settings.dir is not None
-        self._folder = settings.dir
+        self._directory = settings.dir
         self._settings = settings
         self._source = source
         self._store = store
         self._after = f"{stream_start_ms(stream_id) - 1}-0"
         self._frames: deque[Frame] = deque()
         self._closing = Event()
-        self._patience_s = 0.0
+        self._label_timeout_s = 0.0
         self._max_gap_s = max(_GAP_S, _GAP_FRAMES / fps) if fps else _GAP_S
 
-    def keep(self, frame: Frame) -> None:
-        """Keep a frame until its labels are there. Never waits."""
+    def push(self, frame: Frame) -> None:
+        """Buffer a frame until its labels arrive. Never blocks."""
         self._frames.append(frame)
         height, width = frame.pixels.shape
-        room = max(1, _MAX_BYTES // (3 * height * width))
-        while len(self._frames) > room or frame.time_s - self._frames[0].time_s > _PATIENCE_S:
+        max_frames = max(1, _MAX_BYTES // (3 * height * width))
+        while len(self._frames) > max_frames or frame.time_s - self._frames[0].time_s > _LABEL_TIMEOUT_S:
             self._frames.popleft()
 
-    def close(self, *, patiently: bool) -> None:
-        """No frame will follow. The labels of the last ones are waited for, for a moment or as long as usual."""
-        self._patience_s = _PATIENCE_S if patiently else 0.0
+    def close(self, *, wait_for_labels: bool) -> None:
+        """End the recording. With `wait_for_labels`, wait up to 3 s for the labels of the last frames."""
+        self._label_timeout_s = _LABEL_TIMEOUT_S if wait_for_labels else 0.0
         self._closing.set()
 
     def run(self) -> None:
-        """Join frames and labels until closed."""
-        if not self._folder_is_made():
+        """Write labelled frames until closed."""
+        if not self._create_directory():
             return
         recorder = self._recorder()
         while not self._closing.is_set():
             self._record(recorder)
-        until_s = time.monotonic() + self._patience_s
+        deadline_s = time.monotonic() + self._label_timeout_s
         self._record(recorder)
-        while self._frames and time.monotonic() < until_s:
+        while self._frames and time.monotonic() < deadline_s:
             self._record(recorder)
-        self._guarded_close(recorder)
+        self._close(recorder)
 
-    def _folder_is_made(self) -> bool:
-        """Make the folder, and wait until that is possible; False where we are closed before."""
+    def _create_directory(self) -> bool:
+        """Create the directory, with retries. Return False if the recording is closed before that succeeds."""
         backoff = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         while True:
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
+                self._directory.mkdir(parents=True, exist_ok=True)
+                if backoff.failures:
+                    _log.info("recording_resumed", source=self._source)
                 return True
             except OSError as error:
-                _log.error("recording of %s: %s", self._source, stopped_by(error, self._folder))
+                _log.error("recording_suspended", source=self._source, error=str(stopped_by(error, self._directory)))
             backoff.failed()
             while backoff.active:
                 if self._closing.wait(_POLL_S):
@@ -93,7 +95,7 @@ class Recording(Thread):
     def _recorder(self) -> Recorder:
         settings = self._settings
         return Recorder(
-            self._folder,
+            self._directory,
             self._source,
             segment_s=settings.segment_s,
             redaction=None if settings.redact == "none" else Redaction(settings.redact),
@@ -106,22 +108,22 @@ class Recording(Thread):
         try:
             for labelled in self._store.results(self._source, self._after, 100, _POLL_S):
                 self._after = position_of(labelled)
-                frame = self._frame_of(labelled)
+                frame = self._take_frame(labelled)
                 if frame is not None:
                     recorder.add(frame, labelled)
         except FerStreamError as error:
-            _log.error("recording of %s: %s", self._source, error)
+            _log.error("recording_failed", source=self._source, error=str(error))
             self._closing.wait(_POLL_S)
 
-    def _frame_of(self, labelled: LabelledFrame) -> Frame | None:
+    def _take_frame(self, labelled: LabelledFrame) -> Frame | None:
         while self._frames and self._frames[0].index < labelled.index:
             self._frames.popleft()
         if self._frames and self._frames[0].index == labelled.index:
             return self._frames.popleft()
         return None
 
-    def _guarded_close(self, recorder: Recorder) -> None:
+    def _close(self, recorder: Recorder) -> None:
         try:
             recorder.close()
         except FerStreamError as error:
-            _log.error("recording of %s: %s", self._source, error)
+            _log.error("recording_failed", source=self._source, error=str(error))

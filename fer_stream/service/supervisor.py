@@ -1,8 +1,7 @@
-"""Starts, watches and stops the processes of the service on one machine."""
+"""Supervisor of the service on one machine: starts, restarts and stops its processes and embedded servers."""
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
@@ -14,30 +13,31 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Self
 
-from fer_stream.broker.embedded import EmbeddedServer, Role, tethered
+from fer_stream.broker.embedded import EmbeddedServer, Role, with_death_signal
 from fer_stream.broker.lease import Owner
 from fer_stream.config import LiveSettings, ServerSettings
 from fer_stream.errors import FerStreamError
+from fer_stream.log import get_logger
 from fer_stream.service.connections import open_queue, open_queue_link
-from fer_stream.service.process import OWNER_VARIABLE, Process
-from fer_stream.service.prometheus_sd import check_ports, listed
+from fer_stream.service.process import OWNER_VARIABLE, ServiceContext
+from fer_stream.service.prometheus_sd import check_ports, write_targets
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
-# A process that ends is started again after so long, the longer the more often it ended within a minute.
+# Delays before a process is restarted; a process that ran for `_STEADY_S` starts with the first again.
 _RESTART_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _STEADY_S = 60.0
-_LOOK_S = 0.2
+_POLL_S = 0.2
 
-# Together within the 10 s in which the service must be down.
-_CAPTURE_END_S = 3.0
-_DRAIN_S = 2.0
-_END_S = 2.0
+# Shutdown timeouts of the stages. Their sum is below the 10 s in which the service must be down.
+_CAPTURE_TIMEOUT_S = 3.0
+_DRAIN_TIMEOUT_S = 2.0
+_WORKER_TIMEOUT_S = 2.0
 
 
 @dataclass(slots=True, eq=False)
 class Child:
-    """One process of the service, and how often it failed lately."""
+    """One process of the service, and the number of its failures in a row."""
 
     role: str
     command: Sequence[str]
@@ -48,38 +48,39 @@ class Child:
     owner: Owner = field(default_factory=Owner)
 
     def start(self) -> None:
-        """Start it. It does not hear the Ctrl-C of our terminal: we tell it, in our order. It does not outlive us.
+        """Start the process. It ends with the supervisor, which stops it; Ctrl-C in the terminal does not reach it.
 
-        Its last process is dead by now, so that the next one may take over the leases of that.
+        The previous process is dead, so that the new one may take over its leases.
         """
         environment = {**os.environ, OWNER_VARIABLE: str(self.owner)}
-        # Until it can take a SIGHUP, which else would end it, one has to wait: it inherits our mask.
+        # The process inherits the signal mask: SIGHUP, which would kill it, stays pending until it has a handler.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
         try:
-            self.process = subprocess.Popen(tethered(self.command), start_new_session=True, env=environment)
+            self.process = subprocess.Popen(with_death_signal(self.command), start_new_session=True, env=environment)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        self.owner = self.owner.next_life
+        self.owner = self.owner.next_generation
         self.started_s = time.monotonic()
 
     def watch(self) -> None:
-        """Start it again if it ended, when it is time."""
+        """Restart the process if it has exited and its delay is over."""
         now_s = time.monotonic()
         if self.process is not None and (code := self.process.poll()) is not None:
             self.failures = 0 if now_s - self.started_s > _STEADY_S else self.failures + 1
-            wait_s = _RESTART_S[min(self.failures, len(_RESTART_S) - 1)]
-            _log.error("%s ended with code %d: starting it again in %.1f s", self.role, code, wait_s)
-            self.process, self.restart_s = None, now_s + wait_s
+            delay_s = _RESTART_S[min(self.failures, len(_RESTART_S) - 1)]
+            _log.error("process_exited", worker=self.role, code=code, restart_in_s=delay_s)
+            self.process, self.restart_s = None, now_s + delay_s
         if self.process is None and now_s >= self.restart_s:
             self.start()
+            _log.info("process_restarted", worker=self.role, failures=self.failures)
 
-    def tell(self, number: signal.Signals) -> None:
-        """Send it a signal, if it runs."""
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal if the process runs."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
 
-    def ended_by(self, deadline_s: float) -> bool:
-        """Wait for its end until `deadline_s` of the monotonic clock; whether it came."""
+    def wait_until(self, deadline_s: float) -> bool:
+        """Wait for the exit until `deadline_s` of the monotonic clock. Return False on timeout."""
         if self.process is None:
             return True
         try:
@@ -89,36 +90,35 @@ class Child:
         return True
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
 
-def serve(process: Process, config: Path) -> None:
-    """Run the whole service of `config` until told to stop."""
-    settings = process.settings
-    commands = _commands(settings, config)
+def serve(context: ServiceContext, config: Path) -> None:
+    """Run the whole service with the settings file `config` until stopped."""
+    settings = context.settings
+    commands = process_commands(settings, config)
     check_ports(settings.metrics, len(commands))
-    with _Servers(settings) as servers, listed(settings.metrics, [role for role, _ in commands]):
+    with EmbeddedServers(settings) as servers, write_targets(settings.metrics, [role for role, _ in commands]):
         children = [Child(role, command) for role, command in commands]
         for child in children:
             child.start()
-        names = ", ".join(settings.sources) or "no source yet"
-        _log.info("serving %s with %d processes", names, len(children))
+        _log.info("service_started", sources=list(settings.sources), processes=len(children))
         try:
-            _watch(process, servers, children)
+            _watch(context, servers, children)
         finally:
             _stop(settings, children)
 
 
-class _Servers:
-    """The private servers, as many as are needed: one that ends is started again."""
+class EmbeddedServers:
+    """The embedded servers that the settings need. A server that exits is restarted."""
 
     def __init__(self, settings: LiveSettings) -> None:
         self._settings = settings
-        wanted: dict[Role, ServerSettings] = {"queue": settings.queue, "store": settings.store}
-        self._wanted = {role: server.max_memory_mb for role, server in wanted.items() if server.url is None}
+        servers: dict[Role, ServerSettings] = {"queue": settings.queue, "store": settings.store}
+        self._max_memory_mb = {role: server.max_memory_mb for role, server in servers.items() if server.url is None}
         self._running: dict[Role, EmbeddedServer] = {}
 
     def __enter__(self) -> Self:
@@ -130,74 +130,74 @@ class _Servers:
             server.close()
 
     def watch(self) -> None:
-        """Start what does not run."""
-        for role, max_memory_mb in self._wanted.items():
+        """Start the servers that do not run."""
+        for role, max_memory_mb in self._max_memory_mb.items():
             server = self._running.get(role)
-            if server is not None and not server.ended:
+            if server is not None and not server.exited:
                 continue
             if server is not None:
-                _log.error("the private %s server ended: starting it again", role)
+                _log.error("embedded_server_exited", server=role, action="restarting")
                 server.close()
             self._running[role] = EmbeddedServer(self._settings.state_dir, role, max_memory_mb=max_memory_mb)
 
 
-def _watch(process: Process, servers: _Servers, children: Sequence[Child]) -> None:
-    while not process.stop.wait(_LOOK_S):
+def _watch(context: ServiceContext, servers: EmbeddedServers, children: Sequence[Child]) -> None:
+    while not context.stop.wait(_POLL_S):
         servers.watch()
         for child in children:
             child.watch()
-        if process.reload.is_set():
-            process.reload.clear()
-            # The timelines first: they must know a source before it says something.
-            for child in (*_of("timeline", children), *_of("capture", children)):
-                child.tell(signal.SIGHUP)
+        if context.reload.is_set():
+            context.reload.clear()
+            # Timelines first: they must have the settings of a source before its first frame.
+            for child in (*_with_role("timeline", children), *_with_role("capture", children)):
+                child.send_signal(signal.SIGHUP)
 
 
 def _stop(settings: LiveSettings, children: Sequence[Child]) -> None:
-    """First those who bring work, then, when it is done, those who do it, then those who write it down."""
-    _end((*_of("capture", children), *_of("jobs", children)), _CAPTURE_END_S)
-    # In a thread, because a server that is gone may take its time to say nothing.
-    drain = Thread(target=_drain, args=(settings, time.monotonic() + _DRAIN_S), daemon=True)
+    """Stop in the order of the data flow: producers, then workers when the queue is empty, then timelines."""
+    _terminate((*_with_role("capture", children), *_with_role("jobs", children)), _CAPTURE_TIMEOUT_S)
+    # In a thread, because calls to an unreachable server may block.
+    drain = Thread(target=_drain, args=(settings, time.monotonic() + _DRAIN_TIMEOUT_S), daemon=True)
     drain.start()
-    drain.join(_DRAIN_S)
-    _end(_of("classify", children), _END_S)
-    _end((*_of("timeline", children), *_of("web", children)), _END_S)
+    drain.join(_DRAIN_TIMEOUT_S)
+    _terminate(_with_role("classify", children), _WORKER_TIMEOUT_S)
+    _terminate((*_with_role("timeline", children), *_with_role("web", children)), _WORKER_TIMEOUT_S)
 
 
-def _end(children: Sequence[Child], limit_s: float) -> None:
-    deadline_s = time.monotonic() + limit_s
+def _terminate(children: Sequence[Child], timeout_s: float) -> None:
+    deadline_s = time.monotonic() + timeout_s
     for child in children:
-        child.tell(signal.SIGTERM)
+        child.send_signal(signal.SIGTERM)
     for child in children:
-        if not child.ended_by(deadline_s):
-            _log.warning("%s did not end in %.0f s and is killed", child.role, limit_s)
+        if not child.wait_until(deadline_s):
+            _log.warning("process_killed", worker=child.role, reason="shutdown timeout", timeout_s=timeout_s)
             child.kill()
 
 
 def _drain(settings: LiveSettings, deadline_s: float) -> None:
-    """Wait until the workers have no work left."""
+    """Wait until the queue is empty."""
     try:
         queue = open_queue(open_queue_link(settings, Event()), settings)
-        while (left := queue.depth()) and time.monotonic() < deadline_s - _LOOK_S:
-            time.sleep(_LOOK_S / 4)
+        while (remaining := queue.depth()) and time.monotonic() < deadline_s - _POLL_S:
+            time.sleep(_POLL_S / 4)
     except FerStreamError as error:
-        _log.warning("what is left on the queue is not known: %s", error)
+        _log.warning("queue_length_unavailable", error=str(error))
         return
-    if left:
-        _log.warning("%d faces are left on the queue", left)
+    if remaining:
+        _log.warning("queue_not_empty", faces=remaining)
 
 
-def _of(role: str, children: Sequence[Child]) -> list[Child]:
+def _with_role(role: str, children: Sequence[Child]) -> list[Child]:
     return [child for child in children if child.role == role]
 
 
-def _commands(settings: LiveSettings, config: Path) -> list[tuple[str, list[str]]]:
-    """The role and the command line of every process, each with a port of its own for metrics."""
-    parts = max(1, -(-len(settings.sources) // settings.workers.cameras_per_capture))
-    workers = settings.workers.classifiers or parts
+def process_commands(settings: LiveSettings, config: Path) -> list[tuple[str, list[str]]]:
+    """Return role and command line of every process. Each has its own port for metrics."""
+    partitions = max(1, -(-len(settings.sources) // settings.workers.cameras_per_capture))
+    classifiers = settings.workers.classifiers or partitions
     roles = [
-        *(("capture", ["--partition", str(part), "--partitions", str(parts)]) for part in range(parts)),
-        *(("classify", list[str]()) for _ in range(workers)),
+        *(("capture", ["--partition", str(index), "--partitions", str(partitions)]) for index in range(partitions)),
+        *(("classify", list[str]()) for _ in range(classifiers)),
         *(("timeline", ["--shard", str(shard)]) for shard in range(settings.queue.shards)),
         *(("jobs", list[str]()) for _ in range(settings.jobs.workers)),
         *(("web", list[str]()) for _ in range(settings.web.port is not None)),

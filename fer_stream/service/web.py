@@ -1,8 +1,7 @@
-"""The web process: the live page and the HTTP API, until told to stop."""
+"""The web process: serves the live page and the HTTP API."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from functools import partial
@@ -13,73 +12,74 @@ from fastapi import FastAPI
 from fer_stream.config import WebSettings
 from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.jobs.queue import RqJobs
+from fer_stream.log import get_logger
 from fer_stream.service.connections import open_store, open_store_link
-from fer_stream.service.process import Process
-from fer_stream.web.app import make_app
-from fer_stream.web.state import Desk
+from fer_stream.service.process import ServiceContext
+from fer_stream.web.app import create_app
+from fer_stream.web.state import WebState
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
-# Somebody waits for every answer: better to say that the store is away.
-_PATIENCE_S = 2.0
-# Live streams end within a second of being told, uploads are given up.
-_END_S = 1
-_TIDY_S = 60.0
+# A user waits for each response: report an unreachable store soon.
+_STORE_TIMEOUT_S = 2.0
+# Live streams end within 1 s of the stop request; uploads are aborted.
+_SHUTDOWN_TIMEOUT_S = 1
+_CLEANUP_INTERVAL_S = 60.0
 
 
-def web(process: Process) -> None:
-    """Serve the page and the API until told to stop. Raises `ConfigError` where the port is taken."""
-    settings = process.settings
+def web(context: ServiceContext) -> None:
+    """Serve the page and the API until stopped. Raises `ConfigError` if the port is in use."""
+    settings = context.settings
     if settings.web.port is None:
-        raise ConfigError("There is no page to serve: web.port is null.")
-    link = process.link_to("store", partial(open_store_link, patience_s=_PATIENCE_S))
+        raise ConfigError("The web page is disabled: set web.port.")
+    link = context.connect("store", partial(open_store_link, patience_s=_STORE_TIMEOUT_S))
     store, jobs = open_store(link, settings), RqJobs(link, settings.jobs)
-    app = make_app(store, jobs, settings, metrics=process.metrics, stop=process.stop)
+    app = create_app(store, jobs, settings, metrics=context.metrics, stop=context.stop)
     config = server_config(app, settings.web)
     server = uvicorn.Server(config)
     try:
         listener = config.bind_socket()
     except SystemExit:
-        # uvicorn has logged why.
+        # uvicorn has logged the reason.
         raise ConfigError(
-            f"The page cannot listen on {settings.web.address}: another program has that port, or the address is not "
-            f"of this machine. Choose another web.port or web.host."
+            f"The web page cannot listen on {settings.web.address}: the port is in use, or the address does not "
+            f"belong to this machine. Choose another web.port or web.host."
         ) from None
-    # Not in the main thread, where uvicorn would take over the signals.
+    # In a thread, because uvicorn replaces the signal handlers in the main thread.
     serving = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="web")
     serving.start()
-    _log.info("the page is at %s", settings.web.address)
-    tidied_s = -_TIDY_S
-    while serving.is_alive() and not process.stop.wait(0.5):
-        process.health.beat()
-        if time.monotonic() - tidied_s > _TIDY_S:
-            tidied_s = time.monotonic()
-            _tidy(app.state.desk)
+    _log.info("worker_ready", address=settings.web.address)
+    cleaned_s = -_CLEANUP_INTERVAL_S
+    while serving.is_alive() and not context.stop.wait(0.5):
+        context.health.heartbeat()
+        if time.monotonic() - cleaned_s > _CLEANUP_INTERVAL_S:
+            cleaned_s = time.monotonic()
+            _clean_up(app.state.web)
     server.should_exit = True
     serving.join()
 
 
 def server_config(app: FastAPI, settings: WebSettings) -> uvicorn.Config:
-    """How `app` is served."""
+    """Return the uvicorn configuration for `app`."""
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port or 0,
-        # Ours has the one place through which all logs go.
+        # All logs go through `fer_stream.log`, which removes secrets.
         log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_END_S,
+        timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
         lifespan="on",
-        # uvicorn believes everybody on this machine otherwise.
+        # By default uvicorn trusts proxy headers of every client on this machine.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
     )
 
 
-def _tidy(desk: Desk) -> None:
+def _clean_up(state: WebState) -> None:
     try:
-        desk.tidy(time.time())
+        state.clean_up(time.time())
     except (FerStreamError, OSError) as error:
-        _log.error("uploads that are over are not deleted for now: %s", error)
+        _log.error("cleanup_failed", error=str(error))

@@ -1,4 +1,4 @@
-"""A live service, a Prometheus that watches it, and the expressions of dashboards and alerts taken apart."""
+"""A live service, a Prometheus that scrapes it, and the parsed expressions of dashboards and alerts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @dataclass(frozen=True)
 class Use:
-    """One place where an expression asks for a metric: its name, and the labels that it must have."""
+    """A reference to a metric in an expression, and the labels that the metric must have."""
 
     metric: str
     labels: frozenset[str]
@@ -35,14 +35,14 @@ class Use:
 
 @dataclass(frozen=True)
 class Expression:
-    """Something for Prometheus to work out, where it is written, and the labels that its legend names."""
+    """A PromQL expression, its location, and the labels in its legend."""
 
     where: str
     text: str
     legend: frozenset[str] = field(default=frozenset())
 
     def filled(self, source: str) -> str:
-        """The expression as Grafana sends it for one camera."""
+        """Return the expression as Grafana sends it for one camera."""
         text = self.text.replace("$__rate_interval", "15s").replace("$__range", "1m")
         return text.replace("$source", source)
 
@@ -52,7 +52,7 @@ class Expression:
 
 
 def _uses(node: Any, wanted: frozenset[str]) -> Iterator[Use]:
-    """The metrics in a syntax tree, each with the labels by which it is matched, and grouped by what is around it."""
+    """Yield the metrics in a syntax tree with the labels that matchers and enclosing aggregations use."""
     match node:
         case promql_parser.VectorSelector():
             yield Use(str(node.name), wanted | {matcher.name for matcher in node.matchers.matchers})
@@ -100,8 +100,8 @@ def expressions(alerts: list[dict[str, Any]], dashboards: dict[str, dict[str, An
     return found
 
 
-def fetched(url: str) -> tuple[int, str]:
-    """The status and the text of a page."""
+def fetch_page(url: str) -> tuple[int, str]:
+    """Return status and text of a page."""
     try:
         with urlopen(url, timeout=10) as reply:
             return reply.status, reply.read().decode()
@@ -111,13 +111,13 @@ def fetched(url: str) -> tuple[int, str]:
 
 @pytest.fixture(scope="session")
 def fetch() -> Callable[[str], tuple[int, str]]:
-    return fetched
+    return fetch_page
 
 
-class Operated:
-    """`fer-stream serve` with settings of the caller's, and Prometheus with the configuration of this project.
+class MonitoredService:
+    """`fer-stream serve` with the settings of the caller, and Prometheus with the configuration of this project.
 
-    Prometheus looks every second instead of every 15, and a camera without pictures is told after 3 s, not 45.
+    Prometheus scrapes every second instead of every 15, and the alert on missing frames fires after 5 s, not 45.
     """
 
     def __init__(self, folder: Path, port: int, prometheus_port: int, settings: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ class Operated:
             "recordings": {"dir": str(folder / "files")},
             "metrics": {"port": port, "targets": str(self._targets)},
             "log": {"format": "json"},
-            # Every face is put on the queue, so that what was put and what was labelled are the same.
+            # Every face is queued, so that the numbers of queued and labelled faces are equal.
             "model": {"interval_s": 0},
             **settings,
         }
@@ -145,12 +145,12 @@ class Operated:
         self._start(sys.executable, "-m", "fer_stream.cli", "serve", str(self.config))
 
     def reload(self) -> None:
-        """Write the settings and tell `serve` to take them over."""
+        """Write the settings and reload them."""
         self.configure()
         subprocess.run(["kill", "-HUP", str(self._processes[0].pid)], check=True)
 
     def watch(self, prometheus: str) -> None:
-        """Start Prometheus, once `serve` has listed its processes."""
+        """Start Prometheus as soon as `serve` has written its targets."""
         self.wait(lambda: self.roles)
         folder = self._folder / "prometheus"
         shutil.copytree(ROOT / "configs" / "prometheus", folder)
@@ -162,56 +162,56 @@ class Operated:
             *(prometheus, f"--config.file={folder / 'serve.yml'}", f"--storage.tsdb.path={self._folder / 'tsdb'}"),
             *(f"--web.listen-address={self._address}", "--log.level=warn"),
         )
-        self.wait(lambda: fetched(f"http://{self._address}/-/ready")[0] == 200)
+        self.wait(lambda: fetch_page(f"http://{self._address}/-/ready")[0] == 200)
 
     def _start(self, *command: str) -> None:
         with self.log.open("ab") as log:
             self._processes.append(subprocess.Popen(command, stdout=log, stderr=log))
 
     def end(self) -> list[int]:
-        """SIGTERM to everything that was started; their exit codes."""
+        """Terminate all processes and return their exit codes."""
         for process in self._processes:
             process.terminate()
         return [process.wait(30) for process in self._processes]
 
     @property
     def roles(self) -> dict[str, str]:
-        """Role → address, as Prometheus is told."""
+        """Role → address from the target file."""
         groups = json.loads(self._targets.read_text()) if self._targets.exists() else []
         return {group["labels"]["role"]: group["targets"][0] for group in groups}
 
     def page(self, role: str, path: str) -> tuple[int, str]:
-        return fetched(f"http://{self.roles[role]}{path}")
+        return fetch_page(f"http://{self.roles[role]}{path}")
 
-    def ask(self, path: str, **parameters: str) -> Any:
-        """What the API of Prometheus answers."""
-        status, text = fetched(f"http://{self._address}/api/v1/{path}?{urlencode(parameters)}")
-        answer = json.loads(text)
-        assert (status, answer["status"]) == (200, "success"), answer
-        return answer["data"]
+    def query_api(self, path: str, **parameters: str) -> Any:
+        """Return the data of a response of the Prometheus API."""
+        status, text = fetch_page(f"http://{self._address}/api/v1/{path}?{urlencode(parameters)}")
+        response = json.loads(text)
+        assert (status, response["status"]) == (200, "success"), response
+        return response["data"]
 
     def value(self, expression: str) -> float | None:
-        """The only value of an expression, None where it has none."""
-        result = self.ask("query", query=expression)["result"]
+        """Return the single value of an expression, or None."""
+        result = self.query_api("query", query=expression)["result"]
         return float(result[0]["value"][1]) if result else None
 
     def alert(self, name: str, **labels: str) -> str | None:
-        """Is an alert `pending` or `firing`?"""
-        for alert in self.ask("alerts")["alerts"]:
+        """Return `pending`, `firing` or None."""
+        for alert in self.query_api("alerts")["alerts"]:
             if alert["labels"].items() >= {"alertname": name, **labels}.items():
                 return str(alert["state"])
         return None
 
-    def wait(self, what: Callable[[], Any], within_s: float = 200) -> None:
-        """Wait until `what` holds; who does not answer yet is asked again."""
+    def wait(self, condition: Callable[[], Any], within_s: float = 200) -> None:
+        """Wait until `condition` holds. Connection errors count as False."""
         deadline_s = time.monotonic() + within_s
         while True:
             try:
-                if what():
+                if condition():
                     return
             except OSError:
                 pass
-            assert time.monotonic() < deadline_s, f"waited in vain:\n{self.log.read_text()[-5000:]}"
+            assert time.monotonic() < deadline_s, f"timeout:\n{self.log.read_text()[-5000:]}"
             time.sleep(0.1)
 
 
@@ -224,16 +224,18 @@ def replace(path: Path, words: dict[str, str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def operate(free_port: Callable[[], int], yunet_weights: Path) -> Iterator[Callable[..., Operated]]:
-    """Makes services that are not started yet: `operate(sources={…})`. What was started is stopped in order."""
-    made: list[Operated] = []
+def operate(free_port: Callable[[], int], yunet_weights: Path) -> Iterator[Callable[..., MonitoredService]]:
+    """Create services that are not started yet: `operate(sources={…})`."""
+    made: list[MonitoredService] = []
 
-    def make(**settings: Any) -> Operated:
-        # Not pytest's own folder, whose path may be too long for a socket.
+    def make(**settings: Any) -> MonitoredService:
+        # The path of pytest's temporary directory may be too long for a socket.
         folder = Path(tempfile.mkdtemp(prefix="fer-"))
         detector = {"type": "yunet", "weights": str(yunet_weights)}
         web = {"port": free_port()}
-        made.append(Operated(folder, free_ports(8), free_port(), {"detector": detector, "web": web, **settings}))
+        made.append(
+            MonitoredService(folder, free_ports(8), free_port(), {"detector": detector, "web": web, **settings})
+        )
         return made[-1]
 
     yield make
@@ -244,7 +246,7 @@ def operate(free_port: Callable[[], int], yunet_weights: Path) -> Iterator[Calla
 
 
 def free_ports(number: int) -> int:
-    """The first of so many ports on which nobody listens."""
+    """Return the first of `number` consecutive free ports."""
     for first in range(21_000, 29_000, number):
         try:
             for port in range(first, first + number):
@@ -267,7 +269,7 @@ def prometheus() -> str:
 
 @pytest.fixture(scope="session")
 def promtool(prometheus: str) -> Callable[..., str]:
-    """Runs promtool and returns what it says; it must be content."""
+    """Run promtool, which must succeed, and return its output."""
 
     def run(*arguments: str | Path) -> str:
         command = [str(Path(prometheus).with_name("promtool")), *map(str, arguments)]

@@ -1,4 +1,4 @@
-"""The alerts and the configurations of Prometheus, as promtool sees them, and their runbook."""
+"""Alert rules and Prometheus configurations, checked with promtool, and the runbook of the alerts."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIGS = ROOT / "configs" / "prometheus"
 RULE_TESTS = ROOT / "tests" / "operations" / "alerts.yml"
-RUNBOOK = "https://github.com/fer-stream/fer-stream/blob/main/docs/operations.md#"
+RUNBOOK = "https://github.com/fer-stream/fer-stream/blob/main/docs/how-to/monitoring.md#"
 
 Promtool = Callable[..., str]
 
 
-def test_promtool_accepts_the_rules(promtool: Promtool, alerts: list[dict[str, Any]]) -> None:
-    said = promtool("check", "rules", "--lint=all", "--lint-fatal", CONFIGS / "alerts.yml")
-    assert f"{len(alerts)} rules found" in said
+def test_alert_rules_are_valid(promtool: Promtool, alerts: list[dict[str, Any]]) -> None:
+    output = promtool("check", "rules", "--lint=all", "--lint-fatal", CONFIGS / "alerts.yml")
+    assert f"{len(alerts)} rules found" in output
 
 
 @pytest.mark.parametrize("name", ["prometheus.yml", "serve.yml"])
-def test_promtool_accepts_the_configurations(promtool: Promtool, name: str) -> None:
+def test_prometheus_configurations_are_valid(promtool: Promtool, name: str) -> None:
     assert "1 rule files found" in promtool("check", "config", CONFIGS / name)
 
 
-def test_every_alert_speaks_when_it_should_and_not_before(promtool: Promtool) -> None:
+def test_alerts_fire_when_expected_and_not_before(promtool: Promtool) -> None:
     assert "SUCCESS" in promtool("test", "rules", RULE_TESTS)
 
 
-def test_a_test_of_an_alert_would_notice_another_threshold(promtool: Promtool, tmp_path: Path) -> None:
+def test_rule_tests_detect_a_changed_threshold(promtool: Promtool, tmp_path: Path) -> None:
     shutil.copy(RULE_TESTS, tmp_path)
     rules = (CONFIGS / "alerts.yml").read_text().replace("> 0.2", "> 0.4")
     (tmp_path / "rules.yml").write_text(rules)
@@ -43,18 +43,18 @@ def test_a_test_of_an_alert_would_notice_another_threshold(promtool: Promtool, t
         promtool("test", "rules", tmp_path / RULE_TESTS.name)
 
 
-def test_every_alert_is_tried_both_ways(alerts: list[dict[str, Any]]) -> None:
+def test_every_alert_is_tested_firing_and_not_firing(alerts: list[dict[str, Any]]) -> None:
     tests = yaml.safe_load(RULE_TESTS.read_text())["tests"]
     cases = [case for test in tests for case in test["alert_rule_test"]]
     names = {rule["alert"] for rule in alerts}
-    speaks = {case["alertname"] for case in cases if case.get("exp_alerts")}
-    speaks |= set(re.findall(r'ALERTS{alertname="(\w+)"', RULE_TESTS.read_text()))
-    assert speaks == names
+    firing = {case["alertname"] for case in cases if case.get("exp_alerts")}
+    firing |= set(re.findall(r'ALERTS{alertname="(\w+)"', RULE_TESTS.read_text()))
+    assert firing == names
     assert {case["alertname"] for case in cases if not case.get("exp_alerts")} == names
 
 
 def test_every_alert_has_a_section_in_the_runbook(alerts: list[dict[str, Any]]) -> None:
-    sections = re.findall(r"^### (\w+)$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    sections = re.findall(r"^### (\w+)$", (ROOT / "docs" / "how-to" / "monitoring.md").read_text(), re.MULTILINE)
     assert sections == [rule["alert"] for rule in alerts]
     for rule in alerts:
         assert rule["labels"]["severity"] in {"critical", "warning"}
@@ -62,7 +62,7 @@ def test_every_alert_has_a_section_in_the_runbook(alerts: list[dict[str, Any]]) 
         assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
 
 
-def test_containers_are_found_by_the_names_of_their_services() -> None:
+def test_prometheus_discovers_all_compose_services() -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     (job,) = yaml.safe_load((CONFIGS / "prometheus.yml").read_text())["scrape_configs"]
     static = {target.partition(":")[0] for group in job["static_configs"] for target in group["targets"]}
@@ -71,8 +71,10 @@ def test_containers_are_found_by_the_names_of_their_services() -> None:
     assert static | by_dns <= compose.keys()
 
 
-def test_a_second_capture_is_found_once_its_line_is_taken_in(promtool: Promtool, tmp_path: Path) -> None:
-    (block,) = re.findall(r"```yaml\n(services:.*?)```", (ROOT / "docs" / "deployment.md").read_text(), re.DOTALL)
+def test_second_capture_is_discovered_with_its_line_enabled(promtool: Promtool, tmp_path: Path) -> None:
+    (block,) = re.findall(
+        r"```yaml\n(services:.*?)```", (ROOT / "docs" / "how-to" / "deployment.md").read_text(), re.DOTALL
+    )
     shutil.copytree(CONFIGS, tmp_path / "prometheus")
     edited = tmp_path / "prometheus" / "prometheus.yml"
     edited.write_text(edited.read_text().replace("# - {targets: [capture-1", "- {targets: [capture-1"))

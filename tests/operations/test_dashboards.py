@@ -1,4 +1,4 @@
-"""The dashboards and Grafana's provisioning, as far as they can be judged without Grafana."""
+"""The Grafana dashboards and their provisioning, without Grafana."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_there_are_two_dashboards(dashboards: dict[str, Dashboard]) -> None:
     assert {dashboard["uid"] for dashboard in dashboards.values()} == {"fer-stream-fleet", "fer-stream-camera"}
 
 
-def test_a_dashboard_loads_without_edits(dashboard: Dashboard) -> None:
-    """No `__inputs` to fill in, no id of another Grafana, and one data source, by its uid."""
+def test_dashboards_load_without_edits(dashboard: Dashboard) -> None:
+    """There are no `__inputs`, no id of another Grafana, and a single data source, referenced by uid."""
     assert not dashboard.keys() & {"id", "__inputs", "__requires", "__elements"}
     assert dashboard["schemaVersion"] == 41
     used = [panel["datasource"] for panel in panels(dashboard)]
@@ -46,10 +46,10 @@ def panels(dashboard: Dashboard) -> list[Dashboard]:
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
-def test_no_panel_covers_another(dashboard: Dashboard) -> None:
-    places = [panel["gridPos"] for panel in dashboard["panels"]]
-    assert all(place["x"] >= 0 and place["x"] + place["w"] <= COLUMNS for place in places)
-    for one, other in combinations(places, 2):
+def test_panels_do_not_overlap(dashboard: Dashboard) -> None:
+    positions = [panel["gridPos"] for panel in dashboard["panels"]]
+    assert all(position["x"] >= 0 and position["x"] + position["w"] <= COLUMNS for position in positions)
+    for one, other in combinations(positions, 2):
         beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
         below = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
         assert beside or below, (one, other)
@@ -57,7 +57,7 @@ def test_no_panel_covers_another(dashboard: Dashboard) -> None:
     assert len(set(ids)) == len(ids)
 
 
-def test_every_panel_says_what_it_shows_and_in_which_unit(dashboard: Dashboard) -> None:
+def test_every_panel_has_title_description_and_unit(dashboard: Dashboard) -> None:
     for panel in panels(dashboard):
         assert panel["title"]
         assert panel["description"]
@@ -65,7 +65,7 @@ def test_every_panel_says_what_it_shows_and_in_which_unit(dashboard: Dashboard) 
         assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"]) > 0
 
 
-def test_the_links_between_dashboards_lead_somewhere(dashboards: dict[str, Dashboard]) -> None:
+def test_links_between_dashboards_are_valid(dashboards: dict[str, Dashboard]) -> None:
     links = [
         link["url"]
         for panel in panels(dashboards["fleet"])
@@ -76,7 +76,7 @@ def test_the_links_between_dashboards_lead_somewhere(dashboards: dict[str, Dashb
     assert [variable["name"] for variable in dashboards["camera"]["templating"]["list"]] == ["source"]
 
 
-def test_emotions_have_the_colours_of_the_reports(dashboards: dict[str, Dashboard]) -> None:
+def test_emotions_have_the_same_colours_as_in_reports(dashboards: dict[str, Dashboard]) -> None:
     (panel,) = [panel for panel in panels(dashboards["camera"]) if panel["title"] == "Emotions over time"]
     assert {
         override["matcher"]["options"]: override["properties"][0]["value"]["fixedColor"]
@@ -84,7 +84,7 @@ def test_emotions_have_the_colours_of_the_reports(dashboards: dict[str, Dashboar
     } == COLOURS
 
 
-def test_the_dashboards_are_provisioned_from_where_they_are_mounted() -> None:
+def test_dashboards_are_provisioned_from_their_mount_point() -> None:
     (provider,) = yaml.safe_load((GRAFANA / "provisioning/dashboards/fer-stream.yml").read_text())["providers"]
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     mounts = [volume for volume in compose["grafana"]["volumes"] if isinstance(volume, str)]

@@ -1,4 +1,4 @@
-"""Single processes, as containers run them: ready and not ready by what each of them needs."""
+"""Readiness of single processes, as run in containers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Fetch = Callable[[str], tuple[int, str]]
 
 
 class Containers:
-    """Single processes that share settings, and two servers that can be frozen."""
+    """Single processes with shared settings, and two Redis servers that can be suspended."""
 
     def __init__(self, folder: Path, servers: dict[str, tuple[int, subprocess.Popen[bytes]]], fetch: Fetch) -> None:
         self._servers = servers
@@ -35,32 +35,32 @@ class Containers:
             process = subprocess.Popen([*command, "--metrics-port", str(port)], stdout=log, stderr=log)
         self._processes[port] = process
 
-    def freeze(self, server: str) -> None:
+    def suspend(self, server: str) -> None:
         self._servers[server][1].send_signal(signal.SIGSTOP)
 
-    def thaw(self, server: str) -> None:
+    def resume(self, server: str) -> None:
         self._servers[server][1].send_signal(signal.SIGCONT)
 
     def page(self, port: int, path: str) -> tuple[int, str]:
         return self._fetch(f"http://127.0.0.1:{port}{path}")
 
-    def missing(self, port: int) -> Any:
-        """What a process says that it lacks, after making sure that it is alive."""
+    def problems(self, port: int) -> Any:
+        """Return the problems of a process, which must be alive."""
         assert self.page(port, "/healthz")[0] == 200
         status, body = self.page(port, "/readyz")
-        told = json.loads(body)["missing"]
-        assert (status == 200) == (told == {})
-        return told
+        problems = json.loads(body)["problems"]
+        assert (status == 200) == (problems == {})
+        return problems
 
-    def wait(self, what: Callable[[], Any]) -> None:
+    def wait(self, condition: Callable[[], Any]) -> None:
         deadline_s = time.monotonic() + 120
         while True:
             try:
-                if what():
+                if condition():
                     return
             except OSError:
                 pass
-            assert time.monotonic() < deadline_s, f"waited in vain:\n{self._log.read_text()[-3000:]}"
+            assert time.monotonic() < deadline_s, f"timeout:\n{self._log.read_text()[-3000:]}"
             time.sleep(0.1)
 
     def kill(self, port: int) -> None:
@@ -69,7 +69,7 @@ class Containers:
 
     def end(self) -> None:
         for server in self._servers:
-            self.thaw(server)
+            self.resume(server)
         for port in list(self._processes):
             self.kill(port)
 
@@ -88,31 +88,31 @@ def containers(
     made.end()
 
 
-def test_each_process_lacks_what_it_needs_and_nothing_else(
+def test_readiness_depends_only_on_the_servers_a_process_uses(
     containers: Containers, free_port: Callable[[], int]
 ) -> None:
     roles = {role: free_port() for role in ("capture", "classify", "timeline")}
     standby = free_port()
     for role, port in roles.items():
         containers.start(role, port)
-    containers.wait(lambda: all(containers.missing(port) == {} for port in roles.values()))
+    containers.wait(lambda: all(containers.problems(port) == {} for port in roles.values()))
     containers.start("timeline", standby)
-    containers.wait(lambda: containers.missing(standby) == {})
-    told = [("fer_queue_depth{" in containers.page(port, "/metrics")[1]) for port in (roles["timeline"], standby)]
-    assert told == [True, False]
+    containers.wait(lambda: containers.problems(standby) == {})
+    exported = [("fer_queue_depth{" in containers.page(port, "/metrics")[1]) for port in (roles["timeline"], standby)]
+    assert exported == [True, False]
 
-    containers.freeze("queue")
-    containers.wait(lambda: all("queue" in containers.missing(port) for port in roles.values()))
-    assert {name for port in (*roles.values(), standby) for name in containers.missing(port)} == {"queue"}
-    assert containers.missing(standby) == {}
+    containers.suspend("queue")
+    containers.wait(lambda: all("queue" in containers.problems(port) for port in roles.values()))
+    assert {name for port in (*roles.values(), standby) for name in containers.problems(port)} == {"queue"}
+    assert containers.problems(standby) == {}
     assert 'fer_redis_up{server="queue"} 0.0' in containers.page(roles["classify"], "/metrics")[1]
-    containers.thaw("queue")
-    containers.wait(lambda: all(containers.missing(port) == {} for port in roles.values()))
+    containers.resume("queue")
+    containers.wait(lambda: all(containers.problems(port) == {} for port in roles.values()))
 
     containers.kill(roles["timeline"])
     containers.wait(lambda: "fer_queue_depth{" in containers.page(standby, "/metrics")[1])
-    containers.freeze("store")
+    containers.suspend("store")
     containers.wait(
-        lambda: "store" in containers.missing(standby) and "store" in containers.missing(roles["capture"])
+        lambda: "store" in containers.problems(standby) and "store" in containers.problems(roles["capture"])
     )
-    assert containers.missing(roles["classify"]) == {}
+    assert containers.problems(roles["classify"]) == {}
