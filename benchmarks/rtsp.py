@@ -11,14 +11,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 from benchmarks.material import ROOT
-from fer_stream.broker.embedded import tethered
+from fer_stream.broker.embedded import with_death_signal
 
 PASSWORD = "canary/p@ss#w0rd"
 """Of every camera: what must stand in no log, no metric, no result and no file."""
 
 _USER = "viewer"
 # GStreamer's bindings come with Debian, so they belong to the system's Python.
-_COMMAND = ("/usr/bin/python3", str(ROOT / "tests" / "rtsp_camera.py"))
+_COMMAND = ("/usr/bin/python3", str(ROOT / "tests" / "support" / "rtsp_camera.py"))
 
 
 class Camera:
@@ -45,14 +45,14 @@ class Camera:
         """Be there, and wait until it listens."""
         login = ["--port", str(self._port), "--user", _USER, "--password", PASSWORD]
         self._process = subprocess.Popen(
-            tethered([*_COMMAND, *self._options, *login]),
+            with_death_signal([*_COMMAND, *self._options, *login]),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
         assert self._process.stdout is not None
         if self._process.stdout.readline() != "READY\n":
-            raise RuntimeError("No RTSP server: see tests/rtsp_camera.py for the packages that it needs.")
+            raise RuntimeError("No RTSP server: see tests/support/rtsp_camera.py for the packages that it needs.")
 
     def kill(self) -> None:
         """Be gone."""

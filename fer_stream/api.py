@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from fer_stream.capture.discovery import source_name
+from fer_stream.capture.discovery import slugify
 from fer_stream.config import FileSettings
 from fer_stream.files import Engine
 from fer_stream.metrics import Metrics
@@ -42,7 +42,7 @@ class Analysis:
     summary: FileSummary
 
     def to_dataframe(self) -> pd.DataFrame:
-        """The table that `fer-stream run` writes, to the digit: docs/formats.md describes its columns.
+        """The table that `fer-stream run` writes, to the digit: docs/reference/formats.md describes its columns.
 
         One row per frame and face, and one for a frame without a face. `person_id` is Int64, missing where there is
         no face.
@@ -65,7 +65,7 @@ def analyze(path: str | PathLike[str], settings: FileSettings | None = None) -> 
             print(timeline.person_id, timeline.segments)
     """
     engine = Engine(settings or FileSettings())
-    source = engine.open(Path(path), source_name(Path(path).stem))
+    source = engine.open(Path(path), slugify(Path(path).stem))
     frames: list[LabelledFrame] = []
     summary = engine.process(source, frames.extend, metrics=Metrics(CollectorRegistry()))
     return Analysis(tuple(_timelines(source.stream_id, frames, summary.people)), tuple(frames), summary)

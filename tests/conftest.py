@@ -199,7 +199,7 @@ class Camera:
     """An RTSP camera that can be started, killed, and frozen with its sockets open."""
 
     def __init__(self, clips: tuple[Path, ...], faults: tuple[str, ...]) -> None:
-        self._command = ["/usr/bin/python3", str(ROOT / "tests" / "rtsp_camera.py"), *map(str, clips), *faults]
+        self._command = ["/usr/bin/python3", str(ROOT / "tests/support/rtsp_camera.py"), *map(str, clips), *faults]
         self._process: subprocess.Popen[str] | None = None
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]

@@ -1,1 +1,1 @@
-"""A source in, frames out."""
+"""Sources of frames: video files, still images and cameras."""

@@ -1,54 +1,54 @@
-"""Cameras: RTSP, HTTP and webcams, read for as long as anyone wants them (PyAV).
+"""Cameras: RTSP, HTTP and webcams, read until they are closed (PyAV).
 
-    Connection ── picture ──▶ Feed ── newest wins ──▶ LiveSource.frames()
+    Connection ── frames ──▶ CameraSession ── latest frame ──▶ CameraSource.frames()
         ▲
-        └── started, watched, given up and started again by the supervisor
+        └── opened, watched, cancelled and opened again by the supervisor thread
 
-Each connection reads in a thread of its own. Pictures are converted to BGR by whoever takes them, so that one that
-nobody takes costs no more than its decoding.
+Each connection reads in a thread of its own. Frames are converted to BGR by the consumer, so that a dropped frame
+costs only its decoding.
 """
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 
 import av
 
-from fer_stream.capture.backoff import Backoff
-from fer_stream.capture.camera_session import Feed, LiveState, Picture
-from fer_stream.capture.camera_url import camera_address
-from fer_stream.capture.connection import Connection
-from fer_stream.capture.disconnect import Outage
-from fer_stream.capture.pixel_formats import Converter
+from fer_stream.backoff import Backoff
+from fer_stream.capture.camera_session import CameraSession, CameraStatus, DecodedFrame
+from fer_stream.capture.clock import Clocks
+from fer_stream.capture.connection import Connection, Disconnect, parse_camera_url
+from fer_stream.capture.pixel_formats import FrameConverter
 from fer_stream.config import CameraSettings
 from fer_stream.metrics import Metrics
 from fer_stream.records import DecodeErrors, Frame, Gap, SourceInfo, stream_id_of
 
-_log = logging.getLogger(__name__)
-
-# An abandoned reader that hangs in FFmpeg ends by itself after a while; until then the next one may run beside it.
-# More than two would be a leak in the making.
+# A cancelled reader that blocks in FFmpeg ends after a timeout; until then the next one can run beside it. A third
+# would indicate a leak.
 _MAX_READERS = 2
-_JOIN_S = 1.0
+_JOIN_TIMEOUT_S = 1.0
+
+_STABLE_S = 5.0
+"""Uptime after which the delay between reconnections is reset. A camera that fails earlier is retried ever less
+often."""
+
+_JITTER = 0.5
+"""Delays are shortened by up to half at random, so that cameras behind one switch do not reconnect simultaneously."""
 
 
-class LiveSource:
-    """A camera as a `FrameSource` that never ends by itself and never falls behind.
+class CameraSource:
+    """Camera as a `FrameSource` that returns the latest frame and ends only when it is closed.
 
     `url` is an rtsp, rtsps, http (MJPEG or HLS) or https URL, a device such as /dev/video0, or its number; anything
-    else raises `UnreadableSource`. The camera need not be there: it is waited for, and one that is lost is tried
-    again for ever.
+    else raises `UnreadableSource`. The camera does not have to be reachable: failed connections are retried
+    indefinitely.
 
-    A source is one epoch, however often it reconnects: `stream_id` stays and `time_s` counts from the making of
-    the source through every outage, which leaves a `Gap` in `messages()`. `index` counts every picture that was
-    decoded, so one that was dropped leaves a hole. `last_epoch_ms` is the epoch of the source's last run, if known.
-
-    `monotonic` and `wall` are the clocks, in seconds; `wall` is Unix time.
+    A source is one session regardless of reconnections: `stream_id` is constant, and `time_s` counts from the
+    creation of the source, including outages, each of which is a `Gap` in `messages()`. `index` numbers all decoded
+    frames, so dropped frames leave gaps in the numbers. `previous_start_ms` is the start of the previous session of
+    the source; the new one starts later even if the system clock was set back.
     """
 
     def __init__(
@@ -58,21 +58,19 @@ class LiveSource:
         name: str,
         metrics: Metrics,
         settings: CameraSettings | None = None,
-        last_epoch_ms: int = 0,
-        monotonic: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
-        rng: random.Random | None = None,
+        previous_start_ms: int = 0,
+        clocks: Clocks | None = None,
     ) -> None:
-        self._settings = settings or CameraSettings()
-        self._address = camera_address(url, self._settings)
+        self._settings = settings = settings or CameraSettings()
+        clocks = clocks or Clocks()
+        self._url = parse_camera_url(url, settings)
         self._name = name
-        self._now = monotonic
-        self.stream_start_ms = max(last_epoch_ms + 1, int(wall() * 1000))
+        self._now = clocks.monotonic
+        self.stream_start_ms = max(previous_start_ms + 1, int(clocks.wall() * 1000))
         self.stream_id = stream_id_of(name, self.stream_start_ms)
-        self._timed = partial(metrics.timed, "decode")
-        self._feed = Feed(name, self._settings.fps, metrics, now=monotonic, wall=wall)
-        self._converter = Converter(long_side_px=self._settings.max_long_side_px)
-        self._backoff = Backoff(self._settings, rng or random.Random())
+        self._session = CameraSession(name, settings.fps, metrics, clocks=clocks)
+        self._converter = FrameConverter(max_long_side_px=settings.max_long_side_px)
+        self._retries = ReconnectPolicy(settings)
         self._readers = threading.BoundedSemaphore(_MAX_READERS)
         self._connection: Connection | None = None
         self._closing = threading.Event()
@@ -81,86 +79,100 @@ class LiveSource:
 
     @property
     def info(self) -> SourceInfo:
-        """The camera's own size, rate and codec; sizes are 0 until it answered for the first time."""
-        return self._feed.info
+        """Size, rate and codec of the camera; sizes are 0 before its first response."""
+        return self._session.info
 
     @property
     def decode_errors(self) -> DecodeErrors:
-        """The packets that could not be decoded so far."""
-        return self._feed.damage
+        """Packets that could not be decoded so far."""
+        return self._session.decode_errors
 
     @property
-    def state(self) -> LiveState:
-        """Whether pictures come, and if not, why."""
-        return self._feed.state
+    def status(self) -> CameraStatus:
+        """Current state, with the reason if the camera is down."""
+        return self._session.status
 
     def frames(self) -> Iterator[Frame]:
-        """The newest picture whenever one is asked for; ends after `close`."""
+        """Yield the latest frame on each request; ends after `close`."""
         return (message for message in self.messages() if isinstance(message, Frame))
 
     def messages(self) -> Iterator[Frame | Gap]:
-        """Frames as from `frames()`, and before the first one after an outage the `Gap` that it left.
+        """Yield the frames of `frames()`, and the `Gap` of an outage before the first frame after it.
 
-        An outage that lasts until `close` ends in a gap too.
+        An outage that lasts until `close` is a gap too.
         """
-        while (message := self._feed.newest.take()) is not None:
+        while (message := self._session.latest.take()) is not None:
             if isinstance(message, Gap):
                 yield message
-            elif (frame := self._frame(message)) is not None:
+            elif (frame := self._convert(message)) is not None:
                 yield frame
 
     def close(self) -> None:
-        """Stop, in 2 s at the most even while a read hangs. Any thread may call it; `frames()` ends."""
+        """Stop within 2 s, even if a read blocks. Thread-safe; `frames()` ends."""
         self._closing.set()
-        self._feed.close()
+        self._session.close()
         if connection := self._connection:
-            connection.abandon()
-            connection.join(_JOIN_S)
-        self._supervisor.join(_JOIN_S)
+            connection.cancel()
+            connection.join(_JOIN_TIMEOUT_S)
+        self._supervisor.join(_JOIN_TIMEOUT_S)
 
     def _supervise(self) -> None:
         while not self._closing.is_set():
             if not self._readers.acquire(timeout=self._settings.reconnect_min_s):
                 continue
             connection = Connection(
-                self._address,
+                self._url,
                 self._settings,
-                self._feed,
+                self._session,
                 name=self._name,
                 now=self._now,
                 on_exit=self._readers.release,
-                timed=self._timed,
             )
-            self._feed.listen_to(connection)
+            self._session.attach(connection)
             connection.start()
             self._connection = connection
             self._recover(connection, self._watch(connection))
 
-    def _watch(self, connection: Connection) -> Outage:
-        """Wait until the connection ends, or give it up where it falls silent."""
-        while not self._closing.is_set() and (left_s := connection.patience_ends_s - self._now()) > 0:
-            # The end of the patience comes nearer when the camera answers, so no wait is longer than the shortest.
-            if connection.over.wait(min(left_s, self._settings.stall_timeout_s)):
-                return connection.outage
-        silence = connection.silence()
-        connection.abandon()
-        return silence
+    def _watch(self, connection: Connection) -> Disconnect:
+        """Wait until the connection ends, or cancel it when it times out."""
+        while not self._closing.is_set() and (left_s := connection.deadline_s - self._now()) > 0:
+            # The deadline moves forward when the camera responds, so no wait exceeds the shortest timeout.
+            if connection.done.wait(min(left_s, self._settings.stall_timeout_s)):
+                return connection.disconnect
+        reason = connection.timeout_reason()
+        connection.cancel()
+        return reason
 
-    def _recover(self, connection: Connection, outage: Outage) -> None:
-        """Note the outage and wait until it is time for the next attempt."""
+    def _recover(self, connection: Connection, disconnect: Disconnect) -> None:
+        """Record the disconnection and wait before the next attempt."""
         if self._closing.is_set():
             return
-        before = self._feed.state
-        self._feed.fall(outage)
-        wait_s = self._backoff.wait_s(refused=outage.refused, up_s=connection.up_s)
-        level = logging.DEBUG if before.reason == outage.reason else logging.WARNING
-        _log.log(level, "camera %s: %s (%s), next try in %.1f s", self._name, outage.reason, outage.text, wait_s)
-        self._closing.wait(wait_s)
+        delay_s = self._retries.delay_s(disconnect, uptime_s=connection.uptime_s)
+        self._session.on_disconnect(disconnect, retry_s=delay_s)
+        self._closing.wait(delay_s)
 
-    def _frame(self, picture: Picture) -> Frame | None:
+    def _convert(self, decoded: DecodedFrame) -> Frame | None:
         try:
-            pixels = self._converter.pixels(picture.image)
+            pixels = self._converter.pixels(decoded.image)
         except av.FFmpegError as error:
-            self._feed.spoilt(f"{picture.image.format.name} cannot be converted: {error.strerror}")
+            self._session.discard(f"cannot convert pixel format {decoded.image.format.name}: {error.strerror}")
             return None
-        return Frame(self.stream_id, picture.index, picture.time_s, picture.captured_at, pixels)
+        return Frame(self.stream_id, decoded.index, decoded.time_s, decoded.captured_at, pixels)
+
+
+class ReconnectPolicy:
+    """Delays between connection attempts of one camera.
+
+    They double from `reconnect_min_s` to `reconnect_max_s`; after a rejected password or path the delay is
+    `reconnect_auth_s`, because frequent attempts lock accounts.
+    """
+
+    def __init__(self, settings: CameraSettings, rng: random.Random | None = None) -> None:
+        self._auth_s = settings.reconnect_auth_s
+        self._backoff = Backoff(settings.reconnect_min_s, settings.reconnect_max_s, jitter=_JITTER, rng=rng)
+
+    def delay_s(self, disconnect: Disconnect, *, uptime_s: float) -> float:
+        """Return the delay in seconds after a connection that delivered frames for `uptime_s` seconds."""
+        if uptime_s >= _STABLE_S:
+            self._backoff.reset()
+        return self._backoff.failed(fixed_s=self._auth_s if disconnect.access_denied else None)

@@ -1,27 +1,78 @@
-"""What becomes of a camera's pictures until someone takes them: their time, the choice among them, the gaps."""
+"""Session of a camera across reconnections: time, sampling, gaps, and hand-over of the latest frame."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from av.video.frame import VideoFrame
 
-from fer_stream.capture.clock import MediaClock
-from fer_stream.capture.connection import Connection
-from fer_stream.capture.disconnect import REASONS, Outage, Reason
-from fer_stream.capture.latest import Newest
+from fer_stream.capture.clock import Clocks, MediaClock
+from fer_stream.capture.connection import REASONS, Connection, Disconnect, Reason
 from fer_stream.capture.source import Sampler
+from fer_stream.log import get_logger
 from fer_stream.metrics import Metrics
 from fer_stream.records import DecodeErrors, Gap, SourceInfo
 
+T = TypeVar("T")
+
+_log = get_logger(__name__)
+
+
+class LatestFrame(Generic[T]):
+    """Slot for one frame and the gap before it, between a producer thread and a consumer thread.
+
+    A newer frame replaces one that was not taken, so a slow consumer gets fewer frames, never older ones.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._gap: Gap | None = None
+        self._frame: T | None = None
+        self._final_gap: Gap | None = None
+        self._closed = False
+
+    def put(self, frame: T, gap: Gap | None = None) -> bool:
+        """Store a frame and the gap before it. Return True if it replaced a frame that was not taken.
+
+        A gap that was not taken is extended to include the new one. Ignored after `close`.
+        """
+        with self._changed:
+            if self._closed:
+                return False
+            replaced = self._frame is not None
+            self._frame = frame
+            self._gap = replace(self._gap, end_s=gap.end_s) if self._gap and gap else self._gap or gap
+            self._changed.notify()
+        return replaced
+
+    def take(self) -> Gap | T | None:
+        """Wait for and return the gap, then the frame after it; None if all is taken after `close`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._frame is not None)
+            if self._gap is not None:
+                gap, self._gap = self._gap, None
+                return gap
+            if self._frame is not None:
+                frame, self._frame = self._frame, None
+                return frame
+            final_gap, self._final_gap = self._final_gap, None
+            return final_gap
+
+    def close(self, gap: Gap | None = None) -> None:
+        """Accept no more frames. Stored ones can still be taken, followed by `gap`, in which the source ends."""
+        with self._changed:
+            self._closed, self._final_gap = True, gap
+            self._changed.notify_all()
+
 
 @dataclass(frozen=True, slots=True)
-class LiveState:
-    """How a camera is. `reason` and `text` say why it is down (None and empty while it is up or is first tried).
+class CameraStatus:
+    """State of a camera. `reason` and `text` explain why it is down (None and empty while it is up or first opened).
 
-    `failures` counts the connections that ended since the last picture.
+    `failures` counts the connections that ended since the last frame.
     """
 
     up: bool
@@ -31,8 +82,8 @@ class LiveState:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """A decoded picture that was not converted yet; the numbers are those of the `Frame` it becomes."""
+class DecodedFrame:
+    """Decoded frame before conversion; the numbers are those of the resulting `Frame`."""
 
     image: VideoFrame
     index: int
@@ -40,105 +91,121 @@ class Picture:
     captured_at: float
 
 
-class Feed:
-    """Listens to one connection after the other, and only to the newest: an abandoned one may still speak.
+class CameraSession:
+    """Listener of successive connections to one camera. Events of a connection other than the attached one are
+    ignored.
 
-    Media time counts from the making of the feed. `newest` is where the pictures and gaps come out.
+    Media time counts from the creation of the session. Frames and gaps are handed over through `latest`.
     """
 
-    def __init__(
-        self, name: str, fps: float | None, metrics: Metrics, *, now: Callable[[], float], wall: Callable[[], float]
-    ) -> None:
-        self.newest: Newest[Picture] = Newest()
-        self.state = LiveState(up=False)
+    def __init__(self, name: str, fps: float | None, metrics: Metrics, *, clocks: Clocks) -> None:
+        self.latest: LatestFrame[DecodedFrame] = LatestFrame()
+        self.status = CameraStatus(up=False)
         self.info = SourceInfo(name, "video", 0, 0, None, None, None, "", "")
-        self.damage = DecodeErrors()
+        self.decode_errors = DecodeErrors()
         self._name = name
-        self._now, self._wall = now, wall
-        self._counts = _Counts(metrics, name)
+        self._clocks = clocks
+        self._metrics = metrics
+        self._counts = _Counters(metrics, name)
         self._clock = MediaClock(self._counts.discontinuities.inc)
         self._sampler = Sampler(fps)
-        self._opened_s = now()
+        self._started_s = clocks.monotonic()
         self._decoded = 0
         self._last_s = 0.0
         self._gap: Gap | None = None
         self._lock = threading.Lock()
         self._connection: Connection | None = None
 
-    def listen_to(self, connection: Connection) -> None:
-        """Take pictures from this connection and from no other."""
+    def attach(self, connection: Connection) -> None:
+        """Accept the events of this connection and of no other."""
         with self._lock:
             self._connection = connection
 
-    def opened(self, connection: Connection, info: SourceInfo) -> None:
-        """The camera answered."""
+    def decode_timer(self) -> AbstractContextManager[None]:
+        """Return a context that measures the decoding of one packet."""
+        return self._metrics.timed("decode")
+
+    def on_open(self, connection: Connection, info: SourceInfo) -> None:
+        """Record the properties of a camera that responded."""
         with self._lock:
             if connection is self._connection:
                 self.info = info
                 self._clock.restart()
 
-    def picture(self, connection: Connection, image: VideoFrame, pts_s: float | None) -> None:
-        """Note a picture, and leave it for whoever takes the next one."""
+    def on_frame(self, connection: Connection, image: VideoFrame, pts_s: float | None) -> None:
+        """Assign index and time to a frame, and store it as the latest one if it is sampled."""
         with self._lock:
             if connection is not self._connection:
                 return
             self._last_s = self._clock.time_s(pts_s, self._elapsed_s())
-            if not self.state.up:
-                self._rise()
-            picture = Picture(image, self._decoded, self._last_s, self._wall())
+            if not self.status.up:
+                self._on_connect()
+            frame = DecodedFrame(image, self._decoded, self._last_s, self._clocks.wall())
             self._decoded += 1
-            self._counts.last_frame.set(picture.captured_at)
-            if not self._sampler.keep(picture.time_s):
+            self._counts.last_frame.set(frame.captured_at)
+            if not self._sampler.accept(frame.time_s):
                 self._counts.sampled.inc()
                 return
-            if self.newest.put(picture, self._gap):
+            if self.latest.put(frame, self._gap):
                 self._counts.overrun.inc()
             self._gap = None
 
-    def damaged(self, connection: Connection, reason: str) -> None:
-        """A packet could not be decoded."""
+    def on_decode_error(self, connection: Connection, reason: str) -> None:
+        """Count a packet that could not be decoded."""
         with self._lock:
             if connection is self._connection:
-                self._lose(reason)
+                self._count_decode_error(reason)
 
-    def spoilt(self, reason: str) -> None:
-        """A picture that was taken turned out to be of no use."""
+    def discard(self, reason: str) -> None:
+        """Count a frame that was taken but cannot be used."""
         with self._lock:
-            self._lose(reason)
+            self._count_decode_error(reason)
 
-    def fall(self, outage: Outage) -> None:
-        """The connection is over: the gap begins, if it has not begun yet."""
+    def on_disconnect(self, disconnect: Disconnect, *, retry_s: float) -> None:
+        """Detach the connection and start a gap, unless one has started. The next attempt is in `retry_s` seconds."""
         with self._lock:
             self._connection = None
-            self.state = LiveState(False, outage.reason, outage.text, self.state.failures + 1)
-            self._gap = self._gap or Gap(self._name, self._last_s, self._last_s, outage.reason)
-            self._counts.fall(outage.reason)
+            previous = self.status
+            self.status = CameraStatus(False, disconnect.reason, disconnect.text, previous.failures + 1)
+            self._gap = self._gap or Gap(self._name, self._last_s, self._last_s, disconnect.reason)
+            self._counts.on_disconnect(disconnect.reason)
+        event = "camera_disconnected" if previous.up else "camera_unreachable"
+        # Once per reason: a camera that stays away would fill the log with its retries.
+        log = _log.debug if previous.reason == disconnect.reason else _log.warning
+        log(event, source=self._name, reason=disconnect.reason, detail=disconnect.text, retry_s=round(retry_s, 1))
 
     def close(self) -> None:
-        """Nothing more is wanted. An outage that still lasts ends here."""
+        """Accept no more frames. A gap that has not ended ends here."""
         with self._lock:
             self._connection = None
-            if self._gap and not self.state.up:
+            if self._gap and not self.status.up:
                 self._gap = replace(self._gap, end_s=self._elapsed_s())
             self._counts.up.set(0)
-            self.newest.close(self._gap)
+            self.latest.close(self._gap)
 
-    def _rise(self) -> None:
+    def _on_connect(self) -> None:
+        info = self.info
+        fields = {"width": info.width, "height": info.height, "codec": info.codec, "fps": info.fps}
+        if self._decoded and self._gap:
+            after_s = round(self._last_s - self._gap.start_s, 1)
+            _log.info("camera_reconnected", source=self._name, after_s=after_s, **fields)
+        else:
+            _log.info("camera_connected", source=self._name, **fields)
         if self._gap:
             self._gap = replace(self._gap, end_s=self._last_s)
-        self.state = LiveState(up=True)
+        self.status = CameraStatus(up=True)
         self._counts.up.set(1)
 
-    def _lose(self, reason: str) -> None:
-        self._counts.damaged.inc()
-        self.damage = DecodeErrors(self.damage.packets + 1, self.damage.reason or reason)
+    def _count_decode_error(self, reason: str) -> None:
+        self._counts.corrupt.inc()
+        self.decode_errors = DecodeErrors(self.decode_errors.packets + 1, self.decode_errors.reason or reason)
 
     def _elapsed_s(self) -> float:
-        return self._now() - self._opened_s
+        return self._clocks.monotonic() - self._started_s
 
 
-class _Counts:
-    """The collectors of one camera. They are made at once, so that every series starts at 0."""
+class _Counters:
+    """Metrics of one camera. All series are created at once, so that each starts at 0."""
 
     def __init__(self, metrics: Metrics, name: str) -> None:
         self.up = metrics.camera_up.labels(name)
@@ -146,12 +213,12 @@ class _Counts:
         self.discontinuities = metrics.pts_discontinuities.labels(name)
         self.sampled = metrics.frames_dropped.labels(name, "capture", "sampled")
         self.overrun = metrics.frames_dropped.labels(name, "capture", "overrun")
-        self.damaged = metrics.frames_dropped.labels(name, "decode", "damaged")
+        self.corrupt = metrics.frames_dropped.labels(name, "decode", "corrupt")
         self._stalls = metrics.stalls.labels(name)
         self._reconnects = {reason: metrics.reconnects.labels(name, reason) for reason in REASONS}
 
-    def fall(self, reason: Reason) -> None:
-        """The camera was lost, or is still not there."""
+    def on_disconnect(self, reason: Reason) -> None:
+        """Count a connection that ended or failed."""
         self.up.set(0)
         self._reconnects[reason].inc()
         if reason == "stalled":

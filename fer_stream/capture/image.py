@@ -1,4 +1,4 @@
-"""Still images: a source of one frame."""
+"""Still images as sources of one frame."""
 
 from __future__ import annotations
 
@@ -11,88 +11,88 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from fer_stream.capture.discovery import check_file
-from fer_stream.capture.pixel_formats import Plain
+from fer_stream.capture.discovery import ensure_readable
+from fer_stream.capture.pixel_formats import ArrayPixels
 from fer_stream.errors import UnreadableSource
 from fer_stream.records import U8, DecodeErrors, Frame, SourceInfo, stream_id_of
 
-_BY_PILLOW = {"avif", "dib"}
-"""OpenCV leaves the first as it lies, and does not read the second."""
+_PILLOW_FORMATS = {"avif", "dib"}
+"""Formats decoded by Pillow: OpenCV ignores the orientation of AVIF and does not support DIB."""
 
 
 class ImageSource:
     """One still image as one frame at 0 s.
 
-    The picture is upright as its EXIF orientation says. Gray, palette, 16-bit and CMYK pictures become 8-bit BGR; an
-    alpha channel is dropped. Of an animated picture or one with pages, the first is taken.
+    The EXIF orientation is applied. Gray, palette, 16-bit and CMYK images are converted to 8-bit BGR; an alpha
+    channel is dropped. The first image of an animation or of a multi-page file is used.
 
-    Raises `SourceNotFound` where there is no such file, and `UnreadableSource` where it is no picture, is broken, may
-    not be read or has more pixels than Pillow holds to be safe (178,956,970).
+    Raises `SourceNotFound` if the file does not exist, and `UnreadableSource` if it is not an image, is corrupt, may
+    not be read or has more pixels than Pillow's limit against decompression bombs (178,956,970).
     """
 
     def __init__(
         self, path: str | Path, *, name: str, stream_start_ms: int, clock: Callable[[], float] = time.time
     ) -> None:
         path = Path(path)
-        check_file(path)
+        ensure_readable(path)
         data = path.read_bytes()
-        codec, mode = _header(path, data)
+        codec, mode = _read_header(path, data)
         self.stream_id = stream_id_of(name, stream_start_ms)
         self._clock = clock
-        self._image: U8 | None = _decoded(path, codec, data)
+        self._image: U8 | None = _decode(path, codec, data)
         height, width = self._image.shape[:2]
         self._info = SourceInfo(name, "image", width, height, None, 1, None, codec, mode)
 
     @property
     def info(self) -> SourceInfo:
-        """Size of the upright picture; `codec` and `pixel_format` are Pillow's names of format and mode."""
+        """Size of the upright image; `codec` and `pixel_format` are Pillow's names of format and mode."""
         return self._info
 
     @property
     def decode_errors(self) -> DecodeErrors:
-        """Always none: a broken picture is refused as a whole."""
+        """Always empty: the constructor rejects a corrupt image."""
         return DecodeErrors()
 
     def frames(self) -> Iterator[Frame]:
-        """The one frame; none after `close`."""
+        """Yield the one frame; none after `close`."""
         if self._image is not None:
-            yield Frame(self.stream_id, 0, 0.0, self._clock(), Plain(self._image))
+            yield Frame(self.stream_id, 0, 0.0, self._clock(), ArrayPixels(self._image))
 
     def close(self) -> None:
-        """Let go of the picture."""
+        """Release the image."""
         self._image = None
 
 
-def _header(path: Path, data: bytes) -> tuple[str, str]:
-    """Format and mode, read without decoding a pixel: a few bytes of file may claim gigabytes of picture."""
+def _read_header(path: Path, data: bytes) -> tuple[str, str]:
+    """Return format and mode without decoding pixels: a file of a few bytes can declare gigabytes of them."""
     try:
         with Image.open(io.BytesIO(data)) as header:
             return (header.format or "unknown").lower(), header.mode
     except Image.DecompressionBombError as error:
-        raise UnreadableSource(f"{path} is refused. {error} Shrink the picture first.") from error
-    except Exception as error:  # a broken file makes Pillow raise anything: ValueError and RuntimeError were seen
-        raise UnreadableSource(f"{path} is no picture that can be read. Check that it opens in a viewer.") from error
+        raise UnreadableSource(f"{path} is too large: {error} Reduce its size first.") from error
+    except Exception as error:  # Pillow raises any type for corrupt files: ValueError and RuntimeError were observed
+        raise UnreadableSource(f"{path} is not a supported image. Check that it opens in a viewer.") from error
 
 
-def _decoded(path: Path, codec: str, data: bytes) -> U8:
-    broken = f"{path} is broken or cut off. Copy it again, or save it anew as PNG or JPEG."
+def _decode(path: Path, codec: str, data: bytes) -> U8:
+    corrupt = f"{path} is corrupt or truncated. Copy it again, or save it again as PNG or JPEG."
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.verify()  # of a PNG; OpenCV makes room for whatever length a chunk claims, be it 4 GB
-        if codec in _BY_PILLOW:
-            return _by_pillow(data)
+        with Image.open(io.BytesIO(data)) as image:
+            image.verify()  # OpenCV allocates the declared length of a PNG chunk, up to 4 GB
+        if codec in _PILLOW_FORMATS:
+            return _decode_with_pillow(data)
     except Exception as error:
-        raise UnreadableSource(broken) from error
+        raise UnreadableSource(corrupt) from error
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise UnreadableSource(f"{path} cannot be decoded: {error.err}. Save it anew as PNG or JPEG.") from error
-    if image is None:
-        raise UnreadableSource(broken)
-    return image.astype(np.uint8, copy=False)
+        raise UnreadableSource(f"{path} cannot be decoded: {error.err}. Save it again as PNG or JPEG.") from error
+    if pixels is None:
+        raise UnreadableSource(corrupt)
+    return pixels.astype(np.uint8, copy=False)
 
 
-def _by_pillow(data: bytes) -> U8:
-    with Image.open(io.BytesIO(data)) as picture:
-        rgb = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"), np.uint8)
+def _decode_with_pillow(data: bytes) -> U8:
+    with Image.open(io.BytesIO(data)) as image:
+        rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
     return np.ascontiguousarray(rgb[..., ::-1])

@@ -1,7 +1,7 @@
-"""The pixels of a frame, in the forms that the stages ask for.
+"""Pixels of a frame as gray or BGR, converted on demand.
 
-Between two looks of the detector only the gray picture is wanted, and a decoded one has it already: the luma plane.
-The colours are converted when somebody asks for them.
+Between two runs of the detector only the gray frame is needed, which is the luma plane of most decoded frames. BGR is
+converted only if it is requested.
 """
 
 from __future__ import annotations
@@ -17,87 +17,89 @@ from av.video.reformatter import ColorRange, VideoReformatter
 
 from fer_stream.records import U8, Pixels
 
-# Eight bits of luma in the first plane, from 16 to 235 unless the frame or the format says 0 to 255.
-_LIMITED = {"yuv420p", "yuv422p", "yuv444p", "nv12", "nv21"}
-_FULL = {"yuvj420p", "yuvj422p", "yuvj444p"}
-_WITH_LUMA = _LIMITED | _FULL
+# Formats with 8-bit luma in the first plane: 16 to 235, or 0 to 255 if the frame or the format says so.
+_LIMITED_RANGE = {"yuv420p", "yuv422p", "yuv444p", "nv12", "nv21"}
+_FULL_RANGE = {"yuvj420p", "yuvj422p", "yuvj444p"}
+_LUMA_FORMATS = _LIMITED_RANGE | _FULL_RANGE
 _BLACK, _WHITE = 16, 235
 
 _FLIPS = {(True, False): 0, (False, True): 1, (True, True): -1}
-"""Are rows, columns reversed → the code of cv2.flip."""
+"""(reverse rows, reverse columns) → flip code of cv2.flip."""
 
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """How a stored picture lies: are rows and columns swapped, and then rows, columns reversed?"""
+    """Orientation of a stored frame: rows and columns are swapped if `sideways`, then reversed."""
 
     sideways: bool
     reverse_rows: bool
     reverse_columns: bool
 
 
-class Plain:
-    """The pixels of a picture that is there already, uint8 (H, W, 3) BGR."""
+class ArrayPixels:
+    """Pixels of an array, uint8 (H, W, 3) BGR."""
 
     def __init__(self, image: U8) -> None:
         self._image = image
 
     @property
     def shape(self) -> tuple[int, int]:
-        """As `Pixels.shape`."""
+        """See `Pixels.shape`."""
         height, width = self._image.shape[:2]
         return height, width
 
     def bgr(self) -> U8:
-        """As `Pixels.bgr`."""
+        """See `Pixels.bgr`."""
         return self._image
 
     def gray(self) -> U8:
-        """As `Pixels.gray`."""
+        """See `Pixels.gray`."""
         return np.asarray(cv2.cvtColor(self._image, cv2.COLOR_BGR2GRAY), np.uint8)
 
 
-class Converter:
-    """Makes pixels of the decoded frames of one stream, turned and mirrored as the display matrix says.
+class FrameConverter:
+    """Creates `Pixels` of the decoded frames of one stream, rotated and mirrored according to the display matrix.
 
-    A long side above `long_side_px` is reduced to it; the shape is kept. One thread makes pixels, any may use them.
+    Frames with a side above `max_long_side_px` are scaled down to it, with the aspect ratio preserved. `pixels` must
+    be called by one thread; the results can be used by any thread.
     """
 
-    def __init__(self, *, long_side_px: int | None = None) -> None:
-        self._long_side_px = long_side_px
-        # One for all frames: VideoFrame.to_ndarray makes a new one each time, at twice the cost.
+    def __init__(self, *, max_long_side_px: int | None = None) -> None:
+        self._max_long_side_px = max_long_side_px
+        # Shared by all frames: VideoFrame.to_ndarray creates one per call, at twice the cost.
         self._reformatter = VideoReformatter()
         self._lock = Lock()
         self._orientation: Orientation | None = None
 
     def pixels(self, frame: VideoFrame) -> Pixels:
-        """Its pixels; raises `av.FFmpegError` where they cannot be converted."""
-        # PyAV ties a frame that was asked for its matrix to it in a cycle, so that it outlives its use.
+        """Return the pixels of `frame`. Raises `av.FFmpegError` if its format cannot be converted."""
+        # Reading the matrix creates a reference cycle in PyAV that keeps the frame alive, so only key frames are
+        # read.
         if self._orientation is None or frame.key_frame:
             self._orientation = orientation_of(frame)
-        if frame.format.name in _WITH_LUMA and self._size(frame) == (frame.width, frame.height):
-            return _Decoded(frame, self._orientation, self)
-        return Plain(self.bgr(frame, self._orientation))
+        if frame.format.name in _LUMA_FORMATS and self._size(frame) == (frame.width, frame.height):
+            return _DecodedPixels(frame, self._orientation, self)
+        return ArrayPixels(self.bgr(frame, self._orientation))
 
     def bgr(self, frame: VideoFrame, orientation: Orientation) -> U8:
-        """Its colours, contiguous; raises `av.FFmpegError` where they cannot be converted."""
+        """Convert `frame` to BGR, uint8 (H, W, 3), contiguous. Raises `av.FFmpegError` if that is not possible."""
         width, height = self._size(frame)
         with self._lock:
-            # One thread: a picture below full HD takes longer when it is split.
+            # One thread: splitting a frame below full HD is slower.
             bgr = self._reformatter.reformat(frame, width, height, "bgr24", interpolation="AREA", threads=1)
-        return np.ascontiguousarray(_upright(np.asarray(bgr.to_ndarray(), np.uint8), orientation))
+        return np.ascontiguousarray(_orient(np.asarray(bgr.to_ndarray(), np.uint8), orientation))
 
     def _size(self, frame: VideoFrame) -> tuple[int, int]:
-        """Width and height in px, before the picture is turned."""
+        """Return width and height in px, before rotation."""
         longer = max(frame.width, frame.height)
-        factor = min(1.0, (self._long_side_px or longer) / longer)
+        factor = min(1.0, (self._max_long_side_px or longer) / longer)
         return max(1, round(frame.width * factor)), max(1, round(frame.height * factor))
 
 
-class _Decoded:
-    """The pixels of a decoded frame with a luma plane."""
+class _DecodedPixels:
+    """Pixels of a decoded frame with a luma plane."""
 
-    def __init__(self, frame: VideoFrame, orientation: Orientation, converter: Converter) -> None:
+    def __init__(self, frame: VideoFrame, orientation: Orientation, converter: FrameConverter) -> None:
         self._frame = frame
         self._orientation = orientation
         self._converter = converter
@@ -105,35 +107,35 @@ class _Decoded:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """As `Pixels.shape`."""
+        """See `Pixels.shape`."""
         height, width = self._frame.height, self._frame.width
         return (width, height) if self._orientation.sideways else (height, width)
 
     def bgr(self) -> U8:
-        """As `Pixels.bgr`."""
+        """See `Pixels.bgr`."""
         if self._bgr is None:
             self._bgr = self._converter.bgr(self._frame, self._orientation)
         return self._bgr
 
     def gray(self) -> U8:
-        """As `Pixels.gray`."""
+        """See `Pixels.gray`."""
         plane = self._frame.planes[0]
         padded = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-        return _upright(_full_range(padded[:, : plane.width], self._frame), self._orientation)
+        return _orient(_full_range(padded[:, : plane.width], self._frame), self._orientation)
 
 
 def _full_range(luma: U8, frame: VideoFrame) -> U8:
-    if frame.format.name in _FULL or frame.color_range == ColorRange.JPEG:
+    if frame.format.name in _FULL_RANGE or frame.color_range == ColorRange.JPEG:
         return luma
     alpha = 255 / (_WHITE - _BLACK)
-    # OpenCV has no faster way to scale and to stop at 0 and 255.
+    # The fastest way in OpenCV to scale with saturation at 0 and 255.
     return np.asarray(cv2.addWeighted(luma, alpha, luma, 0, -_BLACK * alpha), np.uint8)
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
-    """How the display matrix lays the picture.
+    """Return the orientation according to the display matrix.
 
-    The matrix moves the stored (x, y) to (a·x + c·y, b·x + d·y). Other angles are taken for the nearest quarter.
+    The matrix maps the stored (x, y) to (a·x + c·y, b·x + d·y). Angles are rounded to multiples of 90°.
     """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(matrix, SideData):
@@ -142,8 +144,8 @@ def orientation_of(frame: VideoFrame) -> Orientation:
     return Orientation(True, b < 0, c < 0) if abs(b) > abs(a) else Orientation(False, d < 0, a < 0)
 
 
-def _upright(image: U8, orientation: Orientation) -> U8:
-    # numpy takes five times as long, and tenfold to flip.
-    upright = cv2.transpose(image) if orientation.sideways else image
+def _orient(image: U8, orientation: Orientation) -> U8:
+    # numpy takes 5 times as long to transpose and 10 times as long to flip.
+    oriented = cv2.transpose(image) if orientation.sideways else image
     flip = _FLIPS.get((orientation.reverse_rows, orientation.reverse_columns))
-    return np.asarray(upright if flip is None else cv2.flip(upright, flip), np.uint8)
+    return np.asarray(oriented if flip is None else cv2.flip(oriented, flip), np.uint8)

@@ -1,4 +1,4 @@
-"""What a source of frames is, and how its frame rate is lowered."""
+"""Protocol of frame sources, and reduction of their frame rate."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from fer_stream.records import TIMESTAMP_TOLERANCE_S, DecodeErrors, Frame, Sourc
 
 
 class FrameSource(Protocol):
-    """Something that gives frames: a video file, a camera, a still image.
+    """Source of frames: a video file, a camera or a still image.
 
-    A source is opened by its constructor, which raises a `SourceError` that names the source and the cure.
+    The constructor opens the source. It raises a `SourceError` that names the source and the remedy.
     """
 
     stream_id: str
 
     @property
     def info(self) -> SourceInfo:
-        """What is known of the source before its first frame."""
+        """Properties of the source that are available before the first frame."""
         ...
 
     @property
     def decode_errors(self) -> DecodeErrors:
-        """What could not be decoded so far."""
+        """Packets that could not be decoded so far."""
         ...
 
     def frames(self) -> Iterator[Frame]:
-        """The frames in order; `index` counts from 0 and `time_s` never goes backwards."""
+        """Yield the frames in order; `index` counts from 0 and `time_s` never decreases."""
         ...
 
     def close(self) -> None:
-        """Release everything. May be called twice, and while `frames()` is suspended."""
+        """Release all resources. May be called twice, and while `frames()` is suspended."""
         ...
 
 
 class Sampler:
-    """Picks frames so that at most `fps` a second remain; `fps` None keeps them all.
+    """Selects at most `fps` frames per second; `fps` None selects all.
 
-    The media time is cut into slots of 1/fps s from zero; the first frame of each slot is kept, so that the
-    choice depends on the frame's own time alone and not on what was dropped before.
+    Media time is divided into slots of 1/fps s, starting at zero, and the first frame of each slot is selected. The
+    decision depends on the time of the frame alone, not on frames dropped before it.
     """
 
     def __init__(self, fps: float | None) -> None:
         if fps is not None and fps <= 0:
-            raise ValueError(f"Expected an fps above 0, received {fps}")
+            raise ValueError(f"fps must be above 0, got {fps}")
         self._fps = fps
         self._slot = -1
 
-    def keep(self, time_s: float) -> bool:
-        """Is the frame at `time_s` media seconds one to process?"""
+    def accept(self, time_s: float) -> bool:
+        """Return True if the frame at `time_s`, in media seconds, is selected."""
         if self._fps is None:
             return True
         slot = int((time_s + TIMESTAMP_TOLERANCE_S) * self._fps)
@@ -59,13 +59,13 @@ class Sampler:
         return True
 
 
-def in_real_time(
+def throttle(
     frames: Iterator[Frame], *, monotonic: Callable[[], float], wait: Callable[[float], object]
 ) -> Iterator[Frame]:
-    """Hold each frame back until its media time has passed since the first, so that a file plays like a camera."""
-    began_s: float | None = None
+    """Delay each frame until its media time has passed since the first one, to play a file at its own speed."""
+    started_s: float | None = None
     for frame in frames:
-        began_s = monotonic() - frame.time_s if began_s is None else began_s
-        if (early_s := began_s + frame.time_s - monotonic()) > 0:
+        started_s = monotonic() - frame.time_s if started_s is None else started_s
+        if (early_s := started_s + frame.time_s - monotonic()) > 0:
             wait(early_s)
         yield frame

@@ -91,13 +91,13 @@ def submit(
 
     The results are those of `fer-stream run`.
     """
-    from fer_stream.capture.discovery import find_sources, output_names
+    from fer_stream.capture.discovery import discover, output_names
     from fer_stream.config import FileSettings
     from fer_stream.config.loader import load
 
     live = _live(config)
     file_settings = load(settings, FileSettings) if settings else live.for_files()
-    paths = find_sources(files)
+    paths = discover(files)
     named = list(zip(paths, output_names(paths), strict=True))
     folder = out or live.jobs_output_dir
     with _jobs(live) as jobs_client:

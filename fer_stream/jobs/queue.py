@@ -14,8 +14,8 @@ from rq.job import JobStatus, Retry
 from rq.serializers import JSONSerializer
 from rq.utils import now
 
-from fer_stream.broker.client import Link
-from fer_stream.capture.discovery import check_file, output_names
+from fer_stream.broker.client import RedisClient
+from fer_stream.capture.discovery import ensure_readable, output_names
 from fer_stream.config import FileSettings, JobSettings
 from fer_stream.errors import CodecError, ConfigError, InvalidJobState, JobNotFound, OutputError, OutputExists
 from fer_stream.jobs.job import TERMINAL_STATES, JobInfo, Priority
@@ -41,7 +41,7 @@ _log = get_logger(__name__)
 class RqJobs:
     """`Jobs` in rq queues on the server of `link`, with the timeout, retries and retention of `settings`."""
 
-    def __init__(self, link: Link, settings: JobSettings) -> None:
+    def __init__(self, link: RedisClient, settings: JobSettings) -> None:
         self._link = link
         self._settings = settings
 
@@ -166,7 +166,7 @@ class RqJobs:
             if job.state not in ("failed", "cancelled"):
                 raise InvalidJobState(f"Job {job_id} is {job.state}: only failed and cancelled jobs can be retried.")
             task = job.task()
-            check_file(task.path)
+            ensure_readable(task.path)
             if not job.publishing:
                 _refuse_existing(task)
             _refuse_reserved(client, pipeline, task)
@@ -198,7 +198,7 @@ def _valid_info(job: FileRqJob) -> Iterator[JobInfo]:
 
 def _make_task(path: Path, out: Path, settings: FileSettings, *, force: bool, name: str | None) -> Task:
     path = path.absolute()
-    check_file(path)
+    ensure_readable(path)
     try:
         name = validate_name(name or output_names([path])[0])
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Synthetic material for the tests of capture, made with PyAV."""
+"""Synthetic videos, audio files and corrupted files, created with PyAV."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _gray_steps(index: int, width: int, height: int) -> NDArray[np.uint8]:
-    """Frame `index` as one gray: 20, 30, … 210, and again."""
+    """Draw frame `index` in uniform gray: 20, 30, … 210, repeated."""
     return np.full((height, width, 3), 20 + 10 * (index % 20), np.uint8)
 
 
@@ -39,7 +39,7 @@ def _add_video(
     return stream
 
 
-def _add_sound(container: OutputContainer, codec: str) -> AudioStream:
+def _add_audio(container: OutputContainer, codec: str) -> AudioStream:
     stream = container.add_stream(codec, rate=48000, layout="mono")
     assert isinstance(stream, AudioStream)
     return stream
@@ -55,7 +55,7 @@ def _write_silence(container: OutputContainer, stream: AudioStream, seconds: flo
 
 @pytest.fixture
 def make_video(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a video and returns its path; frame i is drawn by `draw(i, width, height)` and shown at `pts[i]`."""
+    """Writes a video and returns its path. Frame i is drawn by `draw(i, width, height)` and has PTS `pts[i]`."""
 
     def make(
         name: str = "clip.mp4",
@@ -76,7 +76,7 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
         with av.open(str(path), "w", options=options) as container:
             container.metadata.update(metadata or {})
             stream = _add_video(container, codec, size, pix_fmt, time_base)
-            sound = _add_sound(container, "aac") if silence_s else None
+            audio = _add_audio(container, "aac") if silence_s else None
             if display:
                 stream.set_display_rotation(*display)
             for index, at in enumerate(pts or range(frames)):
@@ -84,57 +84,57 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
                 frame.pts, frame.time_base = at, time_base
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
-            if sound:
-                _write_silence(container, sound, silence_s)
+            if audio:
+                _write_silence(container, audio, silence_s)
         return path
 
     return make
 
 
 @pytest.fixture
-def make_sound(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a sound file, with a cover picture if asked for, and returns its path."""
+def make_audio(tmp_path: Path) -> Callable[..., Path]:
+    """Writes an audio file, optionally with cover art, and returns its path."""
 
     def make(name: str, codec: str, *, cover: bool = False) -> Path:
         path = tmp_path / name
         with av.open(str(path), "w") as container:
-            sound = _add_sound(container, codec)
+            audio = _add_audio(container, codec)
             if cover:
                 stream = _add_video(container, "mjpeg", (32, 32), "yuvj420p", Fraction(1, 25))
                 stream.disposition = av.stream.Disposition.attached_pic
-                picture = av.VideoFrame.from_ndarray(_gray_steps(5, 32, 32), format="bgr24")
-                container.mux(stream.encode(picture))
+                art = av.VideoFrame.from_ndarray(_gray_steps(5, 32, 32), format="bgr24")
+                container.mux(stream.encode(art))
                 container.mux(stream.encode(None))
-            _write_silence(container, sound, 1.0)
+            _write_silence(container, audio, 1.0)
         return path
 
     return make
 
 
 @pytest.fixture
-def damaged() -> Callable[[bytes], st.SearchStrategy[bytes]]:
-    """Makes strategies for a file that was cut, or of which bytes were changed, left out or doubled."""
+def corrupted() -> Callable[[bytes], st.SearchStrategy[bytes]]:
+    """Creates strategies for a truncated file, or one with bytes changed, removed or inserted."""
 
-    def make(whole: bytes) -> st.SearchStrategy[bytes]:
-        places = st.integers(0, len(whole))
-        slips = st.tuples(
-            places, st.integers(0, 40), st.binary(max_size=8) | st.just(bytes(8)) | st.just(b"\xff" * 8)
+    def make(valid: bytes) -> st.SearchStrategy[bytes]:
+        positions = st.integers(0, len(valid))
+        edits = st.tuples(
+            positions, st.integers(0, 40), st.binary(max_size=8) | st.just(bytes(8)) | st.just(b"\xff" * 8)
         )
 
-        def damage(slips: list[tuple[int, int, bytes]], end: int) -> bytes:
-            data = whole
-            for at, left_out, put_in in slips:
-                data = data[:at] + put_in + data[at + left_out :]
+        def corrupt(edits: list[tuple[int, int, bytes]], end: int) -> bytes:
+            data = valid
+            for at, removed, inserted in edits:
+                data = data[:at] + inserted + data[at + removed :]
             return data[:end]
 
-        return st.builds(damage, st.lists(slips, max_size=4), places | st.just(2 * len(whole)))
+        return st.builds(corrupt, st.lists(edits, max_size=4), positions | st.just(2 * len(valid)))
 
     return make
 
 
 @pytest.fixture
-def forbidden_folder() -> Iterator[Path]:
-    """An empty folder that everyone may enter; what is put there may be forbidden to nobody."""
+def unprotected_folder() -> Iterator[Path]:
+    """Empty folder that any user may enter; files in it can be protected by their own permissions."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -159,10 +159,10 @@ except Exception as error:
 
 @pytest.fixture
 def error_as_nobody() -> Callable[[str, str, str], str]:
-    """Class and text of the error of a call that is made by a user with few rights: root may read everything."""
+    """Calls a function as an unprivileged user, because root may read every file; returns error class and message."""
 
     def call(module: str, function: str, arguments: str) -> str:
-        # The rights go after the imports: the interpreter itself may lie where only its owner gets.
+        # Privileges are dropped after the imports, because the interpreter may be readable by its owner only.
         code = _AS_NOBODY.format(module=module, function=function, arguments=arguments)
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

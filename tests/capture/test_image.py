@@ -27,14 +27,14 @@ def opened(path: Path) -> ImageSource:
 
 
 def save(path: Path, mode: str = "RGB", **options: Any) -> Path:
-    """40×20, the left half red and the right half blue."""
-    picture = Image.new("RGB", (40, 20), (0, 0, 255))
-    picture.paste((255, 0, 0), (0, 0, 20, 20))
-    picture.convert(mode).save(path, **options)
+    """Write an image of 40×20 px, the left half red and the right half blue."""
+    image = Image.new("RGB", (40, 20), (0, 0, 255))
+    image.paste((255, 0, 0), (0, 0, 20, 20))
+    image.convert(mode).save(path, **options)
     return path
 
 
-def test_gives_one_frame(tmp_path: Path) -> None:
+def test_image_is_one_frame(tmp_path: Path) -> None:
     source: FrameSource = opened(save(tmp_path / "a.png"))
     (frame,) = source.frames()
     assert (frame.stream_id, frame.index, frame.time_s, frame.captured_at) == ("photo@7", 0, 0.0, 123.0)
@@ -54,7 +54,7 @@ def test_close_may_be_called_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.tiff", "a.bmp", "a.jp2", "a.ppm", "a.avif", "a.dib"])
-def test_reads_the_usual_formats(tmp_path: Path, name: str) -> None:
+def test_common_formats_are_read(tmp_path: Path, name: str) -> None:
     (frame,) = opened(save(tmp_path / name)).frames()
     red, blue = frame.image[10, 10].astype(int), frame.image[10, 30].astype(int)
     assert red[2] > 200 > 60 > red[0]
@@ -62,50 +62,50 @@ def test_reads_the_usual_formats(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1"])
-def test_makes_bgr_of_any_mode(tmp_path: Path, mode: str) -> None:
+def test_any_mode_is_converted_to_bgr(tmp_path: Path, mode: str) -> None:
     (frame,) = opened(save(tmp_path / "a.png", mode)).frames()
     assert frame.image.shape == (20, 40, 3)
     assert frame.image.dtype == np.uint8
 
 
-def test_scales_16_bits_to_8(tmp_path: Path) -> None:
+def test_16_bit_images_are_scaled_to_8_bit(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.full((4, 4), 0x8000, np.uint16))
     (frame,) = opened(tmp_path / "a.png").frames()
     assert np.all(frame.image == 128)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tiff", "a.avif"])
-def test_turns_the_picture_upright(tmp_path: Path, name: str) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, name: str) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # Orientation: turn a quarter clockwise to view
+    exif[0x0112] = 6  # Orientation: rotate by 90° clockwise
     source = opened(save(tmp_path / name, exif=exif))
     (frame,) = source.frames()
     assert (source.info.width, source.info.height) == (20, 40)
     assert frame.image.shape == (40, 20, 3)
-    assert frame.image[5, 10, 2] > 200, "the left half is on top now"
+    assert frame.image[5, 10, 2] > 200, "the left half is at the top"
     assert frame.image[35, 10, 0] > 200
 
 
-def test_takes_a_single_pixel(tmp_path: Path) -> None:
+def test_image_of_one_pixel_is_read(tmp_path: Path) -> None:
     Image.new("L", (1, 1), 9).save(tmp_path / "a.png")
     (frame,) = opened(tmp_path / "a.png").frames()
     assert frame.image.tolist() == [[[9, 9, 9]]]
 
 
-def test_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
+def test_unreadable_files_are_rejected_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
-    (tmp_path / "text.png").write_text("no picture")
-    whole = save(tmp_path / "whole.png").read_bytes()
-    (tmp_path / "cut.png").write_bytes(whole[:-30])
+    (tmp_path / "text.png").write_text("text")
+    valid = save(tmp_path / "valid.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(valid[:-30])
     cases: list[tuple[str, type[SourceError], str]] = [
-        ("absent.png", SourceNotFound, "no file"),
+        ("absent.png", SourceNotFound, "File not found"),
         ("empty.png", UnreadableSource, "empty"),
-        ("text.png", UnreadableSource, "no picture"),
-        ("cut.png", UnreadableSource, "cut off"),
+        ("text.png", UnreadableSource, "not a supported image"),
+        ("cut.png", UnreadableSource, "truncated"),
         (".", UnreadableSource, "folder"),
     ]
-    for name, error, said in cases:
-        with pytest.raises(error, match=said):
+    for name, error, message in cases:
+        with pytest.raises(error, match=message):
             opened(tmp_path / name)
 
 
@@ -113,7 +113,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def test_refuses_a_decompression_bomb_before_decoding_it(tmp_path: Path) -> None:
+def test_decompression_bomb_is_rejected_before_decoding(tmp_path: Path) -> None:
     bomb = io.BytesIO()
     bomb.write(b"\x89PNG\r\n\x1a\n")
     bomb.write(chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 1, 0, 0, 0, 0)))
@@ -126,11 +126,11 @@ def test_refuses_a_decompression_bomb_before_decoding_it(tmp_path: Path) -> None
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def test_a_chunk_that_claims_gigabytes_is_not_believed(tmp_path: Path) -> None:
-    """OpenCV makes room for them, 4 GB here, before it looks whether they are there."""
+def test_declared_chunk_length_is_verified(tmp_path: Path) -> None:
+    """OpenCV allocates the declared length, 4 GB here, before it reads the data."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 32, 24, 1, 0, 0, 0, 0))
     (tmp_path / "a.png").write_bytes(PNG + header + struct.pack(">I", 0xF6FFFF5C) + b"IDATx")
-    with pytest.raises(UnreadableSource, match="cut off"):
+    with pytest.raises(UnreadableSource, match="truncated"):
         opened(tmp_path / "a.png")
 
 
@@ -145,30 +145,30 @@ def test_a_chunk_that_claims_gigabytes_is_not_believed(tmp_path: Path) -> None:
     ],
     ids=["jp2 size", "jp2 marker", "avif", "png", "tiff"],
 )
-def test_what_fuzzing_found(tmp_path: Path, name: str, old: bytes, new: bytes) -> None:
-    """Headers for which Pillow raises other errors than it says."""
-    whole = save(tmp_path / name).read_bytes()
-    assert old in whole
-    (tmp_path / name).write_bytes(whole.replace(old, new))
-    with pytest.raises(UnreadableSource, match="no picture"):
+def test_corrupt_header_is_rejected(tmp_path: Path, name: str, old: bytes, new: bytes) -> None:
+    """Found by fuzzing: headers for which Pillow raises undocumented exception types."""
+    valid = save(tmp_path / name).read_bytes()
+    assert old in valid
+    (tmp_path / name).write_bytes(valid.replace(old, new))
+    with pytest.raises(UnreadableSource, match="not a supported image"):
         opened(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tiff", "a.bmp", "a.jp2", "a.ppm", "a.avif", "a.dib"])
-def test_any_damage_gives_a_picture_or_a_source_error(
-    tmp_path: Path, name: str, damaged: Callable[[bytes], st.SearchStrategy[bytes]]
+def test_corrupted_image_is_read_or_rejected(
+    tmp_path: Path, name: str, corrupted: Callable[[bytes], st.SearchStrategy[bytes]]
 ) -> None:
     path = save(tmp_path / name)
 
     @settings(max_examples=50)
-    @given(damaged(path.read_bytes()))
+    @given(corrupted(path.read_bytes()))
     def check(data: bytes) -> None:
         path.write_bytes(data)
         try:
             (frame,) = opened(path).frames()
         except SourceError as error:
-            said = str(error)
-            assert str(path) in said
+            message = str(error)
+            assert str(path) in message
         else:
             assert frame.image.dtype == np.uint8
             assert frame.image.shape[2:] == (3,)
@@ -176,11 +176,11 @@ def test_any_damage_gives_a_picture_or_a_source_error(
     check()
 
 
-def test_refuses_a_file_that_may_not_be_read(
-    forbidden_folder: Path, error_as_nobody: Callable[[str, str, str], str]
+def test_file_without_read_permission_is_rejected(
+    unprotected_folder: Path, error_as_nobody: Callable[[str, str, str], str]
 ) -> None:
-    path = save(forbidden_folder / "a.png")
+    path = save(unprotected_folder / "a.png")
     path.chmod(0o000)
-    said = error_as_nobody("fer_stream.capture.image", "ImageSource", f"{str(path)!r}, name='x', stream_start_ms=1")
-    assert said.startswith("UnreadableSource")
-    assert "may not be read" in said
+    error = error_as_nobody("fer_stream.capture.image", "ImageSource", f"{str(path)!r}, name='x', stream_start_ms=1")
+    assert error.startswith("UnreadableSource")
+    assert "No permission to read" in error

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_stream.capture.pixel_formats import Plain
+from fer_stream.capture.pixel_formats import ArrayPixels
 from fer_stream.records import (
     LABELS,
     U8,
@@ -49,7 +49,7 @@ class Pictures:
 
     def frames(self) -> Iterator[Frame]:
         for index, (image, time_s) in enumerate(zip(self.images, self.times_s, strict=True)):
-            yield Frame(self.stream_id, index, time_s, 0.0, Plain(image))
+            yield Frame(self.stream_id, index, time_s, 0.0, ArrayPixels(image))
 
     def close(self) -> None:
         self.closed = True

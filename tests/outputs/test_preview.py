@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fer_stream.capture.pixel_formats import Plain
+from fer_stream.capture.pixel_formats import ArrayPixels
 from fer_stream.outputs.preview import preview_of
 from fer_stream.records import U8, Frame
 
@@ -26,10 +26,10 @@ def shown(jpeg: bytes) -> U8:
 def test_a_large_picture_is_shrunk_and_a_small_one_is_not(portrait: Path) -> None:
     image = picture(portrait)
     large = np.repeat(np.repeat(image, 3, axis=0), 5, axis=1)
-    preview = preview_of(Frame("door@1", 7, 1.0, 0.0, Plain(large)))
+    preview = preview_of(Frame("door@1", 7, 1.0, 0.0, ArrayPixels(large)))
     assert (preview.stream_id, preview.index, preview.width, preview.height) == ("door@1", 7, 2560, 1536)
     assert shown(preview.jpeg).shape == (384, 640, 3)
-    small = preview_of(Frame("door@1", 7, 1.0, 0.0, Plain(image)))
+    small = preview_of(Frame("door@1", 7, 1.0, 0.0, ArrayPixels(image)))
     assert shown(small.jpeg).shape == (512, 512, 3)
     assert np.abs(shown(small.jpeg).astype(float) - image[:, :, ::-1]).mean() < 6
     assert len(small.jpeg) < 60_000
@@ -39,7 +39,7 @@ def test_faces_are_blurred_in_the_copy_alone(portrait: Path) -> None:
     image = picture(portrait)
     before = image.copy()
     plain, covered = (
-        shown(preview_of(Frame("door@1", 0, 0.0, 0.0, Plain(image)), boxes).jpeg) for boxes in ((), (FACE,))
+        shown(preview_of(Frame("door@1", 0, 0.0, 0.0, ArrayPixels(image)), boxes).jpeg) for boxes in ((), (FACE,))
     )
     left, top, right, bottom = FACE.astype(int)
     inside = np.s_[top:bottom, left:right]
@@ -51,4 +51,4 @@ def test_faces_are_blurred_in_the_copy_alone(portrait: Path) -> None:
 
 def test_the_smallest_picture_is_one(portrait: Path) -> None:
     thin = np.zeros((1, 5000, 3), np.uint8)
-    assert shown(preview_of(Frame("door@1", 0, 0.0, 0.0, Plain(thin)), [FACE]).jpeg).shape == (1, 640, 3)
+    assert shown(preview_of(Frame("door@1", 0, 0.0, 0.0, ArrayPixels(thin)), [FACE]).jpeg).shape == (1, 640, 3)

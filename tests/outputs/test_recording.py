@@ -20,12 +20,12 @@ import av
 import numpy as np
 import pytest
 
-from fer_stream.capture.pixel_formats import Plain
+from fer_stream.capture.pixel_formats import ArrayPixels
 from fer_stream.errors import FilesStopped, OutputError
 from fer_stream.outputs.recording import Recorder
 from fer_stream.outputs.redaction import Redaction
 from fer_stream.records import U8, Frame, LabelledFace, LabelledFrame, Quality, stream_id_of
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 NEW_YEAR = 1767225600.0
 """2026-01-01T00:00:00Z"""
@@ -78,7 +78,7 @@ def record(
     """Hand over frames at `times_s`, as fast as the encoder takes them."""
     before = recorder.written + recorder.dropped
     for index, time_s in enumerate(times_s):
-        frame = Frame(stream_id, index, time_s, 0.0, Plain(image(index)))
+        frame = Frame(stream_id, index, time_s, 0.0, ArrayPixels(image(index)))
         recorder.add(frame, LabelledFrame(stream_id, index, time_s, faces(index)))
         deadline = time.monotonic() + 20
         # With a redaction some frames stay behind.
@@ -185,7 +185,7 @@ def test_a_face_stays_covered_where_pictures_are_dropped(
     recording = recorder(tmp_path, redaction=Redaction("black"))
     assert blocked.wait(20)
     for index in range(6):
-        frame = Frame(STREAM, index, index / FPS, 0.0, Plain(picture(level=200)))
+        frame = Frame(STREAM, index, index / FPS, 0.0, ArrayPixels(picture(level=200)))
         recording.add(frame, LabelledFrame(STREAM, index, index / FPS, (FACE,) if index == 3 else ()))
     go.set()
     recording.close()
@@ -315,14 +315,14 @@ def test_a_full_disk_stops_the_recording_and_it_resumes(
 
     with pytest.raises(FilesStopped, match=r"No room left for .*door.*free some space"):
         record(recording, steps(0.0, 600), show)
-    until(lambda: recording.written + recording.dropped == len(shown))
+    wait_until(lambda: recording.written + recording.dropped == len(shown))
     (broken,) = names(disk)
     assert broken == "2026-01-01T000000.000Z.mp4"
     assert decode(disk / "door" / broken)[0][0] == 0
 
     lost = recording.dropped
     record(recording, steps(60.0, 5), noise)  # too early to try again
-    until(lambda: recording.dropped == lost + 5)
+    wait_until(lambda: recording.dropped == lost + 5)
     (disk / "door" / broken).unlink()
     clock.now_s += 1
     record(recording, steps(120.0, 5), noise)

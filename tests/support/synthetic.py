@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fer_stream.capture.pixel_formats import Plain
+from fer_stream.capture.pixel_formats import ArrayPixels
 from fer_stream.errors import SourceNotFound, UnreadableSource
 from fer_stream.records import F32, U8, DecodeErrors, Frame, SourceInfo, stream_id_of
 
@@ -172,7 +172,7 @@ class SyntheticSource:
             if self._closed:
                 return
             time_s = index / self._fps
-            yield Frame(self.stream_id, index, time_s, self._clock(), Plain(self._scene.image(time_s)))
+            yield Frame(self.stream_id, index, time_s, self._clock(), ArrayPixels(self._scene.image(time_s)))
 
     def close(self) -> None:
         """Give no more frames."""

@@ -1,10 +1,9 @@
-"""Cameras to read from, and a reader that keeps what they gave."""
+"""Simulated cameras, and a reader that collects their messages."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -19,20 +18,21 @@ import skimage.data
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, generate_latest
 
-from fer_stream.capture.camera import LiveSource
-from fer_stream.capture.pixel_formats import Plain
+from fer_stream.capture.camera import CameraSource
+from fer_stream.capture.pixel_formats import ArrayPixels
 from fer_stream.config import CameraSettings
 from fer_stream.metrics import Metrics
 from fer_stream.records import Frame, Gap
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.conftest import Camera
 
 CANARY = "canary-7f3a91"
 FPS = 15
-KEY_EVERY = 5  # a connection has to wait for a key picture: keep them close together
+KEY_EVERY = 5  # a connection has to wait for a key frame, so they are frequent
 
-PATIENCE = CameraSettings(
+SHORT_TIMEOUTS = CameraSettings(
     open_timeout_s=2,
     stall_timeout_s=1,
     no_frame_timeout_s=2,
@@ -40,18 +40,18 @@ PATIENCE = CameraSettings(
     reconnect_max_s=0.2,
     reconnect_auth_s=30,
 )
-"""Settings that do not let a test wait."""
+"""Settings that keep tests fast."""
 
 
-def pan(photo: NDArray[np.uint8], path: Path, width: int, height: int, pictures: int, **options: str) -> None:
-    """Encode a pan over a photograph as H.264 without B-frames, one slice a picture."""
+def pan(photo: NDArray[np.uint8], path: Path, width: int, height: int, frames: int, **options: str) -> None:
+    """Encode a pan over a photograph as H.264 without B-frames, with one slice per frame."""
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.gop_size = KEY_EVERY
         stream.codec_context.thread_count = 1
         stream.options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "sliced-threads=0:scenecut=0"}
-        for index in range(pictures):
+        for index in range(frames):
             view = np.ascontiguousarray(photo[index : index + height, index : index + width])
             frame = av.VideoFrame.from_ndarray(view, format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, FPS)
@@ -61,19 +61,19 @@ def pan(photo: NDArray[np.uint8], path: Path, width: int, height: int, pictures:
 
 @pytest.fixture(scope="session")
 def photo() -> NDArray[np.uint8]:
-    """A portrait, uint8 (512, 512, 3) in RGB."""
+    """Portrait, uint8 (512, 512, 3) RGB."""
     return np.asarray(skimage.data.astronaut(), np.uint8)  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="session")
 def encode(photo: NDArray[np.uint8]) -> Callable[..., None]:
-    """`encode(path, width, height, pictures, **options of the container)`"""
+    """Encodes a clip: `encode(path, width, height, frames, **container_options)`."""
     return partial(pan, photo)
 
 
 @pytest.fixture(scope="session")
 def wide(tmp_path_factory: pytest.TempPathFactory, encode: Callable[..., None]) -> Path:
-    """320×180 px, raw H.264."""
+    """Clip of 320×180 px, raw H.264."""
     path = tmp_path_factory.mktemp("camera") / "wide.h264"
     encode(path, 320, 180, 60)
     return path
@@ -81,7 +81,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory, encode: Callable[..., None]) 
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory, encode: Callable[..., None]) -> Path:
-    """160×120 px, raw H.264."""
+    """Clip of 160×120 px, raw H.264."""
     path = tmp_path_factory.mktemp("camera") / "small.h264"
     encode(path, 160, 120, 30)
     return path
@@ -89,7 +89,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, encode: Callable[..., None])
 
 @pytest.fixture
 def camera(rtsp_camera: Callable[..., Camera], wide: Path) -> Callable[..., Camera]:
-    """Makes cameras that are not started yet: `camera("--pts-zero", clips=(…))`."""
+    """Creates cameras that are not started: `camera("--pts-zero", clips=(…))`."""
 
     def make(*faults: str, clips: tuple[Path, ...] = (wide,)) -> Camera:
         return rtsp_camera(clips, *faults)
@@ -98,20 +98,20 @@ def camera(rtsp_camera: Callable[..., Camera], wide: Path) -> Callable[..., Came
 
 
 def _without_pixels(frame: Frame) -> Frame:
-    return replace(frame, pixels=Plain(np.broadcast_to(frame.image[0, 0, 0], frame.image.shape)))
+    return replace(frame, pixels=ArrayPixels(np.broadcast_to(frame.image[0, 0, 0], frame.image.shape)))
 
 
 class Reader:
-    """A source, and everything that came out of it but the pixels, taken in a thread as fast as it comes."""
+    """Source whose messages are collected by a thread, without their pixels."""
 
     def __init__(self, url: str | int, settings: CameraSettings) -> None:
         self.registry = CollectorRegistry()
-        self.source = LiveSource(url, name="front-door", metrics=Metrics(self.registry), settings=settings)
+        self.source = CameraSource(url, name="front-door", metrics=Metrics(self.registry), settings=settings)
         self.messages: list[Frame | Gap] = []
-        self._thread = threading.Thread(target=self._take, daemon=True)
+        self._thread = threading.Thread(target=self._collect, daemon=True)
         self._thread.start()
 
-    def _take(self) -> None:
+    def _collect(self) -> None:
         for message in self.source.messages():
             self.messages.append(_without_pixels(message) if isinstance(message, Frame) else message)
 
@@ -123,58 +123,54 @@ class Reader:
     def gaps(self) -> list[Gap]:
         return [message for message in self.messages.copy() if isinstance(message, Gap)]
 
-    def wait(self, what: Callable[[], bool], within_s: float = 15) -> float:
-        """Wait until `what` holds; how many seconds it took."""
-        started_s = time.monotonic()
-        while not what():
-            assert time.monotonic() < started_s + within_s, f"waited in vain: {self.source.state}"
-            time.sleep(0.01)
-        return time.monotonic() - started_s
+    def wait(self, condition: Callable[[], bool], within_s: float = 15) -> float:
+        """Wait until `condition` is true. Return the time in seconds, for reports only."""
+        return wait_until(condition, within_s, describe=lambda: self.source.status)
 
     def wait_for_frames(self, more: int) -> float:
-        """Wait for so many frames more than there are now; how many seconds it took."""
+        """Wait for `more` further frames. Return the time in seconds."""
         wanted = len(self.frames) + more
         return self.wait(lambda: len(self.frames) >= wanted)
 
     def wait_for_reason(self, reason: str) -> float:
-        return self.wait(lambda: self.source.state.reason == reason)
+        return self.wait(lambda: self.source.status.reason == reason)
 
     def count(self, name: str, **labels: str) -> float:
         value = self.registry.get_sample_value(name, {"source": "front-door", **labels})
-        assert value is not None, f"no series {name} {labels}"
+        assert value is not None, f"missing series {name} {labels}"
         return value
 
     def close(self) -> None:
-        """Close the source and take what is left."""
+        """Close the source and collect the remaining messages."""
         self.source.close()
         self._thread.join(5)
         assert not self._thread.is_alive()
 
-    def said(self) -> str:
-        """Every text that came out, but the logs."""
-        said = [self.source.state, self.source.info, self.source.decode_errors, self.source.stream_id, *self.gaps]
-        return "\n".join([*map(repr, said), generate_latest(self.registry).decode()])
+    def public_text(self) -> str:
+        """Return all text that the source exposes, except its logs."""
+        parts = [self.source.status, self.source.info, self.source.decode_errors, self.source.stream_id, *self.gaps]
+        return "\n".join([*map(repr, parts), generate_latest(self.registry).decode()])
 
 
 @pytest.fixture
 def read(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Reader]]:
-    """Reads a source: `read(url, stall_timeout_s=2)`. The canary password may show up nowhere."""
+    """Reads a source: `read(url, stall_timeout_s=2)`. The canary password must not appear in any text."""
     caplog.set_level(logging.DEBUG)
     readers: list[Reader] = []
 
     def make(url: str | int, **settings: object) -> Reader:
-        readers.append(Reader(url, CameraSettings.model_validate(PATIENCE.model_dump() | settings)))
+        readers.append(Reader(url, CameraSettings.model_validate(SHORT_TIMEOUTS.model_dump() | settings)))
         return readers[-1]
 
     yield make
     for reader in readers:
         reader.close()
-        assert CANARY not in reader.said()
+        assert CANARY not in reader.public_text()
     assert CANARY not in caplog.text
     assert CANARY not in "".join(capfd.readouterr())
 
 
 @pytest.fixture
 def canary() -> str:
-    """A password to look for in everything that is said."""
+    """Password that must not appear in any text."""
     return CANARY
