@@ -19,7 +19,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from fer_stream import model_files
 from fer_stream.errors import WeightsError
-from fer_stream.faces.boxes import suppress
+from fer_stream.faces.boxes import nms_groups
 from fer_stream.faces.crop import CropGeometry
 from fer_stream.faces.detector import DetectorSpec
 from fer_stream.log import suppress_native_stderr
@@ -148,7 +148,7 @@ def _merge(points: F32, confidence: F32) -> tuple[F32, F32]:
 
     A face is the mean of its detections weighted by their confidence, which reduces jitter (proposed in the paper).
     """
-    groups = suppress(points[:, :2].reshape(-1, 4), confidence, _NMS_IOU)
+    groups = nms_groups(points[:, :2].reshape(-1, 4), confidence, _NMS_IOU)
     merged = [np.average(points[rows], axis=0, weights=confidence[rows]).astype(np.float32) for rows in groups]
     best = [confidence[rows[0]] for rows in groups]
     return np.reshape(merged, (-1, 8, 2)).astype(np.float32, copy=False), np.array(best, np.float32)

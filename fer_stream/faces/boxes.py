@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,18 +37,26 @@ def iou_matrix(a: Boxes, b: Boxes) -> F64:
     return result
 
 
-def suppress(boxes: F32, confidence: F32, max_iou: float) -> list[I64]:
-    """Group boxes (n, 4) by greedy non-maximum suppression.
+def nms(boxes: F32, confidence: F32, max_iou: float) -> list[int]:
+    """Return the rows of the boxes (n, 4) that remain after greedy non-maximum suppression, most confident first.
 
-    Each group is the most confident remaining box and all remaining boxes whose IoU with it exceeds `max_iou`.
-    Returns the rows of each group, int64; both the groups and the rows in a group start with the highest
-    `confidence` (n,).
+    A box is suppressed if its IoU with a more confident remaining box exceeds `max_iou`. `confidence` (n,) must be
+    positive.
     """
-    remaining = np.argsort(-confidence, kind="stable")
-    groups = []
-    while len(remaining):
-        overlapping = iou_matrix(boxes[remaining[:1]], boxes[remaining])[0] > max_iou
-        overlapping[0] = True  # also if the box has no area
-        groups.append(remaining[overlapping])
-        remaining = remaining[~overlapping]
-    return groups
+    rectangles = np.hstack((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]))
+    return list(cv2.dnn.NMSBoxes(rectangles.tolist(), confidence.tolist(), 0.0, max_iou))
+
+
+def nms_groups(boxes: F32, confidence: F32, max_iou: float) -> list[I64]:
+    """Return for each box that `nms` keeps, in the same order, its row and the rows that it suppresses, int64.
+
+    The rows of a group are sorted by `confidence`, the highest first.
+    """
+    kept = nms(boxes, confidence, max_iou)
+    if not kept:
+        return []
+    overlapping = iou_matrix(boxes[kept], boxes) > max_iou
+    overlapping[:, kept] = np.eye(len(kept), dtype=bool)
+    first = overlapping & (overlapping.cumsum(axis=0) == 1)
+    order = np.argsort(-confidence, kind="stable")
+    return [order[row[order]] for row in first]

@@ -16,7 +16,7 @@ import numpy as np
 
 from fer_stream import model_files
 from fer_stream.errors import WeightsError
-from fer_stream.faces.boxes import suppress
+from fer_stream.faces.boxes import nms
 from fer_stream.faces.crop import CropGeometry
 from fer_stream.faces.detector import DetectorSpec
 from fer_stream.onnxruntime import LOAD_ERRORS, open_session
@@ -65,7 +65,7 @@ class YuNetDetector:
         tensor = _to_tensor(scaled)
         outputs = self._session.run(_OUTPUTS, {self._input: tensor})
         points, confidence = _decode(outputs, tensor.shape[2], tensor.shape[3], self._min_confidence)
-        kept = [rows[0] for rows in suppress(points[:, :2].reshape(-1, 4), confidence, _NMS_IOU)]
+        kept = nms(points[:, :2].reshape(-1, 4), confidence, _NMS_IOU)
         points = points[kept] * np.array((width / scaled.shape[1], height / scaled.shape[0]), np.float32)
         return Detections(points[:, :2].reshape(-1, 4), confidence[kept], points[:, 2:])
 

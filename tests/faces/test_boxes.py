@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_stream.faces.boxes import areas, iou_matrix, suppress
+from fer_stream.faces.boxes import areas, iou_matrix, nms, nms_groups
 from fer_stream.records import F32
 
 coordinate = st.floats(-1e4, 1e4, width=32)
+FOUND = np.array([(0, 0, 10, 10), (50, 50, 60, 60), (1, 0, 11, 10), (0, 1, 10, 11)], np.float32)
+CONFIDENCE = np.array([0.7, 0.8, 0.9, 0.6], np.float32)
+
 boxes = st.lists(st.tuples(coordinate, coordinate, coordinate, coordinate), max_size=8)
 
 
@@ -50,27 +52,24 @@ def test_iou_is_symmetric_and_between_0_and_1(
     np.testing.assert_array_equal(iou, iou_matrix(sorted_corners(b), sorted_corners(a)).T)
 
 
-def test_suppression_groups_overlapping_boxes_by_confidence() -> None:
-    found = array((0, 0, 10, 10), (50, 50, 60, 60), (1, 0, 11, 10), (0, 1, 10, 11))
-    groups = suppress(found, np.array([0.7, 0.8, 0.9, 0.6], np.float32), max_iou=0.3)
-    assert [rows.tolist() for rows in groups] == [[2, 0, 3], [1]]
+def test_nms_keeps_the_most_confident_of_overlapping_boxes() -> None:
+    assert nms(FOUND, CONFIDENCE, max_iou=0.3) == [2, 1]
 
 
-def test_suppression_keeps_equal_confidences_in_order() -> None:
-    groups = suppress(array((0, 0, 1, 1), (5, 5, 6, 6), (9, 9, 10, 10)), np.ones(3, np.float32), max_iou=0.3)
-    assert [rows.tolist() for rows in groups] == [[0], [1], [2]]
+def test_nms_groups_contain_the_suppressed_boxes() -> None:
+    assert [rows.tolist() for rows in nms_groups(FOUND, CONFIDENCE, max_iou=0.3)] == [[2, 0, 3], [1]]
 
 
-def test_suppression_without_boxes_is_empty() -> None:
-    assert suppress(array(), np.empty(0, np.float32), max_iou=0.3) == []
+def test_a_box_is_in_the_group_of_the_most_confident_box_that_suppresses_it() -> None:
+    row = array((0, 0, 10, 10), (4, 0, 14, 10), (8, 0, 18, 10))
+    groups = nms_groups(row, np.array([0.8, 0.7, 0.9], np.float32), max_iou=0.3)
+    assert [rows.tolist() for rows in groups] == [[2, 1], [0]]
 
 
-def test_suppression_keeps_the_boxes_that_opencv_keeps() -> None:
-    random = np.random.default_rng(5)
-    for _ in range(50):
-        corners, sizes = random.uniform(0, 80, (40, 2)), random.uniform(5, 40, (40, 2))
-        found = np.hstack((corners, corners + sizes)).astype(np.float32)
-        confidence = random.uniform(0.1, 1, 40).astype(np.float32)
-        rects = np.hstack((found[:, :2], found[:, 2:] - found[:, :2]))
-        expected = cv2.dnn.NMSBoxes(rects.tolist(), confidence.tolist(), 0.0, 0.3)
-        assert [int(rows[0]) for rows in suppress(found, confidence, 0.3)] == list(expected)
+def test_nms_keeps_the_order_of_equal_confidences() -> None:
+    assert nms(array((0, 0, 1, 1), (5, 5, 6, 6), (9, 9, 10, 10)), np.ones(3, np.float32), max_iou=0.3) == [0, 1, 2]
+
+
+def test_nms_without_boxes_is_empty() -> None:
+    assert nms(array(), np.empty(0, np.float32), max_iou=0.3) == []
+    assert nms_groups(array(), np.empty(0, np.float32), max_iou=0.3) == []
