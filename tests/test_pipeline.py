@@ -17,11 +17,11 @@ import redis
 from prometheus_client import CollectorRegistry
 
 from fer_stream import FileSettings, factory
-from fer_stream.broker.client import open_link
+from fer_stream.broker.client import open_client
 from fer_stream.broker.codec import Message
 from fer_stream.broker.journal import RedisJournal
-from fer_stream.broker.keys import Keys
-from fer_stream.broker.protocols import START, Counts, Journal, Overflow, Redelivery
+from fer_stream.broker.source_registry import SourceKeys
+from fer_stream.broker.protocols import JOURNAL_START, Counts, Journal, Overflow, Redelivery
 from fer_stream.broker.queue import RedisQueue
 from fer_stream.classify.classifier import ClassifierOutput
 from fer_stream.config import DetectorSettings, LiveTimelineSettings
@@ -84,7 +84,7 @@ def through_the_queue(
     stop, ended = Event(), Event()
     journal, store = MemoryJournal(), MemoryStore()
     queue = MemoryQueue(
-        journal, Overflow.file(capacity=40), Redelivery(after_s=0.05, deliveries=2), idle_s=0.02, stop=stop
+        journal, Overflow.file(capacity=40), Redelivery(visibility_timeout_s=0.05, max_deliveries=2), poll_timeout_s=0.02, stop=stop
     )
     source = engine.open(clip, NAME)
     settings = LiveTimelineSettings(**engine.settings.timeline.model_dump(), allowed_lateness_s=60)
@@ -126,7 +126,7 @@ def through_the_queue(
         thread.start()
     assert ended.wait(60)
     deadline = time.monotonic() + 30
-    while queue.counts(source.stream_id).open and time.monotonic() < deadline:
+    while queue.counts(source.stream_id).pending and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.2)
     stop.set()
@@ -206,7 +206,7 @@ def test_a_poison_crop_costs_itself_alone(engine: Engine, clips: Path) -> None:
     store, keeper, queue = through_the_queue(engine, clip, poison=poison[10])
     (stream_id,) = {frame.stream_id for frame in store.results(NAME, "0", 1, 0)}
     counts = queue.counts(stream_id)
-    assert (counts.put, counts.settled, counts.dead) == (len(poison), len(poison) - 1, 1)
+    assert (counts.enqueued, counts.acked, counts.dead) == (len(poison), len(poison) - 1, 1)
     assert keeper.lost(NAME) == (1, 0)
     assert [segment.label for _, segment in told(store)] == ["neutral", "happy"]
 
@@ -255,11 +255,11 @@ class Followed:
         journal.append(told)
         open_face = face(EPOCHS[1], 1, 300, "happy")
         journal.append([FrameHeader(EPOCHS[1], 300, 30.0, 1)])
-        queue.put([crop_of(open_face)])
+        queue.enqueue([crop_of(open_face)])
         stop = Event()
 
         def sources() -> list[str]:
-            self.left.append(len(journal.read({SOURCE: START}, 100_000, 0)))
+            self.left.append(len(journal.read({SOURCE: JOURNAL_START}, 100_000, 0)))
             if self.left[-2:] == [0, 0]:
                 stop.set()
             return [SOURCE]
@@ -271,7 +271,7 @@ class Followed:
 
     @property
     def told(self) -> object:
-        frames = self.store.results(SOURCE, START, 9999, 0)
+        frames = self.store.results(SOURCE, JOURNAL_START, 9999, 0)
         shown = [(frame.stream_id, frame.index, len(frame.faces)) for frame in frames]
         return self.lost, self.files, shown, self.store.segments(SOURCE, 0, 1e12), self.store.gaps(SOURCE, 0, 1e12)
 
@@ -290,7 +290,7 @@ def test_a_journal_that_is_read_in_many_turns_is_told_as_in_one(
         monkeypatch.setattr(f"fer_stream.pipeline.{name}", value)
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
-    link = open_link(redis_url)
+    link = open_client(redis_url)
     often = Followed(RedisJournal(link), told, tmp_path / "often", allowed_lateness_s)
     link.close()
     assert often.told == once.told
@@ -302,11 +302,11 @@ def test_a_journal_that_is_read_in_many_turns_is_told_as_in_one(
 def test_a_crop_that_cannot_be_read_keeps_those_behind_it_open(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
-        client.xadd(Keys(SOURCE, 1).crops, {"s": EPOCHS[0], "c": b"of another version"})
-    link = open_link(redis_url)
+        client.xadd(SourceKeys(SOURCE, 1).crops, {"s": EPOCHS[0], "c": b"of another version"})
+    link = open_client(redis_url)
     queue, journal = RedisQueue(link), RedisJournal(link)
     faces = [face(EPOCHS[0], 1, index, "happy") for index in range(3)]
-    queue.put([crop_of(one) for one in faces])
+    queue.enqueue([crop_of(one) for one in faces])
     journal.append([FrameHeader(EPOCHS[0], index, index / FPS, 1) for index in range(3)])
     keeper = TimelineKeeper(MemoryStore(), None, settings=lambda _: LiveTimelineSettings())
     turns, stop = count(), Event()
@@ -315,7 +315,7 @@ def test_a_crop_that_cannot_be_read_keeps_those_behind_it_open(redis_url: str) -
         turn = next(turns)
         if turn == 5:
             assert keeper.lost(SOURCE) == (0, 0)
-            queue.settle([(delivery, faces[delivery.crop.key.frame_index]) for delivery in queue.take(8, 0)])
+            queue.ack([(delivery, faces[delivery.crop.key.frame_index]) for delivery in queue.receive(8, 0)])
         elif turn == 8:
             stop.set()
         return [SOURCE]
@@ -323,5 +323,5 @@ def test_a_crop_that_cannot_be_read_keeps_those_behind_it_open(redis_url: str) -
     counts = TimelineCounts(metrics(), now=time.time)
     run_timeline(sources, queue, journal, keeper, counts, stop=stop, monotonic=time.monotonic)
     assert keeper.lost(SOURCE) == (0, 0)
-    assert queue.counts(EPOCHS[0]) == Counts(put=3, settled=3, dead=1)
+    assert queue.counts(EPOCHS[0]) == Counts(enqueued=3, acked=3, dead=1)
     link.close()

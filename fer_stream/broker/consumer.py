@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 from uuid import uuid4
@@ -43,12 +43,12 @@ _AFTER_ALL_IDS = "18446744073709551615-0"
 class ConsumerOptions:
     """Options of one worker.
 
-    `name` must be unique among living workers: the crops in flight of a dead worker with the same name are
-    redelivered at once. `shards` are those it serves, by default all. `receive` waits `poll_timeout_s` for a first
-    crop. `on_dead` is called for every crop that this worker moves to the dead letters.
+    `name` must be unique among living workers, and is random by default. The crops in flight of a dead worker with
+    the same name are redelivered at once. `shards` are those it serves, by default all. `receive` waits
+    `poll_timeout_s` for a first crop. `on_dead` is called for every crop that this worker moves to the dead letters.
     """
 
-    name: str = field(default_factory=lambda: uuid4().hex)
+    name: str | None = None
     shards: Collection[int] | None = None
     poll_timeout_s: float = 1.0
     on_dead: Callable[[DeadReason], object] = lambda _: None
@@ -70,6 +70,7 @@ class Consumer:
         self._shards = shards
         self._redelivery = redelivery
         self._options = options
+        self._name = options.name or uuid4().hex
         self._fetched: list[Delivery] = []
         self._started = False
         self._round = 0
@@ -115,7 +116,7 @@ class Consumer:
 
     def close(self) -> None:
         """Deregister, unless crops are in flight. Those are redelivered after the visibility timeout."""
-        self._remove_consumers(0, self._options.name)
+        self._remove_consumers(0, self._name)
 
     def _remove_consumers(self, idle_s: float, only: str) -> int:
         removed = 0
@@ -166,7 +167,7 @@ class Consumer:
             reply = self._client.call(
                 lambda connection: connection.xreadgroup(
                     GROUP,
-                    self._options.name,
+                    self._name,
                     streams,  # type: ignore[arg-type]
                     count=share,
                     block=block_ms,
@@ -206,7 +207,7 @@ class Consumer:
         idle_ms = self._visibility_timeout_ms()
         for keys in self._registry.sources(self._shards):
             with suppress(StreamNotFoundError):
-                if deleted := self._client.call(partial(_set_idle, keys.crops, self._options.name, idle_ms)):
+                if deleted := self._client.call(partial(_set_idle, keys.crops, self._name, idle_ms)):
                     self._count_dropped(keys, deleted)
 
     def _visibility_timeout_ms(self) -> int:
@@ -245,7 +246,7 @@ class Consumer:
         """Read past the end of the stream: before Redis 7.2 only successful reads reset a consumer's idle time."""
         streams: dict[Any, Any] = {keys.crops: _AFTER_ALL_IDS}
         with suppress(StreamNotFoundError):
-            self._client.call(lambda connection: connection.xreadgroup(GROUP, self._options.name, streams, count=1))
+            self._client.call(lambda connection: connection.xreadgroup(GROUP, self._name, streams, count=1))
 
     def _claim(self, keys: SourceKeys, start: bytes | str) -> tuple[bytes, list[StreamEntry], list[bytes]]:
         """Run one step of XAUTOCLAIM; return the next start, at most one crop, and ids in flight that were
@@ -253,9 +254,7 @@ class Consumer:
         idle_ms = self._visibility_timeout_ms()
         try:
             reply = self._client.call(
-                lambda connection: connection.xautoclaim(
-                    keys.crops, GROUP, self._options.name, idle_ms, start, count=1
-                )
+                lambda connection: connection.xautoclaim(keys.crops, GROUP, self._name, idle_ms, start, count=1)
             )
         except StreamNotFoundError:
             self._create_groups([keys])

@@ -1,4 +1,4 @@
-"""What the tests of the queue share: records, and each of the real servers in turn."""
+"""Fixtures of the broker tests: records, and a client of each kind of real server."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pytest
 import redis
 from redis.cluster import RedisCluster
 
-from fer_stream.broker.client import Link, open_link
+from fer_stream.broker.client import RedisClient, open_client
 from fer_stream.records import FaceCrop, FaceKey, Prediction, Quality, stream_id_of
 
 
 @pytest.fixture
 def crop() -> Callable[..., FaceCrop]:
-    """Makes a crop of frame `frame`, whose pixels tell it from others."""
+    """Return a factory of crops, whose pixels equal the frame index modulo 256."""
 
-    def make(frame: int, source: str = "door", epoch: int = 1, track: int = 1) -> FaceCrop:
+    def make(frame: int, source: str = "door", session: int = 1, track: int = 1) -> FaceCrop:
         return FaceCrop(
-            key=FaceKey(stream_id_of(source, epoch), track, frame),
+            key=FaceKey(stream_id_of(source, session), track, frame),
             time_s=frame / 5,
             captured_at=1_767_225_600.0 + frame / 5,
             xyxy=np.array([1, 2, 30, 40], np.float32),
@@ -32,8 +32,8 @@ def crop() -> Callable[..., FaceCrop]:
 
 
 @pytest.fixture
-def answer() -> Callable[[FaceCrop], Prediction]:
-    """What a classifier would say of a crop."""
+def predict() -> Callable[[FaceCrop], Prediction]:
+    """Return a classifier with uniform probabilities."""
 
     def make(crop: FaceCrop) -> Prediction:
         probs = np.full(7, 1 / 7, np.float32)
@@ -46,7 +46,7 @@ def answer() -> Callable[[FaceCrop], Prediction]:
 
 @pytest.fixture(params=["valkey", "redis", "cluster"])
 def server(request: pytest.FixtureRequest) -> tuple[str, bool]:
-    """URL of an empty server, and whether it is a Cluster."""
+    """Return the URL of an empty server, and whether it is a Cluster."""
     url = str(request.getfixturevalue(f"{request.param}_url"))
     cluster = request.param == "cluster"
     client = RedisCluster.from_url(url) if cluster else redis.Redis.from_url(url)
@@ -56,8 +56,8 @@ def server(request: pytest.FixtureRequest) -> tuple[str, bool]:
 
 
 @pytest.fixture
-def link(server: tuple[str, bool]) -> Iterator[Link]:
+def client(server: tuple[str, bool]) -> Iterator[RedisClient]:
     url, cluster = server
-    link = open_link(url, cluster=cluster, patience_s=5)
-    yield link
-    link.close()
+    client = open_client(url, cluster=cluster, retry_timeout_s=5)
+    yield client
+    client.close()

@@ -1,4 +1,4 @@
-"""The contract of queue and journal, held by every backend."""
+"""Contract of queue and journal, run against every implementation."""
 
 from __future__ import annotations
 
@@ -6,359 +6,431 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 from redis import Redis, RedisCluster
 
-from fer_stream.broker.client import Link, open_link
+from fer_stream.broker.client import Connection, RedisClient, open_client
 from fer_stream.broker.codec import Message
+from fer_stream.broker.consumer import ConsumerOptions
 from fer_stream.broker.journal import RedisJournal
-from fer_stream.broker.protocols import START, Counts, Delivery, Entry, Journal, MessageQueue, Overflow, Redelivery
+from fer_stream.broker.protocols import (
+    JOURNAL_START,
+    Counts,
+    Delivery,
+    Journal,
+    JournalEntry,
+    MessageQueue,
+    Overflow,
+    Redelivery,
+)
 from fer_stream.broker.queue import RedisQueue
+from fer_stream.broker.source_registry import GROUP, SourceKeys
 from fer_stream.errors import QueueFull
 from fer_stream.records import EndOfStream, FaceCrop, FrameHeader, Gap, Prediction
 from tests.support.memory_broker import MemoryJournal, MemoryQueue
+from tests.support.waiting import wait_until
 
 MakeCrop = Callable[..., FaceCrop]
-Answer = Callable[[FaceCrop], Prediction]
+Predict = Callable[[FaceCrop], Prediction]
 
 STREAM = "door@1"
-IDLE_S = 0.15
+POLL_TIMEOUT_S = 0.15
+SHARDS = 2
 
 
 @dataclass
 class Rig:
-    """One queue as a capture, two workers and the timeline see it."""
+    """One queue as seen by a capture, two workers and the timeline.
+
+    `pass_time` returns when the given seconds have passed on the clock of the queue; `expire_in_flight` ends the
+    visibility timeout of all crops in flight.
+    """
 
     capture: MessageQueue
     worker: MessageQueue
     other: MessageQueue
     journal: Journal
     stop: threading.Event
+    pass_time: Callable[[float], None]
+    expire_in_flight: Callable[[], None]
 
     def positions(self, source: str = "door") -> list[str]:
         return [entry.position for entry in self.read(source)]
 
-    def read(self, source: str = "door") -> list[Entry]:
-        return self.journal.read({source: START}, 1000, 0)
+    def read(self, source: str = "door") -> list[JournalEntry]:
+        return self.journal.read({source: JOURNAL_START}, 1000, 0)
 
 
 MakeRig = Callable[..., Rig]
 
 
+def in_memory(overflow: Overflow, redelivery: Redelivery) -> Rig:
+    now_s = 0.0
+
+    def pass_time(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+
+    stop = threading.Event()
+    journal = MemoryJournal()
+    queue = MemoryQueue(journal, overflow, redelivery, poll_timeout_s=POLL_TIMEOUT_S, stop=stop, clock=lambda: now_s)
+    return Rig(queue, queue, queue, journal, stop, pass_time, lambda: pass_time(redelivery.visibility_timeout_s))
+
+
+def on_server(client: RedisClient, overflow: Overflow, redelivery: Redelivery) -> Rig:
+    crops = SourceKeys("door", SHARDS).crops
+
+    def expire_in_flight(connection: Connection) -> None:
+        in_flight: list[dict[str, Any]] = connection.xpending_range(crops, GROUP, "-", "+", 1000)
+        for pending in in_flight:
+            connection.xclaim(
+                crops,
+                GROUP,
+                pending["consumer"],
+                0,
+                [pending["message_id"]],
+                idle=round(1000 * redelivery.visibility_timeout_s),
+                justid=True,
+            )
+
+    capture, worker, other = (
+        RedisQueue(
+            client,
+            shards=SHARDS,
+            overflow=overflow,
+            redelivery=redelivery,
+            consumer=ConsumerOptions(poll_timeout_s=POLL_TIMEOUT_S),
+        )
+        for _ in range(3)
+    )
+    return Rig(
+        capture,
+        worker,
+        other,
+        RedisJournal(client, shards=SHARDS),
+        client.stop,
+        wait_for_wall_clock,
+        lambda: client.call(expire_in_flight),
+    )
+
+
+def wait_for_wall_clock(seconds: float) -> None:
+    """Wait until the TIME of the servers, which is this machine's clock in ms, has advanced by `seconds`."""
+    end_s = time.time() + seconds + 0.001
+    wait_until(lambda: time.time() > end_s)
+
+
 @pytest.fixture(params=["memory", "valkey", "redis", "cluster"])
 def rig(request: pytest.FixtureRequest) -> Iterator[MakeRig]:
-    """Makes a rig with the overflow policy and the redelivery that a test wants."""
-    links: list[Link] = []
-
-    def in_memory(overflow: Overflow, redelivery: Redelivery) -> Rig:
-        stop = threading.Event()
-        journal = MemoryJournal()
-        queue = MemoryQueue(journal, overflow, redelivery, idle_s=IDLE_S, stop=stop)
-        return Rig(queue, queue, queue, journal, stop)
-
-    def on_server(overflow: Overflow, redelivery: Redelivery) -> Rig:
-        url = request.getfixturevalue(f"{request.param}_url")
-        cluster = request.param == "cluster"
-        with (RedisCluster if cluster else Redis).from_url(url) as client:
-            client.flushall()
-        link = open_link(url, cluster=cluster, patience_s=5)
-        links.append(link)
-        capture, worker, other = (
-            RedisQueue(link, shards=2, overflow=overflow, redelivery=redelivery, idle_s=IDLE_S) for _ in range(3)
-        )
-        return Rig(capture, worker, other, RedisJournal(link, shards=2), link.stop)
+    """Return a factory of rigs with an overflow policy and redelivery settings."""
+    clients: list[RedisClient] = []
 
     def make(overflow: Overflow | None = None, redelivery: Redelivery | None = None) -> Rig:
-        build = in_memory if request.param == "memory" else on_server
-        return build(overflow or Overflow.live(), redelivery or Redelivery())
+        overflow, redelivery = overflow or Overflow.live(), redelivery or Redelivery()
+        if request.param == "memory":
+            return in_memory(overflow, redelivery)
+        url = request.getfixturevalue(f"{request.param}_url")
+        cluster = request.param == "cluster"
+        with (RedisCluster if cluster else Redis).from_url(url) as connection:
+            connection.flushall()
+        clients.append(open_client(url, cluster=cluster, retry_timeout_s=5))
+        return on_server(clients[-1], overflow, redelivery)
 
     yield make
-    for link in links:
-        link.close()
+    for client in clients:
+        client.close()
 
 
 def frames(batch: list[Delivery]) -> list[int]:
     return [delivery.crop.key.frame_index for delivery in batch]
 
 
-def test_a_crop_goes_through_unchanged_and_its_prediction_reaches_the_journal(
-    rig: MakeRig, crop: MakeCrop, answer: Answer
+def test_crop_is_delivered_unchanged_and_its_prediction_reaches_the_journal(
+    rig: MakeRig, crop: MakeCrop, predict: Predict
 ) -> None:
     queue = rig()
     sent = crop(7)
-    assert queue.capture.put([sent]) == 0
-    [delivery] = queue.worker.take(16, 0)
+    assert queue.capture.enqueue([sent]) == 0
+    [delivery] = queue.worker.receive(16, 0)
     assert delivery.attempt == 1
     assert delivery.crop.key == sent.key
     assert (delivery.crop.time_s, delivery.crop.captured_at) == (sent.time_s, sent.captured_at)
     np.testing.assert_array_equal(delivery.crop.pixels, sent.pixels)
     np.testing.assert_array_equal(delivery.crop.xyxy, sent.xyxy)
 
-    assert queue.worker.settle([(delivery, answer(sent))]) == 1
+    assert queue.worker.ack([(delivery, predict(sent))]) == 1
     [entry] = queue.read()
     assert isinstance(entry.message, Prediction)
     assert entry.message.key == sent.key
     assert entry.message.model_id == "test-model"
-    np.testing.assert_array_equal(entry.message.probs, answer(sent).probs)
+    np.testing.assert_array_equal(entry.message.probs, predict(sent).probs)
 
 
-def test_crops_of_one_source_come_in_order(rig: MakeRig, crop: MakeCrop) -> None:
+def test_crops_of_one_source_are_delivered_in_order(rig: MakeRig, crop: MakeCrop) -> None:
     queue = rig()
-    queue.capture.put([crop(0), crop(1)])
-    queue.capture.put([crop(2)])
-    assert frames(queue.worker.take(2, 0)) == [0, 1]
-    assert frames(queue.worker.take(2, 0)) == [2]
+    queue.capture.enqueue([crop(0), crop(1)])
+    queue.capture.enqueue([crop(2)])
+    assert frames(queue.worker.receive(2, 0)) == [0, 1]
+    assert frames(queue.worker.receive(2, 0)) == [2]
 
 
-def test_take_returns_empty_when_its_idle_time_is_over(rig: MakeRig) -> None:
+def test_receive_returns_an_empty_batch_after_the_poll_timeout(rig: MakeRig) -> None:
+    assert rig().worker.receive(4, 0) == []
+
+
+def test_receive_waits_for_the_batch_to_fill(rig: MakeRig, crop: MakeCrop) -> None:
     queue = rig()
-    started = time.monotonic()
-    assert queue.worker.take(4, 0) == []
-    assert time.monotonic() - started >= IDLE_S
-
-
-def test_take_waits_for_a_batch_to_fill(rig: MakeRig, crop: MakeCrop) -> None:
-    queue = rig()
-    queue.capture.put([crop(0)])
-    late = threading.Timer(0.05, lambda: queue.capture.put([crop(1), crop(2)]))
+    queue.capture.enqueue([crop(0)])
+    late = threading.Timer(0.05, lambda: queue.capture.enqueue([crop(1), crop(2)]))
     late.start()
-    batch = queue.worker.take(3, 0.5)
+    batch = queue.worker.receive(3, 1.0)
     late.join()
     assert frames(batch) == [0, 1, 2]
 
 
-def test_no_crop_is_on_loan_twice(rig: MakeRig, crop: MakeCrop) -> None:
+def test_crop_in_flight_is_not_delivered_to_another_worker(rig: MakeRig, crop: MakeCrop) -> None:
     queue = rig()
-    queue.capture.put([crop(frame) for frame in range(6)])
-    first = queue.worker.take(3, 0)
-    second = queue.other.take(6, 0)
+    queue.capture.enqueue([crop(frame) for frame in range(6)])
+    first = queue.worker.receive(3, 0)
+    second = queue.other.receive(6, 0)
     assert sorted(frames(first) + frames(second)) == list(range(6))
-    assert queue.worker.take(6, 0) == []
+    assert queue.worker.receive(6, 0) == []
 
 
-def test_a_busy_source_leaves_room_for_a_quiet_one(rig: MakeRig, crop: MakeCrop) -> None:
+def test_batch_contains_crops_of_a_quiet_source_beside_a_busy_one(rig: MakeRig, crop: MakeCrop) -> None:
     queue = rig()
-    queue.capture.put([crop(frame, "door") for frame in range(40)])
-    queue.capture.put([crop(frame, "yard") for frame in range(2)])
-    queue.worker.take(1, 0)
-    batch = queue.worker.take(8, 0)
+    queue.capture.enqueue([crop(frame, "door") for frame in range(40)])
+    queue.capture.enqueue([crop(frame, "yard") for frame in range(2)])
+    queue.worker.receive(1, 0)
+    batch = queue.worker.receive(8, 0)
     assert len(batch) == 8
     assert [delivery.crop.key.stream_id for delivery in batch].count("yard@1") >= 1
 
 
-def test_never_more_than_asked_for_and_every_source_in_its_turn(rig: MakeRig, crop: MakeCrop) -> None:
+def test_batches_have_at_most_the_requested_size_and_cover_all_sources(rig: MakeRig, crop: MakeCrop) -> None:
     queue = rig()
     sources = [f"cam-{number}" for number in range(9)]
     for source in sources:
-        queue.capture.put([crop(0, source)])
-    seen: list[str] = []
-    while batch := queue.worker.take(4, 0):
+        queue.capture.enqueue([crop(0, source)])
+    received: list[str] = []
+    while batch := queue.worker.receive(4, 0):
         assert len(batch) <= 4
-        seen += [delivery.crop.key.stream_id for delivery in batch]
-    assert sorted(seen) == [f"{source}@1" for source in sources]
+        received += [delivery.crop.key.stream_id for delivery in batch]
+    assert sorted(received) == [f"{source}@1" for source in sources]
 
 
-def test_a_crop_is_published_once_whoever_settles_it(rig: MakeRig, crop: MakeCrop, answer: Answer) -> None:
+def test_crop_acknowledged_by_two_workers_is_published_once(rig: MakeRig, crop: MakeCrop, predict: Predict) -> None:
     queue = rig()
-    queue.capture.put([crop(0), crop(1)])
-    done = [(delivery, answer(delivery.crop)) for delivery in queue.worker.take(2, 0)]
-    assert queue.worker.settle(done) == 2
-    assert queue.other.settle(done) == 0
+    queue.capture.enqueue([crop(0), crop(1)])
+    done = [(delivery, predict(delivery.crop)) for delivery in queue.worker.receive(2, 0)]
+    assert queue.worker.ack(done) == 2
+    assert queue.other.ack(done) == 0
     assert len(queue.read()) == 2
-    assert queue.capture.counts(STREAM) == Counts(put=2, settled=2)
+    assert queue.capture.counts(STREAM) == Counts(enqueued=2, acked=2)
 
 
-def test_depth_is_what_waits_and_what_is_in_work(rig: MakeRig, crop: MakeCrop, answer: Answer) -> None:
+def test_depth_counts_waiting_crops_and_crops_in_flight(rig: MakeRig, crop: MakeCrop, predict: Predict) -> None:
     queue = rig()
-    queue.capture.put([crop(frame) for frame in range(5)])
-    taken = queue.worker.take(2, 0)
+    queue.capture.enqueue([crop(frame) for frame in range(5)])
+    taken = queue.worker.receive(2, 0)
     assert queue.worker.depth() == 5
-    queue.worker.settle([(delivery, answer(delivery.crop)) for delivery in taken])
+    queue.worker.ack([(delivery, predict(delivery.crop)) for delivery in taken])
     assert queue.worker.depth() == 3
 
 
 def oldest(queue: Rig) -> dict[str, int]:
-    found = queue.capture.oldest(["door", "hall"])
+    found = queue.capture.oldest_pending(["door", "hall"])
     return {source: crop.key.frame_index for source, crop in found.items() if crop}
 
 
-def test_the_oldest_crop_is_the_one_no_prediction_is_out_for(rig: MakeRig, crop: MakeCrop, answer: Answer) -> None:
+def test_oldest_pending_is_the_first_crop_without_a_prediction(
+    rig: MakeRig, crop: MakeCrop, predict: Predict
+) -> None:
     queue = rig()
     assert oldest(queue) == {}
-    queue.capture.put([crop(3), crop(4)])
-    [first] = queue.worker.take(1, 0)
+    queue.capture.enqueue([crop(3), crop(4)])
+    [first] = queue.worker.receive(1, 0)
     assert oldest(queue) == {"door": 3}
-    queue.worker.settle([(first, answer(first.crop))])
+    queue.worker.ack([(first, predict(first.crop))])
     assert oldest(queue) == {"door": 4}
-    assert queue.capture.oldest([]) == {}
+    assert queue.capture.oldest_pending([]) == {}
 
 
-def test_live_overload_drops_the_oldest_and_counts_it(rig: MakeRig, crop: MakeCrop) -> None:
+def test_drop_oldest_drops_and_counts_the_oldest_crops(rig: MakeRig, crop: MakeCrop) -> None:
     queue = rig(Overflow.live(capacity=4))
-    assert queue.capture.put([crop(frame) for frame in range(4)]) == 0
-    assert queue.capture.put([crop(4), crop(5)]) == 2
-    assert frames(queue.worker.take(16, 0)) == [2, 3, 4, 5]
-    assert queue.capture.counts(STREAM) == Counts(put=6, dropped=2)
+    assert queue.capture.enqueue([crop(frame) for frame in range(4)]) == 0
+    assert queue.capture.enqueue([crop(4), crop(5)]) == 2
+    assert frames(queue.worker.receive(16, 0)) == [2, 3, 4, 5]
+    assert queue.capture.counts(STREAM) == Counts(enqueued=6, dropped=2)
 
 
-def test_live_overload_leaves_crops_in_work_alone(rig: MakeRig, crop: MakeCrop, answer: Answer) -> None:
+def test_drop_oldest_keeps_crops_in_flight(rig: MakeRig, crop: MakeCrop, predict: Predict) -> None:
     queue = rig(Overflow.live(capacity=3))
-    queue.capture.put([crop(frame) for frame in range(3)])
-    taken = queue.worker.take(3, 0)
-    assert queue.capture.put([crop(frame) for frame in range(3, 10)]) == 4
-    assert queue.worker.settle([(delivery, answer(delivery.crop)) for delivery in taken]) == 3
-    assert frames(queue.worker.take(16, 0)) == [7, 8, 9]
+    queue.capture.enqueue([crop(frame) for frame in range(3)])
+    taken = queue.worker.receive(3, 0)
+    assert queue.capture.enqueue([crop(frame) for frame in range(3, 10)]) == 4
+    assert queue.worker.ack([(delivery, predict(delivery.crop)) for delivery in taken]) == 3
+    assert frames(queue.worker.receive(16, 0)) == [7, 8, 9]
 
 
-def test_live_crops_do_not_grow_old(rig: MakeRig, crop: MakeCrop) -> None:
-    queue = rig(Overflow.live(max_age_s=0.1))
-    queue.capture.put([crop(0), crop(1)])
-    time.sleep(0.2)
-    assert queue.capture.put([crop(2)]) == 2
-    assert frames(queue.worker.take(16, 0)) == [2]
+def test_waiting_crops_are_dropped_at_their_maximum_age(rig: MakeRig, crop: MakeCrop) -> None:
+    queue = rig(Overflow.live(max_age_s=0.001))
+    queue.capture.enqueue([crop(0), crop(1)])
+    queue.pass_time(0.002)
+    assert queue.capture.enqueue([crop(2)]) == 2
+    assert frames(queue.worker.receive(16, 0)) == [2]
 
 
-def test_a_crop_that_stays_in_work_too_long_is_dropped_and_not_published_later(
-    rig: MakeRig, crop: MakeCrop, answer: Answer
+def test_crop_in_flight_beyond_its_maximum_age_is_dropped_and_not_published(
+    rig: MakeRig, crop: MakeCrop, predict: Predict
 ) -> None:
-    queue = rig(Overflow.live(max_age_s=0.1), Redelivery(after_s=0.1))
-    queue.capture.put([crop(0)])
-    [stuck] = queue.worker.take(1, 0)
-    time.sleep(0.3)
-    assert queue.capture.put([crop(1)]) == 1
-    assert queue.worker.settle([(stuck, answer(stuck.crop))]) == 0
-    assert queue.capture.counts(STREAM) == Counts(put=2, dropped=1)
+    queue = rig(Overflow.live(max_age_s=0.001), Redelivery(visibility_timeout_s=0.001))
+    queue.capture.enqueue([crop(0)])
+    [late] = queue.worker.receive(1, 0)
+    queue.pass_time(0.004)
+    assert queue.capture.enqueue([crop(1)]) == 1
+    assert queue.worker.ack([(late, predict(late.crop))]) == 0
+    assert queue.capture.counts(STREAM) == Counts(enqueued=2, dropped=1)
 
 
-def test_drops_are_counted_for_the_stream_they_belonged_to(rig: MakeRig, crop: MakeCrop) -> None:
+def test_drops_are_counted_for_the_session_of_the_crop(rig: MakeRig, crop: MakeCrop) -> None:
     queue = rig(Overflow.live(capacity=2))
-    queue.capture.put([crop(0, epoch=1), crop(1, epoch=1)])
-    queue.capture.put([crop(0, epoch=2)])
-    assert queue.capture.counts("door@1") == Counts(put=2, dropped=1)
-    assert queue.capture.counts("door@2") == Counts(put=1)
+    queue.capture.enqueue([crop(0, session=1), crop(1, session=1)])
+    queue.capture.enqueue([crop(0, session=2)])
+    assert queue.capture.counts("door@1") == Counts(enqueued=2, dropped=1)
+    assert queue.capture.counts("door@2") == Counts(enqueued=1)
 
 
-def test_a_file_waits_for_room_and_loses_nothing(rig: MakeRig, crop: MakeCrop, answer: Answer) -> None:
+def test_blocked_producer_waits_for_free_capacity_and_loses_nothing(
+    rig: MakeRig, crop: MakeCrop, predict: Predict
+) -> None:
     queue = rig(Overflow.file(capacity=4))
     crops = [crop(frame) for frame in range(30)]
-    producer = threading.Thread(target=lambda: queue.capture.put(crops))
+    producer = threading.Thread(target=lambda: queue.capture.enqueue(crops))
     producer.start()
-    seen: list[int] = []
-    while len(seen) < 30:
-        batch = queue.worker.take(3, 0)
+    received: list[int] = []
+    while len(received) < 30:
+        batch = queue.worker.receive(3, 0)
         assert queue.worker.depth() <= 4
-        seen += frames(batch)
-        queue.worker.settle([(delivery, answer(delivery.crop)) for delivery in batch])
+        received += frames(batch)
+        queue.worker.ack([(delivery, predict(delivery.crop)) for delivery in batch])
     producer.join(5)
-    assert seen == list(range(30))
-    assert queue.capture.counts(STREAM) == Counts(put=30, settled=30)
+    assert received == list(range(30))
+    assert queue.capture.counts(STREAM) == Counts(enqueued=30, acked=30)
 
 
-def test_a_blocked_put_can_be_stopped(rig: MakeRig, crop: MakeCrop) -> None:
+def test_blocked_enqueue_can_be_stopped(rig: MakeRig, crop: MakeCrop) -> None:
     queue = rig(Overflow.file(capacity=2))
-    threading.Timer(0.1, queue.stop.set).start()
+
+    def stop_when_full() -> None:
+        wait_until(lambda: queue.other.counts(STREAM).enqueued == 2)
+        queue.stop.set()
+
+    stopper = threading.Thread(target=stop_when_full)
+    stopper.start()
     with pytest.raises(QueueFull, match="door"):
-        queue.capture.put([crop(frame) for frame in range(5)])
-    assert queue.capture.counts(STREAM).put == 2
+        queue.capture.enqueue([crop(frame) for frame in range(5)])
+    stopper.join()
+    assert queue.capture.counts(STREAM).enqueued == 2
 
 
-def test_a_crop_that_is_not_settled_comes_again_alone(rig: MakeRig, crop: MakeCrop, answer: Answer) -> None:
-    queue = rig(redelivery=Redelivery(after_s=0.1))
-    queue.capture.put([crop(0), crop(1)])
-    lost = queue.worker.take(2, 0)
-    time.sleep(0.2)
-    [again] = queue.other.take(16, 0)
-    [later] = queue.other.take(16, 0)
-    assert [again.attempt, later.attempt] == [2, 2]
-    assert frames([again, later]) == [0, 1]
-    assert queue.other.settle([(again, answer(again.crop)), (later, answer(later.crop))]) == 2
-    assert queue.worker.settle([(delivery, answer(delivery.crop)) for delivery in lost]) == 0
-    assert queue.capture.counts(STREAM) == Counts(put=2, settled=2)
+def test_unacknowledged_crops_are_redelivered_one_at_a_time(rig: MakeRig, crop: MakeCrop, predict: Predict) -> None:
+    queue = rig(redelivery=Redelivery(visibility_timeout_s=60))
+    queue.capture.enqueue([crop(0), crop(1)])
+    lost = queue.worker.receive(2, 0)
+    queue.expire_in_flight()
+    [first] = queue.other.receive(16, 0)
+    [second] = queue.other.receive(16, 0)
+    assert [first.attempt, second.attempt] == [2, 2]
+    assert frames([first, second]) == [0, 1]
+    assert queue.other.ack([(first, predict(first.crop)), (second, predict(second.crop))]) == 2
+    assert queue.worker.ack([(delivery, predict(delivery.crop)) for delivery in lost]) == 0
+    assert queue.capture.counts(STREAM) == Counts(enqueued=2, acked=2)
 
 
-def test_after_three_deliveries_a_crop_is_dead(rig: MakeRig, crop: MakeCrop) -> None:
-    queue = rig(redelivery=Redelivery(after_s=0.05, deliveries=3))
-    queue.capture.put([crop(0)])
-    attempts = []
-    deadline = time.monotonic() + 5
-    while queue.capture.counts(STREAM).dead == 0 and time.monotonic() < deadline:
-        attempts += [delivery.attempt for delivery in queue.worker.take(4, 0)]
-        time.sleep(0.06)
+def test_crop_is_dead_after_the_maximum_number_of_deliveries(rig: MakeRig, crop: MakeCrop) -> None:
+    queue = rig(redelivery=Redelivery(visibility_timeout_s=60, max_deliveries=3))
+    queue.capture.enqueue([crop(0)])
+    attempts = [delivery.attempt for delivery in queue.worker.receive(4, 0)]
+    for _ in range(3):
+        queue.expire_in_flight()
+        attempts += [delivery.attempt for delivery in queue.other.receive(4, 0)]
     assert attempts == [1, 2, 3]
-    assert queue.capture.counts(STREAM) == Counts(put=1, dead=1)
+    assert queue.capture.counts(STREAM) == Counts(enqueued=1, dead=1)
     assert queue.worker.depth() == 0
 
 
-def test_the_journal_keeps_what_captures_and_workers_say_in_order(rig: MakeRig) -> None:
+def test_journal_keeps_messages_in_order(rig: MakeRig) -> None:
     journal = rig().journal
-    said: list[Message] = [
+    messages: list[Message] = [
         FrameHeader(STREAM, 0, 0.0, 1),
         Gap("door", 1.0, 2.5, "stall"),
         EndOfStream(STREAM, 3.0, 15, 9),
     ]
-    journal.append(said[:1])
-    journal.append(said[1:])
-    entries = journal.read({"door": START}, 10, 0)
-    assert [entry.message for entry in entries] == said
+    journal.append(messages[:1])
+    journal.append(messages[1:])
+    entries = journal.read({"door": JOURNAL_START}, 10, 0)
+    assert [entry.message for entry in entries] == messages
     assert {entry.source for entry in entries} == {"door"}
 
 
-def test_the_journal_is_read_from_a_position_on(rig: MakeRig) -> None:
+def test_journal_is_read_from_a_position(rig: MakeRig) -> None:
     queue = rig()
-    marks = [FrameHeader(STREAM, index, index / 5, 0) for index in range(5)]
-    queue.journal.append(marks)
+    headers = [FrameHeader(STREAM, index, index / 5, 0) for index in range(5)]
+    queue.journal.append(headers)
     positions = queue.positions()
     two = queue.journal.read({"door": positions[1]}, 2, 0)
-    assert [entry.message for entry in two] == marks[2:4]
+    assert [entry.message for entry in two] == headers[2:4]
     assert queue.journal.read({"door": positions[-1]}, 10, 0) == []
 
 
-def test_reading_the_journal_waits_for_something_new(rig: MakeRig) -> None:
+def test_reading_the_journal_waits_for_a_new_entry(rig: MakeRig) -> None:
     queue = rig()
-    mark = FrameHeader(STREAM, 0, 0.0, 0)
-    late = threading.Timer(0.1, lambda: queue.journal.append([mark]))
+    header = FrameHeader(STREAM, 0, 0.0, 0)
+    late = threading.Timer(0.1, lambda: queue.journal.append([header]))
     late.start()
-    assert [entry.message for entry in queue.journal.read({"door": START}, 10, 0.9)] == [mark]
+    assert [entry.message for entry in queue.journal.read({"door": JOURNAL_START}, 10, 0.9)] == [header]
     late.join()
 
 
-def test_a_journal_knows_its_positions_also_when_it_is_trimmed(rig: MakeRig) -> None:
+def test_positions_remain_valid_after_trimming(rig: MakeRig) -> None:
     queue = rig()
-    assert queue.journal.knows("door", START)
+    assert queue.journal.is_valid_position("door", JOURNAL_START)
     queue.journal.append([FrameHeader(STREAM, index, float(index), 0) for index in range(3)])
     last = queue.positions()[-1]
     queue.journal.trim("door", last)
-    assert queue.journal.knows("door", last)
+    assert queue.journal.is_valid_position("door", last)
 
 
-def test_what_is_trimmed_is_gone_and_the_rest_stays(rig: MakeRig) -> None:
+def test_trim_deletes_entries_up_to_the_position(rig: MakeRig) -> None:
     queue = rig()
-    marks = [FrameHeader(STREAM, index, index / 5, 0) for index in range(5)]
-    queue.journal.append(marks)
+    headers = [FrameHeader(STREAM, index, index / 5, 0) for index in range(5)]
+    queue.journal.append(headers)
     queue.journal.trim("door", queue.positions()[2])
-    assert [entry.message for entry in queue.read()] == marks[3:]
+    assert [entry.message for entry in queue.read()] == headers[3:]
 
 
-def test_counts_add_up_under_threads(rig: MakeRig, crop: MakeCrop, answer: Answer) -> None:
+def test_counts_are_consistent_with_concurrent_workers(rig: MakeRig, crop: MakeCrop, predict: Predict) -> None:
     queue = rig(Overflow.live(capacity=8))
-    ended = threading.Event()
+    finished = threading.Event()
 
     def work(worker: MessageQueue) -> None:
-        while not ended.is_set() or worker.depth():
-            worker.settle([(delivery, answer(delivery.crop)) for delivery in worker.take(4, 0)])
+        while not finished.is_set() or worker.depth():
+            worker.ack([(delivery, predict(delivery.crop)) for delivery in worker.receive(4, 0)])
 
     workers = [threading.Thread(target=work, args=[worker]) for worker in (queue.worker, queue.other)]
     for thread in workers:
         thread.start()
-    reported = sum(queue.capture.put([crop(frame), crop(frame, track=2)]) for frame in range(200))
-    ended.set()
+    reported = sum(queue.capture.enqueue([crop(frame), crop(frame, track=2)]) for frame in range(200))
+    finished.set()
     for thread in workers:
         thread.join(10)
     counts = queue.capture.counts(STREAM)
-    assert counts.put == 400
+    assert counts.enqueued == 400
     assert counts.dropped == reported
-    assert counts.open == 0
+    assert counts.pending == 0
     keys = [entry.message.key for entry in queue.read() if isinstance(entry.message, Prediction)]
-    assert len(keys) == len(set(keys)) == counts.settled
+    assert len(keys) == len(set(keys)) == counts.acked

@@ -1,4 +1,4 @@
-"""What only the queue on Redis can do wrong: processes that die, servers that restart or are full."""
+"""Faults specific to the queue on Redis: dead processes, restarted servers, servers at treplacement memory limit."""
 
 from __future__ import annotations
 
@@ -8,205 +8,236 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
 import redis
 from redis.cluster import RedisCluster
 
-from fer_stream.broker.client import Link, open_link
+from fer_stream.broker.client import Connection, RedisClient, open_client
 from fer_stream.broker.codec import encode
+from fer_stream.broker.consumer import ConsumerOptions
 from fer_stream.broker.journal import RedisJournal
-from fer_stream.broker.keys import COUNTS_EXPIRE_MS, GROUP, SHARDS, SOURCES, Keys, shard_of
 from fer_stream.broker.lease import Lease
-from fer_stream.broker.protocols import START, Counts, DeadReason, Overflow, Redelivery
+from fer_stream.broker.protocols import JOURNAL_START, Counts, DeadReason, Overflow, Redelivery
 from fer_stream.broker.queue import RedisQueue
+from fer_stream.broker.source_registry import COUNTS_EXPIRE_MS, GROUP, SHARDS, SOURCES, SourceKeys, shard_of
 from fer_stream.errors import ConfigError, LeaseLost, QueueError
 from fer_stream.records import FaceCrop, FaceKey, FrameHeader, Prediction
+from tests.support.waiting import wait_until
 
 MakeCrop = Callable[..., FaceCrop]
-Answer = Callable[[FaceCrop], Prediction]
+Predict = Callable[[FaceCrop], Prediction]
 Server = tuple[str, bool]
 
 STREAM = "door@1"
-DOOR = Keys("door", 1)
+DOOR = SourceKeys("door", 1)
+SHORT_POLL = ConsumerOptions(poll_timeout_s=0.05)
 
-_DOOMED_WORKER = """
+_WORKER = """
 import sys, time
 from fer_stream.broker.queue import RedisQueue
-from fer_stream.broker.client import open_link
+from fer_stream.broker.client import open_client
+from fer_stream.broker.consumer import ConsumerOptions
 url, cluster = sys.argv[1], sys.argv[2] == "True"
-batch = RedisQueue(open_link(url, cluster=cluster), consumer="doomed", idle_s=5).take(8, 0)
+options = ConsumerOptions("killed", poll_timeout_s=5)
+batch = RedisQueue(open_client(url, cluster=cluster), consumer=options).receive(8, 0)
 print(len(batch), flush=True)
 time.sleep(60)
 """
 
 
-def raw(server: Server) -> redis.Redis | RedisCluster:
+def connect(server: Server) -> redis.Redis | RedisCluster:
     url, cluster = server
     return RedisCluster.from_url(url, protocol=2) if cluster else redis.Redis.from_url(url, protocol=2)
 
 
-def home(client: redis.Redis | RedisCluster) -> redis.Redis:
-    """The server on which the crops of the door lie."""
-    if isinstance(client, redis.Redis):
-        return client
-    node: redis.Redis = client.get_node_from_key(DOOR.crops).redis_connection  # type: ignore[no-untyped-call]
+def node_of_door(conn: redis.Redis | RedisCluster) -> redis.Redis:
+    """Return a client of the server that stores the crops of DOOR."""
+    if isinstance(conn, redis.Redis):
+        return conn
+    node: redis.Redis = conn.get_node_from_key(DOOR.crops).redis_connection  # type: ignore[no-untyped-call]
     return node
 
 
+def clients_of(node: redis.Redis) -> list[dict[str, object]]:
+    return cast(list[dict[str, object]], node.client_list())
+
+
+def expire_in_flight(connection: Connection, redelivery: Redelivery) -> None:
+    """End the visibility timeout of all crops of DOOR in flight."""
+    in_flight: list[dict[str, Any]] = connection.xpending_range(DOOR.crops, GROUP, "-", "+", 1000)
+    idle_ms = round(1000 * redelivery.visibility_timeout_s)
+    for pending in in_flight:
+        ids = [pending["message_id"]]
+        connection.xclaim(DOOR.crops, GROUP, pending["consumer"], 0, ids, idle=idle_ms, justid=True)
+
+
 def published(journal: RedisJournal) -> list[FaceKey]:
-    entries = journal.read({"door": START}, 10_000, 0)
+    entries = journal.read({"door": JOURNAL_START}, 10_000, 0)
     return [entry.message.key for entry in entries if isinstance(entry.message, Prediction)]
 
 
-def test_a_worker_killed_in_mid_batch_loses_nothing_and_repeats_nothing(
-    server: Server, link: Link, crop: MakeCrop, answer: Answer
+def test_crops_of_a_killed_worker_are_redelivered_and_published_once(
+    server: Server, client: RedisClient, crop: MakeCrop, predict: Predict
 ) -> None:
-    redelivery = Redelivery(after_s=0.3)
-    capture = RedisQueue(link, overflow=Overflow.file())
-    capture.put([crop(frame) for frame in range(20)])
-    doomed = subprocess.Popen(
-        [sys.executable, "-c", _DOOMED_WORKER, server[0], str(server[1])], stdout=subprocess.PIPE
-    )
-    assert doomed.stdout is not None
-    assert int(doomed.stdout.readline()) == 8
-    doomed.kill()
-    doomed.wait()
-    doomed.stdout.close()
-    killed_at = time.monotonic()
+    redelivery = Redelivery(visibility_timeout_s=60)
+    capture = RedisQueue(client, overflow=Overflow.file())
+    capture.enqueue([crop(frame) for frame in range(20)])
+    killed = subprocess.Popen([sys.executable, "-c", _WORKER, server[0], str(server[1])], stdout=subprocess.PIPE)
+    assert killed.stdout is not None
+    assert int(killed.stdout.readline()) == 8
+    killed.kill()
+    killed.wait()
+    killed.stdout.close()
+    client.call(lambda connection: expire_in_flight(connection, redelivery))
 
-    worker = RedisQueue(link, redelivery=redelivery, idle_s=0.2)
-    alone = 0
-    while capture.counts(STREAM).open:
-        assert time.monotonic() - killed_at < 20
-        batch = worker.take(8, 0)
-        alone += sum(delivery.attempt == 2 for delivery in batch if len(batch) == 1)
-        worker.settle([(delivery, answer(delivery.crop)) for delivery in batch])
-    print(f"recovered {alone} crops {time.monotonic() - killed_at:.2f} s after the kill")
+    worker = RedisQueue(client, redelivery=redelivery, consumer=SHORT_POLL)
+    redelivered = 0
+    while batch := worker.receive(8, 0):
+        redelivered += sum(delivery.attempt == 2 for delivery in batch if len(batch) == 1)
+        worker.ack([(delivery, predict(delivery.crop)) for delivery in batch])
 
-    assert alone == 8
-    assert sorted(key.frame_index for key in published(RedisJournal(link))) == list(range(20))
-    assert capture.counts(STREAM) == Counts(put=20, settled=20)
+    assert redelivered == 8
+    assert sorted(key.frame_index for key in published(RedisJournal(client))) == list(range(20))
+    assert capture.counts(STREAM) == Counts(enqueued=20, acked=20)
     assert worker.depth() == 0
 
 
-def test_dead_letters_hold_no_pixels(server: Server, link: Link, crop: MakeCrop) -> None:
-    told: list[DeadReason] = []
-    redelivery = Redelivery(after_s=0.05, deliveries=1)
-    queue = RedisQueue(link, redelivery=redelivery, idle_s=0.05, on_dead=told.append)
-    queue.put([crop(5)])
-    queue.take(1, 0)
-    while not queue.counts(STREAM).dead:
-        queue.take(1, 0)
-    assert told == ["deliveries"]
-    with raw(server) as client:
-        [(_, letter)] = client.xrange(DOOR.dead)
+def test_dead_letters_contain_no_pixels(server: Server, client: RedisClient, crop: MakeCrop) -> None:
+    reasons: list[DeadReason] = []
+    redelivery = Redelivery(visibility_timeout_s=60, max_deliveries=1)
+    options = ConsumerOptions(poll_timeout_s=0.05, on_dead=reasons.append)
+    RedisQueue(client, consumer=SHORT_POLL).enqueue([crop(5)])
+    RedisQueue(client, consumer=SHORT_POLL).receive(1, 0)
+    client.call(lambda connection: expire_in_flight(connection, redelivery))
+    queue = RedisQueue(client, redelivery=redelivery, consumer=options)
+    assert queue.receive(1, 0) == []
+    assert queue.counts(STREAM).dead == 1
+    assert reasons == ["deliveries"]
+    with connect(server) as conn:
+        [(_, letter)] = conn.xrange(DOOR.dead)
     assert letter[b"reason"] == b"deliveries"
-    assert (letter[b"stream"], letter[b"track"], letter[b"frame"]) == (b"door@1", b"1", b"5")
+    assert (letter[b"stream_id"], letter[b"person_id"], letter[b"frame_index"]) == (b"door@1", b"1", b"5")
     assert letter[b"deliveries"] == b"1"
     assert sum(map(len, letter.values())) < 200
 
 
-@pytest.mark.parametrize("what", [b"no record", encode(FrameHeader(STREAM, 1, 0.2, 0)), b""])
-def test_what_cannot_be_read_is_buried_and_the_others_come_through(
-    server: Server, link: Link, crop: MakeCrop, what: bytes
+@pytest.mark.parametrize("data", [b"no record", encode(FrameHeader(STREAM, 1, 0.2, 0)), b""])
+def test_unreadable_entries_are_dead_lettered_and_the_others_delivered(
+    server: Server, client: RedisClient, crop: MakeCrop, data: bytes
 ) -> None:
-    told: list[DeadReason] = []
-    queue = RedisQueue(link, idle_s=0.2, on_dead=told.append)
-    queue.put([crop(0)])
-    with raw(server) as client:
-        client.xadd(DOOR.crops, {"s": STREAM, "c": what})
-    queue.put([crop(1)])
-    assert [delivery.crop.key.frame_index for delivery in queue.take(8, 0)] == [0, 1]
+    reasons: list[DeadReason] = []
+    queue = RedisQueue(client, consumer=ConsumerOptions(poll_timeout_s=0.2, on_dead=reasons.append))
+    queue.enqueue([crop(0)])
+    with connect(server) as conn:
+        conn.xadd(DOOR.crops, {"s": STREAM, "c": data})
+    queue.enqueue([crop(1)])
+    assert [delivery.crop.key.frame_index for delivery in queue.receive(8, 0)] == [0, 1]
     assert queue.counts(STREAM).dead == 1
-    assert told == ["unreadable"]
-    with raw(server) as client:
-        [(_, letter)] = client.xrange(DOOR.dead)
+    assert reasons == ["unreadable"]
+    with connect(server) as conn:
+        [(_, letter)] = conn.xrange(DOOR.dead)
     assert letter[b"reason"] == b"unreadable"
 
 
-def test_crops_on_loan_that_someone_deleted_are_counted_as_dropped(
-    server: Server, link: Link, crop: MakeCrop
-) -> None:
-    queue = RedisQueue(link, redelivery=Redelivery(after_s=0.05), idle_s=0.05)
-    queue.put([crop(0), crop(1)])
-    queue.take(2, 0)
-    with raw(server) as client:
-        client.xtrim(DOOR.crops, maxlen=0, approximate=False)
-    deadline = time.monotonic() + 5
-    while queue.counts(STREAM).open and time.monotonic() < deadline:
-        queue.take(2, 0)
-    assert queue.counts(STREAM) == Counts(put=2, dropped=2)
+def test_deleted_crops_in_flight_are_counted_as_dropped(server: Server, client: RedisClient, crop: MakeCrop) -> None:
+    redelivery = Redelivery(visibility_timeout_s=60)
+    queue = RedisQueue(client, consumer=SHORT_POLL)
+    queue.enqueue([crop(0), crop(1)])
+    queue.receive(2, 0)
+    client.call(lambda connection: expire_in_flight(connection, redelivery))
+    with connect(server) as conn:
+        conn.xtrim(DOOR.crops, maxlen=0, approximate=False)
+    assert RedisQueue(client, redelivery=redelivery, consumer=SHORT_POLL).receive(2, 0) == []
+    assert queue.counts(STREAM) == Counts(enqueued=2, dropped=2)
 
 
-def test_a_worker_in_the_place_of_a_dead_one_has_its_loans_handed_out_at_once(
-    server: Server, link: Link, crop: MakeCrop, answer: Answer
+def test_replacement_worker_reclaims_the_crops_of_its_predecessor_at_once(
+    server: Server, client: RedisClient, crop: MakeCrop, predict: Predict
 ) -> None:
-    dead, other = (RedisQueue(link, consumer=name, idle_s=0.2) for name in ("first", "second"))
-    dead.put([*map(crop, range(4)), crop(0, source="yard")])
-    assert len(dead.take(3, 0)) == 3
-    others = other.take(8, 0)
+    dead, other = (
+        RedisQueue(client, consumer=ConsumerOptions(name, poll_timeout_s=0.2)) for name in ("first", "second")
+    )
+    dead.enqueue([*map(crop, range(4)), crop(0, source="yard")])
+    assert len(dead.receive(3, 0)) == 3
+    others = other.receive(8, 0)
     assert len(others) == 2
-    with raw(server) as client:
-        client.xdel(DOOR.crops, client.xpending_range(DOOR.crops, GROUP, "-", "+", 1, "first")[0]["message_id"])
-    heir = RedisQueue(link, consumer="first", idle_s=0.2)
-    again = [*heir.take(8, 0), *heir.take(8, 0)]
-    assert heir.take(8, 0) == []
-    assert [delivery.attempt for delivery in again] == [2, 2]
-    every = [(delivery, answer(delivery.crop)) for delivery in (*again, *others)]
-    assert heir.settle(every) == 4
-    assert (heir.counts(STREAM).open, heir.counts(STREAM).dropped) == (0, 1)
+    with connect(server) as conn:
+        conn.xdel(DOOR.crops, conn.xpending_range(DOOR.crops, GROUP, "-", "+", 1, "first")[0]["message_id"])
+    replacement = RedisQueue(client, consumer=ConsumerOptions("first", poll_timeout_s=0.2))
+    redelivered = [*replacement.receive(8, 0), *replacement.receive(8, 0)]
+    assert replacement.receive(8, 0) == []
+    assert [delivery.attempt for delivery in redelivered] == [2, 2]
+    results = [(delivery, predict(delivery.crop)) for delivery in (*redelivered, *others)]
+    assert replacement.ack(results) == 4
+    assert (replacement.counts(STREAM).pending, replacement.counts(STREAM).dropped) == (0, 1)
 
 
-def test_a_stream_that_expired_is_made_again(server: Server, link: Link, crop: MakeCrop) -> None:
-    queue = RedisQueue(link, overflow=Overflow.live(expire_s=0.1), idle_s=0.2)
-    queue.put([crop(0)])
-    queue.put([crop(0, source="yard")])
-    time.sleep(0.3)
-    assert queue.take(8, 0) == []
-    queue.put([crop(1)])
-    assert [delivery.crop.key.frame_index for delivery in queue.take(8, 0)] == [1]
+def test_expired_stream_is_recreated(server: Server, client: RedisClient, crop: MakeCrop) -> None:
+    queue = RedisQueue(client, overflow=Overflow.live(expire_s=60), consumer=SHORT_POLL)
+    queue.enqueue([crop(0)])
+    queue.enqueue([crop(0, source="yard")])
+    with connect(server) as conn:
+        for keys in (DOOR, SourceKeys("yard", 1)):
+            assert 0 < conn.pttl(keys.crops) <= 60_000
+            # As the server does when the time has passed.
+            conn.delete(keys.crops)
+    assert queue.receive(8, 0) == []
+    queue.enqueue([crop(1)])
+    assert [delivery.crop.key.frame_index for delivery in queue.receive(8, 0)] == [1]
 
 
-def test_a_stream_that_goes_while_a_worker_waits_is_no_fault(server: Server, link: Link, crop: MakeCrop) -> None:
-    capture, worker = RedisQueue(link), RedisQueue(link, idle_s=5)
-    capture.put([crop(0)])
-    assert len(worker.take(8, 0)) == 1
-    with raw(server) as client:
-        timers = [
-            threading.Timer(0.3, lambda: client.delete(DOOR.crops)),
-            threading.Timer(0.8, lambda: capture.put([crop(1)])),
-        ]
-        for timer in timers:
-            timer.start()
-        assert [delivery.crop.key.frame_index for delivery in worker.take(8, 0)] == [1]
-        for timer in timers:
-            timer.join()
+def test_stream_deleted_during_a_blocking_read_is_recreated(
+    server: Server, client: RedisClient, crop: MakeCrop
+) -> None:
+    capture = RedisQueue(client)
+    worker = RedisQueue(client, consumer=ConsumerOptions(poll_timeout_s=30))
+    capture.enqueue([crop(0)])
+    assert len(worker.receive(8, 0)) == 1
+
+    def delete_and_enqueue() -> None:
+        with connect(server) as conn:
+            wait_until(lambda: any("xreadgroup" in str(info["cmd"]) for info in clients_of(node_of_door(conn))))
+            conn.delete(DOOR.crops)
+        capture.enqueue([crop(1)])
+
+    deleting = threading.Thread(target=delete_and_enqueue)
+    deleting.start()
+    assert [delivery.crop.key.frame_index for delivery in worker.receive(8, 0)] == [1]
+    deleting.join()
 
 
-def test_a_worker_waits_for_sources_that_do_not_exist_yet(server: Server, link: Link, crop: MakeCrop) -> None:
-    worker = RedisQueue(link, idle_s=5)
-    capture = RedisQueue(link)
-    late = threading.Timer(0.2, lambda: capture.put([crop(0)]))
-    late.start()
-    assert len(worker.take(8, 0)) == 1
-    late.join()
+def test_worker_receives_crops_of_a_source_registered_later(client: RedisClient, crop: MakeCrop) -> None:
+    worker = RedisQueue(client, consumer=ConsumerOptions(poll_timeout_s=30))
+    capture = RedisQueue(client)
+    enqueuing = threading.Timer(0.1, lambda: capture.enqueue([crop(0)]))
+    enqueuing.start()
+    assert len(worker.receive(8, 0)) == 1
+    enqueuing.join()
 
 
-def test_another_number_of_shards_is_refused(link: Link, server: Server) -> None:
-    RedisQueue(link, shards=4)
-    with pytest.raises(ConfigError, match=r"holds 4 shards, the settings say 2.*fer:shards"):
-        RedisQueue(link, shards=2)
+def test_different_number_of_shards_is_rejected(client: RedisClient, server: Server) -> None:
+    RedisQueue(client, shards=4)
+    with pytest.raises(ConfigError, match=r"is set up for 4 shards, but queue.shards is 2.*fer:shards"):
+        RedisQueue(client, shards=2)
 
 
-def test_all_keys_of_a_shard_share_a_hash_tag(link: Link, server: Server, crop: MakeCrop, answer: Answer) -> None:
-    queue = RedisQueue(link, shards=3, redelivery=Redelivery(after_s=0.05, deliveries=1), idle_s=0.05)
-    queue.put([crop(0, source=f"cam-{number}") for number in range(6)])
-    [first, *_] = queue.take(6, 0)
-    queue.settle([(first, answer(first.crop))])
-    with raw(server) as client:
-        names = {key.decode() for key in client.scan_iter(count=1000)}
+def test_all_keys_of_a_shard_share_a_hash_tag(
+    client: RedisClient, server: Server, crop: MakeCrop, predict: Predict
+) -> None:
+    queue = RedisQueue(
+        client,
+        shards=3,
+        redelivery=Redelivery(visibility_timeout_s=0.05, max_deliveries=1),
+        consumer=SHORT_POLL,
+    )
+    queue.enqueue([crop(0, source=f"cam-{number}") for number in range(6)])
+    [first, *_] = queue.receive(6, 0)
+    queue.ack([(first, predict(first.crop))])
+    with connect(server) as conn:
+        names = {key.decode() for key in conn.scan_iter(count=1000)}
     tagged = names - {SOURCES, SHARDS}
     for number in range(6):
         source = f"cam-{number}"
@@ -214,256 +245,259 @@ def test_all_keys_of_a_shard_share_a_hash_tag(link: Link, server: Server, crop: 
     assert all(name.startswith("fer:{") for name in tagged)
 
 
-def test_workers_divide_the_shards(link: Link, server: Server, crop: MakeCrop) -> None:
+def test_workers_receive_crops_of_their_shards_only(client: RedisClient, server: Server, crop: MakeCrop) -> None:
     sources = [f"cam-{number}" for number in range(8)]
-    RedisQueue(link, shards=2).put([crop(0, source=source) for source in sources])
+    RedisQueue(client, shards=2).enqueue([crop(0, source=source) for source in sources])
     for shard in (0, 1):
-        worker = RedisQueue(link, shards=2, serves=[shard], idle_s=0.1)
-        seen = {delivery.crop.key.stream_id.removesuffix("@1") for delivery in worker.take(16, 0)}
+        worker = RedisQueue(client, shards=2, consumer=ConsumerOptions(shards=[shard], poll_timeout_s=0.1))
+        seen = {delivery.crop.key.stream_id.removesuffix("@1") for delivery in worker.receive(16, 0)}
         assert seen == {source for source in sources if shard_of(source, 2) == shard}
 
 
-def test_a_push_whose_reply_was_lost_is_not_put_twice(link: Link, server: Server, crop: MakeCrop) -> None:
-    queue = RedisQueue(link, overflow=Overflow.live(capacity=2))
-    run = link.run
+def test_repeated_enqueue_call_adds_nothing_twice(client: RedisClient, server: Server, crop: MakeCrop) -> None:
+    queue = RedisQueue(client, overflow=Overflow.live(capacity=2))
+    run = client.run
 
     def twice(script: object, keys: list[str], arguments: list[str | bytes | int]) -> object:
         first = run(script, keys, arguments)  # type: ignore[arg-type]
         assert run(script, keys, arguments) == first  # type: ignore[arg-type]
         return first
 
-    link.run = twice  # type: ignore[method-assign, assignment]
-    assert queue.put([crop(frame) for frame in range(3)]) == 1
-    assert queue.put([crop(3)]) == 1
-    link.run = run  # type: ignore[method-assign]
-    assert queue.counts(STREAM) == Counts(put=4, dropped=2)
+    client.run = twice  # type: ignore[method-assign, assignment]
+    assert queue.enqueue([crop(frame) for frame in range(3)]) == 1
+    assert queue.enqueue([crop(3)]) == 1
+    client.run = run  # type: ignore[method-assign]
+    assert queue.counts(STREAM) == Counts(enqueued=4, dropped=2)
     assert queue.depth() == 2
 
 
-def test_only_the_owner_of_the_lease_may_put_and_append(link: Link, server: Server, crop: MakeCrop) -> None:
-    old, new = Lease(link, DOOR.lease, ttl_s=0.1), Lease(link, DOOR.lease, ttl_s=5)
-    assert old.hold()
-    queue, journal = RedisQueue(link, lease=old), RedisJournal(link, lease=old)
-    queue.put([crop(0)])
+def test_only_the_owner_of_the_lease_can_enqueue_and_append(client: RedisClient, crop: MakeCrop) -> None:
+    old, new = Lease(client, DOOR.lease), Lease(client, DOOR.lease)
+    assert old.acquire()
+    queue, journal = RedisQueue(client, lease=old), RedisJournal(client, lease=old)
+    queue.enqueue([crop(0)])
     journal.append([FrameHeader(STREAM, 0, 0.0, 1)])
-    time.sleep(0.2)
-    assert new.hold()
+    old.release()
+    assert new.acquire()
     with pytest.raises(LeaseLost):
-        queue.put([crop(1)])
+        queue.enqueue([crop(1)])
     with pytest.raises(LeaseLost):
         journal.append([FrameHeader(STREAM, 1, 0.2, 1)])
-    assert queue.counts(STREAM) == Counts(put=1)
-    assert len(journal.read({"door": START}, 10, 0)) == 1
+    assert queue.counts(STREAM) == Counts(enqueued=1)
+    assert len(journal.read({"door": JOURNAL_START}, 10, 0)) == 1
 
 
-def test_a_journal_that_a_server_lost_is_known_by_the_positions_it_cannot_have(link: Link, server: Server) -> None:
-    journal, mark = RedisJournal(link), FrameHeader(STREAM, 0, 0.0, 0)
-    journal.append([mark])
-    [entry] = journal.read({"door": START}, 10, 0)
-    assert journal.knows("door", entry.position)
-    client = raw(server)
-    client.delete(DOOR.predictions)
-    assert not journal.knows("door", entry.position)
-    # As a server writes that begins anew with its clock an hour back.
+def test_positions_are_invalid_after_the_server_lost_the_journal(client: RedisClient, server: Server) -> None:
+    journal, header = RedisJournal(client), FrameHeader(STREAM, 0, 0.0, 0)
+    journal.append([header])
+    [entry] = journal.read({"door": JOURNAL_START}, 10, 0)
+    assert journal.is_valid_position("door", entry.position)
+    conn = connect(server)
+    conn.delete(DOOR.predictions)
+    assert not journal.is_valid_position("door", entry.position)
+    # As written by a server that restarted empty with its clock set back by an hour.
     milliseconds = int(entry.position.partition("-")[0])
-    client.xadd(DOOR.predictions, {"m": encode(mark)}, id=f"{milliseconds - 3_600_000}-0")
+    conn.xadd(DOOR.predictions, {"m": encode(header)}, id=f"{milliseconds - 3_600_000}-0")
     assert journal.read({"door": entry.position}, 10, 0) == []
-    assert not journal.knows("door", entry.position)
+    assert not journal.is_valid_position("door", entry.position)
 
 
-def test_only_idle_workers_without_loans_are_removed(
-    server: Server, link: Link, crop: MakeCrop, answer: Answer
+def test_only_idle_workers_without_crops_in_flight_are_removed(
+    server: Server, client: RedisClient, crop: MakeCrop, predict: Predict
 ) -> None:
-    queue = RedisQueue(link, consumer="busy", idle_s=0.05)
-    queue.put([crop(0), crop(1)])
-    idle = RedisQueue(link, consumer="idle", idle_s=0.05)
-    idle.settle([(delivery, answer(delivery.crop)) for delivery in idle.take(1, 0)])
-    queue.take(1, 0)
-    with raw(server) as client:
-        assert {info["name"] for info in client.xinfo_consumers(DOOR.crops, GROUP)} == {b"busy", b"idle"}
-        queue.tidy(idle_s=600)
-        assert len(client.xinfo_consumers(DOOR.crops, GROUP)) == 2
-        time.sleep(0.05)
-        assert queue.tidy(idle_s=0.02) == 1
-        assert [info["name"] for info in client.xinfo_consumers(DOOR.crops, GROUP)] == [b"busy"]
+    queue = RedisQueue(client, consumer=ConsumerOptions("busy", poll_timeout_s=0.05))
+    queue.enqueue([crop(0), crop(1)])
+    idle = RedisQueue(client, consumer=ConsumerOptions("idle", poll_timeout_s=0.05))
+    idle.ack([(delivery, predict(delivery.crop)) for delivery in idle.receive(1, 0)])
+    queue.receive(1, 0)
+    with connect(server) as conn:
+        assert {info["name"] for info in conn.xinfo_consumers(DOOR.crops, GROUP)} == {b"busy", b"idle"}
+        assert queue.remove_idle_consumers(idle_s=600) == 0
+        assert queue.remove_idle_consumers(idle_s=0) == 1
+        assert [info["name"] for info in conn.xinfo_consumers(DOOR.crops, GROUP)] == [b"busy"]
 
 
-def test_workers_are_counted_while_they_ask_even_where_nothing_comes(link: Link) -> None:
-    redelivery = Redelivery(after_s=0.5)
-    watcher = RedisQueue(link, redelivery=redelivery)
-    workers = [RedisQueue(link, redelivery=redelivery, idle_s=0.02) for _ in range(2)]
+def test_polling_workers_are_counted_without_traffic(client: RedisClient) -> None:
+    redelivery = Redelivery(visibility_timeout_s=0.4)
+    watcher = RedisQueue(client, redelivery=redelivery)
+    workers = [
+        RedisQueue(client, redelivery=redelivery, consumer=ConsumerOptions(poll_timeout_s=0.02)) for _ in range(2)
+    ]
 
-    def ask_for(seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            for worker in workers:
-                assert worker.take(1, 0) == []
+    def poll() -> None:
+        for worker in workers:
+            assert worker.receive(1, 0) == []
 
-    ask_for(0.1)
-    assert watcher.workers() == 0, "there is no source to ask for"
-    RedisJournal(link).append([FrameHeader(STREAM, 0, 0.0, 0)])
-    ask_for(2)
-    assert watcher.workers() == 2
-    time.sleep(0.6)
-    assert watcher.workers() == 0
+    poll()
+    assert watcher.consumer_count() == 0, "no source is registered"
+    RedisJournal(client).append([FrameHeader(STREAM, 0, 0.0, 0)])
+    started_s = time.monotonic()
+
+    def counted_after_their_first_read_has_expired() -> bool:
+        poll()
+        return time.monotonic() - started_s > 0.8 and watcher.consumer_count() == 2
+
+    wait_until(counted_after_their_first_read_has_expired)
+    wait_until(lambda: watcher.consumer_count() == 0)
 
 
-def test_a_worker_signs_off(server: Server, link: Link, crop: MakeCrop) -> None:
-    RedisQueue(link).put([crop(0)])
-    worker = RedisQueue(link, consumer="leaving", idle_s=0.05)
-    worker.take(1, 0)
+def test_closed_worker_is_removed_once_it_has_no_crops_in_flight(
+    server: Server, client: RedisClient, crop: MakeCrop
+) -> None:
+    RedisQueue(client).enqueue([crop(0)])
+    worker = RedisQueue(client, consumer=ConsumerOptions("leaving", poll_timeout_s=0.05))
+    worker.receive(1, 0)
     worker.close()
-    with raw(server) as client:
+    with connect(server) as conn:
         # It still has a crop on loan: removing it would lose that.
-        assert [info["name"] for info in client.xinfo_consumers(DOOR.crops, GROUP)] == [b"leaving"]
-        client.xack(DOOR.crops, GROUP, client.xrange(DOOR.crops)[0][0])
+        assert [info["name"] for info in conn.xinfo_consumers(DOOR.crops, GROUP)] == [b"leaving"]
+        conn.xack(DOOR.crops, GROUP, conn.xrange(DOOR.crops)[0][0])
         worker.close()
-        assert client.xinfo_consumers(DOOR.crops, GROUP) == []
+        assert conn.xinfo_consumers(DOOR.crops, GROUP) == []
 
 
-def test_a_source_of_which_all_has_expired_is_struck_off(
-    server: Server, link: Link, crop: MakeCrop, monkeypatch: pytest.MonkeyPatch
+def test_source_without_data_is_purged(
+    server: Server, client: RedisClient, crop: MakeCrop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_stream.broker.source_registry._TIDY_EVERY_S", 0.0)
-    queue, journal = RedisQueue(link, idle_s=0.05), RedisJournal(link)
-    queue.put([crop(0), crop(0, source="yard")])
+    monkeypatch.setattr("fer_stream.broker.source_registry.PURGE_INTERVAL_S", 0.0)
+    queue, journal = RedisQueue(client, consumer=SHORT_POLL), RedisJournal(client)
+    queue.enqueue([crop(0), crop(0, source="yard")])
     journal.append([FrameHeader("hall@1", 0, 0.0, 0)])
 
-    def listed() -> list[str]:
-        return [keys.source for keys in queue.directory.listed([0])]
+    def registered() -> list[str]:
+        return [keys.source for keys in queue.registry.sources([0])]
 
     def expire(source: str) -> None:
-        keys = Keys(source, 1)
-        with raw(server) as client:
-            client.delete(keys.crops, keys.predictions, keys.counts)
+        keys = SourceKeys(source, 1)
+        with connect(server) as conn:
+            conn.delete(keys.crops, keys.predictions, keys.counts)
 
     for source in ("hall", "yard"):
         expire(source)
-    queue.directory.tidy([0])
-    assert listed() == ["door", "hall", "yard"], "one may just be about to begin"
+    queue.registry.purge([0])
+    assert registered() == ["door", "hall", "yard"], "a capture may be about to write the first entry"
     journal.append([FrameHeader("hall@1", 1, 0.2, 0)])
-    queue.directory.tidy([0])
-    assert listed() == ["door", "hall"]
-    time.sleep(1.1)
-    queue.put([crop(1, source="yard")])
-    assert len(RedisQueue(link, idle_s=2).take(8, 0)) == 2, "what comes back is listed again"
+    queue.registry.purge([0])
+    assert registered() == ["door", "hall"]
+    monkeypatch.setattr("fer_stream.broker.source_registry.REFRESH_INTERVAL_S", -1.0)
+    queue.enqueue([crop(1, source="yard")])
+    assert registered() == ["door", "hall", "yard"]
 
 
-def test_a_stream_that_a_worker_makes_goes_again(server: Server, link: Link) -> None:
-    RedisJournal(link).append([FrameHeader(STREAM, 0, 0.0, 0)])
-    assert RedisQueue(link, idle_s=0.05).take(8, 0) == []
-    with raw(server) as client:
-        assert 0 < client.pttl(DOOR.crops) <= COUNTS_EXPIRE_MS
+def test_stream_created_by_a_worker_expires(server: Server, client: RedisClient) -> None:
+    RedisJournal(client).append([FrameHeader(STREAM, 0, 0.0, 0)])
+    assert RedisQueue(client, consumer=SHORT_POLL).receive(8, 0) == []
+    with connect(server) as conn:
+        assert 0 < conn.pttl(DOOR.crops) <= COUNTS_EXPIRE_MS
 
 
-def test_counts_are_those_of_the_present_epoch_and_the_one_before(
-    server: Server, link: Link, crop: MakeCrop, answer: Answer
+def test_counts_of_the_last_two_sessions_are_kept(
+    server: Server, client: RedisClient, crop: MakeCrop, predict: Predict
 ) -> None:
-    queue = RedisQueue(link, overflow=Overflow.file(), idle_s=0.05)
-    for epoch in range(1, 31):
-        queue.put([crop(0, epoch=epoch)])
-        queue.settle([(delivery, answer(delivery.crop)) for delivery in queue.take(8, 0)])
-    with raw(server) as client:
-        assert client.hlen(DOOR.counts) == 2 * len(("put", "settled")) + len(("push", "push:dropped", "stream"))
+    queue = RedisQueue(client, overflow=Overflow.file(), consumer=SHORT_POLL)
+    for session in range(1, 31):
+        queue.enqueue([crop(0, session=session)])
+        queue.ack([(delivery, predict(delivery.crop)) for delivery in queue.receive(8, 0)])
+    with connect(server) as conn:
+        assert conn.hlen(DOOR.counts) == 2 * len(("enqueued", "acked")) + len(("call", "call:dropped", "stream_id"))
     assert queue.counts("door@28") == Counts()
-    assert [queue.counts(f"door@{epoch}") for epoch in (29, 30)] == [Counts(put=1, settled=1)] * 2
+    assert [queue.counts(f"door@{session}") for session in (29, 30)] == [Counts(enqueued=1, acked=1)] * 2
 
 
-def test_counts_are_kept_while_something_of_their_epoch_is_open(
-    server: Server, link: Link, crop: MakeCrop, answer: Answer
+def test_counts_are_kept_while_crops_of_their_session_are_pending(
+    server: Server, client: RedisClient, crop: MakeCrop, predict: Predict
 ) -> None:
-    queue = RedisQueue(link, overflow=Overflow.file(), idle_s=0.05)
-    queue.put([crop(0, epoch=9), crop(1, epoch=9)])
-    queue.settle([(delivery, answer(delivery.crop)) for delivery in queue.take(1, 0)])
-    for epoch in (10, 11, 12):
-        queue.put([crop(0, epoch=epoch)])
-    assert queue.counts("door@9") == Counts(put=2, settled=1)
-    queue.settle([(delivery, answer(delivery.crop)) for delivery in queue.take(8, 0)])
-    assert queue.counts("door@9") == Counts(put=2, settled=2)
-    queue.put([crop(0, epoch=13)])
-    assert [queue.counts(f"door@{epoch}").put for epoch in (9, 10, 11, 12, 13)] == [0, 0, 0, 1, 1]
+    queue = RedisQueue(client, overflow=Overflow.file(), consumer=SHORT_POLL)
+    queue.enqueue([crop(0, session=9), crop(1, session=9)])
+    queue.ack([(delivery, predict(delivery.crop)) for delivery in queue.receive(1, 0)])
+    for session in (10, 11, 12):
+        queue.enqueue([crop(0, session=session)])
+    assert queue.counts("door@9") == Counts(enqueued=2, acked=1)
+    queue.ack([(delivery, predict(delivery.crop)) for delivery in queue.receive(8, 0)])
+    assert queue.counts("door@9") == Counts(enqueued=2, acked=2)
+    queue.enqueue([crop(0, session=13)])
+    assert [queue.counts(f"door@{session}").enqueued for session in (9, 10, 11, 12, 13)] == [0, 0, 0, 1, 1]
 
 
-def test_at_the_memory_limit_a_camera_sheds_its_oldest_and_workers_go_on(
-    server: Server, link: Link, crop: MakeCrop, answer: Answer
+def test_camera_drops_its_oldest_crops_at_the_memory_limit(
+    server: Server, client: RedisClient, crop: MakeCrop, predict: Predict
 ) -> None:
-    queue = RedisQueue(link, overflow=Overflow.live(capacity=100_000), idle_s=0.2)
-    queue.put([crop(frame) for frame in range(100)])
-    with raw(server) as client:
-        node = home(client)
+    queue = RedisQueue(client, overflow=Overflow.live(capacity=100_000), consumer=ConsumerOptions(poll_timeout_s=0.2))
+    queue.enqueue([crop(frame) for frame in range(100)])
+    with connect(server) as conn:
+        node = node_of_door(conn)
         used = int(node.info("memory")["used_memory"])
         node.config_set("maxmemory", used + 100_000)
         try:
-            dropped = sum(queue.put([crop(frame)]) for frame in range(100, 400))
+            dropped = sum(queue.enqueue([crop(frame)]) for frame in range(100, 400))
             assert dropped > 0
-            assert queue.counts(STREAM) == Counts(put=400, dropped=dropped)
+            assert queue.counts(STREAM) == Counts(enqueued=400, dropped=dropped)
             node.config_set("maxmemory", 1)
-            batch = queue.take(8, 0)
+            batch = queue.receive(8, 0)
             assert len(batch) == 8
-            assert queue.settle([(delivery, answer(delivery.crop)) for delivery in batch]) == 8
-            # Nothing fits any more: the stream is shed to the last crop, and new ones are counted as dropped.
-            lost = sum(queue.put([crop(frame)]) for frame in range(400, 420))
+            assert queue.ack([(delivery, predict(delivery.crop)) for delivery in batch]) == 8
+            # No memory at all: the stream is emptied, and new crops are counted as dropped.
+            lost = sum(queue.enqueue([crop(frame)]) for frame in range(400, 420))
         finally:
             node.config_set("maxmemory", 0)
     counts = queue.counts(STREAM)
-    assert (counts.put, counts.settled, counts.dropped) == (420, 8, dropped + lost)
-    assert counts.open == queue.depth() == 0
-    assert queue.put([crop(420)]) == 0
+    assert (counts.enqueued, counts.acked, counts.dropped) == (420, 8, dropped + lost)
+    assert counts.pending == queue.depth() == 0
+    assert queue.enqueue([crop(420)]) == 0
 
 
-def test_at_the_memory_limit_a_file_waits(server: Server, link: Link, crop: MakeCrop) -> None:
-    queue = RedisQueue(link, overflow=Overflow.file())
-    queue.put([crop(0)])
-    with raw(server) as client:
-        node = home(client)
+def test_file_waits_at_the_memory_limit(server: Server, client: RedisClient, crop: MakeCrop) -> None:
+    queue = RedisQueue(client, overflow=Overflow.file())
+    queue.enqueue([crop(0)])
+    with connect(server) as conn:
+        node = node_of_door(conn)
         node.config_set("maxmemory", 1)
-        relief = threading.Timer(0.2, lambda: node.config_set("maxmemory", 0))
-        relief.start()
-        assert queue.put([crop(1)]) == 0
-        relief.join()
-    assert queue.counts(STREAM) == Counts(put=2)
+        freeing = threading.Timer(0.2, lambda: node.config_set("maxmemory", 0))
+        freeing.start()
+        assert queue.enqueue([crop(1)]) == 0
+        freeing.join()
+    assert queue.counts(STREAM) == Counts(enqueued=2)
 
 
-def test_a_server_that_restarts_empty_is_met_again(
+def test_queue_recovers_from_a_server_that_restarts_empty(
     tmp_path: Path,
     redis_server: Callable[..., subprocess.Popen[bytes]],
     free_port: Callable[[], int],
     crop: MakeCrop,
-    answer: Answer,
+    predict: Predict,
     caplog: pytest.LogCaptureFixture,
     canary: str,
 ) -> None:
     port = free_port()
     process = redis_server(tmp_path, port, "--requirepass", canary)
-    link = open_link(f"redis://:{quote(canary, safe='')}@127.0.0.1:{port}", patience_s=10)
-    capture, worker, journal = RedisQueue(link), RedisQueue(link, idle_s=1), RedisJournal(link)
-    capture.put([crop(0), crop(1)])
-    [on_loan, _] = worker.take(2, 0)
+    client = open_client(f"redis://:{quote(canary, safe='')}@127.0.0.1:{port}", retry_timeout_s=10)
+    caplog.set_level("INFO")
+    capture, worker, journal = RedisQueue(client), RedisQueue(client), RedisJournal(client)
+    capture.enqueue([crop(0), crop(1)])
+    [in_flight, _] = worker.receive(2, 0)
     process.kill()
     process.wait()
-    killed_at = time.monotonic()
     restart = threading.Timer(0.4, redis_server, [tmp_path, port, "--requirepass", canary])
     restart.start()
     try:
-        capture.put([crop(2), crop(3)])
-        print(f"put again {time.monotonic() - killed_at:.2f} s after the kill")
-        assert worker.settle([(on_loan, answer(on_loan.crop))]) == 0
-        capture.put([crop(4)])
+        capture.enqueue([crop(2), crop(3)])
+        assert worker.ack([(in_flight, predict(in_flight.crop))]) == 0
+        capture.enqueue([crop(4)])
         seen: list[int] = []
         while len(seen) < 3:
-            batch = worker.take(8, 0)
+            batch = worker.receive(8, 0)
             seen += [delivery.crop.key.frame_index for delivery in batch]
-            worker.settle([(delivery, answer(delivery.crop)) for delivery in batch])
+            worker.ack([(delivery, predict(delivery.crop)) for delivery in batch])
         assert seen == [2, 3, 4]
         assert [key.frame_index for key in published(journal)] == [2, 3, 4]
-        assert capture.counts(STREAM) == Counts(put=3, settled=3)
-        assert "is away" in caplog.text
+        assert capture.counts(STREAM) == Counts(enqueued=3, acked=3)
+        assert [record.message for record in caplog.records][:2] == ["redis_unreachable", "redis_reachable"]
         assert "canary" not in caplog.text
     finally:
         restart.join()
 
 
-def test_a_server_that_stays_away_is_an_error_without_its_password(
+def test_unreachable_server_raises_an_error_without_its_password(
     tmp_path: Path,
     redis_server: Callable[..., subprocess.Popen[bytes]],
     free_port: Callable[[], int],
@@ -472,105 +506,109 @@ def test_a_server_that_stays_away_is_an_error_without_its_password(
 ) -> None:
     port = free_port()
     process = redis_server(tmp_path, port, "--requirepass", canary)
-    link = open_link(f"redis://:{quote(canary, safe='')}@127.0.0.1:{port}", patience_s=0.3)
-    queue = RedisQueue(link)
+    client = open_client(f"redis://:{quote(canary, safe='')}@127.0.0.1:{port}", retry_timeout_s=0.3)
+    queue = RedisQueue(client)
     process.kill()
     process.wait()
     with pytest.raises(QueueError, match="cannot be reached") as caught:
-        queue.put([crop(0)])
+        queue.enqueue([crop(0)])
     assert f"redis://***@127.0.0.1:{port}" in str(caught.value)
     assert "canary" not in repr(caught.value)
 
 
-def test_a_slot_that_moves_to_another_node_is_waited_out(
+def test_calls_are_retried_while_a_slot_migrates(
     cluster_url: str, crop: MakeCrop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with RedisCluster.from_url(cluster_url) as client:
-        client.flushall()
-        slot, here = client.keyslot(DOOR.crops), client.get_node_from_key(DOOR.crops)
-        there = next(node for node in client.get_primaries() if node != here)
+    with RedisCluster.from_url(cluster_url) as conn:
+        conn.flushall()
+        slot, here = conn.keyslot(DOOR.crops), conn.get_node_from_key(DOOR.crops)
+        there = next(node for node in conn.get_primaries() if node != here)
         ids = {node.name: node.redis_connection.cluster("MYID").decode() for node in (here, there)}
-        link = open_link(cluster_url, cluster=True, patience_s=20)
-        queue = RedisQueue(link)
-        queue.put([crop(0)])
+        client = open_client(cluster_url, cluster=True, retry_timeout_s=20)
+        queue = RedisQueue(client)
+        queue.enqueue([crop(0)])
 
-        def end() -> None:
+        def abort_migration() -> None:
             for node in (here, there):
                 node.redis_connection.cluster("SETSLOT", slot, "STABLE")
 
-        # Half of it: crops and counts lie here still, the lease may lie there.
+        # During migration the server replies TRYAGAIN: crops and counts are here, the lease can be there.
         there.redis_connection.cluster("SETSLOT", slot, "IMPORTING", ids[here.name])
         here.redis_connection.cluster("SETSLOT", slot, "MIGRATING", ids[there.name])
-        over = threading.Timer(1.5, end)
-        over.start()
+        aborting = threading.Timer(1.5, abort_migration)
+        aborting.start()
         try:
-            queue.put([crop(1)])
-            assert not over.is_alive()
+            queue.enqueue([crop(1)])
+            assert not aborting.is_alive()
         finally:
-            over.join()
-        assert queue.counts(STREAM) == Counts(put=2)
-        assert "is away, trying again" in caplog.text
-        link.close()
+            aborting.join()
+        assert queue.counts(STREAM) == Counts(enqueued=2)
+        assert "redis_unreachable" in caplog.text
+        client.close()
 
 
-def test_no_key_and_no_value_holds_the_password(
-    server: Server, link: Link, crop: MakeCrop, answer: Answer, canary: str
+def test_password_is_not_stored_in_redis(
+    server: Server, client: RedisClient, crop: MakeCrop, predict: Predict, canary: str
 ) -> None:
-    queue = RedisQueue(link, idle_s=0.05)
-    queue.put([crop(0), crop(1)])
-    [first, _] = queue.take(2, 0)
-    queue.settle([(first, answer(first.crop))])
-    with raw(server) as client:
-        for key in client.scan_iter(count=1000):
-            dump = client.dump(key)
+    queue = RedisQueue(client, consumer=SHORT_POLL)
+    queue.enqueue([crop(0), crop(1)])
+    [first, _] = queue.receive(2, 0)
+    queue.ack([(first, predict(first.crop))])
+    with connect(server) as conn:
+        for key in conn.scan_iter(count=1000):
+            dump = conn.dump(key)
             assert dump is not None
             assert canary.encode() not in key + dump
             assert b"canary" not in key + dump
 
 
-def test_a_source_that_shows_nobody_is_listed(link: Link) -> None:
-    journal = RedisJournal(link)
+def test_source_without_faces_is_registered(client: RedisClient) -> None:
+    journal = RedisJournal(client)
     journal.append([FrameHeader(STREAM, 0, 0.0, 0)])
-    assert [keys.source for keys in journal.directory.listed([0], fresh=True)] == ["door"]
+    assert [keys.source for keys in journal.registry.sources([0], fresh=True)] == ["door"]
 
 
-def test_a_user_with_the_documented_rights_can_do_everything(
-    server: Server, link: Link, crop: MakeCrop, answer: Answer, monkeypatch: pytest.MonkeyPatch
+def test_user_with_the_documented_permissions_can_run_all_operations(
+    server: Server, client: RedisClient, crop: MakeCrop, predict: Predict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, cluster = server
-    rights = ["+@read", "+@write", "+@stream", "+@scripting", "+@connection", "+time"]
-    rights += ["+cluster|slots", "+cluster|shards", "+command"] if cluster else []
-    with raw(server) as client:
-        nodes = client.get_primaries() if isinstance(client, RedisCluster) else []  # type: ignore[no-untyped-call]
-        for node in [node.redis_connection for node in nodes] or [client]:
-            node.acl_setuser("worker", enabled=True, passwords=["+canary"], commands=rights, keys=["fer:*"])
-    place = url.rpartition("@")[2]
-    limited = url.replace("unix://", "unix://worker@") + "?password=canary"
+    permissions = ["+@read", "+@write", "+@stream", "+@scripting", "+@connection", "+time"]
+    permissions += ["+cluster|slots", "+cluster|shards", "+command"] if cluster else []
+    with connect(server) as conn:
+        nodes = conn.get_primaries() if isinstance(conn, RedisCluster) else []  # type: ignore[no-untyped-call]
+        for node in [node.redis_connection for node in nodes] or [conn]:
+            node.acl_setuser("worker", enabled=True, passwords=["+canary"], commands=permissions, keys=["fer:*"])
+    host = url.rpartition("@")[2]
+    restricted_url = url.replace("unix://", "unix://worker@") + "?password=canary"
     if "@" in url:
-        limited = f"redis://worker:canary@{place}"
-    narrow = open_link(limited, cluster=cluster, patience_s=1)
-    lease = Lease(narrow, DOOR.lease)
-    assert lease.hold()
-    redelivery = Redelivery(after_s=0.05, deliveries=1)
-    queue = RedisQueue(narrow, lease=lease, redelivery=redelivery, overflow=Overflow.live(capacity=3), idle_s=0.05)
-    journal = RedisJournal(narrow, lease=lease)
-    assert queue.put([crop(frame) for frame in range(4)]) == 1
-    first, *_ = queue.take(3, 0)
-    queue.settle([(first, answer(first.crop))])
-    assert RedisQueue(narrow).workers() == 1
-    deadline = time.monotonic() + 5
-    while queue.counts(STREAM).open and time.monotonic() < deadline:
-        queue.take(1, 0)
-    assert queue.counts(STREAM) == Counts(put=4, settled=1, dropped=1, dead=2)
+        restricted_url = f"redis://worker:canary@{host}"
+    restricted = open_client(restricted_url, cluster=cluster, retry_timeout_s=1)
+    lease = Lease(restricted, DOOR.lease)
+    assert lease.acquire()
+    redelivery = Redelivery(visibility_timeout_s=0.05, max_deliveries=1)
+    queue = RedisQueue(
+        restricted,
+        lease=lease,
+        redelivery=redelivery,
+        overflow=Overflow.live(capacity=3),
+        consumer=SHORT_POLL,
+    )
+    journal = RedisJournal(restricted, lease=lease)
+    assert queue.enqueue([crop(frame) for frame in range(4)]) == 1
+    first, *_ = queue.receive(3, 0)
+    queue.ack([(first, predict(first.crop))])
+    assert RedisQueue(restricted).consumer_count() == 1
+    wait_until(lambda: queue.receive(1, 0) == [] and not queue.counts(STREAM).pending)
+    assert queue.counts(STREAM) == Counts(enqueued=4, acked=1, dropped=1, dead=2)
     journal.append([FrameHeader(STREAM, 0, 0.0, 1)])
-    entries = journal.read({"door": START}, 10, 0)
+    entries = journal.read({"door": JOURNAL_START}, 10, 0)
     journal.trim("door", entries[-1].position)
-    assert queue.oldest(["door"]) == {}
+    assert queue.oldest_pending(["door"]) == {}
     queue.close()
-    narrow.call(lambda client: client.delete(DOOR.predictions, DOOR.counts))
-    monkeypatch.setattr("fer_stream.broker.source_registry._TIDY_EVERY_S", 0.0)
+    restricted.call(lambda conn: conn.delete(DOOR.predictions, DOOR.counts))
+    monkeypatch.setattr("fer_stream.broker.source_registry.PURGE_INTERVAL_S", 0.0)
     for _ in range(2):
-        queue.directory.tidy([0])
-    assert queue.directory.listed([0]) == []
+        queue.registry.purge([0])
+    assert queue.registry.sources([0]) == []
     lease.release()
-    narrow.close()
+    restricted.close()

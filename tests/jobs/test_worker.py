@@ -25,7 +25,7 @@ from fer_stream.errors import InvalidJobState, OutputExists
 from fer_stream.files import Engine, FileJob, run_job
 from fer_stream.jobs.job import JobInfo, Priority
 from fer_stream.jobs.queue import RqJobs
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.jobs.conftest import JobsService
@@ -176,7 +176,7 @@ def test_job_of_a_killed_worker_is_taken_over(service: JobsService, long_clip: P
     child = service.job_process(job_id)
     worker.kill()
     worker.wait()
-    until(lambda: not Path(f"/proc/{child}").exists() or state_of(child) == "Z", within_s=20)
+    wait_until(lambda: not Path(f"/proc/{child}").exists() or state_of(child) == "Z", timeout_s=20)
     assert service.files_of("orphan") == [f".partial-{job_id}-1"]
     service.start_worker()
     service.wait_for(job_id, lambda info: info.state != "running")
@@ -214,7 +214,7 @@ def test_job_continues_over_an_outage_of_the_store(service: JobsService, long_cl
     service.stop_server()
     # The job continues without the store: its process uses more CPU time.
     used = cpu_ticks(child)
-    until(lambda: cpu_ticks(child) > used + 20)
+    wait_until(lambda: cpu_ticks(child) > used + 20)
     service.start_server()
     info = service.wait(job_id, "done", "failed", "retrying")
     assert (info.state, info.attempts, info.error) == ("done", 1, None)

@@ -1,4 +1,4 @@
-"""MemoryQueue against a model of it that keeps plain lists."""
+"""MemoryQueue against a model that consists of plain lists."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from fer_stream.broker.protocols import START, Delivery, Overflow, Redelivery
+from fer_stream.broker.protocols import JOURNAL_START, Delivery, Overflow, Redelivery
 from fer_stream.records import FaceCrop, FaceKey, Prediction, Quality
 from tests.support.memory_broker import MemoryJournal, MemoryQueue
 
 CAPACITY = 5
-AFTER_S = 10.0
+VISIBILITY_TIMEOUT_S = 10.0
 SOURCES = ("door", "yard")
 BOX = np.zeros(4, np.float32)
 PIXELS = np.zeros((48, 48), np.uint8)
@@ -28,79 +28,79 @@ class MemoryQueueMachine(RuleBasedStateMachine):
         self.queue = MemoryQueue(
             self.journal,
             Overflow("drop_oldest", CAPACITY, None, 60.0),
-            Redelivery(AFTER_S, deliveries=2),
-            idle_s=0.0,
+            Redelivery(VISIBILITY_TIMEOUT_S, max_deliveries=2),
+            poll_timeout_s=0.0,
             clock=lambda: self.now_s,
         )
         self.next_frame = 0
         self.waiting: dict[str, list[int]] = {source: [] for source in SOURCES}
-        self.loans: dict[int, tuple[str, int, float]] = {}
-        self.held: list[Delivery] = []
-        self.fates = {source: dict.fromkeys(("put", "settled", "dropped", "dead"), 0) for source in SOURCES}
+        self.in_flight: dict[int, tuple[str, int, float]] = {}
+        self.received: list[Delivery] = []
+        self.outcomes = {source: dict.fromkeys(("enqueued", "acked", "dropped", "dead"), 0) for source in SOURCES}
 
-    def count(self, source: str, fate: str) -> None:
-        self.fates[source][fate] += 1
+    def count(self, source: str, outcome: str) -> None:
+        self.outcomes[source][outcome] += 1
 
     @rule(source=st.sampled_from(SOURCES), number=st.integers(1, 8))
-    def put(self, source: str, number: int) -> None:
+    def enqueue(self, source: str, number: int) -> None:
         frames = range(self.next_frame, self.next_frame + number)
         self.next_frame += number
         crops = [
             FaceCrop(FaceKey(f"{source}@1", 1, frame), 0.0, 0.0, BOX, 1.0, Quality(1.0, "ok"), PIXELS)
             for frame in frames
         ]
-        dropped = self.queue.put(crops)
+        dropped = self.queue.enqueue(crops)
         for frame in frames:
-            self.count(source, "put")
+            self.count(source, "enqueued")
             self.waiting[source].append(frame)
         excess = max(0, len(self.waiting[source]) - CAPACITY)
         del self.waiting[source][:excess]
-        self.fates[source]["dropped"] += excess
+        self.outcomes[source]["dropped"] += excess
         assert dropped == excess
 
     @rule(most=st.integers(1, 6))
-    def take(self, most: int) -> None:
-        overdue = {frame for frame, (_, _, until) in self.loans.items() if until <= self.now_s}
-        batch = self.queue.take(most, 0)
-        self._bury()
+    def receive(self, most: int) -> None:
+        expired = {frame for frame, (_, _, visible_s) in self.in_flight.items() if visible_s <= self.now_s}
+        batch = self.queue.receive(most, 0)
+        self._count_dead_letters()
         if batch and batch[0].attempt > 1:
             assert len(batch) == 1
-            assert batch[0].crop.key.frame_index in overdue
+            assert batch[0].crop.key.frame_index in expired
         else:
             assert len(batch) == min(most, sum(map(len, self.waiting.values())))
         for delivery in batch:
-            self._lend(delivery)
-        self.held += batch
+            self._deliver(delivery)
+        self.received += batch
 
-    def _bury(self) -> None:
-        """The dead letters of the queue are the ones the model lent twice and for too long."""
+    def _count_dead_letters(self) -> None:
+        """Check that dead letters are the crops that were delivered twice and not acknowledged in time."""
         for key in self.queue.dead:
-            if key.frame_index in self.loans:
-                source, attempt, until = self.loans.pop(key.frame_index)
+            if key.frame_index in self.in_flight:
+                source, attempt, visible_s = self.in_flight.pop(key.frame_index)
                 assert attempt == 2
-                assert until <= self.now_s
+                assert visible_s <= self.now_s
                 self.count(source, "dead")
 
-    def _lend(self, delivery: Delivery) -> None:
+    def _deliver(self, delivery: Delivery) -> None:
         key = delivery.crop.key
         source = key.stream_id.removesuffix("@1")
         if delivery.attempt == 1:
             assert self.waiting[source].pop(0) == key.frame_index
-        self.loans[key.frame_index] = (source, delivery.attempt, self.now_s + AFTER_S)
+        self.in_flight[key.frame_index] = (source, delivery.attempt, self.now_s + VISIBILITY_TIMEOUT_S)
 
     @rule(data=st.data())
-    def settle(self, data: st.DataObject) -> None:
-        if not self.held:
+    def ack(self, data: st.DataObject) -> None:
+        if not self.received:
             return
-        chosen = data.draw(st.lists(st.sampled_from(self.held), unique_by=lambda delivery: delivery.entry))
-        done = [(delivery, _answer(delivery.crop)) for delivery in chosen]
-        expected = [delivery for delivery in chosen if delivery.crop.key.frame_index in self.loans]
-        assert self.queue.settle(done) == len(expected)
+        chosen = data.draw(st.lists(st.sampled_from(self.received), unique_by=lambda delivery: delivery.entry_id))
+        results = [(delivery, _predict(delivery.crop)) for delivery in chosen]
+        expected = [delivery for delivery in chosen if delivery.crop.key.frame_index in self.in_flight]
+        assert self.queue.ack(results) == len(expected)
         for delivery in expected:
-            source, _, _ = self.loans.pop(delivery.crop.key.frame_index)
-            self.count(source, "settled")
+            source, _, _ = self.in_flight.pop(delivery.crop.key.frame_index)
+            self.count(source, "acked")
 
-    @rule(seconds=st.sampled_from([1.0, AFTER_S]))
+    @rule(seconds=st.sampled_from([1.0, VISIBILITY_TIMEOUT_S]))
     def time_passes(self, seconds: float) -> None:
         self.now_s += seconds
 
@@ -108,19 +108,19 @@ class MemoryQueueMachine(RuleBasedStateMachine):
     def counts_and_depth_agree(self) -> None:
         for source in SOURCES:
             counts = self.queue.counts(f"{source}@1")
-            held = len(self.waiting[source]) + sum(loan[0] == source for loan in self.loans.values())
-            assert counts.open == held
-            assert asdict(counts) == self.fates[source]
-        assert self.queue.depth() == len(self.loans) + sum(map(len, self.waiting.values()))
+            pending = len(self.waiting[source]) + sum(name == source for name, _, _ in self.in_flight.values())
+            assert counts.pending == pending
+            assert asdict(counts) == self.outcomes[source]
+        assert self.queue.depth() == len(self.in_flight) + sum(map(len, self.waiting.values()))
 
     @invariant()
     def nothing_is_published_twice(self) -> None:
-        entries = self.journal.read(dict.fromkeys(SOURCES, START), 10_000, 0)
+        entries = self.journal.read(dict.fromkeys(SOURCES, JOURNAL_START), 10_000, 0)
         keys = [entry.message.key for entry in entries if isinstance(entry.message, Prediction)]
-        assert len(keys) == len(set(keys)) == sum(fates["settled"] for fates in self.fates.values())
+        assert len(keys) == len(set(keys)) == sum(outcomes["acked"] for outcomes in self.outcomes.values())
 
 
-def _answer(crop: FaceCrop) -> Prediction:
+def _predict(crop: FaceCrop) -> Prediction:
     probs = np.full(7, 1 / 7, np.float32)
     return Prediction(crop.key, crop.time_s, crop.captured_at, crop.xyxy, crop.confidence, crop.quality, probs, "m")
 
