@@ -184,7 +184,7 @@ class CaptureThread(Thread):
                 return True
             _log.info("capture_waiting", source=self.source_name, reason="another process holds the lease")
         except LeaseLost as error:
-            _log.error("lease_lost", source=self.source_name, error=str(error))
+            _log.error("capture_failed", source=self.source_name, error=str(error))
             self._shared.metrics.remove_source(self.source_name)
         except FerStreamError as error:
             _log.error("capture_failed", source=self.source_name, error=str(error))

@@ -64,17 +64,10 @@ class ServiceContext:
         up = self.metrics.redis_up.labels(server)
         link = open_link(self.settings, self.stop)
         up.set(1)
-        last_error: str | None = None
 
         def check() -> str | None:
-            nonlocal last_error
             error = link.ping_error()
             up.set(error is None)
-            if error is not None and last_error is None:
-                _log.warning("redis_unreachable", server=server, error=error)
-            elif error is None and last_error is not None:
-                _log.info("redis_reachable_again", server=server)
-            last_error = error
             return error
 
         self.health.add_check(server, check)

@@ -57,7 +57,7 @@ class ShardMetrics:
         self._updated_s = time.monotonic()
         sources = [keys.source for keys in self._queue.registry.sources([self._shard])]
         self._depth.set(self._queue.depth())
-        oldest = [crop.captured_at for crop in self._queue.oldest_pending(sources).values() if crop]
+        oldest = [crop.face.captured_at for crop in self._queue.oldest_pending(sources).values() if crop]
         self._oldest_age.set(max(0.0, time.time() - min(oldest)) if oldest else 0.0)
         # Workers only register at sources, so that their number is unknown without any source.
         if sources:

@@ -1,4 +1,4 @@
-"""The live service in processes of its own, and everything that it leaves behind."""
+"""The live service in separate processes, and access to its results, files and logs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry
 
 from fer_stream import FileSettings, analyze, factory
 from fer_stream.api import Analysis
-from fer_stream.broker.client import Link
+from fer_stream.broker.client import RedisClient
 from fer_stream.broker.protocols import Counts
 from fer_stream.broker.queue import RedisQueue
 from fer_stream.config import DetectorSettings, LiveSettings, ModelSettings
@@ -41,14 +41,14 @@ FER_STREAM = (sys.executable, "-m", "fer_stream.cli")
 PROC = Path("/proc")
 
 FOREVER = 1e10
-"""Unix seconds after all that a test does."""
+"""Unix time after the end of every test."""
 
 Segment = tuple[int, str, float, float, float]
 """person, label, start_s, end_s, mean_prob"""
 
 
 class Service:
-    """`fer-stream serve`, or workers one by one, on the settings in a folder, and what came of it."""
+    """`fer-stream serve`, or single workers, with settings in a temporary directory, and their results."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.config = folder / "live.yaml"
@@ -62,13 +62,13 @@ class Service:
             "web": {"port": None},
             **settings,
         }
-        self.harm_folder = folder / "harm"
+        self.inject_dir = folder / "inject"
         self._started: list[subprocess.Popen[bytes]] = []
-        self._links: list[Link] = []
+        self._links: list[RedisClient] = []
         self.configure()
 
     def configure(self, **groups: Any) -> None:
-        """Write the settings, with other `groups` in them."""
+        """Write the settings, with `groups` replaced."""
         self.settings |= groups
         self.config.write_text(yaml.safe_dump(self.settings))
 
@@ -81,45 +81,45 @@ class Service:
         return self.run(*FER_STREAM, "worker", role, "--config", str(self.config), *options)
 
     def run(self, *command: str) -> subprocess.Popen[bytes]:
-        """Start a process, whose output and that of its children goes to the log."""
-        path = os.pathsep.join(filter(None, (str(self.harm_folder), os.environ.get("PYTHONPATH"))))
+        """Start a process; its output and that of its children is appended to the log."""
+        path = os.pathsep.join(filter(None, (str(self.inject_dir), os.environ.get("PYTHONPATH"))))
         with self.log.open("ab") as log:
             self._started.append(
                 subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path})
             )
         return self._started[-1]
 
-    def harm(self, role: str, program: str) -> None:
-        """Let every process of `role` run `program` before anything else. For one role of a service."""
-        self.harm_folder.mkdir(exist_ok=True)
-        (self.harm_folder / "sitecustomize.py").write_text(
-            f"import sys\nif {{'worker', {role!r}}} <= set(sys.orig_argv):\n    import harm\n"
+    def inject(self, role: str, program: str) -> None:
+        """Make every process of `role` run `program` first. Works for one role per service."""
+        self.inject_dir.mkdir(exist_ok=True)
+        (self.inject_dir / "sitecustomize.py").write_text(
+            f"import sys\nif {{'worker', {role!r}}} <= set(sys.orig_argv):\n    import injected\n"
         )
-        (self.harm_folder / "harm.py").write_text(program)
+        (self.inject_dir / "injected.py").write_text(program)
 
     def children(self, role: str) -> list[int]:
-        """The processes of `role` that belong to these settings, however they were started."""
+        """Return the ids of the processes of `role` that use these settings."""
         return [
             int(folder.name)
             for folder in PROC.iterdir()
             if folder.name.isdecimal() and self._is_worker(folder, ["worker", role, "--config", str(self.config)])
         ]
 
-    def _is_worker(self, folder: Path, words: list[str]) -> bool:
+    def _is_worker(self, folder: Path, arguments: list[str]) -> bool:
         try:
             command = (folder / "cmdline").read_bytes().decode().split("\0")
         except OSError:
             return False
-        return any(command[at : at + len(words)] == words for at in range(len(command)))
+        return any(command[at : at + len(arguments)] == arguments for at in range(len(command)))
 
-    def tell(self, role: str, number: signal.Signals) -> int:
-        """Send a signal to the only process of `role`; returns which process that is."""
+    def send_signal(self, role: str, number: signal.Signals) -> int:
+        """Send a signal to the only process of `role` and return its id."""
         (process,) = self.children(role)
         subprocess.run(["kill", f"-{number}", str(process)], check=True)
         return process
 
     def stop(self, within_s: float = 60) -> list[int]:
-        """SIGTERM to everything that was started; their exit codes."""
+        """Terminate all started processes and return their exit codes."""
         deadline_s = time.monotonic() + within_s
         for process in self._started:
             process.terminate()
@@ -127,8 +127,8 @@ class Service:
         self._started.clear()
         return codes
 
-    def end(self) -> None:
-        """Leave nothing behind, however the test went."""
+    def close(self) -> None:
+        """Kill all processes, also after a failed test."""
         for process in self._started:
             process.kill()
             process.wait()
@@ -138,27 +138,32 @@ class Service:
         for link in self._links:
             link.close()
 
-    def said(self) -> str:
+    def log_text(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
 
-    def betrays(self, secret: str, *more: bytes) -> list[bytes]:
-        """The forms in which a password is in the log, in the files, or in what else is given."""
+    def logged(self, event: str, **fields: object) -> int:
+        """Return the number of log lines with this event and these fields."""
+        words = [event, *(f"{key}={value}" for key, value in fields.items())]
+        return sum(all(word in line.split() for word in words) for line in self.log_text().splitlines())
+
+    def leaks(self, secret: str, *more: bytes) -> list[bytes]:
+        """Return the forms in which a password occurs in the log, the files or `more`."""
         files = [path.read_bytes() for path in self.files.rglob("*") if path.is_file()]
-        everything = b"\n".join([self.said().encode(), *files, *more])
-        return [form for form in forms(secret) if form in everything]
+        everything = b"\n".join([self.log_text().encode(), *files, *more])
+        return [form for form in secret_forms(secret) if form in everything]
 
-    # What others see
+    # Results
 
-    def _link(self, opener: Callable[[LiveSettings, Event], Link]) -> Link:
+    def _link(self, opener: Callable[[LiveSettings, Event], RedisClient]) -> RedisClient:
         self._links.append(opener(load(self.config, LiveSettings), Event()))
         return self._links[-1]
 
     @cached_property
-    def queue_link(self) -> Link:
+    def queue_link(self) -> RedisClient:
         return self._link(open_queue_link)
 
     @cached_property
-    def store_link(self) -> Link:
+    def store_link(self) -> RedisClient:
         return self._link(open_store_link)
 
     @cached_property
@@ -169,16 +174,16 @@ class Service:
     def store(self) -> RedisStore:
         return open_store(self.store_link, load(self.config, LiveSettings))
 
-    def wait(self, what: Callable[[], Any], within_s: float = 120) -> float:
-        """Wait until `what` holds; how many seconds it took."""
-        began_s = time.monotonic()
-        while not what():
-            assert time.monotonic() < began_s + within_s, f"waited in vain:\n{self.said()[-5000:]}"
+    def wait(self, condition: Callable[[], Any], within_s: float = 120) -> float:
+        """Wait until `condition` holds and return the seconds it took."""
+        started_s = time.monotonic()
+        while not condition():
+            assert time.monotonic() < started_s + within_s, f"timeout:\n{self.log_text()[-5000:]}"
             time.sleep(0.05)
-        return time.monotonic() - began_s
+        return time.monotonic() - started_s
 
     def wait_for_servers(self) -> None:
-        """Wait until the private servers of a `serve` answer."""
+        """Wait until the embedded servers of `serve` are running."""
         self.wait(lambda: all((self.state_dir / role / "valkey.sock").exists() for role in ("queue", "store")))
 
     def stream_id(self, source: str) -> str:
@@ -189,22 +194,22 @@ class Service:
         return self.store.results(source, "0", 100_000, 0)
 
     def newest(self, source: str) -> str:
-        """The position of the newest result."""
+        """Return the position of the newest result."""
         latest = self.store.latest(source)
         return position_of(latest) if latest else START
 
-    def more_results(self, source: str, within_s: float = 120) -> float:
-        """Wait for results that are newer than those there are; how many seconds it took."""
+    def wait_for_results(self, source: str, within_s: float = 120) -> float:
+        """Wait for new results and return the seconds it took."""
         before = self.newest(source)
         return self.wait(lambda: self.newest(source) != before, within_s)
 
-    def reason(self, source: str) -> str | None:
-        """Why the camera is down; `up` where it is not, None where nobody knows."""
+    def camera_reason(self, source: str) -> str | None:
+        """Return `up`, the reason why the camera is down, or None if its state is unknown."""
         state = self.store.state(source)
         return None if state is None else "up" if state.up else state.reason
 
     def gaps(self, source: str) -> list[tuple[str, float, float]]:
-        """The gaps with their Unix times, the same in the store and in the file."""
+        """Return reason, start and end of all gaps in Unix seconds. Store and file must agree."""
 
         def stored() -> list[ClosedGap]:
             return self.store.gaps(source, 0, FOREVER)
@@ -218,8 +223,8 @@ class Service:
             for one in stored()
         ]
 
-    def holes(self, source: str, longest_s: float = 1.5) -> list[tuple[float, float]]:
-        """Where nobody can tell why there are no results: more than `longest_s` without any, and no gap there."""
+    def unexplained_gaps(self, source: str, longest_s: float = 1.5) -> list[tuple[float, float]]:
+        """Return the intervals of more than `longest_s` without results that no gap accounts for."""
         gaps = self.gaps(source)
         times = [unix_time(frame.stream_id, frame.time_s) for frame in self.results(source)]
         silences = [(last, first) for last, first in pairwise(times) if first - last > longest_s]
@@ -229,8 +234,8 @@ class Service:
             if first - last - sum(max(0.0, min(first, end) - max(last, start)) for _, start, end in gaps) > longest_s
         ]
 
-    def nothing_is_twice(self, source: str) -> bool:
-        """Does every frame and person have one row, every frame one result, every segment one line?"""
+    def has_no_duplicates(self, source: str) -> bool:
+        """Return True if every face has one row, every frame one result and every segment one line."""
         rows = [(*row.split(",")[:3], row.rsplit(",", 2)[1]) for row in self.dated_rows(source)]
         results = [position_of(frame) for frame in self.results(source)]
         lines = [(line["stream_id"], line["person"], line["start_s"]) for line in self.lines(source, "segment")]
@@ -239,7 +244,7 @@ class Service:
         return all(len(set(found)) == len(found) for found in (rows, results, lines, kept)) and bool(rows)
 
     def segments(self, source: str) -> list[Segment]:
-        """The closed segments in the store."""
+        """Return the closed segments in the store."""
         return sorted(
             _segment(one.person_id, segment_document(one.segment)) for one in self.store.segments(source, 0, FOREVER)
         )
@@ -248,22 +253,22 @@ class Service:
         return self.queue.counts(self.stream_id(source))
 
     def rows(self, source: str) -> list[str]:
-        """The lines of all frames.csv of a source, without epoch and wall time."""
+        """Return the lines of all frames.csv of a source, without session and wall time."""
         return [line.rsplit(",", 2)[0] for line in self.dated_rows(source)]
 
     def dated_rows(self, source: str) -> list[str]:
-        """The lines of all frames.csv of a source, without their header."""
+        """Return the lines of all frames.csv of a source, without header."""
         tables = sorted(self.files.glob(f"{source}/*.frames.csv"))
         return [line for table in tables for line in table.read_text().splitlines()[1:]]
 
     def lines(self, source: str, kind: str) -> list[dict[str, Any]]:
-        """The lines of one kind of all segments.jsonl of a source."""
+        """Return the lines of one kind of all segments.jsonl of a source."""
         files = sorted(self.files.glob(f"{source}/*.segments.jsonl"))
         found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
         return [line for line in found if line["kind"] == kind]
 
     def written_segments(self, source: str) -> list[Segment]:
-        """The closed segments on the disk."""
+        """Return the closed segments on disk."""
         return sorted(_segment(line["person"], line) for line in self.lines(source, "segment"))
 
 
@@ -275,24 +280,24 @@ def _segment(person: int, document: dict[str, Any]) -> Segment:
     return person, document["label"], document["start_s"], document["end_s"], document["mean_prob"]
 
 
-def forms(secret: str) -> list[bytes]:
-    """How a password may look: itself, in a URL, in an HTTP header, in JSON, and the part after its @."""
+def secret_forms(secret: str) -> list[bytes]:
+    """Return the forms of a password: plain, in a URL, in an HTTP header, and the part after its @."""
     header = b64encode(f"viewer:{secret}".encode())
     return [secret.encode(), quote(secret, safe="").encode(), header, secret.rpartition("@")[2].encode()]
 
 
 @pytest.fixture
 def service(yunet_weights: Path, canary: str) -> Iterator[Callable[..., Service]]:
-    """Makes services that are not started yet: `service(sources={…}, workers={…})`.
+    """Create services that are not started yet: `service(sources={…}, workers={…})`.
 
-    They classify every face, so that it is known of each what becomes of it; `test_pipeline.py` has the usual turns.
-    Whatever happens to them, the canary password is in none of their logs and files.
+    They classify every face, so that the fate of each is known. After every test, the canary password must not occur
+    in logs and files.
     """
     services: list[Service] = []
     folders: list[Path] = []
 
     def make(**settings: Any) -> Service:
-        # Not pytest's own folder, whose path may be too long for a socket.
+        # The path of pytest's temporary directory may be too long for a socket.
         folders.append(Path(tempfile.mkdtemp(prefix="fer-")))
         detector = {"type": "yunet", "weights": str(yunet_weights)}
         model = {"interval_s": 0, **settings.pop("model", {})}
@@ -301,15 +306,15 @@ def service(yunet_weights: Path, canary: str) -> Iterator[Callable[..., Service]
 
     yield make
     for each in services:
-        each.end()
-    betrayed = [form for each in services for form in each.betrays(canary)]
+        each.close()
+    leaked = [form for each in services for form in each.leaks(canary)]
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-    assert not betrayed
+    assert not leaked
 
 
-class Truth:
-    """What `fer-stream run` finds in a clip."""
+class ExpectedResults:
+    """The results of `fer-stream run` on a clip."""
 
     def __init__(self, analysis: Analysis) -> None:
         self.indexes = [frame.index for frame in analysis.frames]
@@ -320,48 +325,48 @@ class Truth:
             for segment in person.segments
         )
 
-    def is_told_by(self, service: Service, source: str) -> bool:
-        """Is every segment closed, so that no more is to come?"""
+    def is_complete_in(self, service: Service, source: str) -> bool:
+        """Return True if all segments are closed and all rows are written."""
         return len(service.segments(source)) >= len(self.segments) and len(service.rows(source)) >= len(self.rows)
 
-    def check(self, service: Service, source: str) -> None:
-        """Every frame and segment once and as it should be, nothing lost on the way, in all places."""
+    def assert_equal_in(self, service: Service, source: str) -> None:
+        """Assert that store and files hold exactly these results and that no face was lost."""
         assert [frame.index for frame in service.results(source)] == self.indexes
         assert service.rows(source) == self.rows
         assert service.segments(source) == self.segments
         assert service.written_segments(source) == self.segments
         counts = service.counts(source)
-        assert (counts.dropped, counts.dead, counts.open) == (0, 0, 0)
-        assert counts.put == counts.settled
-        print(f"{source}: put {counts.put} = settled {counts.settled}, dropped {counts.dropped}, dead {counts.dead}")
+        assert (counts.dropped, counts.dead, counts.pending) == (0, 0, 0)
+        assert counts.enqueued == counts.acked
+        print(f"{source}: enqueued = acknowledged = {counts.enqueued}")
 
 
 @pytest.fixture(scope="session")
-def truth(clips: Path, yunet_weights: Path) -> Callable[[str], Truth]:
-    """`truth(name of a clip)`, worked out once; every face is classified."""
+def expected_results(clips: Path, yunet_weights: Path) -> Callable[[str], ExpectedResults]:
+    """`expected_results(name of a clip)`, computed once per session; every face is classified."""
     settings = FileSettings(
         detector=DetectorSettings(type="yunet", weights=yunet_weights), model=ModelSettings(interval_s=0)
     )
-    known: dict[str, Truth] = {}
+    cache: dict[str, ExpectedResults] = {}
 
-    def find(name: str) -> Truth:
-        if name not in known:
-            known[name] = Truth(analyze(clips / f"{name}.mp4", settings))
-        return known[name]
+    def find(name: str) -> ExpectedResults:
+        if name not in cache:
+            cache[name] = ExpectedResults(analyze(clips / f"{name}.mp4", settings))
+        return cache[name]
 
     return find
 
 
 @pytest.fixture(scope="session")
 def faces(clips: Path, yunet_weights: Path) -> Callable[[str], list[FaceCrop]]:
-    """`faces(name of a clip)`: what a capture cuts out of it, in order."""
+    """`faces(name of a clip)`: the face crops that a capture process extracts, in order."""
 
     def find(name: str) -> list[FaceCrop]:
         settings, metrics = FileSettings(), Metrics(CollectorRegistry())
         source = factory.open_file(clips / f"{name}.mp4", name=name, stream_start_ms=1, fps=None, threads=1)
         detector = factory.make_detector(DetectorSettings(type="yunet", weights=yunet_weights))
-        follower = factory.make_extractor(source, detector, settings, metrics, classify_interval_s=0)
-        told = [item for frame in source.frames() for item in follower.process(frame)]
-        return [item for item in (*told, *follower.flush()) if isinstance(item, FaceCrop)]
+        extractor = factory.make_extractor(source, detector, settings, metrics, classify_interval_s=0)
+        items = [item for frame in source.frames() for item in extractor.process(frame)]
+        return [item for item in (*items, *extractor.flush()) if isinstance(item, FaceCrop)]
 
     return find

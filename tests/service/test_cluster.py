@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING
 import redis
 from redis.cluster import RedisCluster
 
-from fer_stream.broker.keys import shard_of
+from fer_stream.broker.source_registry import shard_of
 
 if TYPE_CHECKING:
-    from tests.service.conftest import Service, Truth
+    from tests.service.conftest import ExpectedResults, Service
 
 SHARDS = 12
 
 
-def test_a_clip_goes_through_a_cluster_unchanged(
-    service: Callable[..., Service], truth: Callable[[str], Truth], clips: Path, cluster_url: str, redis_url: str
+def test_results_with_a_redis_cluster_are_those_of_run(
+    service: Callable[..., Service],
+    expected_results: Callable[[str], ExpectedResults],
+    clips: Path,
+    cluster_url: str,
+    redis_url: str,
 ) -> None:
     with RedisCluster.from_url(cluster_url) as queue, redis.Redis.from_url(redis_url) as store:
         queue.flushall()
@@ -31,7 +35,7 @@ def test_a_clip_goes_through_a_cluster_unchanged(
     live.worker("timeline", "--shard", str(shard_of("door", SHARDS)))
     live.worker("classify")
     live.worker("capture")
-    expected = truth("one_face_smile")
-    live.wait(lambda: expected.is_told_by(live, "door"), 120)
-    expected.check(live, "door")
+    expected = expected_results("one_face_smile")
+    live.wait(lambda: expected.is_complete_in(live, "door"), 120)
+    expected.assert_equal_in(live, "door")
     assert live.stop() == [0, 0, 0]

@@ -1,4 +1,4 @@
-"""`fer-stream erase`: nothing of that time is left in any place, and the service goes on."""
+"""`fer-stream erase`: all data of the range is removed everywhere, and the service continues."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import redis
 
 from fer_stream.broker.journal import RedisJournal
 from fer_stream.broker.lease import Lease
-from fer_stream.broker.protocols import START
+from fer_stream.broker.protocols import JOURNAL_START
 from fer_stream.config import LiveSettings, ServerSettings
 from fer_stream.records import (
     FaceCrop,
@@ -27,11 +27,11 @@ from fer_stream.records import (
     LabelledFrame,
     Prediction,
     Quality,
-    stream_start_ms,
     stream_id_of,
+    stream_start_ms,
 )
 from fer_stream.service.connections import open_queue, open_queue_link, open_store, open_store_link
-from fer_stream.service.erase import forget, known_sources
+from fer_stream.service.erase import erase, stored_sources
 from fer_stream.store.protocol import Checkpoint
 from fer_stream.store.redis import RedisStore, lease_key
 from fer_stream.timeline.source_timeline import Horizon, SourceTimeline
@@ -53,13 +53,13 @@ def iso(at: float) -> str:
 
 @pytest.fixture
 def settings(redis_url: str) -> LiveSettings:
-    """Queue and store, empty."""
+    """Settings with an empty queue and store."""
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
     return LiveSettings.model_validate({"queue": {"url": f"{redis_url}/0"}, "store": {"url": f"{redis_url}/1"}})
 
 
-def test_nothing_is_left_and_the_service_goes_on(service: Callable[..., Service], clips: Path) -> None:
+def test_erase_removes_all_data_while_the_service_runs(service: Callable[..., Service], clips: Path) -> None:
     clip = str(clips / "one_face_smile.mp4")
     sources = {name: {"url": clip, "playback": "realtime", "record": name == "door"} for name in ("door", "hall")}
     live = service(sources=sources)
@@ -67,35 +67,37 @@ def test_nothing_is_left_and_the_service_goes_on(service: Callable[..., Service]
     live.wait_for_servers()
     for name in sources:
         live.wait(lambda name=name: live.stream_id(name) and live.segments(name), 120)  # type: ignore[misc]
-        live.wait(lambda name=name: live.counts(name).put and not live.counts(name).open)  # type: ignore[misc]
+        live.wait(lambda name=name: live.counts(name).enqueued and not live.counts(name).pending)  # type: ignore[misc]
     live.wait(lambda: len(live.rows("door")) == len(live.rows("hall")) == len(live.results("hall")))
     live.wait(lambda: any((live.files / "door").glob("2*.mp4")))
-    seen, begin = live.results("door"), stream_start_ms(live.stream_id("door")) / 1000
-    kept_on_disk = [path for path in live.state_dir.rglob("*.aof") if b"door@" in path.read_bytes()]
-    assert kept_on_disk
+    before, begin = live.results("door"), stream_start_ms(live.stream_id("door")) / 1000
+    files_with_data = [path for path in live.state_dir.rglob("*.aof") if b"door@" in path.read_bytes()]
+    assert files_with_data
 
     times = ("--from", iso(begin + 0.5), "--to", iso(begin + 3600))
-    told = run(live.config, "door", *times, "--dry-run")
-    assert told.returncode == 0, told.stderr
-    assert len(live.results("door")) == len(seen)
-    told = run(live.config, "door", *times, "--yes")
-    assert told.returncode == 0, told.stderr
-    print(told.stdout)
+    result = run(live.config, "door", *times, "--dry-run")
+    assert result.returncode == 0, result.stderr
+    assert len(live.results("door")) == len(before)
+    result = run(live.config, "door", *times, "--yes")
+    assert result.returncode == 0, result.stderr
+    print(result.stdout)
 
-    left = [frame.index for frame in seen if frame.time_s < 0.5]
-    assert [frame.index for frame in live.results("door")] == left
-    assert [row for row in live.rows("door") if row] == live.rows("hall")[: len(left)]
+    remaining = [frame.index for frame in before if frame.time_s < 0.5]
+    assert [frame.index for frame in live.results("door")] == remaining
+    assert [row for row in live.rows("door") if row] == live.rows("hall")[: len(remaining)]
     assert live.segments("door") == []
     assert '"segment"' not in "".join(path.read_text() for path in live.files.glob("door/*.jsonl"))
     assert not list((live.files / "door").glob("*.mp4"))
-    assert len(live.results("hall")) == len(seen)
-    live.wait(lambda: not any(path.exists() for path in kept_on_disk))
+    assert len(live.results("hall")) == len(before)
+    live.wait(lambda: not any(path.exists() for path in files_with_data))
 
-    # Without an answer to the question nothing is erased.
+    # Without confirmation nothing is erased.
     assert run(live.config, "hall", "--from", iso(begin)).returncode == 1
-    assert len(live.results("hall")) == len(seen)
+    assert len(live.results("hall")) == len(before)
     unknown = run(live.config, "dor", "--from", iso(begin))
-    assert (unknown.returncode, unknown.stderr) == (2, "fer-stream: Nothing is kept of dor; there are door, hall.\n")
+    assert unknown.returncode == 2
+    assert "dor" in unknown.stderr
+    assert "door, hall" in unknown.stderr
     assert live.stop() == [0]
 
 
@@ -107,7 +109,7 @@ def prediction(index: int) -> Prediction:
     )
 
 
-def test_a_full_store_can_be_made_to_forget(settings: LiveSettings, redis_url: str) -> None:
+def test_erase_works_on_a_full_store(settings: LiveSettings, redis_url: str) -> None:
     begin_ms = round(1000 * time.time())
     with redis.Redis.from_url(redis_url) as client:
         RedisJournal(open_queue_link(settings, Event()))
@@ -115,30 +117,30 @@ def test_a_full_store_can_be_made_to_forget(settings: LiveSettings, redis_url: s
         store.publish("door", [LabelledFrame(stream_id_of("door", begin_ms), 0, 0.0, ())])
         client.config_set("maxmemory", 1)
         try:
-            assert known_sources(settings) == {"door"}
-            assert forget(settings, "door", begin_ms / 1000, begin_ms / 1000 + 1, dry_run=False).results == 1
+            assert stored_sources(settings) == {"door"}
+            assert erase(settings, "door", begin_ms / 1000, begin_ms / 1000 + 1, dry_run=False).results == 1
         finally:
             client.config_set("maxmemory", 0)
-    assert store.results("door", START, 1, 0) == []
+    assert store.results("door", JOURNAL_START, 1, 0) == []
 
 
-def test_servers_that_are_started_to_forget_have_the_memory_of_the_settings(
+def test_servers_started_for_an_erasure_use_the_configured_memory_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = LiveSettings.model_validate({"state_dir": str(tmp_path), "store": {"max_memory_mb": 16}})
-    compact, given = RedisStore.compact, list[int]()
+    compact, limits = RedisStore.compact, list[int]()
 
-    def look(store: RedisStore) -> bool:
+    def record(store: RedisStore) -> bool:
         link = open_store_link(settings, Event())
-        given.append(link.call(lambda client: client.info("memory")["maxmemory"]))
+        limits.append(link.call(lambda client: client.info("memory")["maxmemory"]))
         return compact(store)
 
-    monkeypatch.setattr(RedisStore, "compact", look)
-    forget(settings, "door", NEW_YEAR, NEW_YEAR + 1, dry_run=False)
-    assert given == [16 << 20]
+    monkeypatch.setattr(RedisStore, "compact", record)
+    erase(settings, "door", NEW_YEAR, NEW_YEAR + 1, dry_run=False)
+    assert limits == [16 << 20]
 
 
-def test_what_waits_is_erased_and_what_is_open_is_told(settings: LiveSettings) -> None:
+def test_pending_predictions_are_erased_and_open_segments_reported(settings: LiveSettings) -> None:
     faces = [prediction(index) for index in range(50)]
     stream_id = faces[0].key.stream_id
     timeline = SourceTimeline(lambda: settings.timeline)
@@ -147,31 +149,31 @@ def test_what_waits_is_erased_and_what_is_open_is_told(settings: LiveSettings) -
     timeline.settle(Horizon(stream_id, 9.9))
     assert timeline.news().segments == []
     open_store(open_store_link(settings, Event()), settings).commit(
-        "door", Checkpoint(START, timeline.state(), {}), [], []
+        "door", Checkpoint(JOURNAL_START, timeline.state(), {}), [], []
     )
     journal = RedisJournal(open_queue_link(settings, Event()))
     journal.append([FrameHeader(stream_id, 50, 10.0, 1), prediction(50), prediction(51)])
 
-    erased = forget(settings, "door", NEW_YEAR + 10, NEW_YEAR + 10.1, dry_run=False)
-    assert (erased.waiting, erased.results, erased.open_since_at) == (1, 0, None)
+    erased = erase(settings, "door", NEW_YEAR + 10, NEW_YEAR + 10.1, dry_run=False)
+    assert (erased.pending, erased.results, erased.open_since_at) == (1, 0, None)
     assert erased.compacted
-    left = [entry.message for entry in journal.read({"door": START}, 10, 0)]
+    left = [entry.message for entry in journal.read({"door": JOURNAL_START}, 10, 0)]
     assert [getattr(message, "index", None) for message in left] == [50, None]
-    erased = forget(settings, "door", NEW_YEAR + 1, NEW_YEAR + 2, dry_run=False)
+    erased = erase(settings, "door", NEW_YEAR + 1, NEW_YEAR + 2, dry_run=False)
     assert (erased.complete, erased.open_since_at) == (False, NEW_YEAR)
-    assert forget(settings, "door", NEW_YEAR - 2, NEW_YEAR - 1, dry_run=True).complete
+    assert erase(settings, "door", NEW_YEAR - 2, NEW_YEAR - 1, dry_run=True).complete
 
 
-def test_lines_that_cannot_be_read_are_told(settings: LiveSettings, tmp_path: Path) -> None:
+def test_unparsable_lines_are_reported(settings: LiveSettings, tmp_path: Path) -> None:
     (tmp_path / "live" / "door").mkdir(parents=True)
     (tmp_path / "live" / "door" / "2026-01-01.segments.jsonl").write_bytes(b"\xff\n{}\n")
     links = {"queue": {"url": secret(settings.queue)}, "store": {"url": secret(settings.store)}}
     config = tmp_path / "live.yaml"
     config.write_text(json.dumps({**links, "recordings": {"dir": str(tmp_path / "live")}}))
-    said = run(config, "door", "--from", iso(NEW_YEAR), "--to", iso(NEW_YEAR + 1), "--yes")
-    assert said.returncode == 0, said.stderr
-    assert "Erased: 0 results" in said.stdout
-    assert said.stdout.count("2 lines of the tables cannot be read, of whatever time, and stay") == 2
+    result = run(config, "door", "--from", iso(NEW_YEAR), "--to", iso(NEW_YEAR + 1), "--yes")
+    assert result.returncode == 0, result.stderr
+    assert "Erased: 0 results" in result.stdout
+    assert result.stdout.count("2 lines of the tables cannot be parsed and were left") == 2
 
 
 def secret(server: ServerSettings) -> str:
@@ -180,42 +182,42 @@ def secret(server: ServerSettings) -> str:
 
 
 def open_since(settings: LiveSettings, from_s: float, to_s: float) -> float | None:
-    erased = forget(settings, "door", NEW_YEAR + from_s, NEW_YEAR + to_s, dry_run=False)
+    erased = erase(settings, "door", NEW_YEAR + from_s, NEW_YEAR + to_s, dry_run=False)
     assert erased.complete == (erased.open_since_at is None)
     return erased.open_since_at
 
 
-def test_a_face_that_is_on_the_queue_is_told(settings: LiveSettings) -> None:
+def test_queued_face_is_reported_as_open(settings: LiveSettings) -> None:
     queue = open_queue(open_queue_link(settings, Event()), settings)
     for index in (50, 55):
         face = prediction(index)
         pixels = np.zeros((48, 48), np.uint8)
-        queue.put(
+        queue.enqueue(
             [FaceCrop(face.key, face.time_s, face.captured_at, face.xyxy, face.confidence, face.quality, pixels)]
         )
     assert open_since(settings, 9, 9.9) is None
     assert open_since(settings, 9, 10.9) == NEW_YEAR + 10
-    [first, second] = queue.take(2, 0)
-    queue.settle([(first, prediction(50))])
+    [first, second] = queue.receive(2, 0)
+    queue.ack([(first, prediction(50))])
     assert open_since(settings, 9, 10.9) is None
     assert open_since(settings, 9, 12) == NEW_YEAR + 11
-    queue.settle([(second, prediction(55))])
+    queue.ack([(second, prediction(55))])
     assert open_since(settings, 9, 12) is None
 
 
-def test_a_face_that_the_timeline_waits_for_is_told(settings: LiveSettings) -> None:
+def test_expected_face_is_reported_as_open(settings: LiveSettings) -> None:
     timeline = SourceTimeline(lambda: settings.timeline)
     stream_id = prediction(0).key.stream_id
     timeline.add([FrameHeader(stream_id, 50, 10.0, 1), FrameHeader(stream_id, 51, 10.2, 0)])
     store = open_store(open_store_link(settings, Event()), settings)
-    store.commit("door", Checkpoint(START, timeline.state(), {}), [], [])
+    store.commit("door", Checkpoint(JOURNAL_START, timeline.state(), {}), [], [])
     assert open_since(settings, 10, 11) == NEW_YEAR + 10
     assert open_since(settings, 9, 10) is None
 
 
-def test_a_face_that_a_timeline_may_have_read_since_its_last_commit_is_told(settings: LiveSettings) -> None:
+def test_uncommitted_face_of_a_running_timeline_is_reported_as_open(settings: LiveSettings) -> None:
     lease = Lease(open_store_link(settings, Event()), lease_key(0))
-    assert lease.hold()
+    assert lease.acquire()
     RedisJournal(open_queue_link(settings, Event())).append([prediction(50)])
     assert open_since(settings, 9, 11) == NEW_YEAR + 9
-    assert open_since(settings, 9, 11) is None, "nothing waits any more"
+    assert open_since(settings, 9, 11) is None, "no prediction is pending any more"

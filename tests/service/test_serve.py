@@ -1,4 +1,4 @@
-"""`fer-stream serve` on files: what comes out is what `fer-stream run` says of the same file."""
+"""`fer-stream serve` on files gives the same results as `fer-stream run`."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fer_stream.service import supervisor
+
 if TYPE_CHECKING:
-    from tests.service.conftest import Service, Truth
+    from tests.service.conftest import ExpectedResults, Service
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ROLES = ("capture", "classify", "timeline")
 
 
-def test_files_through_serve_are_files_through_run(
-    service: Callable[..., Service], truth: Callable[[str], Truth], clips: Path
+def test_serve_gives_the_results_of_run(
+    service: Callable[..., Service], expected_results: Callable[[str], ExpectedResults], clips: Path
 ) -> None:
     names = ["two_faces", "leave_and_return", "no_face"]
     live = service(
         sources={name: {"url": str(clips / f"{name}.mp4"), "playback": "fast"} for name in names},
         workers={"classifiers": 2},
     )
-    truths = {name: truth(name) for name in names}
+    expected = {name: expected_results(name) for name in names}
     live.serve()
     live.wait_for_servers()
     for name in names:
-        live.wait(lambda name=name: truths[name].is_told_by(live, name))  # type: ignore[misc]
+        live.wait(lambda name=name: expected[name].is_complete_in(live, name))  # type: ignore[misc]
     for name in names:
-        truths[name].check(live, name)
+        expected[name].assert_equal_in(live, name)
     assert live.stop() == [0]
 
 
-def test_a_sighup_at_the_very_start_ends_no_process(service: Callable[..., Service], clips: Path) -> None:
+def test_sighup_during_the_start_kills_no_process(service: Callable[..., Service], clips: Path) -> None:
     live = service(sources={"clip": {"url": str(clips / "two_faces.mp4"), "playback": "realtime"}})
     serve = live.serve()
     live.wait(lambda: live.children("timeline"))
@@ -44,22 +46,26 @@ def test_a_sighup_at_the_very_start_ends_no_process(service: Callable[..., Servi
     serve.send_signal(signal.SIGHUP)
     live.wait_for_servers()
     live.wait(lambda: live.stream_id("other"))
-    assert "ended with code" not in live.said()
+    assert live.logged("process_exited") == 0
     assert live.stop() == [0]
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_workers_run_as_modules(role: str) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", f"workers.{role}", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert "--config" in done.stdout
+    assert "--config" in result.stdout
 
 
-def test_single_workers_on_a_server_of_others(
-    service: Callable[..., Service], truth: Callable[[str], Truth], clips: Path, redis_url: str, canary: str
+def test_single_workers_with_external_servers(
+    service: Callable[..., Service],
+    expected_results: Callable[[str], ExpectedResults],
+    clips: Path,
+    redis_url: str,
+    canary: str,
 ) -> None:
-    expected = truth("two_faces")
+    expected = expected_results("two_faces")
     live = service(
         sources={"clip": {"url": str(clips / "two_faces.mp4"), "playback": "fast"}},
         queue={"url": f"{redis_url}/0"},
@@ -67,13 +73,13 @@ def test_single_workers_on_a_server_of_others(
     )
     for role in ROLES:
         live.worker(role)
-    live.wait(lambda: expected.is_told_by(live, "clip"))
-    expected.check(live, "clip")
+    live.wait(lambda: expected.is_complete_in(live, "clip"))
+    expected.assert_equal_in(live, "clip")
     assert live.stop() == [0, 0, 0]
-    assert canary not in live.said()
+    assert canary not in live.log_text()
 
 
-def test_serve_ends_in_time_when_its_queue_is_gone(
+def test_serve_stops_cleanly_without_its_queue(
     service: Callable[..., Service],
     clips: Path,
     redis_server: Callable[..., subprocess.Popen[bytes]],
@@ -87,10 +93,20 @@ def test_serve_ends_in_time_when_its_queue_is_gone(
         queue={"url": f"redis://127.0.0.1:{port}"},
     )
     live.serve()
-    live.wait(lambda: "keeping the timelines" in live.said())
+    live.wait(lambda: live.logged("worker_ready", role="timeline"))
     live.wait(lambda: live.stream_id("clip"))
     server.kill()
     server.wait()
-    live.wait(lambda: "is away" in live.said())
-    assert live.stop(within_s=10) == [0]
+    live.wait(lambda: live.logged("redis_unreachable"))
+    assert live.stop() == [0]
     assert not any(live.children(role) for role in ROLES)
+
+
+def test_shutdown_timeouts_add_up_to_less_than_ten_seconds() -> None:
+    stages = (
+        supervisor._CAPTURE_TIMEOUT_S,
+        supervisor._DRAIN_TIMEOUT_S,
+        supervisor._WORKER_TIMEOUT_S,
+        supervisor._WORKER_TIMEOUT_S,
+    )
+    assert sum(stages) < 10
