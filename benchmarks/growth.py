@@ -27,13 +27,22 @@ from benchmarks.plot import Curve, Panel, draw
 from benchmarks.rows import Options, cores, pinned
 from benchmarks.rows.live import at, one_core
 from benchmarks.rows.recorded import job
-from benchmarks.scenes import CROWD, camera_of, cast, encode, rate_of, repeated, resized, view
+from benchmarks.scenes import (
+    MAX_FACES,
+    as_camera_stream,
+    encode_video,
+    face_grid,
+    frame_rate,
+    moving_faces,
+    repeat_clip,
+    resized,
+)
 from benchmarks.soak.report import machine
 from fer_stream import analyze
 from fer_stream.files import Engine
 
 CAMERAS = (1, 2, 4, 8, 16)
-FACES = (1, 2, 4, 8, 12, 16, CROWD)
+FACES = (1, 2, 4, 8, 12, 16, MAX_FACES)
 SIZES = ((640, 360), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160))
 LENGTHS_S = (10, 60, 600, 3600)
 
@@ -83,11 +92,12 @@ def cameras(options: Options) -> tuple[str, list[Panel]]:
 def faces(options: Options) -> tuple[str, list[Panel]]:
     """A file of 1280×720 with more and more real faces in view, all of the same size."""
     with tempfile.TemporaryDirectory(prefix="fer-") as folder:
-        tiles = cast(options.material / "clips", options.weights)
+        tiles = moving_faces(options.material / "clips", options.weights)
         clips = {}
         for number in FACES:
             clips[number] = Path(folder) / f"{number}.mp4"
-            encode((view(tiles[:number], index) for index in range(_FRAMES)), clips[number], _FPS, as_camera=False)
+            frames = (face_grid(tiles[:number], index) for index in range(_FRAMES))
+            encode_video(frames, clips[number], _FPS, as_camera=False)
         found = {number: _faces_found(clip, options) for number, clip in clips.items()}
         jobs = _in_turn({str(number): clip for number, clip in clips.items()}, options)
     ms = [1000 * median(jobs.seconds[f"job {number}"]) / _FRAMES for number in FACES]
@@ -115,7 +125,7 @@ def pixels(options: Options) -> tuple[str, list[Panel]]:
         for size in SIZES:
             clips[f"{size[1]}p"] = Path(folder) / f"{size[1]}.mp4"
             images = islice(resized(options.clip("one_face_crying"), _FPS, size), _FRAMES)
-            encode(images, clips[f"{size[1]}p"], _FPS, as_camera=False)
+            encode_video(images, clips[f"{size[1]}p"], _FPS, as_camera=False)
         jobs = _in_turn(clips, options)
         peaks = [_run(clip, options)[1] for clip in clips.values()]
     ms = [1000 * median(jobs.seconds[f"job {name}"]) / _FRAMES for name in clips]
@@ -136,12 +146,12 @@ def length(options: Options, longest_s: float) -> tuple[str, list[Panel]]:
     """`fer-stream run` on 10 s to an hour of one clip, over and over."""
     rows, x, taken, peaks = [], [], [], []
     with tempfile.TemporaryDirectory(prefix="fer-") as folder:
-        clip, _ = camera_of(options.clip("one_face_crying"), Path(folder))
-        loop_s = sum(1 for _ in clip_frames(clip, every=1)) / rate_of(clip)
+        clip, _ = as_camera_stream(options.clip("one_face_crying"), Path(folder))
+        loop_s = sum(1 for _ in clip_frames(clip, every=1)) / frame_rate(clip)
         for seconds in (each for each in LENGTHS_S if each <= longest_s):
             long = Path(folder) / "long.mp4"
             times = max(1, round(seconds / loop_s))
-            repeated(clip, times, long)
+            repeat_clip(clip, times, long)
             lasted_s, peak_mb = _run(long, options)
             video_s = times * loop_s
             rows.append(

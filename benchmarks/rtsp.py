@@ -1,4 +1,4 @@
-"""RTSP cameras for benchmarks: a process each, that can be killed and frozen, with a password."""
+"""RTSP cameras for benchmarks: one process each, with a password, that can be killed and suspended."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from benchmarks.material import ROOT
 from fer_stream.broker.embedded import with_death_signal
 
 PASSWORD = "canary/p@ss#w0rd"
-"""Of every camera: what must stand in no log, no metric, no result and no file."""
+"""Password of every camera. It must not appear in logs, metrics, results or files."""
 
 _USER = "viewer"
-# GStreamer's bindings come with Debian, so they belong to the system's Python.
+# The bindings of GStreamer are Debian packages, installed for the system's Python.
 _COMMAND = ("/usr/bin/python3", str(ROOT / "tests" / "support" / "rtsp_camera.py"))
 
 
 class Camera:
-    """A film on rtsp://127.0.0.1, played in a loop since Unix time `since_s` whether anyone looks or not."""
+    """Camera on rtsp://127.0.0.1 that has played `stream` in a loop since Unix time `since_s`."""
 
     def __init__(self, name: str, stream: Path, *, since_s: float, fps: int) -> None:
         self.name = name
@@ -33,16 +33,16 @@ class Camera:
 
     @property
     def url(self) -> str:
-        """Its address, with user and password."""
+        """URL with user and password."""
         return f"rtsp://{_USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{self._port}/cam"
 
     @property
     def pid(self) -> int | None:
-        """Its process, if it runs."""
+        """Process id, None if it is not running."""
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Be there, and wait until it listens."""
+        """Start the process and wait until it listens."""
         login = ["--port", str(self._port), "--user", _USER, "--password", PASSWORD]
         self._process = subprocess.Popen(
             with_death_signal([*_COMMAND, *self._options, *login]),
@@ -52,21 +52,23 @@ class Camera:
         )
         assert self._process.stdout is not None
         if self._process.stdout.readline() != "READY\n":
-            raise RuntimeError("No RTSP server: see tests/support/rtsp_camera.py for the packages that it needs.")
+            raise RuntimeError(
+                "The RTSP server did not start. Install the packages listed in tests/support/rtsp_camera.py."
+            )
 
     def kill(self) -> None:
-        """Be gone."""
+        """Kill the process."""
         if self._process:
             self._process.kill()
             self._process.communicate()
             self._process = None
 
     def freeze(self) -> None:
-        """Fall silent, with all connections open."""
+        """Suspend the process, with its connections open."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on after `freeze`."""
+        """Resume after `freeze`."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -74,13 +76,13 @@ class Camera:
             self._process.send_signal(number)
 
 
-def cpu_s(cameras: Sequence[Camera]) -> float:
-    """Seconds of processor time that the cameras took so far."""
-    return sum(cpu_of(camera.pid) for camera in cameras if camera.pid)
+def cameras_cpu_s(cameras: Sequence[Camera]) -> float:
+    """Return the total CPU time of the cameras in seconds."""
+    return sum(process_cpu_s(camera.pid) for camera in cameras if camera.pid)
 
 
-def cpu_of(pid: int) -> float:
-    """Seconds of processor time that a process took so far; 0 for one that is gone."""
+def process_cpu_s(pid: int) -> float:
+    """Return the CPU time of a process in seconds; 0 if it has exited."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -10,10 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.agreement import accuracy, full_size
-from benchmarks.capacity import Bench, Step
+from benchmarks.capacity import Step, Testbed
 from benchmarks.goals import Goal, Line, largest
 from benchmarks.rows import Options, cores, pinned
-from benchmarks.scenes import camera_of
+from benchmarks.scenes import as_camera_stream
 
 _FIRST, _MOST = 8, 48
 _GOAL = Goal(12)
@@ -29,10 +29,10 @@ def measure(options: Options) -> Iterator[Line]:
 
         def carried(cameras: int) -> bool:
             steps[cameras] = at(bench, cameras, settle_s, window_s)
-            if not steps[cameras].in_time:  # once more: somebody else may have had the core
+            if not steps[cameras].is_lossless:  # once more: somebody else may have had the core
                 steps[cameras] = bench.measure(cameras, window_s)
             print("  " + ", ".join(steps[cameras].cells()), file=sys.stderr, flush=True)
-            return steps[cameras].in_time
+            return steps[cameras].is_lossless
 
         most = largest(carried, _FIRST, _MOST)
         bench.service.stop()
@@ -47,17 +47,17 @@ def measure(options: Options) -> Iterator[Line]:
             yield Line("of the core, a camera", (100 * step.service / most,), "%", accuracy=", ".join(shares))
 
 
-def one_core(folder: Path, options: Options, stack: ExitStack, *, first: int) -> tuple[Path, Bench]:
+def one_core(folder: Path, options: Options, stack: ExitStack, *, first: int) -> tuple[Path, Testbed]:
     """A service on one core before cameras with a real face each, and the clip that they send."""
     core, other = cores(2)
     stack.enter_context(pinned([other]))
-    clip, stream = camera_of(options.clip("one_face_crying"), folder)
+    clip, stream = as_camera_stream(options.clip("one_face_crying"), folder)
     settings = {"detector": options.settings.detector.model_dump(mode="json"), "workers": {"cameras_per_capture": 64}}
-    return clip, Bench(folder, [stream], settings, stack, first=first, cores=[core])
+    return clip, Testbed(folder, [stream], settings, stack, first=first, cores=[core])
 
 
-def at(bench: Bench, cameras: int, settle_s: float, window_s: float) -> Step:
+def at(bench: Testbed, cameras: int, settle_s: float, window_s: float) -> Step:
     """What so many cameras come to, from `settle_s` after the change on."""
-    bench.change(cameras)
+    bench.set_cameras(cameras)
     time.sleep(settle_s)
     return bench.measure(cameras, window_s)

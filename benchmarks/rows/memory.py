@@ -14,7 +14,7 @@ from threading import Event
 
 from benchmarks.goals import Goal, Line
 from benchmarks.rows import Options
-from benchmarks.scenes import FPS, camera_of, repeated
+from benchmarks.scenes import FPS, as_camera_stream, repeat_clip
 from benchmarks.service import Service
 from benchmarks.soak.account import increase, slope
 from benchmarks.watch import Usage, Watcher
@@ -32,12 +32,12 @@ def measure(options: Options) -> Iterator[Line]:
     """PSS, and what memory other than files grows by."""
     with tempfile.TemporaryDirectory(prefix="fer-") as name, ExitStack() as stack:
         folder = Path(name)
-        clip, _ = camera_of(options.clip("one_face_crying"), folder)
-        repeated(clip, _LOOPS, folder / "long.mp4")
+        clip, _ = as_camera_stream(options.clip("one_face_crying"), folder)
+        repeat_clip(clip, _LOOPS, folder / "long.mp4")
         source = {"url": str(folder / "long.mp4"), "playback": "fast"}
         detector = {"type": "yunet", "weights": str(options.weights)}
         service = Service(folder, {"sources": {"clip": source}, "detector": detector})
-        stack.callback(service.end)
+        stack.callback(service.kill)
         service.start()
         over = Event()
         stack.callback(over.set)
@@ -57,16 +57,16 @@ def watched(watcher: Watcher, at_most_s: float) -> tuple[list[Usage], float]:
     began_s, first = time.time(), _frames(watcher)
     while time.time() < began_s + at_most_s and _frames(watcher) < first + _HOUR_FRAMES:
         time.sleep(1)
-    return [one for one in watcher.seen.usage if one.time_s >= began_s], _frames(watcher) - first
+    return [one for one in watcher.observed.usage if one.time_s >= began_s], _frames(watcher) - first
 
 
 def growth(usage: Sequence[Usage], frames: float) -> float:
     """MB by which a process grows in the frames of an hour, where `frames` went through while it was looked at."""
     times = [one.time_s for one in usage]
-    per_second = slope([(times, [one.own_mb for one in usage])], warm_up_s=0.0)
+    per_second = slope([(times, [one.anonymous_mb for one in usage])], warm_up_s=0.0)
     return (per_second or 0.0) * (times[-1] - times[0]) / frames * _HOUR_FRAMES
 
 
 def _frames(watcher: Watcher) -> float:
-    series = watcher.seen.metrics.items()
+    series = watcher.observed.metrics.items()
     return sum(increase(list(samples)) for (_, name), samples in series if name.startswith("fer_frames_total"))

@@ -19,7 +19,7 @@ from benchmarks.goals import Goal, Line, Rounds, Unmeasured
 from benchmarks.material import clip_frames
 from benchmarks.peers import PEERS, Running
 from benchmarks.rows import Options, cores, pinned
-from benchmarks.scenes import encode, rate_of, resized
+from benchmarks.scenes import encode_video, frame_rate, resized
 from fer_stream.files import Engine, FileJob, run_job
 from fer_stream.records import F32
 
@@ -37,10 +37,10 @@ def three_faces(options: Options) -> Iterator[Line]:
     """1080p, three faces: a small clip enlarged, forwards and backwards, since no large one may be handed on."""
     with tempfile.TemporaryDirectory(prefix="fer-") as folder:
         clip = options.clip("three_faces")
-        images = list(resized(clip, rate_of(clip), _HD))
+        images = list(resized(clip, frame_rate(clip), _HD))
         large = Path(folder) / "three-faces-1080p.mp4"
         times = 1 if options.quick else 3
-        encode(chain.from_iterable((*images, *images[::-1]) for _ in range(times)), large, 12, as_camera=False)
+        encode_video(chain.from_iterable((*images, *images[::-1]) for _ in range(times)), large, 12, as_camera=False)
         del images
         yield from measure(options, large, peer_frames=5 if options.quick else 10)
 

@@ -4,7 +4,7 @@
 
 The cameras are RTSP servers with passwords, the service is the real one with private servers and default settings.
 Writes report.json, report.md and report.png to --out, and observed.pickle, all that they were made of. Needs what
-tests/rtsp_camera.py needs, and real clips.
+tests/support/rtsp_camera.py needs, and real clips.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from benchmarks.material import clip_frames
 from benchmarks.rows import Options, cores
 from benchmarks.rows.catalogue import WORKS, lines_of
 from benchmarks.rows.memory import growth
-from benchmarks.scenes import CROWD, encode, rate_of, resized, view
+from benchmarks.scenes import MAX_FACES, encode_video, frame_rate, resized, face_grid
 from benchmarks.watch import Usage
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -39,10 +39,10 @@ def test_growth_is_told_for_the_frames_of_an_hour() -> None:
 
 def test_a_film_has_the_rate_and_the_size_that_are_wanted(tmp_path: Path) -> None:
     ramp = [np.full((64, 96, 3), 12 * index, np.uint8) for index in range(20)]
-    encode(ramp, tmp_path / "ramp.mp4", 30, as_camera=False)
-    encode(resized(tmp_path / "ramp.mp4", 15, (48, 32)), tmp_path / "again.mp4", 15, as_camera=True)
+    encode_video(ramp, tmp_path / "ramp.mp4", 30, as_camera=False)
+    encode_video(resized(tmp_path / "ramp.mp4", 15, (48, 32)), tmp_path / "again.mp4", 15, as_camera=True)
     images = list(clip_frames(tmp_path / "again.mp4", every=1))
-    assert rate_of(tmp_path / "again.mp4") == 15
+    assert frame_rate(tmp_path / "again.mp4") == 15
     assert len(images) == 10
     assert images[0].shape == (32, 48, 3)
     assert [float(image.mean()) for image in images] == pytest.approx([24 * index for index in range(10)], abs=10)
@@ -50,12 +50,12 @@ def test_a_film_has_the_rate_and_the_size_that_are_wanted(tmp_path: Path) -> Non
 
 def test_a_crowd_stands_side_by_side() -> None:
     tiles = [
-        [np.full((180, 256, 3), number, np.uint8), np.full((180, 256, 3), 200, np.uint8)] for number in range(CROWD)
+        [np.full((180, 256, 3), number, np.uint8), np.full((180, 256, 3), 200, np.uint8)] for number in range(MAX_FACES)
     ]
-    assert view(tiles, 0).shape == (720, 1280, 3)
-    assert view(tiles, 0)[::180, ::256, 0].ravel().tolist() == list(range(CROWD))
-    assert (view(tiles, 3) == 200).all()
-    assert len(np.unique(view(tiles[:1], 0))) == 2
+    assert face_grid(tiles, 0).shape == (720, 1280, 3)
+    assert face_grid(tiles, 0)[::180, ::256, 0].ravel().tolist() == list(range(MAX_FACES))
+    assert (face_grid(tiles, 3) == 200).all()
+    assert len(np.unique(face_grid(tiles[:1], 0))) == 2
 
 
 @pytest.mark.parametrize("name", ["benchmarks", "benchmarks.growth", "benchmarks.capacity"])

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from benchmarks.scenes import FPS, Film
-from benchmarks.soak.account import increase, inside, merged, percentiles, slope, twice
-from benchmarks.soak.faults import FAULTS, Fault, rounds
+from benchmarks.scenes import FPS, EncodedScene
+from benchmarks.soak.account import increase, in_windows, merge_windows, percentiles, slope, count_duplicates
+from benchmarks.soak.faults import FAULTS, Fault, fault_sequence
 from benchmarks.soak.truth import Row, compare, read_lines, read_rows, visits
-from benchmarks.watch import KEPT
+from benchmarks.watch import RECORDED_METRICS
 from fer_stream.metrics import Metrics
 from fer_stream.outputs.tables import COLUMNS
 from tests.support.synthetic import Scene
@@ -48,17 +48,17 @@ def test_a_counter_that_begins_anew_loses_nothing() -> None:
 
 
 def test_windows() -> None:
-    assert merged([(5, 6), (0, 2), (1, 3)]) == [(0, 3), (5, 6)]
-    assert inside([0.5, 3.5, 5.0], [(0, 3), (5, 6)]).tolist() == [True, False, True]
+    assert merge_windows([(5, 6), (0, 2), (1, 3)]) == [(0, 3), (5, 6)]
+    assert in_windows([0.5, 3.5, 5.0], [(0, 3), (5, 6)]).tolist() == [True, False, True]
 
 
 def test_what_is_there_twice() -> None:
-    assert twice(["a", "b", "a", "a"]) == 2
-    assert twice([]) == 0
+    assert count_duplicates(["a", "b", "a", "a"]) == 2
+    assert count_duplicates([]) == 0
 
 
 def test_a_round_has_every_fault_and_kills_once() -> None:
-    order = rounds(list(FAULTS), random.Random(1))
+    order = fault_sequence(list(FAULTS), random.Random(1))
     drawn = Counter(next(order) for _ in range(15))
     assert drawn == {kind: 1 if kind in ("worker-killed", "capture-killed", "timeline-killed", "queue-killed",
                                          "store-killed") else 2 for kind in FAULTS}  # fmt: skip
@@ -70,14 +70,14 @@ def test_a_fault_spoils_the_time_until_labels_are_final_again() -> None:
 
 
 @pytest.fixture
-def film(heads: Path, tmp_path: Path) -> Film:
-    return Film(Scene(heads, seed=3, people=1), tmp_path / "no.mp4", tmp_path / "no.h264")
+def film(heads: Path, tmp_path: Path) -> EncodedScene:
+    return EncodedScene(Scene(heads, seed=3, people=1), tmp_path / "no.mp4", tmp_path / "no.h264")
 
 
-def perfect(film: Film, loops: int, since_s: float) -> tuple[list[Row], list[tuple[str, ...]]]:
+def perfect(film: EncodedScene, loops: int, since_s: float) -> tuple[list[Row], list[tuple[str, ...]]]:
     """Rows as a service without fault would write them, and what `fer-stream run` would say."""
-    heads = [film.scene.sightings(index / FPS) for index in range(film.frames)]
-    told = [tuple(head.picture for head in some) for some in heads]
+    heads = [film.scene.heads_at(index / FPS) for index in range(film.frames)]
+    told = [tuple(head.sprite for head in some) for some in heads]
     rows = []
     for index in range(loops * film.frames):
         loop, position = divmod(index, film.frames)
@@ -88,7 +88,7 @@ def perfect(film: Film, loops: int, since_s: float) -> tuple[list[Row], list[tup
     return rows, told
 
 
-def test_a_service_without_fault_agrees_with_the_truth(film: Film) -> None:
+def test_a_service_without_fault_agrees_with_the_truth(film: EncodedScene) -> None:
     rows, told = perfect(film, 2, since_s=1000.0)
     found = compare(rows, film, told, 1000.0, [])
     assert found["frames"] == len(rows)
@@ -99,7 +99,7 @@ def test_a_service_without_fault_agrees_with_the_truth(film: Film) -> None:
     assert came["seen_after_s"]["max"] < 0.1
 
 
-def test_what_is_wrong_shows(film: Film) -> None:
+def test_what_is_wrong_shows(film: EncodedScene) -> None:
     rows, told = perfect(film, 1, since_s=1000.0)
     first = film.scene.visits[0]
     middle_s = 1000 + (first.start_s + first.end_s) / 2
@@ -145,4 +145,4 @@ def test_the_metrics_that_are_watched_exist() -> None:
     registry = CollectorRegistry()
     Metrics(registry)
     there = {f"{family.name}_{'bucket' if family.type == 'histogram' else 'total'}" for family in registry.collect()}
-    assert set(KEPT) <= there
+    assert set(RECORDED_METRICS) <= there

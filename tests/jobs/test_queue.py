@@ -57,7 +57,7 @@ def test_submitted_job_is_queued(
 
 
 def test_submit_refuses_invalid_arguments(service: JobsService, video: Path, tmp_path: Path) -> None:
-    with pytest.raises(SourceNotFound, match="no file"):
+    with pytest.raises(SourceNotFound, match="File not found"):
         service.submit(tmp_path / "none.mp4")
     for name in ("../escape", "a/b", "..", ".hidden", "nul\0"):
         with pytest.raises(ConfigError, match="not a plain file name"):
@@ -76,7 +76,7 @@ def test_check_raises_the_errors_of_submit_without_side_effects(
     before = service.jobs.list()
     service.jobs.check(video, out=tmp_path / "new folder", settings=service.fast_settings)
     assert (service.jobs.list(), list(tmp_path.iterdir())) == (before, [video])
-    with pytest.raises(SourceNotFound, match="no file"):
+    with pytest.raises(SourceNotFound, match="File not found"):
         service.jobs.check(tmp_path / "none.mp4", out=tmp_path, settings=service.fast_settings)
     (tmp_path / "existing.report.html").write_text("other content")
     with pytest.raises(OutputExists, match=r"existing\.report\.html exists"):
