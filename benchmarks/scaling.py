@@ -28,8 +28,7 @@ from fer_stream.broker.protocols import Overflow
 from fer_stream.broker.queue import RedisQueue
 from fer_stream.broker.source_registry import SourceKeys
 from fer_stream.records import (
-    ClosedSegment,
-    FaceCrop,
+    Face, FaceCrop,
     FaceKey,
     FrameHeader,
     LabelledFace,
@@ -87,19 +86,19 @@ def crop(source: str, index: int) -> FaceCrop:
     key = FaceKey(stream_id_of(source, round(1000 * NOW_S)), 1, index)
     box = np.array([101.25, 80.5, 180.75, 190.5], np.float32)
     pixels = RNG.integers(0, 256, (48, 48), np.uint8)
-    return FaceCrop(key, index / 15, NOW_S, box, 0.9, OK, pixels)
+    return FaceCrop(Face(key, index / 15, NOW_S, box, 0.9, OK), pixels)
 
 
 def prediction(one: FaceCrop) -> Prediction:
-    return Prediction(one.key, one.time_s, one.captured_at, one.xyxy, one.confidence, one.quality, PROBS, "vgg-s-1")
+    return Prediction(one.face, PROBS, "vgg-s-1")
 
 
-def memory(link: RedisClient, key: str) -> int:
+def memory_bytes(link: RedisClient, key: str) -> int:
     """Bytes that the server needs for `key`, all of its entries counted."""
     return link.call(lambda client: client.memory_usage(key, samples=0)) or 0
 
 
-def per_second(work: Callable[[], int], seconds: float) -> float:
+def rate_per_s(work: Callable[[], int], seconds: float) -> float:
     """How much of what `work` returns is done in a second."""
     done, began_s = 0, time.perf_counter()
     while time.perf_counter() < began_s + seconds:
@@ -107,32 +106,32 @@ def per_second(work: Callable[[], int], seconds: float) -> float:
     return done / (time.perf_counter() - began_s)
 
 
-def sizes(queue_link: RedisClient, store_link: RedisClient) -> None:
+def measure_sizes(queue_link: RedisClient, store_link: RedisClient) -> None:
     """Bytes per entry, as the servers count them."""
     keys, name = SourceKeys("door", 1), "door"
     crops = [crop(name, index) for index in range(ENTRIES)]
     queue = RedisQueue(queue_link, overflow=Overflow.file(ENTRIES), consumer=_CONSUMER)
     for first in range(0, ENTRIES, BATCH):
         queue.enqueue(crops[first : first + BATCH])
-    print(f"a crop that waits:       {memory(queue_link, keys.crops) / ENTRIES:7.0f} bytes of the queue's memory")
+    print(f"a crop that waits:       {memory_bytes(queue_link, keys.crops) / ENTRIES:7.0f} bytes of the queue's memory")
     journal = RedisJournal(queue_link)
-    journal.append([FrameHeader(one.key.stream_id, one.key.frame_index, one.time_s, 1) for one in crops])
-    marks = memory(queue_link, keys.predictions)
+    journal.append([FrameHeader(one.face.key.stream_id, one.face.key.frame_index, one.face.time_s, 1) for one in crops])
+    marks = memory_bytes(queue_link, keys.predictions)
     print(f"a frame in the journal:  {marks / ENTRIES:7.0f} bytes")
     journal.append([prediction(one) for one in crops])
-    print(f"a face in the journal:   {(memory(queue_link, keys.predictions) - marks) / ENTRIES:7.0f} bytes")
+    print(f"a face in the journal:   {(memory_bytes(queue_link, keys.predictions) - marks) / ENTRIES:7.0f} bytes")
     queue_link.call(lambda client: client.flushall())
 
     store, store_keys = RedisStore(store_link), StoreKeys(name)
     for faces in (0, 1, 2):
         store_link.call(lambda client: client.flushall())
         store.publish(name, [labelled(name, index, faces) for index in range(ENTRIES)])
-        used = memory(store_link, store_keys.results) / ENTRIES
+        used = memory_bytes(store_link, store_keys.results) / ENTRIES
         print(f"a result with {faces} faces:   {used:7.0f} bytes of the store's memory")
     stream = stream_id_of(name, round(1000 * NOW_S))
-    told = [ClosedSegment(stream, 1, Segment("happy", at, at + 1.5, 0.8)) for at in range(ENTRIES)]
+    told = [Segment(stream, 1, "happy", at, at + 1.5, 0.8) for at in range(ENTRIES)]
     store.commit(name, Checkpoint(START, b"", {}), told, [])
-    print(f"a segment:               {memory(store_link, store_keys.segments) / ENTRIES:7.0f} bytes")
+    print(f"a segment:               {memory_bytes(store_link, store_keys.segments) / ENTRIES:7.0f} bytes")
     store_link.call(lambda client: client.flushall())
 
 
@@ -141,7 +140,7 @@ def labelled(source: str, index: int, faces: int) -> LabelledFrame:
     return LabelledFrame(stream_id_of(source, round(1000 * NOW_S)), index, index / 15, (face,) * faces)
 
 
-def rates(link: RedisClient, shards: int, seconds: float) -> None:
+def measure_rates(link: RedisClient, shards: int, seconds: float) -> None:
     """Crops a second through one server, with so many shards of one source each."""
     names = one_source_per_shard(shards)
     queue = RedisQueue(link, shards=shards, overflow=Overflow.file(1_000_000), consumer=_CONSUMER)
@@ -152,14 +151,14 @@ def rates(link: RedisClient, shards: int, seconds: float) -> None:
             queue.enqueue(batch[:3])
         return 3 * len(made)
 
-    print(f"{shards} shards: put     {per_second(put, seconds):7.0f} crops/s, three a call")
+    print(f"{shards} shards: put     {rate_per_s(put, seconds):7.0f} crops/s, three a call")
 
     def work() -> int:
         batch = queue.receive(BATCH, 0)
         return queue.ack([(one, prediction(one.crop)) for one in batch])
 
     waiting = queue.depth()
-    done = per_second(lambda: work() if queue.depth() > BATCH else idle(), min(seconds, waiting / 20_000))
+    done = rate_per_s(lambda: work() if queue.depth() > BATCH else idle(), min(seconds, waiting / 20_000))
     print(f"{shards} shards: settled {done:7.0f} crops/s, taken and settled in batches of {BATCH}")
     link.call(lambda client: client.flushall())
 
@@ -199,9 +198,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fer-") as folder, ExitStack() as stack:
         servers = [stack.enter_context(EmbeddedServer(Path(folder), role)) for role in ("queue", "store")]
         queue, store = (open_client(server.url) for server in servers)
-        sizes(queue, store)
+        measure_sizes(queue, store)
         for shards in options.shards:
-            rates(queue, shards, options.seconds)
+            measure_rates(queue, shards, options.seconds)
         queue.close()
         store.close()
 

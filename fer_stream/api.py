@@ -93,5 +93,4 @@ def _timeline(
         probs=np.stack([face.probs for _, face in seen]),
         quality=np.array([face.quality.score for _, face in seen], np.float32),
         segments=person.segments,
-        closed=True,
     )

@@ -188,9 +188,9 @@ class Thumbnails:
     def look(self, crops: Sequence[FaceCrop]) -> None:
         """Keep those of `crops` that are better than what was kept before."""
         for crop in crops:
-            person = crop.key.person_id
-            if crop.quality.score > self._scores.get(person, -1.0):
-                self._scores[person], self.pixels[person] = crop.quality.score, crop.pixels
+            person = crop.face.key.person_id
+            if crop.face.quality.score > self._scores.get(person, -1.0):
+                self._scores[person], self.pixels[person] = crop.face.quality.score, crop.pixels
 
 
 def _writers(engine: Engine, job: FileJob, info: SourceInfo, faces: Thumbnails) -> Iterator[Callable[[], Writer]]:

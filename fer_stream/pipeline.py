@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from threading import Event
-from typing import Protocol, TypeGuard
+from typing import Protocol
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from fer_stream.faces.quality import apply_agreement
 from fer_stream.metrics import Metrics
 from fer_stream.records import (
     EndOfStream,
+    Face,
     FaceCrop,
     Frame,
     FrameHeader,
@@ -183,7 +184,7 @@ def run_classify(
         beat()
         deliveries = queue.receive(max_batch, max_wait_s)
         for delivery in deliveries:
-            metrics.queue_wait.observe(max(0.0, now() - delivery.crop.captured_at))
+            metrics.queue_wait.observe(max(0.0, now() - delivery.crop.face.captured_at))
             if delivery.attempt > 1:
                 metrics.redelivered.inc()
         if deliveries:
@@ -231,7 +232,7 @@ def _follow_journal(queue: MessageQueue, journal: Journal, keeper: TimelineKeepe
     while not at_end and taken < _MOST_A_TURN:
         entries = journal.read(keeper.positions, _MAX_ENTRIES, 0 if taken else _IDLE_S)
         keeper.add(entries)
-        predictions += [entry.message for entry in entries if _was_classified(entry.message)]
+        predictions += [entry.message for entry in entries if isinstance(entry.message, Prediction)]
         taken, at_end = taken + len(entries), len(entries) < _MAX_ENTRIES
     with counts.metrics.timed("timeline"):
         for source, horizon in horizons.items():
@@ -249,10 +250,6 @@ def _horizons(queue: MessageQueue, keeper: TimelineKeeper) -> dict[str, Horizon 
         source: None if source in unreadable else keeper.horizon(source, oldest.get(source))
         for source in keeper.positions
     }
-
-
-def _was_classified(message: object) -> TypeGuard[Prediction]:
-    return isinstance(message, Prediction) and message.probs is not None
 
 
 def _commit(keeper: TimelineKeeper, journal: Journal) -> None:
@@ -279,7 +276,7 @@ class _Batch:
     """What came of some frames of a file, whose crops are classified together; `last_s` is the time of the last."""
 
     crops: list[FaceCrop] = field(default_factory=list)
-    others: list[Prediction | FrameHeader] = field(default_factory=list)
+    others: list[Face | FrameHeader] = field(default_factory=list)
     frames: int = 0
     last_s: float = 0.0
     stopped: bool = False
@@ -293,7 +290,7 @@ class _Batch:
 
     @property
     def faces(self) -> int:
-        return len(self.crops) + sum(isinstance(message, Prediction) for message in self.others)
+        return len(self.crops) + sum(isinstance(message, Face) for message in self.others)
 
     def classify(self, judge: _Judge, max_crops: int) -> list[Message]:
         starts = range(0, len(self.crops), max_crops)
@@ -344,11 +341,10 @@ def classify(
         metrics.predictions.labels(spec.model_id, spec.labels[best]).inc()
     return [
         Prediction(
-            crop.key, crop.time_s, crop.captured_at, crop.xyxy, crop.confidence,
-            apply_agreement(crop.quality, share, min_agreement), row, spec.model_id,
+            replace(crop.face, quality=apply_agreement(crop.face.quality, share, min_agreement)), row, spec.model_id
         )
         for crop, row, share in zip(crops, judged.probs, judged.agreement.tolist(), strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def _deliver(

@@ -1,7 +1,7 @@
-"""The records that the stages hand to each other.
+"""Records that the stages exchange.
 
-Every record is frozen. Arrays inside a record are never written to after it was made. Shapes are checked
-where data enters (a source, a codec, a model), not again at every hop.
+All records are frozen. Arrays in a record are never modified after its creation. Shapes are validated where data
+enters the program (source, codec, model), not between stages.
 """
 
 from __future__ import annotations
@@ -17,51 +17,54 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
+LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+"""The seven emotions of FER-2013, in the order of its labels (Goodfellow et al., 2013)."""
+
 FERPLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 """The eight emotions of FER+, in the order of its votes (Barsoum et al., 2016)."""
 
 FERPLUS_BY_LABEL = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
-"""What FER+ calls each of `LABELS`."""
+"""The FER+ emotion that corresponds to each of `LABELS`."""
 
 UNKNOWN = "unknown"
-"""The label of a face that cannot be judged: it is not an eighth emotion."""
+"""Label of a face that cannot be assessed. It is not an eighth emotion."""
 
 TIMESTAMP_TOLERANCE_S = 0.0011
-"""How far times of frames may be off: Matroska and FLV round them to 1 ms, and so the start too. Without it every
-third frame of 30 fps would come just before it is due."""
+"""Tolerance for frame times: Matroska and FLV round them, and the start time, to 1 ms. Without it, every third frame
+at 30 fps would arrive just before it is due."""
 
 CROP_SIZE_PX = 48
-"""Side of a face crop: the size of a FER-2013 image."""
+"""Side length of a face crop, equal to that of a FER-2013 image."""
 
 QualityReason = Literal["ok", "small", "blurred", "off_frontal", "truncated", "unclear"]
 
 
 def stream_id_of(source: str, start_ms: int) -> str:
-    """The name of one opening of a source: `front-door@1767225600000` for an epoch in Unix ms."""
+    """Return the id of one session of a source: `front-door@1767225600000` for a start in Unix ms."""
     return f"{source}@{start_ms}"
 
 
 def source_of(stream_id: str) -> str:
-    """The source of a stream; a stream without an epoch, as of a plain file, is its own source."""
+    """Return the source of a stream. A stream id without a session start, as of a plain file, is the source."""
     return stream_id.partition("@")[0]
 
 
 def stream_start_ms(stream_id: str) -> int:
-    """When the stream was opened, in Unix ms; 0 for a stream without an epoch."""
+    """Return the start of the session in Unix ms; 0 for a stream id without one."""
     return int(stream_id.partition("@")[2] or 0)
 
 
 def unix_time(stream_id: str, time_s: float) -> float:
-    """The wall time, in Unix seconds, of media time `time_s` of a stream."""
+    """Return the wall time in Unix seconds of media time `time_s` of a stream."""
     return stream_start_ms(stream_id) / 1000 + time_s
 
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What is known of a source once it is open.
+    """Properties of an open source.
 
-    `fps` is the average frame rate, `frames` and `duration_s` what the container claims; each is None where it
-    does not say. None of them is a promise: the PTS of each frame is the truth.
+    `fps` is the average frame rate, `frames` and `duration_s` are the values declared by the container; each is None
+    if not declared. They can be wrong: the PTS of each frame is authoritative.
     """
 
     name: str
@@ -77,9 +80,9 @@ class SourceInfo:
 
 @dataclass(frozen=True, slots=True)
 class DecodeErrors:
-    """What of a source was lost: packets that could not be decoded, or only in part, and the first reason given.
+    """Packets of a source that could not be decoded, or only partly, and the first reason.
 
-    `truncated` says that the stream ended before its container said it would.
+    `truncated` is True if the stream ended before the duration that its container declares.
     """
 
     packets: int = 0
@@ -88,7 +91,7 @@ class DecodeErrors:
 
 
 class Pixels(Protocol):
-    """The pixels of a picture. Any thread may ask for them."""
+    """Pixels of a frame. May be used by several threads."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -96,20 +99,20 @@ class Pixels(Protocol):
         ...
 
     def bgr(self) -> U8:
-        """The colours, uint8 (H, W, 3) BGR; made when they are first asked for."""
+        """Return the colours, uint8 (H, W, 3) BGR; converted on first use."""
         ...
 
     def gray(self) -> U8:
-        """The luma, uint8 (H, W) from 0 to 255; made anew each time."""
+        """Return the luma, uint8 (H, W), full range 0 to 255; converted on each call."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture of a stream.
+    """One frame of a stream.
 
-    `time_s` is media time in seconds since the stream was opened; `captured_at` is Unix time in seconds and serves
-    latency only.
+    `time_s` is media time in seconds since the start of the session; `captured_at` is Unix time in seconds, used only
+    to measure latency.
     """
 
     stream_id: str
@@ -120,13 +123,13 @@ class Frame:
 
     @property
     def image(self) -> U8:
-        """Its colours, uint8 (H, W, 3) BGR."""
+        """Colours, uint8 (H, W, 3) BGR."""
         return self.pixels.bgr()
 
 
 @dataclass(frozen=True, slots=True)
 class FrameHeader:
-    """Says that frame `index` was looked at and held `faces` followed faces. Every frame leaves one."""
+    """Number of tracked faces in frame `index`. Every analysed frame has one."""
 
     stream_id: str
     index: int
@@ -136,9 +139,9 @@ class FrameHeader:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A stretch of time, in media seconds, in which a source gave no frames."""
+    """Time range, in media seconds, in which a source delivered no frames."""
 
-    source: str
+    stream_id: str
     start_s: float
     end_s: float
     reason: str
@@ -146,11 +149,11 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """The n faces found in one frame.
+    """The n faces detected in one frame.
 
-    `xyxy` is float32 (n, 4) in px, `confidence` float32 (n,), `landmarks` float32 (n, 5, 2) in px in the order
-    right eye, left eye, nose tip, right mouth corner, left mouth corner (the person's right and left), or None
-    where the detector has none.
+    `xyxy` is float32 (n, 4) in px, `confidence` float32 (n,), `landmarks` float32 (n, 5, 2) in px in the order right
+    eye, left eye, nose tip, right mouth corner, left mouth corner (right and left of the person), or None if the
+    detector returns none.
     """
 
     xyxy: F32
@@ -162,26 +165,26 @@ class Detections:
 
     @classmethod
     def none(cls) -> Detections:
-        """No face at all."""
+        """Return detections without any face."""
         return cls(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 5, 2), np.float32))
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How well a face can be judged: `score` 0..1, and why not where `reason` is other than ok."""
+    """Suitability of a face for classification: `score` 0 to 1, and the reason if it is unsuitable."""
 
     score: float
     reason: QualityReason
 
     @property
     def ok(self) -> bool:
-        """Is this face worth a label?"""
+        """Whether the face may get an emotion as its label."""
         return self.reason == "ok"
 
 
 @dataclass(frozen=True, slots=True)
 class FaceKey:
-    """Names one face in one frame: the idempotency key of everything said about it."""
+    """Identity of one face in one frame; the idempotency key of its records."""
 
     stream_id: str
     person_id: int
@@ -189,10 +192,11 @@ class FaceKey:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FaceCrop:
-    """One face on its way to a classifier.
+class Face:
+    """One tracked face in one frame. `xyxy` is float32 (4,) in px of the frame.
 
-    `xyxy` is float32 (4,) in px of the frame, `pixels` uint8 (48, 48) gray.
+    Alone, it is the message of a face that is not classified because the same face just was: its label follows from
+    its neighbours in time.
     """
 
     key: FaceKey
@@ -201,30 +205,28 @@ class FaceCrop:
     xyxy: F32
     confidence: float
     quality: Quality
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceCrop:
+    """A face to classify. `pixels` is uint8 (48, 48) gray."""
+
+    face: Face
     pixels: U8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What a classifier said of one face: `probs` float32 (7,) in the order of `LABELS`, summing to 1.
+    """Result of a classifier for one face: `probs` is float32 (7,) in the order of `LABELS`, with sum 1."""
 
-    `probs` is None, and `model_id` empty, where the face was not classified because the same face just was: what it
-    shows is then told by its neighbours in time.
-    """
-
-    key: FaceKey
-    time_s: float
-    captured_at: float
-    xyxy: F32
-    confidence: float
-    quality: Quality
-    probs: F32 | None
+    face: Face
+    probs: F32
     model_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class EndOfStream:
-    """The last message of a stream: how many frames it had and how many crops were put."""
+    """Last message of a stream, with the numbers of its frames and of its crops."""
 
     stream_id: str
     time_s: float
@@ -232,15 +234,11 @@ class EndOfStream:
     crops: int
 
 
-LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-"""The seven emotions of FER-2013, in the order of its labels (Goodfellow et al., 2013)."""
-
-
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What a model card says of a classifier. `input_size` is the side in px, `sha256` that of the weights.
+    """Contents of a model card. `input_size` is the side length in px, `sha256` the checksum of the weights.
 
-    `temperature` is what its logits are divided by before the softmax; None where it gives probabilities itself.
+    `temperature` is the divisor of the logits before the softmax; None if the model returns probabilities.
     """
 
     model_id: str
@@ -256,31 +254,25 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of media time, in seconds, during which one person wore one label (which may be `unknown`).
+    """Time range, in media seconds, in which one person has one label, which may be `unknown`. It is final.
 
-    `mean_prob` is the mean smoothed probability of the label over the segment; 0 for `unknown`.
+    `mean_prob` is the mean smoothed probability of the label in the segment; 0 for `unknown`.
     """
 
+    stream_id: str
+    person_id: int
     label: str
     start_s: float
     end_s: float
     mean_prob: float
 
 
-@dataclass(frozen=True, slots=True)
-class ClosedGap:
-    """A gap that is over, and the stream whose media time it is in."""
-
-    stream_id: str
-    gap: Gap
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledFace:
-    """One face of one frame with its final label: a row of the table, a box in the picture.
+    """One face of one frame with its label: a row of the table, a box in the video.
 
-    `probs` is what the classifier said, `smoothed` what the label was read from, both float32 (7,). They are the same
-    where the face was not classified.
+    `probs` is the output of the classifier and `smoothed` the probabilities that determine the label, both float32
+    (7,). They are equal for a face that was not classified.
     """
 
     person_id: int
@@ -294,7 +286,7 @@ class LabelledFace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledFrame:
-    """One frame with the final labels of all its faces, sorted by person_id. A frame without a face has none."""
+    """One frame with the labels of its faces, sorted by person_id; `faces` may be empty."""
 
     stream_id: str
     index: int
@@ -304,10 +296,10 @@ class LabelledFrame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmotionTimeline:
-    """One person of one stream over time; n is the number of frames in which the face was seen.
+    """Emotions of one person of one stream over time; n is the number of frames with the face.
 
-    `frame_index` int64 (n,), `time_s` float64 (n,) in media seconds, `probs` float32 (n, 7) as classified,
-    `quality` float32 (n,). `closed` says that nothing will be added.
+    `frame_index` is int64 (n,), `time_s` float64 (n,) in media seconds, `probs` float32 (n, 7) as classified,
+    `quality` float32 (n,).
     """
 
     stream_id: str
@@ -318,14 +310,13 @@ class EmotionTimeline:
     probs: F32
     quality: F32
     segments: tuple[Segment, ...]
-    closed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class PersonSummary:
-    """One person of one stream, summed up: when they were seen, in how many frames, and what they showed.
+    """Summary of one person of one stream: first and last appearance, number of frames, and segments.
 
-    `shares` maps each label that occurred to its part of the person's time, 0..1; the parts add up to 1.
+    `shares` maps each label that occurred to its share of the person's time, 0 to 1; the sum is 1.
     """
 
     person_id: int
@@ -338,11 +329,11 @@ class PersonSummary:
 
 @dataclass(frozen=True, slots=True)
 class FileSummary:
-    """What one source gave in the end.
+    """Result of one file.
 
-    `frames` counts the frames looked at, `unconfirmed_faces` the detections that were seen in a single frame and
-    never followed: they are in no table. `stopped` is None where the whole source was read, else what ended the
-    job early. `detector`, `model`, `versions` and `settings` say how the result came about.
+    `frames` is the number of frames analysed, `unconfirmed_faces` the number of detections that appeared in a single
+    frame and were not assigned to anyone: no table contains them. `stopped` is the reason why the run ended early, or
+    None. `detector`, `model`, `versions` and `settings` record how the result was produced.
     """
 
     source: SourceInfo
@@ -356,12 +347,3 @@ class FileSummary:
     settings: dict[str, object]
     versions: dict[str, str]
     stopped: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ClosedSegment:
-    """A segment that nothing will change any more, and whose it is."""
-
-    stream_id: str
-    person_id: int
-    segment: Segment

@@ -17,11 +17,8 @@ from PIL import Image
 from fer_stream.broker.codec import Record, encode
 from fer_stream.records import (
     LABELS,
-    ClosedGap,
-    ClosedSegment,
-    Segment,
     EndOfStream,
-    FaceCrop,
+    Face, FaceCrop,
     FaceKey,
     FrameHeader,
     Gap,
@@ -29,6 +26,7 @@ from fer_stream.records import (
     LabelledFrame,
     Prediction,
     Quality,
+    Segment,
 )
 from fer_stream.store import schemas as payload
 
@@ -57,12 +55,13 @@ _IMAGES = (
 
 def codec() -> Iterator[bytes]:
     """A record of each kind."""
-    key, quality = FaceKey("door@1767225600000", 1, 12), Quality(0.9, "ok")
+    face = Face(FaceKey("door@1767225600000", 1, 12), 0.5, 1.7e9, _BOX, 0.9, Quality(0.9, "ok"))
     records: tuple[Record, ...] = (
-        FaceCrop(key, 0.5, 1.7e9, _BOX, 0.9, quality, np.zeros((48, 48), np.uint8)),
-        Prediction(key, 0.5, 1.7e9, _BOX, 0.9, quality, _PROBS, "emotion-1"),
+        face,
+        FaceCrop(face, np.zeros((48, 48), np.uint8)),
+        Prediction(face, _PROBS, "emotion-1"),
         FrameHeader("door@1767225600000", 12, 0.5, 1),
-        Gap("door", 1.0, 2.0, "stalled"),
+        Gap("door@1767225600000", 1.0, 2.0, "stalled"),
         EndOfStream("door@1767225600000", 9.0, 100, 100),
     )
     yield from map(encode, records)
@@ -73,8 +72,8 @@ def documents() -> Iterator[bytes]:
     face = LabelledFace(1, _BOX, 0.9, Quality(0.9, "ok"), _PROBS, _PROBS, "happy")
     yield payload.frame_to_json(LabelledFrame("door@1767225600000", 12, 0.5, (face, face))).encode()
     yield payload.frame_to_json(LabelledFrame("door@1767225600000", 13, 0.6, ())).encode()
-    yield payload.segment_to_json(ClosedSegment("door@1767225600000", 1, Segment("happy", 1.0, 2.0, 0.8))).encode()
-    yield payload.gap_to_json(ClosedGap("door@1767225600000", Gap("door", 1.0, 2.0, "stalled"))).encode()
+    yield payload.segment_to_json(Segment("door@1767225600000", 1, "happy", 1.0, 2.0, 0.8)).encode()
+    yield payload.gap_to_json(Gap("door@1767225600000", 1.0, 2.0, "stalled")).encode()
 
 
 def card(sha256: str, weights: str) -> Iterator[bytes]:

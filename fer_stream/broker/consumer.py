@@ -287,8 +287,8 @@ class Consumer:
         except CodecError:
             crop = None
         if isinstance(crop, FaceCrop):
-            metadata += ["person_id", crop.key.person_id, "frame_index", crop.key.frame_index]
-            metadata += ["time_s", repr(crop.time_s)]
+            metadata += ["person_id", crop.face.key.person_id, "frame_index", crop.face.key.frame_index]
+            metadata += ["time_s", repr(crop.face.time_s)]
         arguments = [GROUP, entry_id, stream_id, _MAX_DEAD_LETTERS, *metadata]
         if self._client.run(scripts.DEAD_LETTER, [keys.crops, keys.counts, keys.dead], arguments):
             self._options.on_dead(reason)

@@ -15,7 +15,7 @@ from fer_stream.broker.lease import Lease
 from fer_stream.broker.protocols import JOURNAL_START, JournalEntry, journal_source
 from fer_stream.broker.source_registry import SourceKeys, SourceRegistry, shard_of
 from fer_stream.errors import CodecError, QueueError
-from fer_stream.records import FaceCrop, Prediction, unix_time
+from fer_stream.records import Face, FaceCrop, Prediction, unix_time
 
 # The timeline trims processed entries. Expiry covers sources that were removed for good.
 _EXPIRE_MS = 7 * 86_400_000
@@ -98,8 +98,9 @@ class RedisJournal:
         ):
             for position, fields in cast(list[tuple[bytes, dict[bytes, bytes]]], entries):
                 message = _message(fields)
-                if isinstance(message, Prediction):
-                    time_s = unix_time(message.key.stream_id, message.time_s)
+                face = message.face if isinstance(message, Prediction) else message
+                if isinstance(face, Face):
+                    time_s = unix_time(face.key.stream_id, face.time_s)
                     positions += [position.decode()] if from_s <= time_s < to_s else []
                 start = f"({position.decode()}"
         return positions

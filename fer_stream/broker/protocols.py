@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 from fer_stream.broker.codec import Message
-from fer_stream.records import FaceCrop, Gap, Prediction, source_of
+from fer_stream.records import Face, FaceCrop, Prediction, source_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +143,9 @@ class JournalEntry:
 def journal_source(message: Message) -> str:
     """Return the source to whose journal `message` belongs."""
     match message:
-        case Gap():
-            return message.source
         case Prediction():
+            return source_of(message.face.key.stream_id)
+        case Face():
             return source_of(message.key.stream_id)
         case _:
             return source_of(message.stream_id)

@@ -108,7 +108,7 @@ class RedisQueue:
         """Return the time of the oldest pending crop of `source` in [`from_s`, `to_s`), or None. Unix seconds."""
         entries = self._client.call(lambda connection: connection.xrange(self.registry.keys(source).crops))
         crops = (_crop(fields) for _, fields in cast(list[tuple[bytes, dict[bytes, bytes]]], entries))
-        times = (unix_time(crop.key.stream_id, crop.time_s) for crop in crops if crop)
+        times = (unix_time(crop.face.key.stream_id, crop.face.time_s) for crop in crops if crop)
         return min((time_s for time_s in times if from_s <= time_s < to_s), default=None)
 
     def consumer_count(self) -> int:
@@ -172,7 +172,7 @@ class RedisQueue:
             COUNTS_EXPIRE_MS,
         ]
         for crop in crops:
-            arguments += [crop.key.stream_id, encode(crop)]
+            arguments += [crop.face.key.stream_id, encode(crop)]
         return cast(int, self._client.run(scripts.ENQUEUE, [keys.crops, keys.counts, keys.lease], arguments))
 
     def _limits(self) -> tuple[int, int, int]:
@@ -192,7 +192,7 @@ class RedisQueue:
     def _count_dropped(self, source: str, crops: list[FaceCrop]) -> None:
         """Count crops that were never added as enqueued and dropped."""
         arguments: list[str | bytes | int] = [COUNTS_EXPIRE_MS]
-        for stream_id, number in Counter(crop.key.stream_id for crop in crops).items():
+        for stream_id, number in Counter(crop.face.key.stream_id for crop in crops).items():
             arguments += [f"{stream_id}:enqueued", number, f"{stream_id}:dropped", number]
         self._client.run(scripts.INCR_COUNTS, [self.registry.keys(source).counts], arguments)
 
@@ -206,7 +206,7 @@ class RedisQueue:
                 indices[source] = len(indices)
                 keys = self.registry.keys(source)
                 names += [keys.crops, keys.predictions, keys.counts]
-            arguments += [indices[source], delivery.entry_id, delivery.crop.key.stream_id, encode(prediction)]
+            arguments += [indices[source], delivery.entry_id, delivery.crop.face.key.stream_id, encode(prediction)]
         return cast(int, self._client.run(scripts.ACK_PUBLISH, names, arguments))
 
     def _length(self, keys: SourceKeys) -> int:
@@ -222,4 +222,4 @@ def _crop(fields: dict[bytes, bytes]) -> FaceCrop | None:
 
 
 def _source(crop: FaceCrop) -> str:
-    return source_of(crop.key.stream_id)
+    return source_of(crop.face.key.stream_id)

@@ -68,7 +68,7 @@ class CameraSource:
         self._now = clocks.monotonic
         self.stream_start_ms = max(previous_start_ms + 1, int(clocks.wall() * 1000))
         self.stream_id = stream_id_of(name, self.stream_start_ms)
-        self._session = CameraSession(name, settings.fps, metrics, clocks=clocks)
+        self._session = CameraSession(self.stream_id, settings.fps, metrics, clocks=clocks)
         self._converter = FrameConverter(max_long_side_px=settings.max_long_side_px)
         self._retries = ReconnectPolicy(settings)
         self._readers = threading.BoundedSemaphore(_MAX_READERS)

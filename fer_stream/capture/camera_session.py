@@ -14,7 +14,7 @@ from fer_stream.capture.connection import REASONS, Connection, Disconnect, Reaso
 from fer_stream.capture.source import Sampler
 from fer_stream.log import get_logger
 from fer_stream.metrics import Metrics
-from fer_stream.records import DecodeErrors, Gap, SourceInfo
+from fer_stream.records import DecodeErrors, Gap, SourceInfo, source_of
 
 T = TypeVar("T")
 
@@ -98,11 +98,13 @@ class CameraSession:
     Media time counts from the creation of the session. Frames and gaps are handed over through `latest`.
     """
 
-    def __init__(self, name: str, fps: float | None, metrics: Metrics, *, clocks: Clocks) -> None:
+    def __init__(self, stream_id: str, fps: float | None, metrics: Metrics, *, clocks: Clocks) -> None:
+        name = source_of(stream_id)
         self.latest: LatestFrame[DecodedFrame] = LatestFrame()
         self.status = CameraStatus(up=False)
         self.info = SourceInfo(name, "video", 0, 0, None, None, None, "", "")
         self.decode_errors = DecodeErrors()
+        self._stream_id = stream_id
         self._name = name
         self._clocks = clocks
         self._metrics = metrics
@@ -167,7 +169,7 @@ class CameraSession:
             self._connection = None
             previous = self.status
             self.status = CameraStatus(False, disconnect.reason, disconnect.text, previous.failures + 1)
-            self._gap = self._gap or Gap(self._name, self._last_s, self._last_s, disconnect.reason)
+            self._gap = self._gap or Gap(self._stream_id, self._last_s, self._last_s, disconnect.reason)
             self._counts.on_disconnect(disconnect.reason)
         event = "camera_disconnected" if previous.up else "camera_unreachable"
         # Once per reason: a camera that stays away would fill the log with its retries.

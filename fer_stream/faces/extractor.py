@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fer_stream.config import QualitySettings
-from fer_stream.faces.classification_sampler import ClassificationSampler
 from fer_stream.faces.crop import crop_face
 from fer_stream.faces.detection_scheduler import DetectionScheduler
 from fer_stream.faces.detector import FaceDetector
@@ -14,10 +14,52 @@ from fer_stream.faces.identity import Backfill, IdentityAssigner, TrackAssignmen
 from fer_stream.faces.quality import assess
 from fer_stream.faces.scene_cuts import SceneCutDetector
 from fer_stream.metrics import Metrics
-from fer_stream.records import U8, Detections, FaceCrop, FaceKey, Frame, FrameHeader, Prediction
+from fer_stream.records import (
+    TIMESTAMP_TOLERANCE_S,
+    U8,
+    Detections,
+    Face,
+    FaceCrop,
+    FaceKey,
+    Frame,
+    FrameHeader,
+)
 
-FaceEvent = FaceCrop | Prediction | FrameHeader
-"""A face to classify, a face not to classify (a prediction without probabilities), or the header of a frame."""
+FaceEvent = FaceCrop | Face | FrameHeader
+"""A face to classify, a face not to classify, or the header of a frame."""
+
+
+@dataclass(slots=True)
+class _LastClassified:
+    """Times of a person's last classification, of any face and of a face with sufficient quality."""
+
+    any_s: float
+    ok_s: float
+
+
+class ClassificationSampler:
+    """Selects the faces to classify: one of each person every `interval_s`; 0 selects all.
+
+    Emotions last longer than a frame, and the timeline smooths over neighbouring frames: a few classifications per
+    person and second give the same labels as all of them.
+
+    Low-quality crops do not use up the interval of a good one, so wherever there are good faces, one is classified.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._last: dict[int, _LastClassified] = {}
+
+    def should_classify(self, person_id: int, time_s: float, *, ok: bool) -> bool:
+        """Return whether to classify this face. `ok` is its `Quality.ok`. Times must not decrease."""
+        due_s = time_s + TIMESTAMP_TOLERANCE_S - self._interval_s
+        last = self._last.get(person_id) or _LastClassified(-math.inf, -math.inf)
+        if (last.ok_s if ok else last.any_s) > due_s:
+            return False
+        if person_id not in self._last:  # bounds the memory: persons who are due again need no entry
+            self._last = {other: times for other, times in self._last.items() if times.any_s > due_s}
+        self._last[person_id] = _LastClassified(time_s, time_s if ok else last.ok_s)
+        return True
 
 
 class FaceExtractor:
@@ -57,7 +99,7 @@ class FaceExtractor:
                 self._crop(frame, gray, detections, row, person_id)
                 for row, person_id in enumerate(assignment.person_ids.tolist())
             ]
-        assigned = [crop for crop in crops if crop.key.person_id >= 0]
+        assigned = [crop for crop in crops if crop.face.key.person_id >= 0]
         events = [*self._release_pending(assignment.backfills), *map(self._skip_or_keep, assigned)]
         header = FrameHeader(frame.stream_id, frame.index, frame.time_s, len(assigned))
         if len(assigned) == len(crops):
@@ -93,29 +135,27 @@ class FaceExtractor:
         header, crops = self._pending.header, self._pending.crops
         self._pending = None
         confirmed = [with_person_id(crops[one.row], one.person_id) for one in backfills]
-        self.unconfirmed_faces += sum(crop.key.person_id < 0 for crop in crops) - len(confirmed)
+        self.unconfirmed_faces += sum(crop.face.key.person_id < 0 for crop in crops) - len(confirmed)
         return [*map(self._skip_or_keep, confirmed), replace(header, faces=header.faces + len(confirmed))]
 
-    def _skip_or_keep(self, crop: FaceCrop) -> FaceCrop | Prediction:
-        if self._sampler.should_classify(crop.key.person_id, crop.time_s, ok=crop.quality.ok):
-            return crop
-        return Prediction(
-            crop.key, crop.time_s, crop.captured_at, crop.xyxy, crop.confidence, crop.quality, probs=None, model_id=""
-        )
+    def _skip_or_keep(self, crop: FaceCrop) -> FaceCrop | Face:
+        face = crop.face
+        selected = self._sampler.should_classify(face.key.person_id, face.time_s, ok=face.quality.ok)
+        return crop if selected else face
 
     def _crop(self, frame: Frame, gray: U8, detections: Detections, row: int, person_id: int) -> FaceCrop:
         xyxy = detections.xyxy[row]
         landmarks = None if detections.landmarks is None else detections.landmarks[row]
         pixels = crop_face(gray, xyxy, self._detector.spec.crop_geometry)
-        return FaceCrop(
+        face = Face(
             key=FaceKey(frame.stream_id, person_id, frame.index),
             time_s=frame.time_s,
             captured_at=frame.captured_at,
             xyxy=xyxy,
             confidence=float(detections.confidence[row]),
             quality=assess(gray.shape, xyxy, landmarks, pixels, self._quality),
-            pixels=pixels,
         )
+        return FaceCrop(face, pixels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,4 +166,5 @@ class _PendingFrame:
 
 def with_person_id(crop: FaceCrop, person_id: int) -> FaceCrop:
     """Return `crop` with another person id."""
-    return replace(crop, key=replace(crop.key, person_id=person_id))
+    key = replace(crop.face.key, person_id=person_id)
+    return replace(crop, face=replace(crop.face, key=key))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from fer_stream.records import ClosedGap, ClosedSegment, FileSummary, LabelledFrame
+from fer_stream.records import FileSummary, Gap, LabelledFrame, Segment
 
 
 class Writer(Protocol):
@@ -38,7 +38,7 @@ class RollingWriter(Protocol):
         """Append final frames, in order. Raises `FilesStopped` once when writing is no longer possible."""
         ...
 
-    def append_segments(self, source: str, segments: Sequence[ClosedSegment], gaps: Sequence[ClosedGap]) -> None:
+    def append_segments(self, source: str, segments: Sequence[Segment], gaps: Sequence[Gap]) -> None:
         """Append closed segments and gaps. Raises `FilesStopped` as `append_frames` does."""
         ...
 

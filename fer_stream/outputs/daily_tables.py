@@ -19,7 +19,7 @@ from fer_stream.outputs.backoff import RETRY_MAX_S, RETRY_MIN_S
 from fer_stream.outputs.daily_file import DayFiles
 from fer_stream.outputs.retention import prune
 from fer_stream.outputs.tables import COLUMNS, rows, segment_document
-from fer_stream.records import ClosedGap, ClosedSegment, LabelledFrame, stream_start_ms
+from fer_stream.records import Gap, LabelledFrame, Segment, stream_start_ms
 
 ROLLING_COLUMNS = (*COLUMNS, "stream_start_ms", "wall_time")
 """The columns of a rolling frames.csv, in order: those of NAME.frames.csv, and the wall clock."""
@@ -53,7 +53,7 @@ class RollingTables:
         files = self._of(source)
         files.append(files.frames, [_frame_lines(frame) for frame in frames])
 
-    def append_segments(self, source: str, segments: Sequence[ClosedSegment], gaps: Sequence[ClosedGap]) -> None:
+    def append_segments(self, source: str, segments: Sequence[Segment], gaps: Sequence[Gap]) -> None:
         """Append a line for each of `segments` and `gaps`, by when they ended. Raises `FilesStopped`."""
         lines = [*map(_segment_line, segments), *map(_gap_line, gaps)]
         files = self._of(source)
@@ -197,15 +197,15 @@ def _frame_lines(frame: LabelledFrame) -> _Lines:
     return _Lines(at_us, rows(frame).replace("\n", f",{stream_start_ms(frame.stream_id)},{_iso(at_us)}\n"))
 
 
-def _segment_line(closed: ClosedSegment) -> _Lines:
-    segment = closed.segment
+def _segment_line(closed: Segment) -> _Lines:
+    segment = closed
     start_us, end_us = (_wall_us(closed.stream_id, time_s) for time_s in (segment.start_s, segment.end_s))
     about = {"stream_id": closed.stream_id, "person": closed.person_id, **segment_document(segment)}
     return _Lines(end_us, _json_line("segment", about, start_us, end_us))
 
 
-def _gap_line(closed: ClosedGap) -> _Lines:
-    gap = closed.gap
+def _gap_line(closed: Gap) -> _Lines:
+    gap = closed
     start_us, end_us = (_wall_us(closed.stream_id, time_s) for time_s in (gap.start_s, gap.end_s))
     times = {"start_s": round(gap.start_s, 6), "end_s": round(gap.end_s, 6)}
     about = {"stream_id": closed.stream_id, "reason": gap.reason, **times}

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import cast
 
-from fer_stream.broker.client import Client, Link
+from fer_stream.broker.client import Connection, RedisClient
 from fer_stream.errors import CodecError, FerStreamError
 from fer_stream.store.protocol import PREVIEW_S, Preview
 from fer_stream.store.schemas import preview_from_bytes, preview_to_bytes
@@ -23,7 +23,7 @@ _WAIT_S = 0.5
 class Channel:
     """The pictures of all sources, on one server. May be used by several threads."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: RedisClient) -> None:
         self._link = link
         self._newest: dict[str, tuple[float, Preview]] = {}
         self._lock = threading.Lock()
@@ -61,7 +61,7 @@ class Channel:
                 _log.warning("no pictures for now: %s", error)
                 self._link.stop.wait(_WAIT_S)
 
-    def _receive(self, client: Client) -> None:
+    def _receive(self, client: Connection) -> None:
         with client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
             channel.psubscribe(_name("*"))
             while not self._over():

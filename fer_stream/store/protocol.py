@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from fer_stream.records import ClosedGap, ClosedSegment, LabelledFrame, stream_start_ms
+from fer_stream.records import Gap, LabelledFrame, Segment, stream_start_ms
 
 START = "0"
 """The position before the first result of every source."""
@@ -92,12 +92,12 @@ def position_of(frame: LabelledFrame) -> str:
 
     Raises `ValueError` for a stream without an epoch, as of a plain file: its results cannot be stored.
     """
-    stream_start_ms = stream_start_ms(frame.stream_id)
-    if stream_start_ms < 1:
+    start_ms = stream_start_ms(frame.stream_id)
+    if start_ms < 1:
         raise ValueError(
             f"Expected a stream with an epoch, as in front-door@1767225600000, received {frame.stream_id}"
         )
-    return f"{stream_start_ms}-{frame.index}"
+    return f"{start_ms}-{frame.index}"
 
 
 class ResultStore(Protocol):
@@ -116,7 +116,7 @@ class ResultStore(Protocol):
         ...
 
     def commit(
-        self, source: str, checkpoint: Checkpoint, segments: Sequence[ClosedSegment], gaps: Sequence[ClosedGap]
+        self, source: str, checkpoint: Checkpoint, segments: Sequence[Segment], gaps: Sequence[Gap]
     ) -> None:
         """Replace the checkpoint and add segments and gaps, all or nothing, and each once.
 
@@ -143,11 +143,11 @@ class ResultStore(Protocol):
         """
         ...
 
-    def segments(self, source: str, from_s: float, to_s: float) -> list[ClosedSegment]:
+    def segments(self, source: str, from_s: float, to_s: float) -> list[Segment]:
         """The closed segments that reach into the wall time from `from_s` to before `to_s`, by their beginning."""
         ...
 
-    def gaps(self, source: str, from_s: float, to_s: float) -> list[ClosedGap]:
+    def gaps(self, source: str, from_s: float, to_s: float) -> list[Gap]:
         """The gaps that reach into the wall time from `from_s` to before `to_s`, by their beginning."""
         ...
 

@@ -14,7 +14,7 @@ from redis.exceptions import ClusterCrossSlotError, OutOfMemoryError, RedisClust
 from fer_stream.broker.client import Connection, RedisClient
 from fer_stream.broker.lease import Lease
 from fer_stream.errors import ConfigError, QueueError, StoreFull
-from fer_stream.records import ClosedGap, ClosedSegment, LabelledFrame, unix_time
+from fer_stream.records import Gap, LabelledFrame, Segment, unix_time
 from fer_stream.store import scripts
 from fer_stream.store.preview_channel import Channel
 from fer_stream.store.protocol import WATCH_S, CameraState, Checkpoint, Preview, Retention, position_of
@@ -96,7 +96,7 @@ class RedisStore:
             ) from None
 
     def commit(
-        self, source: str, checkpoint: Checkpoint, segments: Sequence[ClosedSegment], gaps: Sequence[ClosedGap]
+        self, source: str, checkpoint: Checkpoint, segments: Sequence[Segment], gaps: Sequence[Gap]
     ) -> None:
         """As `ResultStore.commit`, in one round trip, also at the server's memory limit."""
         keys, keep_s = Keys(source), ceil(self._retention.segments_s)
@@ -106,11 +106,10 @@ class RedisStore:
             *(checkpoint.position, checkpoint.state, json.dumps(dict(checkpoint.files))),
             *(max(keep_s, _CHECKPOINT_S), keep_s, len(segments)),
         ]
-        for closed in segments:
-            span = closed.segment.start_s, closed.segment.end_s
-            arguments += [*_span(closed.stream_id, *span), segment_to_json(closed)]
-        for over in gaps:
-            arguments += [*_span(over.stream_id, over.gap.start_s, over.gap.end_s), gap_to_json(over)]
+        for segment in segments:
+            arguments += [*_span(segment), segment_to_json(segment)]
+        for gap in gaps:
+            arguments += [*_span(gap), gap_to_json(gap)]
         names = [keys.checkpoint, keys.segments, keys.gaps, SOURCES, self._lease_key()]
         self._link.run(scripts.COMMIT, names, arguments)
 
@@ -142,11 +141,11 @@ class RedisStore:
             if found or left_s <= 0 or self._link.stop.is_set():
                 return found
 
-    def segments(self, source: str, from_s: float, to_s: float) -> list[ClosedSegment]:
+    def segments(self, source: str, from_s: float, to_s: float) -> list[Segment]:
         """As `ResultStore.segments`."""
         return [segment_from_json(text) for text in self._spans(source, "segments", from_s, to_s)]
 
-    def gaps(self, source: str, from_s: float, to_s: float) -> list[ClosedGap]:
+    def gaps(self, source: str, from_s: float, to_s: float) -> list[Gap]:
         """As `ResultStore.gaps`."""
         return [gap_from_json(text) for text in self._spans(source, "gaps", from_s, to_s)]
 
@@ -301,5 +300,5 @@ def _number(at: float) -> str:
     return f"{at:.6f}"
 
 
-def _span(stream_id: str, start_s: float, end_s: float) -> tuple[str, str]:
-    return _number(unix_time(stream_id, start_s)), _number(unix_time(stream_id, end_s))
+def _span(one: Segment | Gap) -> tuple[str, str]:
+    return _number(unix_time(one.stream_id, one.start_s)), _number(unix_time(one.stream_id, one.end_s))

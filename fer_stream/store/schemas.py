@@ -1,4 +1,4 @@
-"""Records ⇄ the JSON that other programs read. `docs/results.md` is its public description.
+"""Records ⇄ the JSON that other programs read. `docs/reference/store.md` is its public description.
 
 A name that ends in `at` holds Unix seconds, one that ends in `_s` media seconds. Numbers have as many decimals as
 in NAME.frames.csv, which is what the models are good for: boxes 2, probabilities 4, times 6.
@@ -16,15 +16,12 @@ from fer_stream.errors import CodecError
 from fer_stream.records import (
     F32,
     LABELS,
-    ClosedGap,
-    ClosedSegment,
-    Segment,
     Gap,
     LabelledFace,
     LabelledFrame,
     Quality,
     QualityReason,
-    source_of,
+    Segment,
     unix_time,
 )
 from fer_stream.store.protocol import Preview
@@ -63,9 +60,9 @@ def frame_from_json(text: str | bytes) -> LabelledFrame:
         raise CodecError(f"A frame in the store is malformed: {error!r}") from error
 
 
-def segment_to_json(closed: ClosedSegment) -> str:
+def segment_to_json(closed: Segment) -> str:
     """A closed segment: about 200 bytes. The same segment always gives the same text."""
-    segment = closed.segment
+    segment = closed
     return _to_json(
         {
             "v": VERSION,
@@ -78,21 +75,21 @@ def segment_to_json(closed: ClosedSegment) -> str:
     )
 
 
-def segment_from_json(text: str | bytes) -> ClosedSegment:
+def segment_from_json(text: str | bytes) -> Segment:
     """The inverse of `segment_to_json`, but for the rounding. Raises `CodecError` where `text` is no segment."""
     found = _from_json(text)
     try:
-        segment = Segment(
-            _text(found["label"]), _number(found["start_s"]), _number(found["end_s"]), _number(found["mean_prob"])
-        )
-        return ClosedSegment(_stream_id(found["stream_id"]), _whole(found["person_id"]), segment)
+        return Segment(
+            _stream_id(found["stream_id"]), _whole(found["person_id"]), _text(found["label"]),
+            _number(found["start_s"]), _number(found["end_s"]), _number(found["mean_prob"]),
+        )  # fmt: skip
     except _MALFORMED as error:
         raise CodecError(f"A segment in the store is malformed: {error!r}") from error
 
 
-def gap_to_json(closed: ClosedGap) -> str:
+def gap_to_json(closed: Gap) -> str:
     """A gap that is over: about 170 bytes. The same gap always gives the same text."""
-    gap = closed.gap
+    gap = closed
     return _to_json(
         {
             "v": VERSION,
@@ -103,13 +100,13 @@ def gap_to_json(closed: ClosedGap) -> str:
     )
 
 
-def gap_from_json(text: str | bytes) -> ClosedGap:
+def gap_from_json(text: str | bytes) -> Gap:
     """The inverse of `gap_to_json`, but for the rounding. Raises `CodecError` where `text` is no gap."""
     found = _from_json(text)
     try:
         stream_id = _stream_id(found["stream_id"])
         start_s, end_s = _number(found["start_s"]), _number(found["end_s"])
-        return ClosedGap(stream_id, Gap(source_of(stream_id), start_s, end_s, _text(found["reason"])))
+        return Gap(stream_id, start_s, end_s, _text(found["reason"]))
     except _MALFORMED as error:
         raise CodecError(f"A gap in the store is malformed: {error!r}") from error
 

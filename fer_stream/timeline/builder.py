@@ -18,8 +18,9 @@ import numpy as np
 
 from fer_stream.config import TimelineSettings
 from fer_stream.records import (
-    ClosedSegment,
+    F32,
     EndOfStream,
+    Face,
     FaceKey,
     FrameHeader,
     LabelledFace,
@@ -27,11 +28,12 @@ from fer_stream.records import (
     PersonSummary,
     Prediction,
     Quality,
+    Segment,
 )
 from fer_stream.timeline.person import Person
 from fer_stream.timeline.smoothing import Sample, SampleBook
 
-Message = FrameHeader | Prediction | EndOfStream
+Message = FrameHeader | Face | Prediction | EndOfStream
 
 _STATE_VERSION = 1
 
@@ -47,7 +49,7 @@ class TimelineBuilder:
 
     def __init__(self, settings: TimelineSettings) -> None:
         self._settings = settings
-        self._early: dict[int, dict[int, Prediction]] = {}
+        self._early: dict[int, dict[int, _Observed]] = {}
         self._incomplete: deque[FrameHeader] = deque()
         self._unlabelled: deque[_Pending] = deque()
         self._people: dict[int, Person] = {}
@@ -62,7 +64,9 @@ class TimelineBuilder:
         for message in messages:
             match message:
                 case Prediction():
-                    self._wait_for_mark(message)
+                    self._wait_for_mark(message.face, message.probs)
+                case Face():
+                    self._wait_for_mark(message, None)
                 case FrameHeader() if message.index > self._marked:
                     self._incomplete.append(message)
                     self._marked, self._newest_s = message.index, message.time_s
@@ -82,7 +86,7 @@ class TimelineBuilder:
     @property
     def open_since_s(self) -> float:
         """Media time from which on somebody is kept or waited for here and not told yet; infinity for nobody."""
-        early = (face.time_s for faces in self._early.values() for face in faces.values())
+        early = (one.face.time_s for faces in self._early.values() for one in faces.values())
         awaited = (mark.time_s for mark in self._incomplete if mark.faces)
         people = (person.open_since_s for person in self._people.values())
         return min([*early, *awaited, *people], default=math.inf)
@@ -116,11 +120,11 @@ class TimelineBuilder:
             if pending.mark.index > shown
         ]
 
-    def take_segments(self) -> list[ClosedSegment]:
+    def take_segments(self) -> list[Segment]:
         """The segments that became final since the last call, which are then forgotten, and who left with them."""
         taken = []
         for person_id, person in list(self._people.items()):
-            taken += [ClosedSegment(person.stream_id, person_id, segment) for segment in person.segments]
+            taken += person.segments
             person.segments.clear()
             if not person.present:
                 del self._people[person_id]
@@ -161,10 +165,10 @@ class TimelineBuilder:
         people = [Person.restore(row, samples, settings) for row in document["people"]]
         builder._people = {person.person_id: person for person in people}
         for row in document["early"]:
-            builder._wait_for_mark(_read_row(row))
+            builder._wait_for_mark(*_read_row(row))
         builder._incomplete.extend(FrameHeader(*mark) for mark in document["incomplete"])
         for mark, faces in document["unlabelled"]:
-            pairs = tuple((_read_row(row), samples[number]) for row, number in faces)
+            pairs = tuple((_Observed(*_read_row(row)), samples[number]) for row, number in faces)
             builder._unlabelled.append(_Pending(FrameHeader(*mark), pairs))
         return builder
 
@@ -172,12 +176,12 @@ class TimelineBuilder:
         """Everybody seen so far, with the segments that are final."""
         return tuple(person.summary() for _, person in sorted(self._people.items()))
 
-    def _wait_for_mark(self, prediction: Prediction) -> None:
-        """Keep a prediction until its frame is complete; one that comes twice counts once."""
-        if prediction.key.frame_index <= self._taken:
+    def _wait_for_mark(self, face: Face, probs: F32 | None) -> None:
+        """Keep a face until its frame is complete; one that comes twice counts once."""
+        if face.key.frame_index <= self._taken:
             self.late += 1
             return
-        self._early.setdefault(prediction.key.frame_index, {})[prediction.key.person_id] = prediction
+        self._early.setdefault(face.key.frame_index, {})[face.key.person_id] = _Observed(face, probs)
 
     def _take_complete_frames(self, give_up_before: float = -math.inf) -> None:
         while self._incomplete:
@@ -192,11 +196,11 @@ class TimelineBuilder:
             faces = tuple((prediction, self._see(prediction)) for prediction in predictions)
             self._unlabelled.append(_Pending(mark, faces))
 
-    def _see(self, prediction: Prediction) -> Sample:
-        key = prediction.key
+    def _see(self, observed: _Observed) -> Sample:
+        key = observed.face.key
         if key.person_id not in self._people:
-            self._people[key.person_id] = Person(key.stream_id, key.person_id, prediction.time_s, self._settings)
-        return self._people[key.person_id].see(prediction)
+            self._people[key.person_id] = Person(key.stream_id, key.person_id, observed.face.time_s, self._settings)
+        return self._people[key.person_id].see(observed.face, observed.probs)
 
     def _settle(self) -> None:
         if self._unlabelled:
@@ -210,43 +214,50 @@ class TimelineBuilder:
             frames.append(_labelled_frame(pending.mark, [_labelled_face(*face) for face in pending.faces]))
         return frames
 
-    def _provisional(self, prediction: Prediction, sample: Sample) -> LabelledFace:
-        return _labelled_face(prediction, self._people[prediction.key.person_id].provisional(sample))
+    def _provisional(self, prediction: _Observed, sample: Sample) -> LabelledFace:
+        return _labelled_face(prediction, self._people[prediction.face.key.person_id].provisional(sample))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Observed:
+    face: Face
+    probs: F32 | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pending:
     mark: FrameHeader
-    faces: tuple[tuple[Prediction, Sample], ...]
+    faces: tuple[tuple[_Observed, Sample], ...]
 
 
 def _labelled_frame(mark: FrameHeader, faces: Sequence[LabelledFace]) -> LabelledFrame:
     return LabelledFrame(mark.stream_id, mark.index, mark.time_s, tuple(faces))
 
 
-def _labelled_face(prediction: Prediction, sample: Sample) -> LabelledFace:
+def _labelled_face(prediction: _Observed, sample: Sample) -> LabelledFace:
     assert sample.smoothed is not None
     assert sample.label is not None
     return LabelledFace(
-        prediction.key.person_id,
-        prediction.xyxy,
-        prediction.confidence,
-        prediction.quality,
+        prediction.face.key.person_id,
+        prediction.face.xyxy,
+        prediction.face.confidence,
+        prediction.face.quality,
         sample.smoothed if prediction.probs is None else prediction.probs,
         sample.smoothed,
         sample.label,
     )
 
 
-def _row(face: Prediction) -> list[Any]:
+def _row(observed: _Observed) -> list[Any]:
     """A prediction in terms of JSON. Its probabilities are float32, which JSON's doubles hold exactly."""
+    face, probs = observed.face, observed.probs
     return [
         astuple(face.key), face.time_s, face.captured_at, face.xyxy.tolist(), face.confidence,
-        astuple(face.quality), None if face.probs is None else face.probs.tolist(), face.model_id,
+        astuple(face.quality), None if probs is None else probs.tolist(),
     ]  # fmt: skip
 
 
-def _read_row(row: Sequence[Any]) -> Prediction:
-    key, time_s, captured_at, xyxy, confidence, quality, probs, model_id = row
+def _read_row(row: Sequence[Any]) -> tuple[Face, F32 | None]:
+    key, time_s, captured_at, xyxy, confidence, quality, probs = row
     box, seven = np.array(xyxy, np.float32), None if probs is None else np.array(probs, np.float32)
-    return Prediction(FaceKey(*key), time_s, captured_at, box, confidence, Quality(*quality), seven, model_id)
+    return Face(FaceKey(*key), time_s, captured_at, box, confidence, Quality(*quality)), seven

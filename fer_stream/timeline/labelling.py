@@ -97,7 +97,9 @@ def _labelled(sample: Sample, label: str) -> Sample:
 class Segmenter:
     """Joins the labelled samples of one visit into segments that touch."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream_id: str, person_id: int) -> None:
+        self._stream_id = stream_id
+        self._person_id = person_id
         self._last: Sample | None = None
         self._interval_s = 0.0
         self._start_s = 0.0
@@ -145,7 +147,7 @@ class Segmenter:
         assert self._last.label is not None
         mean_prob = self._prob_sum / self._count
         self._prob_sum, self._count = 0.0, 0
-        return Segment(self._last.label, self._start_s, end_s, mean_prob)
+        return Segment(self._stream_id, self._person_id, self._last.label, self._start_s, end_s, mean_prob)
 
 
 def _prob(sample: Sample) -> float:

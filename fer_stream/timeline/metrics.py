@@ -71,8 +71,8 @@ class TimelineCounts:
         """Observe how old the faces are whose results were just shown."""
         now = self._now()
         for prediction in predictions:
-            if self._is_live(source_of(prediction.key.stream_id)):
-                self.metrics.end_to_end.observe(max(0.0, now - prediction.captured_at))
+            if self._is_live(source_of(prediction.face.key.stream_id)):
+                self.metrics.end_to_end.observe(max(0.0, now - prediction.face.captured_at))
 
 
 class _Source:

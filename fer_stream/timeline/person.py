@@ -8,7 +8,7 @@ from dataclasses import astuple, replace
 from typing import Any
 
 from fer_stream.config import TimelineSettings
-from fer_stream.records import Segment, PersonSummary, Prediction
+from fer_stream.records import F32, Face, PersonSummary, Segment
 from fer_stream.timeline.labelling import Labeller, Segmenter
 from fer_stream.timeline.smoothing import KernelSmoother, Sample, SampleBook
 
@@ -16,10 +16,10 @@ from fer_stream.timeline.smoothing import KernelSmoother, Sample, SampleBook
 class Visit:
     """Smooths, labels and joins the samples of one person while they stay."""
 
-    def __init__(self, settings: TimelineSettings) -> None:
+    def __init__(self, stream_id: str, person_id: int, settings: TimelineSettings) -> None:
         self.smoother = KernelSmoother(settings.smoothing_s)
         self._labeller = Labeller(settings)
-        self._segmenter = Segmenter()
+        self._segmenter = Segmenter(stream_id, person_id)
 
     @property
     def segment_start_s(self) -> float | None:
@@ -47,9 +47,11 @@ class Visit:
         return [self.smoother.state(samples), self._labeller.state(samples), self._segmenter.state(samples)]
 
     @classmethod
-    def restore(cls, state: Sequence[Any], samples: Sequence[Sample], settings: TimelineSettings) -> Visit:
+    def restore(
+        cls, key: tuple[str, int], state: Sequence[Any], samples: Sequence[Sample], settings: TimelineSettings
+    ) -> Visit:
         """The visit again."""
-        visit = cls(settings)
+        visit = cls(*key, settings)
         visit.smoother.restore(state[0], samples)
         visit._labeller.restore(state[1], samples)
         visit._segmenter.restore(state[2], samples)
@@ -84,12 +86,12 @@ class Person:
         start_s = self._visit.segment_start_s
         return self._first_s if start_s is None else start_s
 
-    def see(self, prediction: Prediction) -> Sample:
+    def see(self, face: Face, probs: F32 | None) -> Sample:
         """Note one face; the sample gets its label when `settle` or `leave` come to it."""
-        sample = Sample(prediction.time_s, prediction.probs, prediction.quality.ok)
+        sample = Sample(face.time_s, probs, face.quality.ok)
         if sample.time_s - self._last_s > self._settings.max_gap_s:
             self.leave()
-        self._visit = self._visit or Visit(self._settings)
+        self._visit = self._visit or Visit(self.stream_id, self.person_id, self._settings)
         self._visit.smoother.push(sample)
         self._last_s = sample.time_s
         self._frames += 1
@@ -129,7 +131,7 @@ class Person:
         stream_id, person_id, first_s, last_s, frames, visit, segments = state
         person = cls(stream_id, person_id, first_s, settings)
         person._last_s, person._frames = last_s, frames
-        person._visit = Visit.restore(visit, samples, settings) if visit else None
+        person._visit = Visit.restore((stream_id, person_id), visit, samples, settings) if visit else None
         person.segments = [Segment(*segment) for segment in segments]
         return person
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from fer_stream.broker.protocols import START, Entry
+from fer_stream.broker.protocols import JOURNAL_START, JournalEntry
 from fer_stream.config import LiveTimelineSettings
 from fer_stream.errors import FilesStopped, LeaseLost, StoreFull
 from fer_stream.outputs.base import RollingWriter
-from fer_stream.records import ClosedGap, ClosedSegment, FaceCrop, LabelledFrame
+from fer_stream.records import FaceCrop, Gap, LabelledFrame, Segment
 from fer_stream.store.protocol import Checkpoint, ResultStore
 from fer_stream.timeline.source_timeline import Horizon, SourceTimeline
 
@@ -28,10 +28,10 @@ class _Kept:
     """One source: where its journal was read to, and what a commit has yet to write."""
 
     timeline: SourceTimeline
-    position: str = START
-    committed: str = START
-    segments: list[ClosedSegment] = field(default_factory=list)
-    gaps: list[ClosedGap] = field(default_factory=list)
+    position: str = JOURNAL_START
+    committed: str = JOURNAL_START
+    segments: list[Segment] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
 
 
 class TimelineKeeper:
@@ -83,14 +83,14 @@ class TimelineKeeper:
     def start_over(self, source: str) -> None:
         """Read the journal of a source from its beginning: it is another one than that which was read so far."""
         _log.error("%s: the queue's server lost the journal, reading the new one from its beginning", source)
-        self._kept[source].position = START
+        self._kept[source].position = JOURNAL_START
 
     def lost(self, source: str) -> tuple[int, int]:
         """Faces of a source that never came, and that came too late."""
         timeline = self._kept[source].timeline
         return timeline.missing, timeline.late
 
-    def add(self, entries: Iterable[Entry]) -> None:
+    def add(self, entries: Iterable[JournalEntry]) -> None:
         """Take entries of the journal, in order."""
         for entry in entries:
             kept = self._kept[entry.source]

@@ -9,21 +9,20 @@ from dataclasses import dataclass, field
 
 from fer_stream.config import LiveTimelineSettings
 from fer_stream.records import (
-    ClosedGap,
-    ClosedSegment,
     EndOfStream,
+    Face,
     FaceCrop,
     FrameHeader,
     Gap,
     LabelledFrame,
     Prediction,
+    Segment,
     stream_start_ms,
-    source_of,
     unix_time,
 )
 from fer_stream.timeline.builder import TimelineBuilder
 
-Message = FrameHeader | Prediction | Gap | EndOfStream
+Message = FrameHeader | Face | Prediction | Gap | EndOfStream
 
 
 @dataclass(slots=True, eq=False)
@@ -32,8 +31,8 @@ class News:
 
     fresh: list[LabelledFrame] = field(default_factory=list)
     frames: list[LabelledFrame] = field(default_factory=list)
-    segments: list[ClosedSegment] = field(default_factory=list)
-    gaps: list[ClosedGap] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ class SourceTimeline:
 
     def add(self, messages: Iterable[Message]) -> None:
         """Take what captures and workers said, in the order of the journal."""
-        run: list[FrameHeader | Prediction] = []
+        run: list[FrameHeader | Face | Prediction] = []
         for message in messages:
             if isinstance(message, Gap):
                 self._note_gap(message)
@@ -110,13 +109,13 @@ class SourceTimeline:
         Ask before reading: what is read later may announce faces whose crops were not put yet. Crops before the
         oldest one have their predictions in the journal. Where none is open, that goes for all frames known by now.
         """
-        if oldest is None or stream_start_ms(oldest.key.stream_id) > self._epoch_ms:
+        if oldest is None or stream_start_ms(oldest.face.key.stream_id) > self._epoch_ms:
             return Horizon(
                 self._stream_id, math.inf if self._ending else math.nextafter(self._builder.newest_s, math.inf)
             )
-        if oldest.key.stream_id != self._stream_id:
+        if oldest.face.key.stream_id != self._stream_id:
             return Horizon(self._stream_id, -math.inf)
-        return Horizon(self._stream_id, oldest.time_s)
+        return Horizon(self._stream_id, oldest.face.time_s)
 
     def settle(self, horizon: Horizon | None) -> None:
         """Make final what can be: a frame before `horizon` that lacks a face will never get it.
@@ -158,34 +157,34 @@ class SourceTimeline:
         self._gaps_until_s = document["gaps_until_s"]
         self._missing, self._late = document["missing"], document["late"]
 
-    def _begin_epoch(self, message: Prediction | FrameHeader | EndOfStream) -> bool:
+    def _begin_epoch(self, message: Face | Prediction | FrameHeader | EndOfStream) -> bool:
         """Begin the epoch of `message`, unless it is an old one, of which nothing more is wanted."""
         stream_id = _stream_id(message)
         if stream_start_ms(stream_id) < self._epoch_ms:
-            self._late += isinstance(message, Prediction)
+            self._late += isinstance(message, Face | Prediction)
             return False
         self._note_restart(message)
         self._end()
         self._stream_id, self._gaps_until_s = stream_id, -1.0
         return True
 
-    def _note_restart(self, message: Prediction | FrameHeader | EndOfStream) -> None:
+    def _note_restart(self, message: Face | Prediction | FrameHeader | EndOfStream) -> None:
         """An epoch that is followed by `message` without having ended was cut off: nobody looked in between."""
         if self._stream_id is None or self._ending or self._builder.newest_s == -math.inf:
             return
         newest_s = self._builder.newest_s
-        begins_s = (stream_start_ms(_stream_id(message)) - self._epoch_ms) / 1000 + message.time_s
+        begins_s = (stream_start_ms(_stream_id(message)) - self._epoch_ms) / 1000 + _time_s(message)
         # How long is not known where the clock was set back, or a file was played faster than the clock runs.
-        self._note_gap(Gap(source_of(self._stream_id), newest_s, max(newest_s, begins_s), "restart"))
+        self._note_gap(Gap(self._stream_id, newest_s, max(newest_s, begins_s), "restart"))
 
     def _note_gap(self, gap: Gap) -> None:
         """A capture tells of a gap after something else of its epoch, so the gap belongs to the present one.
 
         It may tell twice, where a reply of the journal was lost.
         """
-        if self._stream_id is not None and gap.end_s > self._gaps_until_s:
+        if gap.stream_id == self._stream_id and gap.end_s > self._gaps_until_s:
             self._gaps_until_s = gap.end_s
-            self._news.gaps.append(ClosedGap(self._stream_id, gap))
+            self._news.gaps.append(gap)
 
     def _end(self) -> None:
         """Close the present epoch."""
@@ -207,5 +206,15 @@ def stream_id_of_state(state: bytes) -> str | None:
     return stream_id
 
 
-def _stream_id(message: Prediction | FrameHeader | EndOfStream) -> str:
-    return message.key.stream_id if isinstance(message, Prediction) else message.stream_id
+def _stream_id(message: Face | Prediction | FrameHeader | EndOfStream) -> str:
+    match message:
+        case Prediction():
+            return message.face.key.stream_id
+        case Face():
+            return message.key.stream_id
+        case _:
+            return message.stream_id
+
+
+def _time_s(message: Face | Prediction | FrameHeader | EndOfStream) -> float:
+    return message.face.time_s if isinstance(message, Prediction) else message.time_s

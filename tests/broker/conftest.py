@@ -10,7 +10,7 @@ import redis
 from redis.cluster import RedisCluster
 
 from fer_stream.broker.client import RedisClient, open_client
-from fer_stream.records import FaceCrop, FaceKey, Prediction, Quality, stream_id_of
+from fer_stream.records import Face, FaceCrop, FaceKey, Prediction, Quality, stream_id_of
 
 
 @pytest.fixture
@@ -18,15 +18,15 @@ def crop() -> Callable[..., FaceCrop]:
     """Return a factory of crops, whose pixels equal the frame index modulo 256."""
 
     def make(frame: int, source: str = "door", session: int = 1, track: int = 1) -> FaceCrop:
-        return FaceCrop(
+        face = Face(
             key=FaceKey(stream_id_of(source, session), track, frame),
             time_s=frame / 5,
             captured_at=1_767_225_600.0 + frame / 5,
             xyxy=np.array([1, 2, 30, 40], np.float32),
             confidence=0.9,
             quality=Quality(0.8, "ok"),
-            pixels=np.full((48, 48), frame % 256, np.uint8),
         )
+        return FaceCrop(face, np.full((48, 48), frame % 256, np.uint8))
 
     return make
 
@@ -36,10 +36,7 @@ def predict() -> Callable[[FaceCrop], Prediction]:
     """Return a classifier with uniform probabilities."""
 
     def make(crop: FaceCrop) -> Prediction:
-        probs = np.full(7, 1 / 7, np.float32)
-        return Prediction(
-            crop.key, crop.time_s, crop.captured_at, crop.xyxy, crop.confidence, crop.quality, probs, "test-model"
-        )
+        return Prediction(crop.face, np.full(7, 1 / 7, np.float32), "test-model")
 
     return make
 

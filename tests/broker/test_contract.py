@@ -145,7 +145,7 @@ def rig(request: pytest.FixtureRequest) -> Iterator[MakeRig]:
 
 
 def frames(batch: list[Delivery]) -> list[int]:
-    return [delivery.crop.key.frame_index for delivery in batch]
+    return [delivery.crop.face.key.frame_index for delivery in batch]
 
 
 def test_crop_is_delivered_unchanged_and_its_prediction_reaches_the_journal(
@@ -156,15 +156,15 @@ def test_crop_is_delivered_unchanged_and_its_prediction_reaches_the_journal(
     assert queue.capture.enqueue([sent]) == 0
     [delivery] = queue.worker.receive(16, 0)
     assert delivery.attempt == 1
-    assert delivery.crop.key == sent.key
-    assert (delivery.crop.time_s, delivery.crop.captured_at) == (sent.time_s, sent.captured_at)
+    assert delivery.crop.face.key == sent.face.key
+    assert (delivery.crop.face.time_s, delivery.crop.face.captured_at) == (sent.face.time_s, sent.face.captured_at)
     np.testing.assert_array_equal(delivery.crop.pixels, sent.pixels)
-    np.testing.assert_array_equal(delivery.crop.xyxy, sent.xyxy)
+    np.testing.assert_array_equal(delivery.crop.face.xyxy, sent.face.xyxy)
 
     assert queue.worker.ack([(delivery, predict(sent))]) == 1
     [entry] = queue.read()
     assert isinstance(entry.message, Prediction)
-    assert entry.message.key == sent.key
+    assert entry.message.face.key == sent.face.key
     assert entry.message.model_id == "test-model"
     np.testing.assert_array_equal(entry.message.probs, predict(sent).probs)
 
@@ -207,7 +207,7 @@ def test_batch_contains_crops_of_a_quiet_source_beside_a_busy_one(rig: MakeRig, 
     queue.worker.receive(1, 0)
     batch = queue.worker.receive(8, 0)
     assert len(batch) == 8
-    assert [delivery.crop.key.stream_id for delivery in batch].count("yard@1") >= 1
+    assert [delivery.crop.face.key.stream_id for delivery in batch].count("yard@1") >= 1
 
 
 def test_batches_have_at_most_the_requested_size_and_cover_all_sources(rig: MakeRig, crop: MakeCrop) -> None:
@@ -218,7 +218,7 @@ def test_batches_have_at_most_the_requested_size_and_cover_all_sources(rig: Make
     received: list[str] = []
     while batch := queue.worker.receive(4, 0):
         assert len(batch) <= 4
-        received += [delivery.crop.key.stream_id for delivery in batch]
+        received += [delivery.crop.face.key.stream_id for delivery in batch]
     assert sorted(received) == [f"{source}@1" for source in sources]
 
 
@@ -243,7 +243,7 @@ def test_depth_counts_waiting_crops_and_crops_in_flight(rig: MakeRig, crop: Make
 
 def oldest(queue: Rig) -> dict[str, int]:
     found = queue.capture.oldest_pending(["door", "hall"])
-    return {source: crop.key.frame_index for source, crop in found.items() if crop}
+    return {source: crop.face.key.frame_index for source, crop in found.items() if crop}
 
 
 def test_oldest_pending_is_the_first_crop_without_a_prediction(
@@ -367,7 +367,7 @@ def test_journal_keeps_messages_in_order(rig: MakeRig) -> None:
     journal = rig().journal
     messages: list[Message] = [
         FrameHeader(STREAM, 0, 0.0, 1),
-        Gap("door", 1.0, 2.5, "stall"),
+        Gap("door@1", 1.0, 2.5, "stall"),
         EndOfStream(STREAM, 3.0, 15, 9),
     ]
     journal.append(messages[:1])
@@ -432,5 +432,5 @@ def test_counts_are_consistent_with_concurrent_workers(rig: MakeRig, crop: MakeC
     assert counts.enqueued == 400
     assert counts.dropped == reported
     assert counts.pending == 0
-    keys = [entry.message.key for entry in queue.read() if isinstance(entry.message, Prediction)]
+    keys = [entry.message.face.key for entry in queue.read() if isinstance(entry.message, Prediction)]
     assert len(keys) == len(set(keys)) == counts.acked

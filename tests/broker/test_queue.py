@@ -76,7 +76,7 @@ def expire_in_flight(connection: Connection, redelivery: Redelivery) -> None:
 
 def published(journal: RedisJournal) -> list[FaceKey]:
     entries = journal.read({"door": JOURNAL_START}, 10_000, 0)
-    return [entry.message.key for entry in entries if isinstance(entry.message, Prediction)]
+    return [entry.message.face.key for entry in entries if isinstance(entry.message, Prediction)]
 
 
 def test_crops_of_a_killed_worker_are_redelivered_and_published_once(
@@ -134,7 +134,7 @@ def test_unreadable_entries_are_dead_lettered_and_the_others_delivered(
     with connect(server) as conn:
         conn.xadd(DOOR.crops, {"s": STREAM, "c": data})
     queue.enqueue([crop(1)])
-    assert [delivery.crop.key.frame_index for delivery in queue.receive(8, 0)] == [0, 1]
+    assert [delivery.crop.face.key.frame_index for delivery in queue.receive(8, 0)] == [0, 1]
     assert queue.counts(STREAM).dead == 1
     assert reasons == ["unreadable"]
     with connect(server) as conn:
@@ -186,7 +186,7 @@ def test_expired_stream_is_recreated(server: Server, client: RedisClient, crop: 
             conn.delete(keys.crops)
     assert queue.receive(8, 0) == []
     queue.enqueue([crop(1)])
-    assert [delivery.crop.key.frame_index for delivery in queue.receive(8, 0)] == [1]
+    assert [delivery.crop.face.key.frame_index for delivery in queue.receive(8, 0)] == [1]
 
 
 def test_stream_deleted_during_a_blocking_read_is_recreated(
@@ -205,7 +205,7 @@ def test_stream_deleted_during_a_blocking_read_is_recreated(
 
     deleting = threading.Thread(target=delete_and_enqueue)
     deleting.start()
-    assert [delivery.crop.key.frame_index for delivery in worker.receive(8, 0)] == [1]
+    assert [delivery.crop.face.key.frame_index for delivery in worker.receive(8, 0)] == [1]
     deleting.join()
 
 
@@ -250,7 +250,7 @@ def test_workers_receive_crops_of_their_shards_only(client: RedisClient, server:
     RedisQueue(client, shards=2).enqueue([crop(0, source=source) for source in sources])
     for shard in (0, 1):
         worker = RedisQueue(client, shards=2, consumer=ConsumerOptions(shards=[shard], poll_timeout_s=0.1))
-        seen = {delivery.crop.key.stream_id.removesuffix("@1") for delivery in worker.receive(16, 0)}
+        seen = {delivery.crop.face.key.stream_id.removesuffix("@1") for delivery in worker.receive(16, 0)}
         assert seen == {source for source in sources if shard_of(source, 2) == shard}
 
 
@@ -486,7 +486,7 @@ def test_queue_recovers_from_a_server_that_restarts_empty(
         seen: list[int] = []
         while len(seen) < 3:
             batch = worker.receive(8, 0)
-            seen += [delivery.crop.key.frame_index for delivery in batch]
+            seen += [delivery.crop.face.key.frame_index for delivery in batch]
             worker.ack([(delivery, predict(delivery.crop)) for delivery in batch])
         assert seen == [2, 3, 4]
         assert [key.frame_index for key in published(journal)] == [2, 3, 4]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import redis
 
-from fer_stream.broker.client import open_link
-from fer_stream.broker.keys import Keys
+from fer_stream.broker.client import open_client
+from fer_stream.broker.source_registry import SourceKeys
 from fer_stream.broker.queue import RedisQueue
-from fer_stream.records import FaceCrop, FaceKey, Quality, stream_id_of
+from fer_stream.records import Face, FaceCrop, FaceKey, Quality, stream_id_of
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Stack
@@ -55,19 +55,19 @@ def test_users_may_do_what_their_work_seldom_needs(stack: Stack, monkeypatch: py
     monkeypatch.setattr("fer_stream.broker.source_registry._TIDY_EVERY_S", 0.0)
     stack.start_servers()
     capture, classify, timeline = (
-        open_link(f"redis://{user}:{stack.secret(user)}@127.0.0.1:{stack.port('queue')}")
+        open_client(f"redis://{user}:{stack.secret(user)}@127.0.0.1:{stack.port('queue')}")
         for user in ("capture", "classify", "timeline")
     )
     for epoch in (1, 2, 3):  # the counts of the first are forgotten
-        RedisQueue(capture).put([crop(epoch)])
+        RedisQueue(capture).enqueue([crop(epoch)])
     dead, heir = (RedisQueue(classify, consumer="worker") for _ in range(2))
-    assert [len(worker.take(3, 0)) for worker in (dead, heir)] == [3, 1]
-    keys = Keys("door", 1)
+    assert [len(worker.receive(3, 0)) for worker in (dead, heir)] == [3, 1]
+    keys = SourceKeys("door", 1)
     stack.admin("queue").delete(keys.predictions, keys.counts)
     owner = RedisQueue(timeline)
     for _ in range(2):
-        owner.directory.tidy([0])
-    assert owner.directory.listed([0]) == []
+        owner.registry.purge([0])
+    assert owner.registry.sources([0]) == []
     assert stack.denied() == []
     for link in (capture, classify, timeline):
         link.close()
@@ -75,7 +75,7 @@ def test_users_may_do_what_their_work_seldom_needs(stack: Stack, monkeypatch: py
 
 def crop(epoch: int) -> FaceCrop:
     key, box = FaceKey(stream_id_of("door", epoch), 1, 0), np.zeros(4, np.float32)
-    return FaceCrop(key, 0.0, 0.0, box, 0.9, Quality(0.9, "ok"), np.zeros((48, 48), np.uint8))
+    return FaceCrop(Face(key, 0.0, 0.0, box, 0.9, Quality(0.9, "ok")), np.zeros((48, 48), np.uint8))
 
 
 def may_not(client: redis.Redis, user: str, command: str) -> bool:

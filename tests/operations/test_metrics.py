@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.metrics import MetricWrapperBase
 
 from fer_stream.metrics import Metrics
-from fer_stream.records import LABELS, UNKNOWN, FaceKey, LabelledFace, LabelledFrame, Prediction, Quality
+from fer_stream.records import LABELS, UNKNOWN, Face, FaceKey, LabelledFace, LabelledFrame, Prediction, Quality
 from fer_stream.timeline.metrics import TimelineCounts
 
 LABEL_NAMES = {
@@ -118,7 +118,7 @@ def test_files_faster_than_real_time_are_excluded_from_latency(exported: Exporte
     counts = TimelineCounts(exported.metrics, now=lambda: 12.0, is_live=lambda source: source == "door")
     some = face("happy")
     predictions = [
-        Prediction(FaceKey(f"{name}@1", 1, 0), 0.0, at, some.xyxy, 0.9, some.quality, some.probs, "model")
+        Prediction(Face(FaceKey(f"{name}@1", 1, 0), 0.0, at, some.xyxy, 0.9, some.quality), some.probs, "model")
         for name, at in (("door", 11.9), ("film", 2.0), ("door", 13.0))
     ]
     counts.published(predictions)

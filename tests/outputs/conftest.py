@@ -122,10 +122,10 @@ def summary() -> FileSummary:
         people=(
             PersonSummary(
                 1, 0.0, 2.0, 45,
-                (Segment("happy", 0.0, 1.2, 0.7), Segment(UNKNOWN, 1.2, 2.0, 0.0)),
+                (Segment("clip@0", 1, "happy", 0.0, 1.2, 0.7), Segment("clip@0", 1, UNKNOWN, 1.2, 2.0, 0.0)),
                 {"happy": 0.6, UNKNOWN: 0.4},
             ),
-            PersonSummary(2, 1.0, 2.0, 25, (Segment("sad", 1.0, 2.0, 0.65),), {"sad": 1.0}),
+            PersonSummary(2, 1.0, 2.0, 25, (Segment("clip@0", 2, "sad", 1.0, 2.0, 0.65),), {"sad": 1.0}),
         ),
         detector="yunet-2023mar",
         model=ModelSpec("emotion-1", LABELS, 48, 1, "ab" * 32, "FER-2013", "Apache-2.0", {"accuracy": 0.728}),

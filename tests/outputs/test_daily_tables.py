@@ -24,17 +24,7 @@ from hypothesis import strategies as st
 from fer_stream.errors import FilesStopped, OutputError
 from fer_stream.outputs.daily_tables import ROLLING_COLUMNS, RollingTables
 from fer_stream.outputs.tables import COLUMNS
-from fer_stream.records import (
-    LABELS,
-    ClosedGap,
-    ClosedSegment,
-    Segment,
-    Gap,
-    LabelledFace,
-    LabelledFrame,
-    Quality,
-    stream_id_of,
-)
+from fer_stream.records import LABELS, Gap, LabelledFace, LabelledFrame, Quality, Segment, stream_id_of
 
 NEW_YEAR = 1767225600.0
 """2026-01-01T00:00:00Z"""
@@ -61,12 +51,12 @@ def frame(index: int, time_s: float, *faces: LabelledFace) -> LabelledFrame:
     return LabelledFrame(STREAM, index, time_s, faces)
 
 
-def segment(start_s: float, end_s: float, label: str = "sad") -> ClosedSegment:
-    return ClosedSegment(STREAM, 3, Segment(label, start_s, end_s, 0.51239))
+def segment(start_s: float, end_s: float, label: str = "sad") -> Segment:
+    return Segment(STREAM, 3, label, start_s, end_s, 0.51239)
 
 
-def gap(start_s: float, end_s: float) -> ClosedGap:
-    return ClosedGap(STREAM, Gap("door", start_s=start_s, end_s=end_s, reason="stalled"))
+def gap(start_s: float, end_s: float) -> Gap:
+    return Gap(STREAM, start_s=start_s, end_s=end_s, reason="stalled")
 
 
 def frames(number: int, start: int = 0) -> list[LabelledFrame]:
@@ -156,7 +146,7 @@ def test_many_sources_keep_no_file_open(tmp_path: Path) -> None:
 def test_the_example_of_the_documentation_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = Path(__file__).parents[2] / "docs" / "live-files.md"
+    page = Path(__file__).parents[2] / "docs" / "reference" / "live-files.md"
     (example,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     closed = [segment(30 * DAY_S + second, 30 * DAY_S + second + 0.5) for second in range(3)]
     tables(tmp_path).append_segments("front-door", closed, [])
@@ -168,7 +158,7 @@ def test_the_example_of_the_documentation_runs(
 # Restarts
 
 
-Item = LabelledFrame | ClosedSegment
+Item = LabelledFrame | Segment
 
 
 @st.composite
@@ -188,7 +178,7 @@ def histories(draw: st.DrawFn) -> list[Item]:
 
 def hand_over(rolling: RollingTables, items: Sequence[Item]) -> None:
     rolling.append_frames("door", [item for item in items if isinstance(item, LabelledFrame)])
-    rolling.append_segments("door", [item for item in items if isinstance(item, ClosedSegment)], [])
+    rolling.append_segments("door", [item for item in items if isinstance(item, Segment)], [])
 
 
 @pytest.fixture(scope="module")
@@ -370,8 +360,8 @@ def fill(disk: Path) -> None:
             file.write(bytes(4096))
 
 
-def test_a_full_disk_stops_the_files_and_writing_resumes(tiny_disk: Callable[[int], Path]) -> None:
-    disk, clock = tiny_disk(64), Clock()
+def test_a_full_disk_stops_the_files_and_writing_resumes(small_disk: Callable[[int], Path]) -> None:
+    disk, clock = small_disk(64), Clock()
     rolling = tables(disk, clock)
     rolling.append_frames("door", frames(10))
     fill(disk)
@@ -401,8 +391,8 @@ def test_a_full_disk_stops_the_files_and_writing_resumes(tiny_disk: Callable[[in
     assert rolling.lost_rows("door") == 107
 
 
-def test_what_was_lost_is_told_after_a_restart_too(tiny_disk: Callable[[int], Path]) -> None:
-    disk = tiny_disk(64)
+def test_what_was_lost_is_told_after_a_restart_too(small_disk: Callable[[int], Path]) -> None:
+    disk = small_disk(64)
     rolling = tables(disk)
     fill(disk)
     with pytest.raises(FilesStopped):

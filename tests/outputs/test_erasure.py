@@ -13,16 +13,7 @@ import pytest
 from fer_stream.errors import OutputError
 from fer_stream.outputs.daily_tables import RollingTables
 from fer_stream.outputs.erasure import ErasedFiles, erase_files
-from fer_stream.records import (
-    ClosedGap,
-    ClosedSegment,
-    Segment,
-    Gap,
-    LabelledFace,
-    LabelledFrame,
-    Quality,
-    stream_id_of,
-)
+from fer_stream.records import Gap, LabelledFace, LabelledFrame, Quality, Segment, stream_id_of
 
 NOON = 1767268800.0
 """2026-01-01T12:00:00Z"""
@@ -36,8 +27,8 @@ def frames(first: int, end: int) -> list[LabelledFrame]:
     return [LabelledFrame(STREAM, index, float(index), (FACE,) if index % 2 else ()) for index in range(first, end)]
 
 
-def segments(*spans: tuple[float, float]) -> list[ClosedSegment]:
-    return [ClosedSegment(STREAM, 3, Segment("happy", *span, 0.8)) for span in spans]
+def segments(*spans: tuple[float, float]) -> list[Segment]:
+    return [Segment(STREAM, 3, "happy", *span, 0.8) for span in spans]
 
 
 @pytest.fixture
@@ -46,7 +37,7 @@ def tables(tmp_path: Path) -> RollingTables:
     writer = RollingTables(tmp_path, retention_days=None, clock=lambda: NOON)
     writer.append_frames("door", frames(0, 10))
     writer.append_segments(
-        "door", segments((0, 2.5), (3, 4), (5.5, 9)), [ClosedGap(STREAM, Gap("door", 4, 5, "stalled"))]
+        "door", segments((0, 2.5), (3, 4), (5.5, 9)), [Gap(STREAM, 4, 5, "stalled")]
     )
     return writer
 

@@ -53,7 +53,7 @@ def test_a_row_per_person_says_who_and_what(summary: FileSummary, trace: Trace) 
 
 def test_bands_have_the_colours_of_the_labels_and_absences_are_blank(summary: FileSummary) -> None:
     person = PersonSummary(
-        1, 0.0, 2.0, 40, (Segment("angry", 0, 0.5, 0.7), Segment("sad", 1.5, 2.0, 0.7)), {"sad": 1.0}
+        1, 0.0, 2.0, 40, (Segment("clip@0", 1, "angry", 0, 0.5, 0.7), Segment("clip@0", 1, "sad", 1.5, 2.0, 0.7)), {"sad": 1.0}
     )
     image = _pixels(timeline_figure(replace(summary, people=(person,)), Trace()))
     width = image.shape[1]
@@ -64,7 +64,7 @@ def test_bands_have_the_colours_of_the_labels_and_absences_are_blank(summary: Fi
 
 
 def test_unknown_is_hatched(summary: FileSummary) -> None:
-    person = PersonSummary(1, 0.0, 2.0, 40, (Segment(UNKNOWN, 0, 2.0, 0.0),), {UNKNOWN: 1.0})
+    person = PersonSummary(1, 0.0, 2.0, 40, (Segment("clip@0", 1, UNKNOWN, 0, 2.0, 0.0),), {UNKNOWN: 1.0})
     image = _pixels(timeline_figure(replace(summary, people=(person,)), Trace()))
     band = image[135:170, 400:900]
     gray = (np.abs(band.astype(int) - bgr(UNKNOWN)) < 40).all(axis=2)
@@ -77,7 +77,7 @@ def test_nobody_is_said_in_words(summary: FileSummary) -> None:
 
 def test_of_a_crowd_those_seen_longest_are_shown(summary: FileSummary) -> None:
     crowd = tuple(
-        PersonSummary(number, 0.0, 2.0, number, (Segment("sad", 0, 2, 0.5),), {"sad": 1.0}) for number in range(1, 41)
+        PersonSummary(number, 0.0, 2.0, number, (Segment("clip@0", number, "sad", 0, 2, 0.5),), {"sad": 1.0}) for number in range(1, 41)
     )
     texts = _texts(timeline_figure(replace(summary, people=crowd), Trace()))
     assert f"the {MAX_PEOPLE} seen longest are shown" in texts[1]

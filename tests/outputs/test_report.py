@@ -149,7 +149,7 @@ def test_nobody_is_said_in_words(summary: FileSummary) -> None:
 
 def test_of_a_crowd_those_seen_longest_have_charts(summary: FileSummary) -> None:
     crowd = tuple(
-        PersonSummary(number, 0.0, 2.0, number, (Segment("sad", 0, 2, 0.5),), {"sad": 1.0})
+        PersonSummary(number, 0.0, 2.0, number, (Segment("clip@0", number, "sad", 0, 2, 0.5),), {"sad": 1.0})
         for number in range(1, 101)
     )
     page = Page(report_page(replace(summary, people=crowd), Trace(), {}))

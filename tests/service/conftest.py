@@ -32,7 +32,7 @@ from fer_stream.config import DetectorSettings, LiveSettings, ModelSettings
 from fer_stream.config.loader import load
 from fer_stream.metrics import Metrics
 from fer_stream.outputs.tables import rows, segment_document
-from fer_stream.records import ClosedGap, FaceCrop, Gap, LabelledFrame, unix_time
+from fer_stream.records import FaceCrop, Gap, LabelledFrame, unix_time
 from fer_stream.service.connections import open_queue, open_queue_link, open_store, open_store_link
 from fer_stream.store.protocol import START, position_of
 from fer_stream.store.redis import RedisStore
@@ -211,15 +211,15 @@ class Service:
     def gaps(self, source: str) -> list[tuple[str, float, float]]:
         """Return reason, start and end of all gaps in Unix seconds. Store and file must agree."""
 
-        def stored() -> list[ClosedGap]:
+        def stored() -> list[Gap]:
             return self.store.gaps(source, 0, FOREVER)
 
         def written() -> list[tuple[str, float, float]]:
             return [(line["reason"], line["start_s"], line["end_s"]) for line in self.lines(source, "gap")]
 
-        self.wait(lambda: written() == [_rounded(one.gap) for one in stored()])
+        self.wait(lambda: written() == [_rounded(one) for one in stored()])
         return [
-            (one.gap.reason, unix_time(one.stream_id, one.gap.start_s), unix_time(one.stream_id, one.gap.end_s))
+            (one.reason, unix_time(one.stream_id, one.start_s), unix_time(one.stream_id, one.end_s))
             for one in stored()
         ]
 
@@ -240,13 +240,13 @@ class Service:
         results = [position_of(frame) for frame in self.results(source)]
         lines = [(line["stream_id"], line["person"], line["start_s"]) for line in self.lines(source, "segment")]
         stored = self.store.segments(source, 0, FOREVER)
-        kept = [(one.stream_id, one.person_id, round(one.segment.start_s, 6)) for one in stored]
+        kept = [(one.stream_id, one.person_id, round(one.start_s, 6)) for one in stored]
         return all(len(set(found)) == len(found) for found in (rows, results, lines, kept)) and bool(rows)
 
     def segments(self, source: str) -> list[Segment]:
         """Return the closed segments in the store."""
         return sorted(
-            _segment(one.person_id, segment_document(one.segment)) for one in self.store.segments(source, 0, FOREVER)
+            _segment(one.person_id, segment_document(one)) for one in self.store.segments(source, 0, FOREVER)
         )
 
     def counts(self, source: str) -> Counts:

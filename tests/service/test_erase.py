@@ -21,7 +21,7 @@ from fer_stream.broker.lease import Lease
 from fer_stream.broker.protocols import JOURNAL_START
 from fer_stream.config import LiveSettings, ServerSettings
 from fer_stream.records import (
-    FaceCrop,
+    Face, FaceCrop,
     FaceKey,
     FrameHeader,
     LabelledFrame,
@@ -104,9 +104,8 @@ def test_erase_removes_all_data_while_the_service_runs(service: Callable[..., Se
 def prediction(index: int) -> Prediction:
     key = FaceKey(stream_id_of("door", round(1000 * NEW_YEAR)), 1, index)
     probs = np.array([0, 0, 0, 1, 0, 0, 0], np.float32)
-    return Prediction(
-        key, index / 5, NEW_YEAR + index / 5, np.zeros(4, np.float32), 0.9, Quality(0.9, "ok"), probs, "test"
-    )
+    face = Face(key, index / 5, NEW_YEAR + index / 5, np.zeros(4, np.float32), 0.9, Quality(0.9, "ok"))
+    return Prediction(face, probs, "test")
 
 
 def test_erase_works_on_a_full_store(settings: LiveSettings, redis_url: str) -> None:
@@ -141,11 +140,12 @@ def test_servers_started_for_an_erasure_use_the_configured_memory_limit(
 
 
 def test_pending_predictions_are_erased_and_open_segments_reported(settings: LiveSettings) -> None:
-    faces = [prediction(index) for index in range(50)]
+    predictions = [prediction(index) for index in range(50)]
+    faces = [one.face for one in predictions]
     stream_id = faces[0].key.stream_id
     timeline = SourceTimeline(lambda: settings.timeline)
     timeline.add([FrameHeader(stream_id, face.key.frame_index, face.time_s, 1) for face in faces])
-    timeline.add(faces)
+    timeline.add(predictions)
     timeline.settle(Horizon(stream_id, 9.9))
     assert timeline.news().segments == []
     open_store(open_store_link(settings, Event()), settings).commit(
@@ -190,11 +190,7 @@ def open_since(settings: LiveSettings, from_s: float, to_s: float) -> float | No
 def test_queued_face_is_reported_as_open(settings: LiveSettings) -> None:
     queue = open_queue(open_queue_link(settings, Event()), settings)
     for index in (50, 55):
-        face = prediction(index)
-        pixels = np.zeros((48, 48), np.uint8)
-        queue.enqueue(
-            [FaceCrop(face.key, face.time_s, face.captured_at, face.xyxy, face.confidence, face.quality, pixels)]
-        )
+        queue.enqueue([FaceCrop(prediction(index).face, np.zeros((48, 48), np.uint8))])
     assert open_since(settings, 9, 9.9) is None
     assert open_since(settings, 9, 10.9) == NEW_YEAR + 10
     [first, second] = queue.receive(2, 0)
@@ -207,7 +203,7 @@ def test_queued_face_is_reported_as_open(settings: LiveSettings) -> None:
 
 def test_expected_face_is_reported_as_open(settings: LiveSettings) -> None:
     timeline = SourceTimeline(lambda: settings.timeline)
-    stream_id = prediction(0).key.stream_id
+    stream_id = prediction(0).face.key.stream_id
     timeline.add([FrameHeader(stream_id, 50, 10.0, 1), FrameHeader(stream_id, 51, 10.2, 0)])
     store = open_store(open_store_link(settings, Event()), settings)
     store.commit("door", Checkpoint(JOURNAL_START, timeline.state(), {}), [], [])

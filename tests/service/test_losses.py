@@ -115,7 +115,7 @@ def test_only_the_crops_that_crash_workers_are_lost(
 ) -> None:
     expected, crops = expected_results("two_faces"), faces("two_faces")
     deadly, bad = crops[40], (crops[10], crops[45], crops[70])
-    poisoned = {(crop.key.frame_index, crop.key.person_id) for crop in (deadly, *bad)}
+    poisoned = {(crop.face.key.frame_index, crop.face.key.person_id) for crop in (deadly, *bad)}
     source = {"url": str(clips / "two_faces.mp4"), "playback": "fast"}
     live = service(
         sources={NAME: source}, workers={"classifiers": 2}, queue={"redelivery": {"visibility_timeout_s": 1}}
@@ -163,11 +163,11 @@ def external_servers(
 def test_external_servers_are_killed_and_restarted(
     service: Callable[..., Service],
     rtsp_camera: Callable[..., Camera],
-    film: Path,
+    camera_clip: Path,
     external_servers: dict[str, Callable[[], Any]],
     canary: str,
 ) -> None:
-    camera = rtsp_camera((film,)).start()
+    camera = rtsp_camera((camera_clip,)).start()
     running = {role: external_servers[role]() for role in ("queue", "store")}
     url = camera.url(f"viewer:{quote(canary, safe='')}@")
     live = service(sources={NAME: {"url": url, **TIMEOUTS}}, **external_servers["urls"]())
@@ -201,10 +201,10 @@ def test_external_servers_are_killed_and_restarted(
 def test_store_outage_longer_than_a_lease_loses_nothing(
     service: Callable[..., Service],
     rtsp_camera: Callable[..., Camera],
-    film: Path,
+    camera_clip: Path,
     external_servers: dict[str, Callable[[], Any]],
 ) -> None:
-    camera = rtsp_camera((film,)).start()
+    camera = rtsp_camera((camera_clip,)).start()
     store = {role: external_servers[role]() for role in ("queue", "store")}["store"]
     names = (NAME, "other")
     live = service(
@@ -327,13 +327,13 @@ def test_overloaded_workers_drop_the_oldest_faces_and_a_stop_counts_all(
 def test_killed_capture_leaves_a_gap_even_if_the_clock_changes(
     service: Callable[..., Service],
     rtsp_camera: Callable[..., Camera],
-    film: Path,
+    camera_clip: Path,
     tmp_path: Path,
     canary: str,
 ) -> None:
     shift = tmp_path / "shift"
     shift.write_text("0")
-    camera = rtsp_camera((film,)).start()
+    camera = rtsp_camera((camera_clip,)).start()
     url = camera.url(f"viewer:{quote(canary, safe='')}@")
     live = service(sources={NAME: {"url": url, **TIMEOUTS}})
     live.inject("capture", SHIFTED_CLOCK.format(shift=str(shift)))
@@ -376,9 +376,9 @@ def test_full_disk_suspends_the_tables_and_counts_lost_rows(
     service: Callable[..., Service],
     expected_results: Callable[[str], ExpectedResults],
     clips: Path,
-    tiny_disk: Callable[[int], Path],
+    small_disk: Callable[[int], Path],
 ) -> None:
-    expected, disk = expected_results("one_face_crying"), tiny_disk(128)
+    expected, disk = expected_results("one_face_crying"), small_disk(128)
     filler = disk / "filler"
     filler.write_bytes(os.urandom(100_000))
     live = service(

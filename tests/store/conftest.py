@@ -12,18 +12,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
-from fer_stream.records import (
-    LABELS,
-    ClosedGap,
-    ClosedSegment,
-    Segment,
-    Gap,
-    LabelledFace,
-    LabelledFrame,
-    Quality,
-    source_of,
-    stream_id_of,
-)
+from fer_stream.records import LABELS, Gap, LabelledFace, LabelledFrame, Quality, Segment, stream_id_of
 
 
 @pytest.fixture
@@ -50,22 +39,21 @@ def frame(epoch: int) -> Callable[..., LabelledFrame]:
 
 
 @pytest.fixture
-def segment(epoch: int) -> Callable[..., ClosedSegment]:
+def segment(epoch: int) -> Callable[..., Segment]:
     """Makes a segment of the door's stream, in media seconds."""
 
-    def make(start_s: float, end_s: float, track: int = 1, stream_start_ms: int = epoch) -> ClosedSegment:
-        return ClosedSegment(stream_id_of("door", stream_start_ms), track, Segment("happy", start_s, end_s, 0.75))
+    def make(start_s: float, end_s: float, track: int = 1, stream_start_ms: int = epoch) -> Segment:
+        return Segment(stream_id_of("door", stream_start_ms), track, "happy", start_s, end_s, 0.75)
 
     return make
 
 
 @pytest.fixture
-def gap(epoch: int) -> Callable[..., ClosedGap]:
+def gap(epoch: int) -> Callable[..., Gap]:
     """Makes a gap of the door's stream, in media seconds."""
 
-    def make(start_s: float, end_s: float) -> ClosedGap:
-        stream_id = stream_id_of("door", epoch)
-        return ClosedGap(stream_id, Gap(source_of(stream_id), start_s, end_s, "stalled"))
+    def make(start_s: float, end_s: float) -> Gap:
+        return Gap(stream_id_of("door", epoch), start_s, end_s, "stalled")
 
     return make
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 import redis
 
-from fer_stream.broker.client import Link, open_link
-from fer_stream.records import ClosedGap, ClosedSegment, LabelledFrame, unix_time
+from fer_stream.broker.client import RedisClient, open_client
+from fer_stream.records import Gap, LabelledFrame, Segment, unix_time
 from fer_stream.store.protocol import (
     PREVIEW_S,
     START,
@@ -27,8 +27,8 @@ from fer_stream.store.schemas import frame_to_json
 from tests.support.memory_store import MemoryStore
 
 MakeFrame = Callable[..., LabelledFrame]
-MakeSegment = Callable[..., ClosedSegment]
-MakeGap = Callable[..., ClosedGap]
+MakeSegment = Callable[..., Segment]
+MakeGap = Callable[..., Gap]
 MakeStore = Callable[..., ResultStore]
 
 CHECKPOINT = Checkpoint("1767225600000-3", b"\x00\xff state", {"door/2026-01-01.frames.csv": 4711})
@@ -37,7 +37,7 @@ CHECKPOINT = Checkpoint("1767225600000-3", b"\x00\xff state", {"door/2026-01-01.
 @pytest.fixture(params=["memory", "valkey", "redis"])
 def make_store(request: pytest.FixtureRequest) -> Iterator[MakeStore]:
     """Makes an empty store with the retention that a test wants."""
-    links: list[Link] = []
+    links: list[RedisClient] = []
     stores: list[RedisStore] = []
 
     def make(retention: Retention | None = None) -> ResultStore:
@@ -46,7 +46,7 @@ def make_store(request: pytest.FixtureRequest) -> Iterator[MakeStore]:
         url = request.getfixturevalue(f"{request.param}_url")
         with redis.Redis.from_url(url) as client:
             client.flushall()
-        links.append(open_link(url, patience_s=5))
+        links.append(open_client(url, retry_timeout_s=5))
         stores.append(RedisStore(links[-1], retention=retention))
         return stores[-1]
 
@@ -195,7 +195,7 @@ def test_segments_and_gaps_are_found_by_wall_time(
     store.commit("door", CHECKPOINT, [short, last], [gap(1, 2)])
     store.commit("door", CHECKPOINT, [long], [gap(3, 40)])
 
-    def found(from_s: float, to_s: float) -> list[ClosedSegment]:
+    def found(from_s: float, to_s: float) -> list[Segment]:
         return store.segments("door", *(unix_time(f"door@{epoch}", time_s) for time_s in (from_s, to_s)))
 
     assert found(-10, 100) == [long, short, last]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from fer_stream.broker.client import open_link
+from fer_stream.broker.client import open_client
 from fer_stream.broker.embedded import EmbeddedServer
 from fer_stream.store.protocol import Preview
 from fer_stream.store.redis import RedisStore
@@ -36,7 +36,7 @@ def see(store: RedisStore, preview: Preview) -> None:
 
 def test_no_picture_is_kept_in_memory_or_on_disk(folder: Path) -> None:
     with EmbeddedServer(folder, "store") as server:
-        link = open_link(server.url)
+        link = open_client(server.url)
         store = RedisStore(link)
         store.watch("door")
         see(store, PICTURE)
@@ -51,7 +51,7 @@ def test_no_picture_is_kept_in_memory_or_on_disk(folder: Path) -> None:
 
 
 def test_what_is_no_picture_is_passed_over(valkey_url: str) -> None:
-    link = open_link(valkey_url, patience_s=2)
+    link = open_client(valkey_url, retry_timeout_s=2)
     store = RedisStore(link)
     see(store, PICTURE)
     with redis.Redis.from_url(valkey_url) as client:
@@ -65,7 +65,7 @@ def test_what_is_no_picture_is_passed_over(valkey_url: str) -> None:
 
 def test_pictures_come_again_when_the_server_does(folder: Path) -> None:
     server = EmbeddedServer(folder, "store")
-    link = open_link(server.url, patience_s=5)
+    link = open_client(server.url, retry_timeout_s=5)
     store = RedisStore(link)
     see(store, PICTURE)
     server.close()

@@ -18,19 +18,19 @@ from urllib.parse import quote
 import pytest
 import redis
 
-from fer_stream.broker.client import Link, open_link
+from fer_stream.broker.client import RedisClient, open_client
 from fer_stream.broker.embedded import EmbeddedServer
 from fer_stream.broker.lease import Lease
 from fer_stream.errors import CodecError, ConfigError, LeaseLost, QueueError, StoreFull
-from fer_stream.records import ClosedGap, ClosedSegment, LabelledFrame
+from fer_stream.records import Gap, LabelledFrame, Segment
 from fer_stream.store.protocol import START, CameraState, Checkpoint, Retention, position_of
 from fer_stream.store.redis import SOURCES, Keys, RedisStore, lease_key
 
 MakeFrame = Callable[..., LabelledFrame]
-MakeSegment = Callable[..., ClosedSegment]
-MakeGap = Callable[..., ClosedGap]
+MakeSegment = Callable[..., Segment]
+MakeGap = Callable[..., Gap]
 
-DOC = Path(__file__).resolve().parents[2] / "docs" / "results.md"
+DOC = Path(__file__).resolve().parents[2] / "docs" / "reference" / "store.md"
 DOOR = Keys("door")
 FIRST, SECOND = Checkpoint("1-0", b"first", {"a.csv": 1}), Checkpoint("2-0", b"second", {"a.csv": 2})
 
@@ -51,8 +51,8 @@ def url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def link(url: str) -> Iterator[Link]:
-    link = open_link(url, patience_s=5)
+def link(url: str) -> Iterator[RedisClient]:
+    link = open_client(url, retry_timeout_s=5)
     yield link
     link.close()
 
@@ -103,7 +103,7 @@ def persistent(
 
 
 def until_written(client: redis.Redis) -> None:
-    """A server synced every second holds writes back for up to two while its disk is busy: docs/reliability.md."""
+    """A server synced every second holds writes back for up to two while its disk is busy: docs/evidence/reliability.md."""
     while client.info("persistence")["aof_buffer_length"]:
         time.sleep(0.01)
 
@@ -116,7 +116,7 @@ def test_a_killed_server_and_a_replay_lose_nothing_and_repeat_nothing(
     persistent: tuple[str, Callable[[], None]], frame: MakeFrame, segment: MakeSegment, gap: MakeGap
 ) -> None:
     url, restart = persistent
-    link = open_link(url, patience_s=10)
+    link = open_client(url, retry_timeout_s=10)
     store = RedisStore(link)
     frames = [frame(index) for index in range(20)]
     store.publish("door", frames)
@@ -141,7 +141,7 @@ def test_what_was_erased_stays_erased_over_a_restart(
     persistent: tuple[str, Callable[[], None]], frame: MakeFrame, segment: MakeSegment
 ) -> None:
     url, restart = persistent
-    link = open_link(url, patience_s=10)
+    link = open_client(url, retry_timeout_s=10)
     store = RedisStore(link)
     frames = [frame(index) for index in range(5)]
     store.publish("door", frames)
@@ -158,9 +158,9 @@ def test_a_commit_whose_reply_was_lost_is_written_once(
     url: str, raw: redis.Redis, lossy_relay: Callable[[str], Relay], segment: MakeSegment, gap: MakeGap
 ) -> None:
     relay = lossy_relay(url)
-    link = open_link(relay.url, patience_s=10)
+    link = open_client(relay.url, retry_timeout_s=10)
     lease = Lease(link, lease_key(0))
-    lease.hold()
+    lease.acquire()
     store = RedisStore(link, lease=lease)
     store.commit("door", FIRST, [segment(0, 1)], [])
     relay.lose_next = True
@@ -172,7 +172,7 @@ def test_a_commit_whose_reply_was_lost_is_written_once(
 
 
 def test_a_commit_sent_again_does_not_bring_back_what_was_erased_in_between(
-    link: Link, url: str, segment: MakeSegment
+    link: RedisClient, url: str, segment: MakeSegment
 ) -> None:
     store = RedisStore(link)
     run, calls = link.run, []
@@ -192,7 +192,7 @@ def test_results_whose_reply_was_lost_are_there_once(
     url: str, lossy_relay: Callable[[str], Relay], frame: MakeFrame
 ) -> None:
     relay = lossy_relay(url)
-    link = open_link(relay.url, patience_s=10)
+    link = open_client(relay.url, retry_timeout_s=10)
     store = RedisStore(link)
     store.publish("door", [frame(0)])
     relay.lose_next = True
@@ -203,17 +203,17 @@ def test_results_whose_reply_was_lost_are_there_once(
 
 
 def test_the_second_owner_wins_and_the_first_writes_nothing_more(
-    link: Link, raw: redis.Redis, frame: MakeFrame, segment: MakeSegment, gap: MakeGap
+    link: RedisClient, raw: redis.Redis, frame: MakeFrame, segment: MakeSegment, gap: MakeGap
 ) -> None:
     first, second = Lease(link, lease_key(0), ttl_s=0.2), Lease(link, lease_key(0), ttl_s=10)
-    assert first.hold()
+    assert first.acquire()
     old = RedisStore(link, lease=first)
     old.publish("door", [frame(0)])
     old.commit("door", FIRST, [segment(0, 1)], [])
     with pytest.raises(LeaseLost):
         RedisStore(link, lease=second).commit("door", SECOND, [], [])
     time.sleep(0.3)
-    assert second.hold()
+    assert second.acquire()
     new = RedisStore(link, lease=second)
     assert new.checkpoint("door") == FIRST
     new.publish("door", [frame(0), frame(1)])
@@ -233,7 +233,7 @@ def test_the_second_owner_wins_and_the_first_writes_nothing_more(
 
 
 def test_at_the_memory_limit_results_are_left_out_and_the_history_goes_on(
-    link: Link, raw: redis.Redis, frame: MakeFrame, segment: MakeSegment
+    link: RedisClient, raw: redis.Redis, frame: MakeFrame, segment: MakeSegment
 ) -> None:
     RedisStore(link).publish("door", [frame(0)])
     raw.config_set("maxmemory", 1)
@@ -252,7 +252,7 @@ def test_at_the_memory_limit_results_are_left_out_and_the_history_goes_on(
 
 
 def test_everything_of_a_source_that_falls_silent_expires(
-    link: Link, raw: redis.Redis, frame: MakeFrame, segment: MakeSegment, gap: MakeGap
+    link: RedisClient, raw: redis.Redis, frame: MakeFrame, segment: MakeSegment, gap: MakeGap
 ) -> None:
     kept = Retention(frames_s=60, segments_days=2, state_s=30)
     store = RedisStore(link, retention=kept)
@@ -271,7 +271,7 @@ def test_everything_of_a_source_that_falls_silent_expires(
 
 
 def test_a_source_that_was_silent_for_long_loses_its_old_results_at_the_next_ones(
-    link: Link, raw: redis.Redis, frame: MakeFrame
+    link: RedisClient, raw: redis.Redis, frame: MakeFrame
 ) -> None:
     RedisStore(link).publish("door", [frame(index) for index in range(250)])
     store = RedisStore(link, retention=Retention(frames_s=20))
@@ -282,14 +282,14 @@ def test_a_source_that_was_silent_for_long_loses_its_old_results_at_the_next_one
 
 @pytest.mark.parametrize("cluster", [False, True])
 def test_a_cluster_is_refused(cluster_url: str, cluster: bool) -> None:
-    link = open_link(cluster_url, cluster=cluster)
+    link = open_client(cluster_url, cluster=cluster)
     with pytest.raises(ConfigError, match=r"part of a Redis Cluster.*store\.url") as caught:
         RedisStore(link)
     assert "canary" not in str(caught.value)
     link.close()
 
 
-def test_what_someone_else_wrote_is_a_codec_error(link: Link, raw: redis.Redis, frame: MakeFrame) -> None:
+def test_what_someone_else_wrote_is_a_codec_error(link: RedisClient, raw: redis.Redis, frame: MakeFrame) -> None:
     store = RedisStore(link)
     store.publish("door", [frame(0)])
     raw.xadd(DOOR.results, {"at": "1", "frame": "nonsense"})
@@ -309,7 +309,7 @@ def test_a_server_that_stays_away_is_an_error_without_its_password(
 ) -> None:
     port = free_port()
     process = redis_server(tmp_path, port, "--requirepass", canary)
-    link = open_link(f"redis://:{quote(canary, safe='')}@127.0.0.1:{port}", patience_s=0.3)
+    link = open_client(f"redis://:{quote(canary, safe='')}@127.0.0.1:{port}", retry_timeout_s=0.3)
     store = RedisStore(link)
     process.kill()
     process.wait()
@@ -320,7 +320,7 @@ def test_a_server_that_stays_away_is_an_error_without_its_password(
 
 
 def test_no_key_and_no_value_holds_the_password(
-    link: Link, raw: redis.Redis, frame: MakeFrame, segment: MakeSegment, gap: MakeGap
+    link: RedisClient, raw: redis.Redis, frame: MakeFrame, segment: MakeSegment, gap: MakeGap
 ) -> None:
     fill(RedisStore(link), frame, segment, gap)
     keys = list(raw.scan_iter())
@@ -335,7 +335,7 @@ def fill(store: RedisStore, frame: MakeFrame, segment: MakeSegment, gap: MakeGap
     store.set_state("door", CameraState(False, 1767225600.5, "refused", "Connection refused", 2))
 
 
-def test_the_consumer_of_the_docs_reads_what_is_there_and_what_comes(link: Link, url: str, frame: MakeFrame) -> None:
+def test_the_consumer_of_the_docs_reads_what_is_there_and_what_comes(link: RedisClient, url: str, frame: MakeFrame) -> None:
     [example] = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
     assert len(example.strip().splitlines()) <= 12
     store = RedisStore(link)
@@ -356,10 +356,10 @@ def test_the_consumer_of_the_docs_reads_what_is_there_and_what_comes(link: Link,
 
 
 def test_keys_fields_and_names_are_those_of_the_docs(
-    link: Link, url: str, frame: MakeFrame, segment: MakeSegment, gap: MakeGap
+    link: RedisClient, url: str, frame: MakeFrame, segment: MakeSegment, gap: MakeGap
 ) -> None:
     lease = Lease(link, lease_key(0))
-    lease.hold()
+    lease.acquire()
     fill(RedisStore(link, lease=lease), frame, segment, gap)
     text = DOC.read_text()
     client: Any = redis.Redis.from_url(url, protocol=2, decode_responses=True)

@@ -77,7 +77,7 @@ class _Item:
 
     @property
     def stream_id(self) -> str:
-        return self.crop.key.stream_id
+        return self.crop.face.key.stream_id
 
 
 @dataclass(slots=True)
@@ -122,11 +122,11 @@ class MemoryQueue:
         dropped = 0
         with self._changed:
             for crop in crops:
-                name = source_of(crop.key.stream_id)
+                name = source_of(crop.face.key.stream_id)
                 source = self._sources.setdefault(name, _Source())
                 self._wait_until_free(name, source)
                 source.waiting[next(self._numbers)] = _Item(crop, self._clock())
-                self._count(crop.key.stream_id, "enqueued")
+                self._count(crop.face.key.stream_id, "enqueued")
                 dropped += self._apply_overflow(source)
                 self._changed.notify_all()
         return dropped
@@ -152,9 +152,9 @@ class MemoryQueue:
         with self._changed:
             published = []
             for delivery, prediction in results:
-                source = self._sources[source_of(delivery.crop.key.stream_id)]
+                source = self._sources[source_of(delivery.crop.face.key.stream_id)]
                 if source.in_flight.pop(int(delivery.entry_id), None):
-                    self._count(delivery.crop.key.stream_id, "acked")
+                    self._count(delivery.crop.face.key.stream_id, "acked")
                     published.append(prediction)
             self._journal.append(published)
             self._changed.notify_all()
@@ -238,5 +238,5 @@ class MemoryQueue:
                 if item.attempt < self._redelivery.max_deliveries:
                     return [self._start_delivery(source, number, item)]
                 self._count(item.stream_id, "dead")
-                self.dead.append(item.crop.key)
+                self.dead.append(item.crop.face.key)
         return []

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from fer_stream.records import ClosedGap, ClosedSegment, LabelledFrame, unix_time
+from fer_stream.records import Gap, LabelledFrame, Segment, unix_time
 from fer_stream.store.protocol import PREVIEW_S, WATCH_S, CameraState, Checkpoint, Preview, Retention, position_of
 
 
@@ -19,8 +19,8 @@ class _Source:
     newest: tuple[int, int] = (0, 0)
     latest: LabelledFrame | None = None
     latest_until: float = 0.0
-    segments: set[ClosedSegment] = field(default_factory=set)
-    gaps: set[ClosedGap] = field(default_factory=set)
+    segments: set[Segment] = field(default_factory=set)
+    gaps: set[Gap] = field(default_factory=set)
     checkpoint: Checkpoint | None = None
     state: CameraState | None = None
     state_until: float = 0.0
@@ -55,7 +55,7 @@ class MemoryStore:
             return added
 
     def commit(
-        self, source: str, checkpoint: Checkpoint, segments: Sequence[ClosedSegment], gaps: Sequence[ClosedGap]
+        self, source: str, checkpoint: Checkpoint, segments: Sequence[Segment], gaps: Sequence[Gap]
     ) -> None:
         """As `ResultStore.commit`."""
         with self._changed:
@@ -88,7 +88,7 @@ class MemoryStore:
             self._changed.wait_for(lambda: self._following(source, after, 1), max_wait_s)
             return self._following(source, after, max_items)
 
-    def segments(self, source: str, from_s: float, to_s: float) -> list[ClosedSegment]:
+    def segments(self, source: str, from_s: float, to_s: float) -> list[Segment]:
         """As `ResultStore.segments`."""
         with self._changed:
             found = [
@@ -96,7 +96,7 @@ class MemoryStore:
             ]
             return sorted(found, key=_segment_span)
 
-    def gaps(self, source: str, from_s: float, to_s: float) -> list[ClosedGap]:
+    def gaps(self, source: str, from_s: float, to_s: float) -> list[Gap]:
         """As `ResultStore.gaps`."""
         with self._changed:
             found = [closed for closed in self._known(source).gaps if _within(_gap_span(closed), from_s, to_s)]
@@ -188,12 +188,12 @@ def _at(frame: LabelledFrame) -> float:
     return unix_time(frame.stream_id, frame.time_s)
 
 
-def _segment_span(closed: ClosedSegment) -> tuple[float, float]:
-    return unix_time(closed.stream_id, closed.segment.start_s), unix_time(closed.stream_id, closed.segment.end_s)
+def _segment_span(closed: Segment) -> tuple[float, float]:
+    return unix_time(closed.stream_id, closed.start_s), unix_time(closed.stream_id, closed.end_s)
 
 
-def _gap_span(closed: ClosedGap) -> tuple[float, float]:
-    return unix_time(closed.stream_id, closed.gap.start_s), unix_time(closed.stream_id, closed.gap.end_s)
+def _gap_span(closed: Gap) -> tuple[float, float]:
+    return unix_time(closed.stream_id, closed.start_s), unix_time(closed.stream_id, closed.end_s)
 
 
 def _within(span: tuple[float, float], from_s: float, to_s: float) -> bool:

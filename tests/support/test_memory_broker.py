@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from fer_stream.broker.protocols import JOURNAL_START, Delivery, Overflow, Redelivery
-from fer_stream.records import FaceCrop, FaceKey, Prediction, Quality
+from fer_stream.records import Face, FaceCrop, FaceKey, Prediction, Quality
 from tests.support.memory_broker import MemoryJournal, MemoryQueue
 
 CAPACITY = 5
@@ -46,7 +46,7 @@ class MemoryQueueMachine(RuleBasedStateMachine):
         frames = range(self.next_frame, self.next_frame + number)
         self.next_frame += number
         crops = [
-            FaceCrop(FaceKey(f"{source}@1", 1, frame), 0.0, 0.0, BOX, 1.0, Quality(1.0, "ok"), PIXELS)
+            FaceCrop(Face(FaceKey(f"{source}@1", 1, frame), 0.0, 0.0, BOX, 1.0, Quality(1.0, "ok")), PIXELS)
             for frame in frames
         ]
         dropped = self.queue.enqueue(crops)
@@ -65,7 +65,7 @@ class MemoryQueueMachine(RuleBasedStateMachine):
         self._count_dead_letters()
         if batch and batch[0].attempt > 1:
             assert len(batch) == 1
-            assert batch[0].crop.key.frame_index in expired
+            assert batch[0].crop.face.key.frame_index in expired
         else:
             assert len(batch) == min(most, sum(map(len, self.waiting.values())))
         for delivery in batch:
@@ -82,7 +82,7 @@ class MemoryQueueMachine(RuleBasedStateMachine):
                 self.count(source, "dead")
 
     def _deliver(self, delivery: Delivery) -> None:
-        key = delivery.crop.key
+        key = delivery.crop.face.key
         source = key.stream_id.removesuffix("@1")
         if delivery.attempt == 1:
             assert self.waiting[source].pop(0) == key.frame_index
@@ -94,10 +94,10 @@ class MemoryQueueMachine(RuleBasedStateMachine):
             return
         chosen = data.draw(st.lists(st.sampled_from(self.received), unique_by=lambda delivery: delivery.entry_id))
         results = [(delivery, _predict(delivery.crop)) for delivery in chosen]
-        expected = [delivery for delivery in chosen if delivery.crop.key.frame_index in self.in_flight]
+        expected = [delivery for delivery in chosen if delivery.crop.face.key.frame_index in self.in_flight]
         assert self.queue.ack(results) == len(expected)
         for delivery in expected:
-            source, _, _ = self.in_flight.pop(delivery.crop.key.frame_index)
+            source, _, _ = self.in_flight.pop(delivery.crop.face.key.frame_index)
             self.count(source, "acked")
 
     @rule(seconds=st.sampled_from([1.0, VISIBILITY_TIMEOUT_S]))
@@ -116,13 +116,12 @@ class MemoryQueueMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_published_twice(self) -> None:
         entries = self.journal.read(dict.fromkeys(SOURCES, JOURNAL_START), 10_000, 0)
-        keys = [entry.message.key for entry in entries if isinstance(entry.message, Prediction)]
+        keys = [entry.message.face.key for entry in entries if isinstance(entry.message, Prediction)]
         assert len(keys) == len(set(keys)) == sum(outcomes["acked"] for outcomes in self.outcomes.values())
 
 
 def _predict(crop: FaceCrop) -> Prediction:
-    probs = np.full(7, 1 / 7, np.float32)
-    return Prediction(crop.key, crop.time_s, crop.captured_at, crop.xyxy, crop.confidence, crop.quality, probs, "m")
+    return Prediction(crop.face, np.full(7, 1 / 7, np.float32), "m")
 
 
 TestMemoryQueue = MemoryQueueMachine.TestCase

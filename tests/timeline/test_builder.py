@@ -14,6 +14,7 @@ from fer_stream.records import (
     LABELS,
     UNKNOWN,
     EndOfStream,
+    Face,
     FaceKey,
     FrameHeader,
     LabelledFrame,
@@ -26,21 +27,21 @@ from fer_stream.timeline.builder import Message, TimelineBuilder
 SETTINGS = TimelineSettings()
 FPS = 25.0
 STREAM = "test@1"
-Face = tuple[int, str]
+Shown = tuple[int, str]
 """A person and the emotion they show; `small` stands for a face that cannot be judged."""
 
 
-def prediction(index: int, face: Face) -> Prediction:
+def prediction(index: int, face: Shown) -> Prediction:
     person_id, emotion = face
     shown = LABELS.index(emotion) if emotion in LABELS else 0
     probs = np.full(7, 0.02, np.float32)
     probs[shown] = 0.88
     quality = Quality(0.1, "small") if emotion == "small" else Quality(0.9, "ok")
     box = np.array([0, 0, 50, 50], np.float32)
-    return Prediction(FaceKey(STREAM, person_id, index), index / FPS, 0.0, box, 0.9, quality, probs, "test")
+    return Prediction(Face(FaceKey(STREAM, person_id, index), index / FPS, 0.0, box, 0.9, quality), probs, "test")
 
 
-def messages(film: list[list[Face]]) -> list[Message]:
+def messages(film: list[list[Shown]]) -> list[Message]:
     told: list[Message] = []
     for index, faces in enumerate(film):
         told += [prediction(index, face) for face in faces]
@@ -67,7 +68,7 @@ def test_frames_without_a_face_keep_their_place() -> None:
 
 
 def test_segments_and_frame_labels_say_the_same() -> None:
-    film: list[list[Face]] = [[(1, "neutral")]] * 50 + [[(1, "happy"), (2, "sad")]] * 50
+    film: list[list[Shown]] = [[(1, "neutral")]] * 50 + [[(1, "happy"), (2, "sad")]] * 50
     frames, (one, two) = build(messages(film))
     assert [segment.label for segment in one.segments] == ["neutral", "happy"]
     assert one.segments[1].start_s == pytest.approx(2.0, abs=0.09)
@@ -86,13 +87,13 @@ def test_a_face_that_cannot_be_judged_is_unknown() -> None:
 
 
 def test_a_short_time_that_cannot_be_judged_is_bridged() -> None:
-    film: list[list[Face]] = [[(1, "happy")]] * 40 + [[(1, "small")]] * 5 + [[(1, "happy")]] * 40
+    film: list[list[Shown]] = [[(1, "happy")]] * 40 + [[(1, "small")]] * 5 + [[(1, "happy")]] * 40
     _, (person,) = build(messages(film))
     assert person.shares == {"happy": 1.0}
 
 
 def test_an_absence_is_in_no_segment() -> None:
-    film: list[list[Face]] = [[(1, "happy")]] * 50 + [[]] * 50 + [[(1, "happy")]] * 50
+    film: list[list[Shown]] = [[(1, "happy")]] * 50 + [[]] * 50 + [[(1, "happy")]] * 50
     _, (person,) = build(messages(film))
     assert [s.label for s in person.segments] == ["happy", "happy"]
     assert [s.start_s for s in person.segments] == [0.0, 4.0]
@@ -103,7 +104,7 @@ def test_labels_come_out_within_the_promised_delay() -> None:
     builder = TimelineBuilder(SETTINGS)
     delay_s = 3 * SETTINGS.smoothing_s + 2 * SETTINGS.min_segment_s + SETTINGS.max_gap_s
     rng = random.Random(0)
-    film: list[list[Face]] = [[(p, rng.choice(LABELS)) for p in (1, 2) if rng.random() < 0.7] for _ in range(500)]
+    film: list[list[Shown]] = [[(p, rng.choice(LABELS)) for p in (1, 2) if rng.random() < 0.7] for _ in range(500)]
     out = 0
     for index, faces in enumerate(film):
         mark = FrameHeader(STREAM, index, index / FPS, len(faces))
@@ -125,7 +126,7 @@ films = st.lists(st.lists(face, max_size=3, unique_by=lambda face: face[0]), min
 
 @given(film=films, chunk=st.integers(1, 64), rng=st.randoms(use_true_random=False))
 def test_the_order_and_the_cut_of_the_messages_change_nothing(
-    film: list[list[Face]], chunk: int, rng: random.Random
+    film: list[list[Shown]], chunk: int, rng: random.Random
 ) -> None:
     told = messages(film)
     straight, people = build(told, chunk=len(told))
@@ -140,13 +141,13 @@ def test_the_order_and_the_cut_of_the_messages_change_nothing(
 
 def arrival(message: Message, rng: random.Random) -> float:
     if isinstance(message, Prediction):
-        return message.key.frame_index + rng.random() * 8
+        return message.face.key.frame_index + rng.random() * 8
     assert isinstance(message, FrameHeader)
     return message.index
 
 
 @given(film=films, cut=st.integers(0, 400))
-def test_a_restored_state_goes_on_as_if_nothing_had_happened(film: list[list[Face]], cut: int) -> None:
+def test_a_restored_state_goes_on_as_if_nothing_had_happened(film: list[list[Shown]], cut: int) -> None:
     told = messages(film)
     straight, people = build(told, chunk=1)
     before = TimelineBuilder(SETTINGS)
@@ -196,10 +197,10 @@ def test_every_frame_can_be_seen_at_once() -> None:
 
 def test_segments_are_handed_out_once_and_who_left_is_forgotten() -> None:
     builder = TimelineBuilder(SETTINGS)
-    film: list[list[Face]] = [[(1, "happy")]] * 50 + [[]] * 50 + [[(2, "sad")]] * 50
+    film: list[list[Shown]] = [[(1, "happy")]] * 50 + [[]] * 50 + [[(2, "sad")]] * 50
     taken = []
     for message in messages(film):
         builder.add([message])
         taken += builder.take_segments()
-    assert [(one.person_id, one.segment.label) for one in taken] == [(1, "happy"), (2, "sad")]
+    assert [(one.person_id, one.label) for one in taken] == [(1, "happy"), (2, "sad")]
     assert builder.people() == ()

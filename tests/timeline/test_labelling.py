@@ -25,7 +25,7 @@ def sample(time_s: float, evidence: float = 1.0, **probs: float) -> Sample:
 
 
 def run(samples: list[Sample]) -> tuple[list[str], list[Segment]]:
-    labeller, segmenter = Labeller(SETTINGS), Segmenter()
+    labeller, segmenter = Labeller(SETTINGS), Segmenter("test@1", 1)
     segments = []
     for one in samples:
         segments += segmenter.push(labeller.push(one))

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_stream.broker.protocols import START, Entry
+from fer_stream.broker.protocols import JOURNAL_START, JournalEntry
 from fer_stream.config import LiveTimelineSettings
 from fer_stream.errors import LeaseLost
 from fer_stream.outputs.daily_tables import RollingTables
-from fer_stream.records import LABELS, FaceKey, FrameHeader, Prediction, Quality
+from fer_stream.records import LABELS, Face, FaceKey, FrameHeader, Prediction, Quality
 from fer_stream.timeline.processor import TimelineKeeper
 from fer_stream.timeline.source_timeline import Horizon
 from tests.support.memory_store import MemoryStore
@@ -31,7 +31,7 @@ def waiting(allowed_lateness_s: float) -> LiveTimelineSettings:
     return LiveTimelineSettings().model_copy(update={"allowed_lateness_s": allowed_lateness_s})
 
 
-def entries(first: int, last: int) -> list[Entry]:
+def entries(first: int, last: int) -> list[JournalEntry]:
     """What a journal holds of the frames from `first` to before `last`, happy at first and sad from frame 50 on."""
     told = []
     for index in range(first, last):
@@ -39,10 +39,10 @@ def entries(first: int, last: int) -> list[Entry]:
         probs[LABELS.index("happy" if index < 50 else "sad")] = 0.88
         box = np.array([0, 0, 50, 50], np.float32)
         key = FaceKey(STREAM, 1, index)
-        face = Prediction(key, index / FPS, 0.0, box, 0.9, Quality(0.9, "ok"), probs, "test")
+        face = Prediction(Face(key, index / FPS, 0.0, box, 0.9, Quality(0.9, "ok")), probs, "test")
         told += [
-            Entry(SOURCE, f"{index + 1}-1", face),
-            Entry(SOURCE, f"{index + 1}-2", FrameHeader(STREAM, index, index / FPS, 1)),
+            JournalEntry(SOURCE, f"{index + 1}-1", face),
+            JournalEntry(SOURCE, f"{index + 1}-2", FrameHeader(STREAM, index, index / FPS, 1)),
         ]
     return told
 
@@ -54,7 +54,7 @@ def make(store: MemoryStore, folder: Path) -> TimelineKeeper:
     return keeper
 
 
-def feed(keeper: TimelineKeeper, told: list[Entry]) -> None:
+def feed(keeper: TimelineKeeper, told: list[JournalEntry]) -> None:
     horizon = keeper.horizon(SOURCE, None)
     keeper.add(told)
     keeper.settle(SOURCE, horizon)
@@ -82,7 +82,7 @@ def test_what_was_written_after_the_last_commit_is_written_once(tmp_path: Path) 
     feed(after, entries(60, 120))
     after.commit()
     assert written(broken) == written(whole)
-    assert [one.segment.label for one in store.segments(SOURCE, 0, math.inf)] == ["happy"]
+    assert [one.label for one in store.segments(SOURCE, 0, math.inf)] == ["happy"]
     assert [frame.index for frame in store.results(SOURCE, "0", 1000, 0)] == list(range(120))
 
 
@@ -99,7 +99,7 @@ def test_a_crash_before_the_first_commit_leaves_nothing_twice(tmp_path: Path) ->
 
 def test_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
     keeper = make(MemoryStore(), tmp_path)
-    feed(keeper, [Entry(SOURCE, "1-1", None), *entries(1, 3)])
+    feed(keeper, [JournalEntry(SOURCE, "1-1", None), *entries(1, 3)])
     assert keeper.unreadable == 1
     assert keeper.positions == {SOURCE: "3-2"}
 
@@ -139,13 +139,13 @@ def test_a_journal_that_began_anew_is_read_from_its_beginning(tmp_path: Path) ->
     keeper = make(MemoryStore(), tmp_path)
     feed(keeper, entries(0, 3))
     keeper.start_over(SOURCE)
-    assert keeper.positions == {SOURCE: START}
+    assert keeper.positions == {SOURCE: JOURNAL_START}
 
 
 def test_a_full_disk_stops_the_files_and_not_the_service(
-    tiny_disk: Callable[[int], Path], caplog: pytest.LogCaptureFixture
+    small_disk: Callable[[int], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    disk = tiny_disk(32)
+    disk = small_disk(32)
     (disk / "hog").write_bytes(os.urandom(24_000))
     store = MemoryStore()
     keeper = make(store, disk)

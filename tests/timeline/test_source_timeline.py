@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from fer_stream.config import LiveSettings, LiveTimelineSettings
 from fer_stream.records import (
     LABELS,
-    ClosedGap,
-    ClosedSegment,
     EndOfStream,
+    Face,
     FaceCrop,
     FaceKey,
     FrameHeader,
@@ -23,8 +22,9 @@ from fer_stream.records import (
     LabelledFrame,
     Prediction,
     Quality,
+    Segment,
 )
-from fer_stream.service.connections import timeline_of
+from fer_stream.service.connections import timeline_settings
 from fer_stream.timeline.source_timeline import Message, SourceTimeline, stream_id_of_state
 
 FPS = 10.0
@@ -37,10 +37,14 @@ def stream(epoch: int) -> str:
     return f"door@{epoch}"
 
 
+def face(index: int, epoch: int = 1, person: int = 1) -> Face:
+    return Face(FaceKey(stream(epoch), person, index), index / FPS, 0.0, BOX, 0.9, GOOD)
+
+
 def prediction(index: int, emotion: str, epoch: int = 1, person: int = 1) -> Prediction:
     probs = np.full(7, 0.02, np.float32)
     probs[LABELS.index(emotion)] = 0.88
-    return Prediction(FaceKey(stream(epoch), person, index), index / FPS, 0.0, BOX, 0.9, GOOD, probs, "test")
+    return Prediction(face(index, epoch, person), probs, "test")
 
 
 def mark(index: int, faces: int = 1, epoch: int = 1) -> FrameHeader:
@@ -48,8 +52,7 @@ def mark(index: int, faces: int = 1, epoch: int = 1) -> FrameHeader:
 
 
 def crop(index: int, epoch: int = 1) -> FaceCrop:
-    pixels = np.zeros((48, 48), np.uint8)
-    return FaceCrop(FaceKey(stream(epoch), 1, index), index / FPS, 0.0, BOX, 0.9, GOOD, pixels)
+    return FaceCrop(face(index, epoch), np.zeros((48, 48), np.uint8))
 
 
 def film(emotion: str, frames: int, epoch: int = 1) -> list[Message]:
@@ -60,8 +63,8 @@ def make() -> SourceTimeline:
     return SourceTimeline(lambda: LiveTimelineSettings(allowed_lateness_s=LATENESS_S))
 
 
-def labels(segments: list[ClosedSegment]) -> list[tuple[str, int, str]]:
-    return [(one.stream_id, one.person_id, one.segment.label) for one in segments]
+def labels(segments: list[Segment]) -> list[tuple[str, int, str]]:
+    return [(one.stream_id, one.person_id, one.label) for one in segments]
 
 
 def test_a_new_epoch_closes_the_old_one() -> None:
@@ -75,11 +78,11 @@ def test_a_new_epoch_closes_the_old_one() -> None:
 @pytest.mark.parametrize("fps", [0.5, 1, 2])
 def test_a_source_that_is_looked_at_seldom_is_not_full_of_gaps(fps: float) -> None:
     settings = LiveSettings.model_validate({"sources": {"door": {"url": "rtsp://camera/1", "fps": fps}}})
-    timeline = SourceTimeline(lambda: timeline_of(settings, "door"))
+    timeline = SourceTimeline(lambda: timeline_settings(settings, "door"))
     for index in range(30):
         time_s = round(index / fps * 15) / 15
-        face = replace(prediction(index, "happy"), time_s=time_s)
-        timeline.add([face, replace(mark(index), time_s=time_s)])
+        shown = prediction(index, "happy")
+        timeline.add([replace(shown, face=replace(shown.face, time_s=time_s)), replace(mark(index), time_s=time_s)])
     timeline.add([EndOfStream(stream(1), 30 / fps, 30, 30)])
     timeline.settle(timeline.horizon(None))
     assert labels(timeline.news().segments) == [(stream(1), 1, "happy")]
@@ -147,27 +150,27 @@ def test_crops_of_the_epoch_before_hold_the_present_one_up() -> None:
 
 def test_an_outage_is_told() -> None:
     timeline = make()
-    outage = Gap("door", 1.0, 4.0, "stalled")
+    outage = Gap(stream(1), 1.0, 4.0, "stalled")
     timeline.add([*film("happy", 10), outage])
-    assert timeline.news().gaps == [ClosedGap(stream(1), outage)]
+    assert timeline.news().gaps == [outage]
 
 
 def test_an_outage_that_is_told_twice_is_one() -> None:
     timeline = make()
-    outages = [Gap("door", 1.0, 4.0, "stalled"), Gap("door", 5.0, 6.0, "ended")]
+    outages = [Gap(stream(1), 1.0, 4.0, "stalled"), Gap(stream(1), 5.0, 6.0, "ended")]
     timeline.add([*film("happy", 10), outages[0], outages[0]])
     found = timeline.news().gaps
     again = make()
     again.restore(timeline.state())
     again.add([outages[0], outages[1]])
-    assert [one.gap for one in [*found, *again.news().gaps]] == outages
+    assert [*found, *again.news().gaps] == outages
 
 
 @pytest.mark.parametrize(("stream_start_ms", "end_s"), [(5001, 5.0), (2, 0.9)])
 def test_an_epoch_that_was_cut_off_ends_in_a_gap(stream_start_ms: int, end_s: float) -> None:
     timeline = make()
     timeline.add([*film("happy", 10), *film("sad", 1, epoch=stream_start_ms)])
-    assert timeline.news().gaps == [ClosedGap(stream(1), Gap("door", 0.9, end_s, "restart"))]
+    assert timeline.news().gaps == [Gap(stream(1), 0.9, end_s, "restart")]
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -181,12 +184,12 @@ def test_an_epoch_that_ended_leaves_no_gap(closed: bool) -> None:
     assert stream_id_of_state(timeline.state()) == stream(5001)
 
 
-Out = tuple[list[tuple[int, list[tuple[int, str]]]], list[ClosedSegment]]
+Out = tuple[list[tuple[int, list[tuple[int, str]]]], list[Segment]]
 
 
 def play(told: list[Message], chunks: int, restart_at: set[int]) -> Out:
     """Feed `told`, with a restart from the saved state after some of the chunks."""
-    timeline, frames, segments = make(), list[LabelledFrame](), list[ClosedSegment]()
+    timeline, frames, segments = make(), list[LabelledFrame](), list[Segment]()
     for number, start in enumerate(range(0, len(told), chunks)):
         timeline.add(told[start : start + chunks])
         news = timeline.news()
@@ -217,7 +220,7 @@ def test_late_repeated_and_shuffled_results_and_restarts_change_nothing(
     straight = play([*predictions, *marks, end], 10_000, set())
     # Every result comes up to allowed_lateness_s late, and some come twice.
     late = [
-        (p.time_s + rng.random() * LATENESS_S * 0.9, p) for p in predictions for _ in range(rng.choice((1, 1, 2)))
+        (p.face.time_s + rng.random() * LATENESS_S * 0.9, p) for p in predictions for _ in range(rng.choice((1, 1, 2)))
     ]
     on_time: list[tuple[float, Message]] = [(m.time_s, m) for m in marks]
     shuffled = [message for _, message in sorted([*late, *on_time], key=lambda pair: pair[0])]
