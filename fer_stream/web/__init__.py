@@ -1,1 +1,1 @@
-"""The live page and its HTTP API: everything that leaves the service towards people goes through here."""
+"""The live web page and the HTTP API of the service."""

@@ -1,9 +1,9 @@
-"""The application: routes, the guard around them, and the page.
+"""The FastAPI application: routes, security middleware, error handlers and the web page.
 
-browser, program ─▶ Guard ─┬─▶ /api/v1/sources, /live    sources.py, live.py    ◀─ ResultStore
-                           ├─▶ /api/v1/jobs              jobs.py, uploads.py    ◀─ Jobs
-                           ├─▶ /healthz, /readyz
-                           └─▶ /                         static/
+browser, program ─▶ SecurityMiddleware ─┬─▶ /api/v1/sources, /live    sources.py, events.py   ◀─ ResultStore
+                                        ├─▶ /api/v1/jobs              jobs.py, uploads.py     ◀─ Jobs
+                                        ├─▶ /healthz, /readyz
+                                        └─▶ /                         static/
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from fer_stream import __version__
@@ -27,17 +26,17 @@ from fer_stream.metrics import Metrics
 from fer_stream.store.protocol import ResultStore
 from fer_stream.web import jobs as job_routes
 from fer_stream.web import sources
-from fer_stream.web.problems import Problem
-from fer_stream.web.schemas import HealthModel, ProblemModel
-from fer_stream.web.security import Guard
-from fer_stream.web.state import API, Desk
+from fer_stream.web.problems import on_http_error, on_validation_error
+from fer_stream.web.schemas import API, HealthModel, ProblemModel
+from fer_stream.web.security import SecurityMiddleware
+from fer_stream.web.state import State, WebState
 
-_PAGE = Path(__file__).parent / "static"
+_STATIC_DIR = Path(__file__).parent / "static"
 
-_REF = "#/components/schemas/ProblemModel"
+_PROBLEM_REF = "#/components/schemas/ProblemModel"
 
 
-def make_app(
+def create_app(
     store: ResultStore,
     jobs: Jobs,
     settings: LiveSettings,
@@ -45,56 +44,52 @@ def make_app(
     metrics: Metrics,
     stop: threading.Event,
 ) -> FastAPI:
-    """The whole application. `stop` ends the live streams, so that the server can end."""
+    """Create the application. Setting `stop` ends all live streams, which would otherwise delay the shutdown."""
+    app = _create_routes()
+    app.state.web = WebState(store, jobs, settings, metrics=metrics, stop=stop)
+    app.mount("/", StaticFiles(directory=_STATIC_DIR, html=True), name="page")
+    app.add_middleware(SecurityMiddleware, settings=settings.web, metrics=metrics)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_validation_error)
+    return app
+
+
+def openapi() -> dict[str, Any]:
+    """Return the OpenAPI document. Needs neither a store nor settings."""
+    return _create_routes().openapi()
+
+
+def _create_routes() -> FastAPI:
     app = FastAPI(
         title="fer-stream",
         version=__version__,
-        description="Who showed which emotion, when. Times are Unix seconds; labels of `live` are provisional.",
+        description="Per-person emotion timelines from cameras and recorded files. Times are Unix seconds; labels of "
+        "live events are provisional.",
         openapi_url=f"{API}/openapi.json",
-        # Both pages would load their scripts from elsewhere.
+        # Swagger UI and ReDoc load their scripts from a CDN, which the Content-Security-Policy forbids.
         docs_url=None,
         redoc_url=None,
     )
-    desk = app.state.desk = Desk(store, jobs, settings, metrics=metrics, stop=stop)
     app.include_router(sources.router)
     app.include_router(job_routes.router)
 
     @app.get("/healthz", tags=["health"])
     async def healthz() -> HealthModel:
-        """The process is there, even if all of its threads wait for the store."""
+        """Check that the process responds, even if all worker threads wait for the store."""
         return HealthModel()
 
     @app.get("/readyz", tags=["health"])
-    def readyz() -> HealthModel:
-        """The store answers too."""
-        desk.overview.look()
+    def readyz(state: State) -> HealthModel:
+        """Check that the store responds as well."""
+        state.overview.snapshot()
         return HealthModel()
 
-    app.mount("/", StaticFiles(directory=_PAGE, html=True), name="page")
-    app.add_middleware(Guard, settings=settings.web, metrics=metrics)
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(RequestValidationError, _misunderstood)
-    app.openapi = _described(app)  # type: ignore[method-assign]
+    app.openapi = custom_openapi(app)  # type: ignore[method-assign]
     return app
 
 
-def _refused(_: Request, error: Exception) -> Response:
-    """What the router itself says: nothing of that name, or not with this method."""
-    assert isinstance(error, HTTPException)
-    return Problem(
-        error.status_code, str(error.detail), f"{API}/openapi.json lists all there is.", error.headers
-    ).response()
-
-
-def _misunderstood(_: Request, error: Exception) -> Response:
-    """A parameter that does not fit: which one, and what was expected, but not what was sent."""
-    assert isinstance(error, RequestValidationError)
-    faults = [f"{'.'.join(map(str, fault['loc'][1:]))}: {fault['msg']}" for fault in error.errors()]
-    return Problem(422, "; ".join(faults), f"{API}/openapi.json says what is expected.").response()
-
-
-def _described(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """OpenAPI with our problems in place of FastAPI's own errors."""
+def custom_openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    """Return a function that builds the OpenAPI document with problems in place of FastAPI's validation errors."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema:
@@ -104,7 +99,8 @@ def _described(app: FastAPI) -> Callable[[], dict[str, Any]]:
         schemas["ProblemModel"] = ProblemModel.model_json_schema()
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
-        problem = {"description": "A problem.", "content": {"application/problem+json": {"schema": {"$ref": _REF}}}}
+        content = {"application/problem+json": {"schema": {"$ref": _PROBLEM_REF}}}
+        problem = {"description": "An error (RFC 9457).", "content": content}
         for methods in document["paths"].values():
             for operation in methods.values():
                 operation["responses"].pop("422", None)

@@ -1,130 +1,93 @@
-"""What happens now, as server-sent events."""
+"""Live results as server-sent events."""
 
 from __future__ import annotations
 
 import re
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import groupby
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import anyio
-import anyio.to_thread
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from fer_stream.capture.source import Sampler
 from fer_stream.errors import FerStreamError
-from fer_stream.metrics import Metrics
 from fer_stream.records import LabelledFrame
 from fer_stream.store.protocol import START, CameraState, ResultStore, position_of
-from fer_stream.web.overview import Overview, Sight
-from fer_stream.web.problems import AWAY_S, Problem, problem_of
+from fer_stream.web.problems import STORE_RETRY_S, problem_of
 from fer_stream.web.schemas import FrameModel, SourceModel
+from fer_stream.web.state import Overview, SourceSnapshot, StreamLimiter
 
-R = TypeVar("R")
-
-_LOOK_S = 1.0
-_BEAT_S = 10.0
-# More results than this at once: we are behind, and go on with the newest.
-_BEHIND = 64
-# So many results that were missed are told after a reconnect: more than a minute at 15 fps.
-_MISSED = 1000
+_STATE_INTERVAL_S = 1.0
+_MAX_WAIT_S = 1.0
+_KEEPALIVE_S = 10.0
+# A client that is more results behind than this continues with the newest one.
+_MAX_BACKLOG = 64
+# Maximum number of missed results that are sent after a reconnect: more than a minute at 15 fps.
+_MAX_REPLAYED = 1000
 _POSITION = re.compile(r"\d{1,15}-\d{1,15}")
 
 
-class Streams:
-    """The live streams that are served now, `most` at the same time, each with a thread to wait in."""
-
-    def __init__(self, most: int, metrics: Metrics, stop: threading.Event) -> None:
-        self.stop = stop
-        self._most = most
-        self._open = 0
-        self._metrics = metrics
-        self._limiter: anyio.CapacityLimiter | None = None
-
-    def enter(self) -> None:
-        """Take a place. Raises `Problem` where there is none."""
-        if self._open >= self._most:
-            raise Problem(
-                503,
-                f"All {self._most} live streams are taken.",
-                "Close another page, or raise web.max_streams.",
-                {"Retry-After": "10"},
-            )
-        self._open += 1
-        self._metrics.web_streams.set(self._open)
-
-    def leave(self) -> None:
-        """Give the place back."""
-        self._open -= 1
-        self._metrics.web_streams.set(self._open)
-
-    async def wait_for(self, work: Callable[[], R]) -> R:
-        """Do what blocks in a thread. Other requests have their own."""
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(self._most)
-        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
-
-
 class EventStream(StreamingResponse):
-    """Events until the client is gone or the service ends. Takes a place among `streams`, and gives it back."""
+    """Response with events until the client disconnects or the service stops. Occupies one of `streams`."""
 
-    def __init__(self, events: AsyncIterator[str], streams: Streams) -> None:
-        streams.enter()
+    def __init__(self, events: AsyncIterator[str], streams: StreamLimiter) -> None:
+        streams.acquire()
         self._streams = streams
-        # A proxy must not wait until it has a buffer full.
+        # nginx would otherwise buffer the events.
         super().__init__(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the events; release the stream at the end."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._streams.leave()
+            self._streams.release()
 
 
 def event(name: str, data: BaseModel, position: str | None = None) -> str:
-    """One event as text."""
-    identity = f"id: {position}\n" if position else ""
-    return f"{identity}event: {name}\ndata: {data.model_dump_json()}\n\n"
+    """Format one event; `position` becomes its id."""
+    event_id = f"id: {position}\n" if position else ""
+    return f"{event_id}event: {name}\ndata: {data.model_dump_json()}\n\n"
 
 
-class Teller(Protocol):
-    """Knows what one client has to be told."""
+class EventFeed(Protocol):
+    """Source of the events of one client."""
 
     period_s: float
+    """Minimum interval between two calls of `poll`, in seconds."""
 
-    def look(self) -> list[str]:
-        """The events since the last look. May wait for them, for a second."""
+    def poll(self) -> list[str]:
+        """Return the events since the last call. May block for up to a second."""
         ...
 
 
-async def told(teller: Teller, streams: Streams) -> AsyncIterator[str]:
-    """The events of `teller`, as fast as the client takes them, with a sign of life where there are none."""
+async def sse(feed: EventFeed, streams: StreamLimiter) -> AsyncIterator[str]:
+    """Yield the events of `feed` as fast as the client reads them, and a comment after 10 s without an event."""
     yield "retry: 2000\n\n"
-    spoke_s = time.monotonic()
+    sent_s = time.monotonic()
     while not streams.stop.is_set():
-        began_s = time.monotonic()
+        started_s = time.monotonic()
         try:
-            events = await streams.wait_for(teller.look)
+            events = await streams.run_blocking(feed.poll)
         except FerStreamError as error:
-            events = [event("trouble", problem_of(error).model())]
-            await anyio.sleep(AWAY_S)
-        if not events and time.monotonic() - spoke_s > _BEAT_S:
-            events = [": beat\n\n"]
+            events = [event("problem", problem_of(error).model())]
+            await anyio.sleep(STORE_RETRY_S)
+        if not events and time.monotonic() - sent_s > _KEEPALIVE_S:
+            events = [": keepalive\n\n"]
         for text in events:
             yield text
-            spoke_s = time.monotonic()
-        await anyio.sleep(max(0.0, began_s + teller.period_s - time.monotonic()))
+            sent_s = time.monotonic()
+        await anyio.sleep(max(0.0, started_s + feed.period_s - time.monotonic()))
 
 
-class OneSource:
-    """Tells the results of one source, ten a second at the most and the newest if there are more, and its state.
+class SourceFeed:
+    """Events of one source: `frame`, at most ten per second and only the newest if there are more, and `state`.
 
-    After `last_event_id` what was missed is told first.
+    With `last_event_id`, the results since then are sent first.
     """
 
     period_s = 0.1
@@ -132,20 +95,20 @@ class OneSource:
     def __init__(self, store: ResultStore, source: str, last_event_id: str | None) -> None:
         self._store = store
         self._source = source
-        self._missed = last_event_id is not None and _POSITION.fullmatch(last_event_id) is not None
-        self._position = last_event_id if self._missed else None
+        self._replay = last_event_id is not None and _POSITION.fullmatch(last_event_id) is not None
+        self._position = last_event_id if self._replay else None
         self._state: CameraState | None = None
-        self._looked_s = -_LOOK_S
-        self._began = False
+        self._state_sent = False
+        self._state_read_s = -_STATE_INTERVAL_S
 
-    def look(self) -> list[str]:
-        """As `Teller.look`."""
+    def poll(self) -> list[str]:
+        """Implement `EventFeed.poll`."""
         events = []
-        if time.monotonic() - self._looked_s >= _LOOK_S:
-            self._looked_s = time.monotonic()
+        if time.monotonic() - self._state_read_s >= _STATE_INTERVAL_S:
+            self._state_read_s = time.monotonic()
             state = self._store.state(self._source)
-            if state != self._state or not self._began:
-                self._state, self._began = state, True
+            if state != self._state or not self._state_sent:
+                self._state, self._state_sent = state, True
                 events.append(event("state", SourceModel.of(self._source, state, self._store.latest(self._source))))
         frames = self._frames()
         now = time.time()
@@ -159,43 +122,43 @@ class OneSource:
             latest = self._store.latest(self._source)
             self._position = position_of(latest) if latest else START
             return [latest] if latest else []
-        most = _MISSED if self._missed else _BEHIND
-        frames = self._store.results(self._source, self._position, most, 0 if self._missed else _LOOK_S)
+        max_items = _MAX_REPLAYED if self._replay else _MAX_BACKLOG
+        frames = self._store.results(self._source, self._position, max_items, 0 if self._replay else _MAX_WAIT_S)
         if frames:
             self._position = position_of(frames[-1])
-        if self._missed:
-            self._missed = False
+        if self._replay:
+            self._replay = False
             return list(_thinned(frames))
-        if len(frames) == most:
+        if len(frames) == max_items:
             self._position = None
         return frames[-1:]
 
 
-class AllSources:
-    """Tells of every source its state, when it changes, and once a second its newest result."""
+class OverviewFeed:
+    """Events of all sources: `state` when it changes, and `latest` with the newest result once per second."""
 
     period_s = 1.0
 
     def __init__(self, overview: Overview) -> None:
         self._overview = overview
         self._states: dict[str, CameraState | None] = {}
-        self._latest: dict[str, str] = {}
+        self._positions: dict[str, str] = {}
 
-    def look(self) -> list[str]:
-        """As `Teller.look`."""
-        return [text for sight in self._overview.look() for text in self._news(sight)]
+    def poll(self) -> list[str]:
+        """Implement `EventFeed.poll`."""
+        return [text for source in self._overview.snapshot() for text in self._changes(source)]
 
-    def _news(self, sight: Sight) -> Iterator[str]:
-        if sight.name not in self._states or self._states[sight.name] != sight.state:
-            self._states[sight.name] = sight.state
-            yield event("state", SourceModel.of(sight.name, sight.state, sight.latest))
-        if sight.latest and self._latest.get(sight.name) != position_of(sight.latest):
-            self._latest[sight.name] = position_of(sight.latest)
-            yield event("latest", FrameModel.of(sight.name, sight.latest, sight.state, time.time()))
+    def _changes(self, source: SourceSnapshot) -> Iterator[str]:
+        if source.name not in self._states or self._states[source.name] != source.state:
+            self._states[source.name] = source.state
+            yield event("state", SourceModel.of(source.name, source.state, source.latest))
+        if source.latest and self._positions.get(source.name) != position_of(source.latest):
+            self._positions[source.name] = position_of(source.latest)
+            yield event("latest", FrameModel.of(source.name, source.latest, source.state, time.time()))
 
 
 def _thinned(frames: Sequence[LabelledFrame]) -> Iterator[LabelledFrame]:
-    """Ten a second of every stream, and the last one of all."""
-    for _, stream in groupby(frames, key=lambda frame: frame.stream_id):
-        sampler = Sampler(1 / OneSource.period_s)
-        yield from (frame for frame in stream if sampler.keep(frame.time_s) or frame is frames[-1])
+    """Yield ten frames per second of each session, and the last one."""
+    for _, session in groupby(frames, key=lambda frame: frame.stream_id):
+        sampler = Sampler(1 / SourceFeed.period_s)
+        yield from (frame for frame in session if sampler.accept(frame.time_s) or frame is frames[-1])

@@ -1,48 +1,51 @@
-"""What went wrong, for programs and people: `application/problem+json` of RFC 9457."""
+"""Errors of the HTTP API as `application/problem+json` (RFC 9457)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from starlette.responses import JSONResponse
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
 
 from fer_stream.errors import (
     ConfigError,
     DiskFull,
     FerStreamError,
+    InvalidJobState,
     JobNotFound,
     OutputExists,
     QueueError,
     SourceError,
-    InvalidJobState,
 )
 from fer_stream.log import redact_secrets
-from fer_stream.web.schemas import ProblemModel
+from fer_stream.web.schemas import API, ProblemModel
 
-AWAY_S = 2
-"""When to try again after the store was away: it is back within a second where it was only restarted."""
+STORE_RETRY_S = 2
+"""Interval for new attempts while the store is unreachable. A restart of the store takes about a second."""
 
 
-class Problem(Exception):  # noqa: N818 - as RFC 9457 calls it
-    """An answer other than what was asked for: what is wrong, and the cure."""
+class Problem(Exception):  # noqa: N818 - the term of RFC 9457
+    """An error response: HTTP status, what is wrong (`detail`) and what to do (`hint`)."""
 
-    def __init__(self, status: int, what: str, cure: str = "", headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(what)
+    def __init__(self, status: int, detail: str, hint: str = "", headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
         self.status = status
-        self.what = what
-        self.cure = cure
+        self.detail = detail
+        self.hint = hint
         self.headers = headers
 
     def model(self) -> ProblemModel:
-        """The problem as it is sent."""
+        """Return the response body, with secrets removed."""
         title = HTTPStatus(self.status).phrase
         return ProblemModel(
-            title=title, status=self.status, detail=redact_secrets(self.what), cure=redact_secrets(self.cure)
+            title=title, status=self.status, detail=redact_secrets(self.detail), hint=redact_secrets(self.hint)
         )
 
     def response(self) -> JSONResponse:
-        """The whole answer."""
+        """Return the complete response."""
         return JSONResponse(
             self.model().model_dump(), self.status, self.headers, media_type="application/problem+json"
         )
@@ -59,12 +62,27 @@ _STATUS: tuple[tuple[type[FerStreamError], int], ...] = (
 
 
 def problem_of(error: FerStreamError) -> Problem:
-    """What an error of ours, whose text holds its own cure, is to somebody on the other side."""
+    """Convert an error of the package; its message already contains what to do."""
     if isinstance(error, QueueError):
         return Problem(
             503,
-            f"The store does not answer: {error}",
-            "Try again in a moment; if that does not help, look at the log of the service.",
-            {"Retry-After": str(AWAY_S)},
+            f"The store cannot be reached: {error}",
+            "Try again in a moment. If the error persists, check the log of the service.",
+            {"Retry-After": str(STORE_RETRY_S)},
         )
     return Problem(next((status for kind, status in _STATUS if isinstance(error, kind)), 500), str(error))
+
+
+def on_http_error(_: Request, error: Exception) -> Response:
+    """Handle errors of the router: unknown path (404) or method not allowed (405)."""
+    assert isinstance(error, HTTPException)
+    return Problem(
+        error.status_code, str(error.detail), f"{API}/openapi.json lists all paths and methods.", error.headers
+    ).response()
+
+
+def on_validation_error(_: Request, error: Exception) -> Response:
+    """Handle invalid parameters (422). The response names the parameter and the constraint, not the value sent."""
+    assert isinstance(error, RequestValidationError)
+    faults = [f"{'.'.join(map(str, fault['loc'][1:]))}: {fault['msg']}" for fault in error.errors()]
+    return Problem(422, "; ".join(faults), f"{API}/openapi.json describes all parameters.").response()

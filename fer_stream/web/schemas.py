@@ -1,4 +1,7 @@
-"""What the HTTP API says, as JSON. Times are Unix seconds; a name that ends in `_s` is in seconds of its stream."""
+"""Response models of the HTTP API.
+
+Times are Unix seconds, except for names with the suffix `_s`, which are media seconds of the session.
+"""
 
 from __future__ import annotations
 
@@ -7,59 +10,64 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fer_stream.jobs.job import JobInfo, JobState, Priority
-from fer_stream.records import LABELS, ClosedGap, ClosedSegment, LabelledFace, LabelledFrame, unix_time
+from fer_stream.records import LABELS, Gap, LabelledFace, LabelledFrame, Segment, unix_time
 from fer_stream.store.protocol import CameraState
+
+API = "/api/v1"
+"""Path prefix of all routes except health and the page."""
+
+REPORT_SUFFIX = ".report.html"
 
 
 class Model(BaseModel):
-    """The base of all that is sent."""
+    """Base of all response models."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class ProblemModel(Model):
-    """What is wrong, and the cure (RFC 9457)."""
+    """An error (RFC 9457)."""
 
     type: Literal["about:blank"] = "about:blank"
     title: str
     status: int
     detail: str
     """What is wrong."""
-    cure: str = ""
-    """What to do about it."""
+    hint: str = ""
+    """What to do."""
 
 
 class HealthModel(Model):
-    """The process is there."""
+    """Health of the process."""
 
     status: Literal["ok"] = "ok"
 
 
 class SourceModel(Model):
-    """How a camera is, and when its newest result was."""
+    """State of a source and summary of its newest result."""
 
     name: str
     up: bool | None
-    """Do pictures come? null where nobody reads this camera now."""
+    """Whether frames arrive; null if no process reads the source."""
     since: float | None = None
-    """Since when it is so."""
+    """When this state began."""
     reason: str | None = None
     """Why it is down: refused, unauthorized, not_found, timeout, stalled, ended, decode, network, internal."""
     text: str = ""
-    """The same for a person."""
+    """The reason as text."""
     failures: int = 0
-    """Connections that ended since the last picture."""
+    """Failed connections since the last frame."""
     latest_at: float | None = None
-    """The wall time of the newest result."""
+    """Time of the newest result."""
     faces: int | None = None
-    """How many faces it has."""
+    """Number of faces in the newest result."""
     width: int | None = None
-    """Of the pictures, in px, as all boxes are; null until there was one."""
+    """Frame width in px; null before the first frame. Boxes refer to this size."""
     height: int | None = None
 
     @classmethod
     def of(cls, name: str, state: CameraState | None, latest: LabelledFrame | None) -> SourceModel:
-        """What the store knows of a camera."""
+        """Create from the state and newest result in the store."""
         at = None if latest is None else unix_time(latest.stream_id, latest.time_s)
         faces = None if latest is None else len(latest.faces)
         if state is None:
@@ -79,32 +87,32 @@ class SourceModel(Model):
 
 
 class QualityModel(Model):
-    """How well a face can be judged."""
+    """Quality of a face crop."""
 
     score: float
-    """0..1"""
+    """0 to 1."""
     reason: str
-    """ok, or why it is not judged: small, blurred, off_frontal, truncated, unclear."""
+    """`ok`, or why the face gets no label: small, blurred, off_frontal, truncated, unclear."""
 
 
 class FaceModel(Model):
     """One face of a frame."""
 
     person_id: int
-    """The person, as long as they are followed; unique within a stream."""
+    """Number of the person, unique within a session of the source."""
     xyxy: list[float] = Field(min_length=4, max_length=4)
     """Left, top, right, bottom in px of the frame."""
     confidence: float
-    """Of the detector, that this is a face."""
+    """Confidence of the detector, 0 to 1."""
     label: str
-    """One of the seven emotions, or unknown."""
+    """One of the seven emotions, or `unknown`."""
     probs: dict[str, float]
-    """The smoothed probability of each emotion, which the label is read from."""
+    """Smoothed probability of each emotion, from which the label is derived."""
     quality: QualityModel
 
     @classmethod
     def of(cls, face: LabelledFace) -> FaceModel:
-        """A face of the store."""
+        """Create from a face in the store."""
         probs = dict(zip(LABELS, (round(prob, 4) for prob in face.smoothed.tolist()), strict=True))
         return cls(
             person_id=face.person_id,
@@ -117,25 +125,25 @@ class FaceModel(Model):
 
 
 class FrameModel(Model):
-    """One result: a frame and its faces. It is provisional: a label may still change within about two seconds."""
+    """One result: a frame and its faces. Labels are provisional and can change within about two seconds."""
 
     source: str
     stream_id: str
     index: int
     time_s: float
     at: float
-    """Wall time of the picture."""
+    """Time of the frame."""
     width: int | None
-    """Of the picture, in px, where it is known."""
+    """Frame width in px, if known."""
     height: int | None
     provisional: Literal[True] = True
     faces: list[FaceModel]
     latency_s: float
-    """From the picture to this event."""
+    """Time from the frame to this event, in seconds."""
 
     @classmethod
     def of(cls, source: str, frame: LabelledFrame, state: CameraState | None, now: float) -> FrameModel:
-        """A result of the store, at Unix time `now`."""
+        """Create from a result in the store; `now` is Unix time in seconds."""
         at = unix_time(frame.stream_id, frame.time_s)
         return cls(
             source=source,
@@ -151,25 +159,25 @@ class FrameModel(Model):
 
 
 class SegmentModel(Model):
-    """One person wore one label for a while. It is final."""
+    """Time range in which a person had one label. Final."""
 
     label: str
     start_at: float
     end_at: float
     mean_prob: float
-    """Mean smoothed probability of the label; 0 for unknown."""
+    """Mean smoothed probability of the label; 0 for `unknown`."""
 
 
 class PersonModel(Model):
-    """The segments of one person. A number means another person in every stream."""
+    """Segments of one person. Numbers are unique within a session (`stream_id`)."""
 
-    person: int
+    person_id: int
     stream_id: str
     segments: list[SegmentModel]
 
 
 class GapModel(Model):
-    """The camera gave no pictures for a while."""
+    """Time range in which the source delivered no frames."""
 
     stream_id: str
     reason: str
@@ -178,7 +186,7 @@ class GapModel(Model):
 
 
 class TimelineModel(Model):
-    """What is known of a stretch of wall time."""
+    """Segments and gaps of a source that overlap a time range."""
 
     source: str
     from_at: float
@@ -187,55 +195,53 @@ class TimelineModel(Model):
     gaps: list[GapModel]
 
 
-def segment_model(closed: ClosedSegment) -> SegmentModel:
-    """A segment of the store in wall time."""
-    one = closed.segment
-    start_at, end_at = (round(unix_time(closed.stream_id, time_s), 6) for time_s in (one.start_s, one.end_s))
-    return SegmentModel(label=one.label, start_at=start_at, end_at=end_at, mean_prob=round(one.mean_prob, 4))
+def segment_model(segment: Segment) -> SegmentModel:
+    """Convert a segment to wall time."""
+    start_at, end_at = (round(unix_time(segment.stream_id, at), 6) for at in (segment.start_s, segment.end_s))
+    mean_prob = round(segment.mean_prob, 4)
+    return SegmentModel(label=segment.label, start_at=start_at, end_at=end_at, mean_prob=mean_prob)
 
 
-def gap_model(closed: ClosedGap) -> GapModel:
-    """A gap of the store in wall time."""
-    start_at, end_at = (
-        round(unix_time(closed.stream_id, time_s), 6) for time_s in (closed.gap.start_s, closed.gap.end_s)
-    )
-    return GapModel(stream_id=closed.stream_id, reason=closed.gap.reason, start_at=start_at, end_at=end_at)
+def gap_model(gap: Gap) -> GapModel:
+    """Convert a gap to wall time."""
+    start_at, end_at = (round(unix_time(gap.stream_id, at), 6) for at in (gap.start_s, gap.end_s))
+    return GapModel(stream_id=gap.stream_id, reason=gap.reason, start_at=start_at, end_at=end_at)
 
 
 class OutputModel(Model):
-    """A file that a job wrote."""
+    """A result file of a job."""
 
     name: str
     bytes: int
 
 
 class JobModel(Model):
-    """A recorded file as a job."""
+    """A recorded file that the service processes."""
 
     job_id: str
     name: str
-    """What its outputs are called, made from the name of the upload."""
+    """Base name of the outputs, derived from the name of the uploaded file."""
     state: JobState
     priority: Priority
     submitted_at: float
     progress: float | None
-    """0..1, or null where the file does not say how long it is."""
+    """0 to 1; null if the duration of the file is unknown."""
     frames: int
-    """Frames looked at so far."""
+    """Number of frames analysed so far."""
     started_at: float | None
     ended_at: float | None
     retry_at: float | None
-    """When the next attempt begins at the earliest."""
+    """Earliest start of the next attempt."""
     attempts: int
     error: str | None
-    """Why it failed."""
+    """Reason of the last failure."""
     outputs: list[OutputModel]
     report: bool
-    """Is there a report to look at?"""
+    """Whether a report is available."""
 
     @classmethod
     def of(cls, job: JobInfo) -> JobModel:
-        """A job without the paths of this machine."""
+        """Create from a job, without paths of the server."""
         outputs = [OutputModel(name=path.name, bytes=path.stat().st_size) for path in job.outputs if path.is_file()]
         return cls(
             job_id=job.job_id,
@@ -251,8 +257,5 @@ class JobModel(Model):
             attempts=job.attempts,
             error=None if job.error is None else job.error.replace(str(job.path), job.name),
             outputs=outputs,
-            report=any(output.name.endswith(REPORT) for output in outputs),
+            report=any(output.name.endswith(REPORT_SUFFIX) for output in outputs),
         )
-
-
-REPORT = ".report.html"

@@ -1,4 +1,4 @@
-"""The application on a real store and a real port."""
+"""Fixtures: the web application with a real store on a real port, and a real browser."""
 
 from __future__ import annotations
 
@@ -18,45 +18,43 @@ from fastapi import FastAPI
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from prometheus_client import CollectorRegistry
 
-from fer_stream.broker.client import Link, open_link
+from fer_stream.broker.client import RedisClient, open_client
 from fer_stream.broker.embedded import EmbeddedServer
 from fer_stream.config import LiveSettings
 from fer_stream.jobs.queue import RqJobs
 from fer_stream.metrics import Metrics
 from fer_stream.records import (
     LABELS,
-    ClosedGap,
-    ClosedSegment,
-    Segment,
     Gap,
     LabelledFace,
     LabelledFrame,
     Quality,
+    Segment,
     stream_id_of,
 )
 from fer_stream.service.web import server_config
 from fer_stream.store.redis import RedisStore
-from fer_stream.web.app import make_app
-from tests.support.waiting import until
+from fer_stream.web.app import create_app
+from tests.support.waiting import wait_until
 
 TOKEN = "correct-horse-battery-staple"
-ASKED_FOR = {"X-Requested-With": "pytest"}
+CSRF_HEADERS = {"X-Requested-With": "pytest"}
 CHROMIUM = "/usr/bin/chromium"
-PATIENCE_MS = 100_000
+TIMEOUT_MS = 100_000
 
 Opener = Callable[..., Page]
 
 
 class Web:
-    """One application with what is behind it."""
+    """A running application with its store, jobs and metrics."""
 
-    def __init__(self, folder: Path, link: Link, web: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, link: RedisClient, web: dict[str, Any]) -> None:
         self.settings = LiveSettings.model_validate({"state_dir": folder, "web": web})
         self.store = RedisStore(link)
         self.jobs = RqJobs(link, self.settings.jobs)
         self.registry = CollectorRegistry()
         self.stop = threading.Event()
-        self.app: FastAPI = make_app(
+        self.app: FastAPI = create_app(
             self.store, self.jobs, self.settings, metrics=Metrics(self.registry), stop=self.stop
         )
         self.uploads = self.settings.state_dir / "uploads"
@@ -67,7 +65,7 @@ class Web:
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]})
         self._thread.start()
         self.client = httpx.Client(base_url=self.address, timeout=30)
-        until(lambda: self._server.started)
+        wait_until(lambda: self._server.started)
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return self.client.get(f"/api/v1{path}", **options)
@@ -86,14 +84,14 @@ class Web:
 
 @pytest.fixture
 def make_web(valkey_url: str, tmp_path: Path) -> Iterator[Callable[..., Web]]:
-    """Makes applications on an empty store: `make_web(token=…)`."""
+    """Return a function that starts an application on an empty store: `make_web(token=…)`."""
     with redis.Redis.from_url(valkey_url) as client:
         client.flushall()
-    links: list[Link] = []
+    links: list[RedisClient] = []
     made: list[Web] = []
 
     def make(url: str = valkey_url, **web: Any) -> Web:
-        links.append(open_link(url, patience_s=0.5))
+        links.append(open_client(url, retry_timeout_s=0.5))
         made.append(Web(tmp_path / "state", links[-1], web))
         return made[-1]
 
@@ -111,51 +109,51 @@ def web(make_web: Callable[..., Web]) -> Web:
 
 
 @pytest.fixture
-def epoch() -> int:
-    """Unix ms of a minute ago."""
+def session_start_ms() -> int:
+    """Return a session start one minute ago, in Unix ms."""
     return int(1000 * (time.time() - 60))
 
 
 @pytest.fixture
-def frame(epoch: int) -> Callable[..., LabelledFrame]:
-    """Makes frame `index` of a 10 fps stream with one happy face."""
+def frame(session_start_ms: int) -> Callable[..., LabelledFrame]:
+    """Return a function that makes frame `index` of a 10 fps session with happy faces."""
 
     def make(index: int, source: str = "door", faces: int = 1) -> LabelledFrame:
         probs = np.array([0.05, 0.05, 0.05, 0.7, 0.05, 0.05, 0.05], np.float32)
         box = np.array([1, 2.25, 30, 40], np.float32)
         people = [
-            LabelledFace(track, box, 0.9, Quality(0.8, "ok"), probs, probs, LABELS[3])
-            for track in range(1, faces + 1)
+            LabelledFace(person_id, box, 0.9, Quality(0.8, "ok"), probs, probs, LABELS[3])
+            for person_id in range(1, faces + 1)
         ]
-        return LabelledFrame(stream_id_of(source, epoch), index, index / 10, tuple(people))
+        return LabelledFrame(stream_id_of(source, session_start_ms), index, index / 10, tuple(people))
 
     return make
 
 
 @pytest.fixture
-def segment() -> Callable[..., ClosedSegment]:
-    """Makes a segment of the door that lies at Unix time `start_at`."""
+def segment() -> Callable[..., Segment]:
+    """Return a function that makes a segment of `door` starting at Unix time `start_at`."""
 
-    def make(start_at: float, length_s: float = 2.0, track: int = 1) -> ClosedSegment:
+    def make(start_at: float, length_s: float = 2.0, person_id: int = 1) -> Segment:
         stream_id = stream_id_of("door", int(1000 * start_at))
-        return ClosedSegment(stream_id, track, Segment("happy", 0.0, length_s, 0.75))
+        return Segment(stream_id, person_id, "happy", 0.0, length_s, 0.75)
 
     return make
 
 
 @pytest.fixture
-def gap() -> Callable[[float], ClosedGap]:
-    """Makes a gap of two seconds of the door."""
+def gap() -> Callable[[float], Gap]:
+    """Return a function that makes a gap of `door` of two seconds."""
 
-    def make(start_at: float) -> ClosedGap:
+    def make(start_at: float) -> Gap:
         stream_id = stream_id_of("door", int(1000 * start_at))
-        return ClosedGap(stream_id, Gap("door", 0.0, 2.0, "stalled"))
+        return Gap(stream_id, 0.0, 2.0, "stalled")
 
     return make
 
 
-class OwnStore:
-    """A server that a test may stop and start again."""
+class RestartableStore:
+    """A Redis server that a test can stop and start."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -170,9 +168,9 @@ class OwnStore:
 
 
 @pytest.fixture
-def own_store() -> Iterator[OwnStore]:
-    with tempfile.TemporaryDirectory(prefix="fer-") as folder:  # pytest's own path may be too long for a socket
-        server = OwnStore(Path(folder))
+def restartable_store() -> Iterator[RestartableStore]:
+    with tempfile.TemporaryDirectory(prefix="fer-") as folder:  # tmp_path can be too long for a Unix socket
+        server = RestartableStore(Path(folder))
         yield server
         server.stop()
 
@@ -189,30 +187,31 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Opener]:
-    """Opens an address in a browser of its own: `open_page(url, fine=("413",), color_scheme="dark")`.
+    """Return a function that opens a URL in a new browser context.
 
-    Afterwards the console must be empty, but for errors that contain one of `fine`.
+    Example: `open_page(url, expected_errors=("413",), color_scheme="dark")`. The test fails if the console has
+    messages other than those that contain one of `expected_errors`.
     """
     contexts: list[BrowserContext] = []
-    complaints: list[str] = []
+    messages: list[str] = []
 
-    def visit(url: str, fine: tuple[str, ...] = (), **options: Any) -> Page:
+    def visit(url: str, expected_errors: tuple[str, ...] = (), **options: Any) -> Page:
         context = browser.new_context(**{"timezone_id": "Europe/Berlin", **options})
         contexts.append(context)
-        context.set_default_timeout(PATIENCE_MS)
+        context.set_default_timeout(TIMEOUT_MS)
         page = context.new_page()
 
-        def complain(text: str) -> None:
-            if not any(word in text for word in fine):
-                complaints.append(text)
+        def on_message(text: str) -> None:
+            if not any(expected in text for expected in expected_errors):
+                messages.append(text)
 
-        page.on("console", lambda message: complain(message.text))
-        page.on("pageerror", lambda error: complain(str(error)))
+        page.on("console", lambda message: on_message(message.text))
+        page.on("pageerror", lambda error: on_message(str(error)))
         page.goto(url)
         return page
 
-    expect.set_options(timeout=PATIENCE_MS)
+    expect.set_options(timeout=TIMEOUT_MS)
     yield visit
     for context in contexts:
         context.close()
-    assert not complaints
+    assert not messages

@@ -1,4 +1,4 @@
-"""The API holds what its OpenAPI document promises, whatever is sent to it (schemathesis)."""
+"""Property-based test of the API against its OpenAPI document (schemathesis)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from fer_stream.store.protocol import CameraState
 if TYPE_CHECKING:
     from tests.web.conftest import Web
 
-ASKED_FOR = {"X-Requested-With": "pytest"}
-# A stream never ends; tests/web/test_live.py holds them to their promises.
+CSRF_HEADERS = {"X-Requested-With": "pytest"}
+# Streams never end; test_events.py tests them.
 STREAMS = re.compile(r"/live$")
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
 
 
-def test_the_document_is_openapi(web: Web) -> None:
+def test_openapi_document_is_valid(web: Web) -> None:
     document = web.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
     for schema in document["components"]["schemas"].values():
@@ -39,14 +39,14 @@ def test_the_document_is_openapi(web: Web) -> None:
             assert list(problem) == ["application/problem+json"], (method, path)
 
 
-def test_whatever_is_asked_is_answered_as_promised(web: Web) -> None:
+def test_responses_conform_to_the_openapi_document(web: Web) -> None:
     web.store.set_state("door", CameraState(True, 0.0))
     schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", web.app, headers={"Host": "localhost"})
-    asked: set[str] = set()
+    tested: set[str] = set()
     for result in schema.exclude(path_regex=STREAMS.pattern).get_all_operations():
         assert isinstance(result, Ok)
         operation = result.ok()
-        asked.add(operation.label)
+        tested.add(operation.label)
 
         @given(case=operation.as_strategy())
         @settings(
@@ -57,15 +57,15 @@ def test_whatever_is_asked_is_answered_as_promised(web: Web) -> None:
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         )
-        def ask(case: Any) -> None:
-            if "/sources/" in case.path:  # that others are not found is tested elsewhere
+        def send(case: Any) -> None:
+            if "/sources/" in case.path:  # unknown names are tested in test_sources.py
                 case.path_parameters["name"] = "door"
-            case.call_and_validate(headers={**ASKED_FOR, "Host": "localhost"}, checks=CHECKS)
+            case.call_and_validate(headers={**CSRF_HEADERS, "Host": "localhost"}, checks=CHECKS)
 
-        ask()
-    assert len(asked) >= 14
+        send()
+    assert len(tested) >= 14
 
 
-def test_odd_paths_are_nothing(web: Web) -> None:
+def test_unusual_paths_are_not_found(web: Web) -> None:
     for path in ("/api/v1/sources/%00/days", "/api/v1/sources/%ff", "/%2e%2e/%2e%2e/etc/passwd"):
         assert web.client.get(path).status_code == 404, path

@@ -1,4 +1,4 @@
-"""Videos that people send, also those who mean no good. What comes of a whole one: tests/service/test_web.py."""
+"""Uploads and jobs, including malicious uploads. tests/service/test_web.py processes a complete one."""
 
 from __future__ import annotations
 
@@ -20,32 +20,31 @@ from hypothesis import strategies as st
 
 from fer_stream.errors import UnreadableSource
 from fer_stream.jobs.job import JobInfo
-from fer_stream.web.cleanup import tidy
-from fer_stream.web.uploads import Uploads, display_name
-from tests.support.waiting import until
+from fer_stream.web.uploads import Uploads, delete_unused, display_name
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.web.conftest import Web
 
-ASKED_FOR = {"X-Requested-With": "pytest"}
+CSRF_HEADERS = {"X-Requested-With": "pytest"}
 VIDEO = b"\x00\x00\x00\x18ftypmp42 and so on"
 
 
 def send(web: Web, name: str = "talk.mp4", data: bytes = VIDEO, **fields: str) -> httpx.Response:
-    return web.client.post("/api/v1/jobs", files={"file": (name, data)}, data=fields, headers=ASKED_FOR)
+    return web.client.post("/api/v1/jobs", files={"file": (name, data)}, data=fields, headers=CSRF_HEADERS)
 
 
-def kept(web: Web) -> list[Path]:
+def stored_uploads(web: Web) -> list[Path]:
     return sorted(web.uploads.iterdir()) if web.uploads.exists() else []
 
 
-def test_a_video_is_sent_and_waits_under_a_name_of_ours(web: Web) -> None:
+def test_upload_is_stored_under_a_random_name_and_queued(web: Web) -> None:
     answer = send(web, "My talk.MP4", priority="high")
     assert answer.status_code == 201, answer.text
     job = answer.json()
     assert (job["name"], job["state"], job["priority"]) == ("My talk", "queued", "high")
     assert (job["outputs"], job["report"], job["error"]) == ([], False, None)
-    (upload,) = kept(web)
+    (upload,) = stored_uploads(web)
     assert upload.read_bytes() == VIDEO
     assert upload.suffix == ".mp4"
     assert "talk" not in upload.name
@@ -58,14 +57,14 @@ def test_a_video_is_sent_and_waits_under_a_name_of_ours(web: Web) -> None:
     assert (info.path, info.out.parent) == (upload, web.settings.jobs_output_dir)
 
 
-def test_a_job_is_cancelled_tried_again_and_forgotten(web: Web) -> None:
+def test_job_is_cancelled_retried_and_deleted(web: Web) -> None:
     job_id = send(web).json()["job_id"]
 
     def delete() -> httpx.Response:
-        return web.client.delete(f"/api/v1/jobs/{job_id}", headers=ASKED_FOR)
+        return web.client.delete(f"/api/v1/jobs/{job_id}", headers=CSRF_HEADERS)
 
-    def post(what: str) -> httpx.Response:
-        return web.client.post(f"/api/v1/jobs/{job_id}/{what}", headers=ASKED_FOR)
+    def post(action: str) -> httpx.Response:
+        return web.client.post(f"/api/v1/jobs/{job_id}/{action}", headers=CSRF_HEADERS)
 
     assert delete().status_code == 409
     assert post("retry").status_code == 409
@@ -73,39 +72,39 @@ def test_a_job_is_cancelled_tried_again_and_forgotten(web: Web) -> None:
     assert post("cancel").status_code == 409
     assert post("retry").json()["state"] == "queued"
     assert post("cancel").json()["state"] == "cancelled"
-    assert len(kept(web)) == 1
+    assert len(stored_uploads(web)) == 1
     assert delete().status_code == 204
-    assert kept(web) == []
+    assert stored_uploads(web) == []
     assert not list(web.settings.jobs_output_dir.glob("*"))
     assert web.get("/jobs").json() == []
     assert delete().status_code == post("retry").status_code == 404
 
 
-def test_a_job_whose_video_is_gone_is_not_tried_again(web: Web) -> None:
+def test_job_without_its_upload_is_not_retried(web: Web) -> None:
     job_id = send(web).json()["job_id"]
-    web.client.post(f"/api/v1/jobs/{job_id}/cancel", headers=ASKED_FOR)
-    kept(web)[0].unlink()
-    answer = web.client.post(f"/api/v1/jobs/{job_id}/retry", headers=ASKED_FOR)
-    assert (answer.status_code, answer.json()["cure"]) == (409, "Send it again.")
+    web.client.post(f"/api/v1/jobs/{job_id}/cancel", headers=CSRF_HEADERS)
+    stored_uploads(web)[0].unlink()
+    answer = web.client.post(f"/api/v1/jobs/{job_id}/retry", headers=CSRF_HEADERS)
+    assert (answer.status_code, answer.json()["hint"]) == (409, "Upload the file again.")
 
 
-def test_what_was_submitted_elsewhere_keeps_its_files(web: Web, tmp_path: Path) -> None:
-    mine = tmp_path / "mine.mp4"
-    mine.write_bytes(VIDEO)
+def test_deleting_a_job_from_the_command_line_keeps_its_files(web: Web, tmp_path: Path) -> None:
+    video = tmp_path / "video.mp4"
+    video.write_bytes(VIDEO)
     out = tmp_path / "out"
-    job = web.jobs.submit(mine, out=out, settings=web.app.state.desk.file_settings)
+    job = web.jobs.submit(video, out=out, settings=web.app.state.web.file_settings)
     web.jobs.cancel(job.job_id)
-    assert web.client.delete(f"/api/v1/jobs/{job.job_id}", headers=ASKED_FOR).status_code == 204
-    assert (mine.exists(), out.exists()) == (True, True)
+    assert web.client.delete(f"/api/v1/jobs/{job.job_id}", headers=CSRF_HEADERS).status_code == 204
+    assert (video.exists(), out.exists()) == (True, True)
 
 
-def test_there_is_no_such_job_or_file(web: Web) -> None:
+def test_unknown_jobs_and_files_are_not_found(web: Web) -> None:
     for name in ("job", "job:1", "*", "..", "%2e%2e%2fetc", "a" * 300, "\u00e9"):
         for below in ("", "/report", "/files/passwd", "/files/..%2f..%2fetc%2fpasswd"):
             assert web.client.get(f"/api/v1/jobs/{name}{below}").status_code in (404, 422), (name, below)
 
 
-def test_a_job_without_a_report_says_so(web: Web) -> None:
+def test_job_without_a_report_is_not_found(web: Web) -> None:
     job_id = send(web).json()["job_id"]
     for below in ("report", "files/talk.report.html", "files/..%2f..%2fetc%2fpasswd"):
         assert web.get(f"/jobs/{job_id}/{below}").status_code == 404
@@ -126,7 +125,7 @@ NAMES = [
 ]
 
 
-def test_names_are_cleaned(web: Web) -> None:
+def test_names_are_sanitised(web: Web) -> None:
     for given_name, shown, suffix in NAMES:
         answer = send(web, given_name)
         assert answer.status_code == 201, answer.text
@@ -136,15 +135,15 @@ def test_names_are_cleaned(web: Web) -> None:
 
 
 @given(st.text(max_size=300))
-def test_whatever_a_file_is_called_its_name_is_plain(name: str) -> None:
+def test_display_name_of_any_file_name_is_plain(name: str) -> None:
     shown = display_name(name)
     assert 0 < len(shown.encode()) <= 100
     assert not set(shown) & set("/\\\0\r\n<>\"'&:;")
     assert not shown.startswith((".", "-"))
 
 
-def hostile(tmp_path: Path) -> dict[str, bytes]:
-    """Files that would lead FFmpeg elsewhere, or nowhere."""
+def malicious_files(tmp_path: Path) -> dict[str, bytes]:
+    """Return files that make FFmpeg open other resources, or that are not videos."""
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
     archive = io.BytesIO()
@@ -165,11 +164,11 @@ def hostile(tmp_path: Path) -> dict[str, bytes]:
     }
 
 
-def test_hostile_files_are_taken_and_refused_where_they_are_opened(web: Web, tmp_path: Path) -> None:
-    """Nothing is opened here; the job opens them as `fer-stream run` does, and fails."""
+def test_malicious_files_are_accepted_but_refused_when_opened(web: Web, tmp_path: Path) -> None:
+    """The web process does not open uploads. The job opens them like `fer-stream run`, and fails."""
     from fer_stream import factory
 
-    for name, data in hostile(tmp_path).items():
+    for name, data in malicious_files(tmp_path).items():
         answer = send(web, name, data)
         assert answer.status_code == 201, name
         path = web.jobs.get(answer.json()["job_id"]).path
@@ -178,7 +177,7 @@ def test_hostile_files_are_taken_and_refused_where_they_are_opened(web: Web, tmp
             factory.open_file(path, name="upload", stream_start_ms=0, fps=None, threads=1)
 
 
-def test_an_upload_that_says_it_is_too_large_is_not_read(make_web: Callable[..., Web]) -> None:
+def test_upload_with_a_too_large_content_length_is_not_read(make_web: Callable[..., Web]) -> None:
     web = make_web(max_upload_mb=1)
     with closing(socket.create_connection(("127.0.0.1", urlsplit(web.address).port))) as client:
         client.sendall(
@@ -187,10 +186,10 @@ def test_an_upload_that_says_it_is_too_large_is_not_read(make_web: Callable[...,
             b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
         )
         assert client.recv(4096).startswith(b"HTTP/1.1 413")
-    assert kept(web) == []
+    assert stored_uploads(web) == []
 
 
-def test_an_upload_that_turns_out_too_large_is_cut_off(make_web: Callable[..., Web]) -> None:
+def test_chunked_upload_that_exceeds_the_limit_is_refused(make_web: Callable[..., Web]) -> None:
     web = make_web(max_upload_mb=1)
 
     def endless() -> Any:
@@ -198,35 +197,35 @@ def test_an_upload_that_turns_out_too_large_is_cut_off(make_web: Callable[..., W
         for _ in range(40):
             yield bytes(1 << 16)
 
-    headers = {**ASKED_FOR, "Content-Type": "multipart/form-data; boundary=b"}
+    headers = {**CSRF_HEADERS, "Content-Type": "multipart/form-data; boundary=b"}
     answer = web.client.post("/api/v1/jobs", content=endless(), headers=headers)
     assert answer.status_code == 413
-    assert "web.max_upload_mb" in answer.json()["cure"]
-    assert kept(web) == []
+    assert "web.max_upload_mb" in answer.json()["hint"]
+    assert stored_uploads(web) == []
     assert send(web, data=bytes(1 << 20)).status_code == 201
 
 
-def test_an_upload_that_ends_early_leaves_nothing(web: Web) -> None:
+def test_interrupted_upload_leaves_no_file(web: Web) -> None:
     with closing(socket.create_connection(("127.0.0.1", urlsplit(web.address).port))) as client:
         client.sendall(
             b"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-Requested-With: x\r\nContent-Length: 9999\r\n"
             b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
             b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\nhalf a video'
         )
-        until(lambda: len(kept(web)) == 1)
-        assert kept(web)[0].name.startswith(".partial-")
-    until(lambda: kept(web) == [])
+        wait_until(lambda: len(stored_uploads(web)) == 1)
+        assert stored_uploads(web)[0].name.startswith(".partial-")
+    wait_until(lambda: stored_uploads(web) == [])
     assert web.get("/jobs").json() == []
 
 
 def part(name: str, value: bytes, filename: str | None = None) -> bytes:
-    called = f'; filename="{filename}"' if filename is not None else ""
-    return f'--b\r\nContent-Disposition: form-data; name="{name}"{called}\r\n\r\n'.encode() + value + b"\r\n"
+    file_parameter = f'; filename="{filename}"' if filename is not None else ""
+    return f'--b\r\nContent-Disposition: form-data; name="{name}"{file_parameter}\r\n\r\n'.encode() + value + b"\r\n"
 
 
 FORM = "multipart/form-data; boundary=b"
 END = b"--b--\r\n"
-NO_UPLOADS = [
+INVALID_FORMS = [
     (b"{}", "application/json", 415),
     (b"x", "multipart/form-data", 415),
     (b"x", "multipart/form-data; boundary=" + "b" * 100, 415),
@@ -244,64 +243,64 @@ NO_UPLOADS = [
 ]
 
 
-def test_what_is_no_upload_is_refused(web: Web) -> None:
-    for content, content_type, status in NO_UPLOADS:
-        headers = {**ASKED_FOR, "Content-Type": content_type}
+def test_invalid_forms_are_refused(web: Web) -> None:
+    for content, content_type, status in INVALID_FORMS:
+        headers = {**CSRF_HEADERS, "Content-Type": content_type}
         answer = web.client.post("/api/v1/jobs", content=content, headers=headers)
         assert answer.status_code == status, (content, content_type, answer.text)
-        assert answer.json()["cure"]
-        assert kept(web) == []
+        assert answer.json()["hint"]
+        assert stored_uploads(web) == []
     assert web.get("/jobs").json() == []
 
 
 def test_two_files_and_an_unknown_priority_are_refused(web: Web) -> None:
     files = [("file", ("a.mp4", VIDEO)), ("file", ("b.mp4", VIDEO))]
-    assert web.client.post("/api/v1/jobs", files=files, headers=ASKED_FOR).status_code == 422
+    assert web.client.post("/api/v1/jobs", files=files, headers=CSRF_HEADERS).status_code == 422
     answer = send(web, priority="urgent")
-    assert (answer.status_code, answer.json()["cure"]) == (422, "Give one of high, normal, low.")
-    assert kept(web) == []
+    assert (answer.status_code, answer.json()["hint"]) == (422, "Use one of high, normal, low.")
+    assert stored_uploads(web) == []
 
 
-def test_a_full_disk_is_told_and_nothing_half_is_left(
-    make_web: Callable[..., Web], tiny_disk: Callable[[int], Path]
+def test_full_disk_is_reported_and_leaves_no_file(
+    make_web: Callable[..., Web], small_disk: Callable[[int], Path]
 ) -> None:
     web = make_web()
-    disk = tiny_disk(2048)
-    web.app.state.desk.uploads = Uploads(disk / "uploads", max_bytes=1 << 30, reserve_bytes=0)
+    disk = small_disk(2048)
+    web.app.state.web.uploads = Uploads(disk / "uploads", max_bytes=1 << 30, reserve_bytes=0)
     answer = send(web, data=os.urandom(4 << 20))
     assert answer.status_code == 507
-    assert "free some space" in answer.json()["detail"]
+    assert "free space" in answer.json()["detail"]
 
-    def unsaid() -> Any:
+    def without_length() -> Any:
         yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="talk.mp4"\r\n\r\n'
         for _ in range(64):
             yield os.urandom(1 << 16)
 
-    headers = {**ASKED_FOR, "Content-Type": "multipart/form-data; boundary=b"}
-    answer = web.client.post("/api/v1/jobs", content=unsaid(), headers=headers)
+    headers = {**CSRF_HEADERS, "Content-Type": "multipart/form-data; boundary=b"}
+    answer = web.client.post("/api/v1/jobs", content=without_length(), headers=headers)
     assert answer.status_code == 507
     assert list((disk / "uploads").iterdir()) == []
     assert send(web).status_code == 201
 
 
-def test_some_of_the_disk_stays_free(make_web: Callable[..., Web], tmp_path: Path) -> None:
+def test_part_of_the_disk_stays_free(make_web: Callable[..., Web], tmp_path: Path) -> None:
     web = make_web()
-    web.app.state.desk.uploads = Uploads(tmp_path / "uploads", max_bytes=1 << 30, reserve_bytes=1 << 60)
+    web.app.state.web.uploads = Uploads(tmp_path / "uploads", max_bytes=1 << 30, reserve_bytes=1 << 60)
     assert send(web).status_code == 507
 
 
-def test_an_upload_without_its_store_leaves_nothing(make_web: Callable[..., Web], own_store: Any) -> None:
-    web = make_web(own_store.url)
-    own_store.stop()
+def test_upload_without_a_store_leaves_no_file(make_web: Callable[..., Web], restartable_store: Any) -> None:
+    web = make_web(restartable_store.url)
+    restartable_store.stop()
     assert send(web).status_code == 503
-    assert kept(web) == []
+    assert stored_uploads(web) == []
 
 
 def info(path: Path, out: Path, state: Any, ended_at: float | None) -> JobInfo:
     return JobInfo("1", "talk", path, out, state, "normal", 0.0, ended_at=ended_at)
 
 
-def test_uploads_and_results_go_when_they_are_over(tmp_path: Path) -> None:
+def test_expired_uploads_and_results_are_deleted(tmp_path: Path) -> None:
     uploads, results = tmp_path / "uploads", tmp_path / "results"
     now = time.time()
     for folder in (uploads, results):
@@ -311,17 +310,17 @@ def test_uploads_and_results_go_when_they_are_over(tmp_path: Path) -> None:
         (uploads / name).write_bytes(b"x")
     old = now - 100_000
     os.utime(uploads / "orphan", (old, old))
-    known, gone, mine = results / ("a" * 32), results / ("b" * 32), results / "mine"
-    for folder in (known, gone, mine):
+    in_use, unused, foreign = results / ("a" * 32), results / ("b" * 32), results / "foreign"
+    for folder in (in_use, unused, foreign):
         folder.mkdir()
         (folder / "talk.report.html").write_text("x")
         os.utime(folder, (old, old))
     jobs = [
-        info(uploads / "done", known, "done", now),
-        info(uploads / "failed", known, "failed", now - 10),
-        info(uploads / "failed-long-ago", known, "failed", now - 1000),
-        info(uploads / "running", known, "running", None),
+        info(uploads / "done", in_use, "done", now),
+        info(uploads / "failed", in_use, "failed", now - 10),
+        info(uploads / "failed-long-ago", in_use, "failed", now - 1000),
+        info(uploads / "running", in_use, "running", None),
     ]
-    tidy(jobs, uploads, results, now=now, upload_s=100, result_s=50_000)
+    delete_unused(jobs, uploads, results, now=now, upload_retention_s=100, result_retention_s=50_000)
     assert {path.name for path in uploads.iterdir()} == {"failed", "running", "young"}
-    assert {path.name for path in results.iterdir()} == {known.name, "mine"}
+    assert {path.name for path in results.iterdir()} == {in_use.name, "foreign"}

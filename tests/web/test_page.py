@@ -1,4 +1,4 @@
-"""The page in a real browser: against a running service with a real camera, and against stores that tests fill."""
+"""The page in a real browser, with a running service and a real camera, and with prepared stores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from playwright.sync_api import Page, expect
 
 from fer_stream.formatting import lasting, percent
 from fer_stream.outputs.palette import COLOURS
-from fer_stream.records import LABELS, UNKNOWN, ClosedGap, ClosedSegment, LabelledFrame
+from fer_stream.records import LABELS, UNKNOWN, Gap, LabelledFrame, Segment
 from fer_stream.store.protocol import CameraState, Checkpoint
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ PHONE = {"width": 390, "height": 844}
 
 @dataclass(frozen=True)
 class Live:
-    """A running service with the camera `front`, which plays two faces, and the file `clip`."""
+    """A running service with the camera `front` (two faces) and the file `clip`."""
 
     url: str
     camera: Camera
@@ -47,13 +47,13 @@ class Live:
 @pytest.fixture(scope="module")
 def live(
     clips: Path,
-    film: Path,
+    camera_clip: Path,
     yunet_weights: Path,
-    lasting_camera: Callable[..., Camera],
+    module_rtsp_camera: Callable[..., Camera],
     free_port: Callable[[], int],
 ) -> Iterator[Live]:
-    folder = Path(tempfile.mkdtemp(prefix="fer-"))  # pytest's own path may be too long for a socket
-    camera = lasting_camera((film,)).start()
+    folder = Path(tempfile.mkdtemp(prefix="fer-"))  # tmp_path can be too long for a Unix socket
+    camera = module_rtsp_camera((camera_clip,)).start()
     port = free_port()
     settings = {
         "sources": {
@@ -81,7 +81,7 @@ def live(
 
 
 def wait_for_results(service: Live, log: Path) -> None:
-    """Wait until the camera has faces, and the file is over and told."""
+    """Wait until the camera has faces and the segments of the file are stored."""
     deadline_s = time.monotonic() + 200
     while True:
         assert time.monotonic() < deadline_s, log.read_text()[-3000:]
@@ -94,11 +94,13 @@ def wait_for_results(service: Live, log: Path) -> None:
         time.sleep(0.2)
 
 
-# What all pages have
+# All pages
 
 
 @pytest.mark.parametrize("hash_", PAGES)
-def test_pages_are_accessible_in_light_and_dark_and_fit_a_phone(live: Live, open_page: Opener, hash_: str) -> None:
+def test_pages_are_accessible_in_both_colour_schemes_and_fit_a_phone(
+    live: Live, open_page: Opener, hash_: str
+) -> None:
     page = open_page(f"{live.url}/{hash_}", viewport=PHONE)
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     if hash_ == "#/cameras/front":
@@ -114,11 +116,11 @@ def test_pages_are_accessible_in_light_and_dark_and_fit_a_phone(live: Live, open
 
 
 @pytest.mark.parametrize("hash_", PAGES)
-def test_the_keyboard_reaches_everything_and_shows_where_it_is(live: Live, open_page: Opener, hash_: str) -> None:
+def test_keyboard_reaches_every_control_with_visible_focus(live: Live, open_page: Opener, hash_: str) -> None:
     page = open_page(f"{live.url}/{hash_}")
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     if hash_ == "#/history/clip":
-        expect(page.get_by_role("button", name="Closer")).to_be_visible()
+        expect(page.get_by_role("button", name="Zoom in")).to_be_visible()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     controls = page.evaluate(
@@ -136,7 +138,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(live: Live, open_
     assert page.evaluate("document.activeElement === document.body || document.activeElement.className === 'skip'")
 
 
-def test_skip_link_and_navigation_by_keyboard(live: Live, open_page: Opener) -> None:
+def test_skip_link_and_navigation_work_by_keyboard(live: Live, open_page: Opener) -> None:
     page = open_page(live.url)
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
@@ -147,19 +149,19 @@ def test_skip_link_and_navigation_by_keyboard(live: Live, open_page: Opener) -> 
     expect(page.get_by_role("link", name="Recorded jobs")).to_have_attribute("aria-current", "page")
     page.go_back()
     expect(page.get_by_role("heading", level=1, name="Cameras")).to_be_visible()
-    expect(page.get_by_text("Times are those of Europe/Berlin (GMT+")).to_be_visible()
+    expect(page.get_by_text("Time zone: Europe/Berlin (GMT+")).to_be_visible()
 
 
-def test_a_lost_connection_is_told_and_comes_back(live: Live, open_page: Opener) -> None:
-    page = open_page(f"{live.url}/#/jobs", fine=("ERR_INTERNET_DISCONNECTED",))
-    expect(page.get_by_text("No file was handed in yet.").or_(page.get_by_role("listitem").first)).to_be_visible()
+def test_lost_connection_is_shown_until_it_recovers(live: Live, open_page: Opener) -> None:
+    page = open_page(f"{live.url}/#/jobs", expected_errors=("ERR_INTERNET_DISCONNECTED",))
+    expect(page.get_by_text("No files yet.").or_(page.get_by_role("listitem").first)).to_be_visible()
     page.context.set_offline(True)
-    expect(page.get_by_text("The service has not answered since")).to_be_visible()
+    expect(page.get_by_text("The service has not responded since")).to_be_visible()
     page.context.set_offline(False)
-    expect(page.get_by_text("The service has not answered since")).to_be_hidden()
+    expect(page.get_by_text("The service has not responded since")).to_be_hidden()
 
 
-def test_words_colours_and_labels_are_those_of_the_reports(live: Live, open_page: Opener) -> None:
+def test_labels_colours_and_formats_match_the_report(live: Live, open_page: Opener) -> None:
     page = open_page(live.url)
     assert page.evaluate("import('./emotions.js').then(({EMOTIONS, UNKNOWN}) => [EMOTIONS, UNKNOWN])") == [
         list(LABELS),
@@ -170,25 +172,25 @@ def test_words_colours_and_labels_are_those_of_the_reports(live: Live, open_page
     )
     assert dict(colours) == COLOURS
     seconds = [0, 4.74, 59.94, 59.96, 139, 3599, 3720]
-    assert page.evaluate("(all) => import('./words.js').then(({lasting}) => all.map(lasting))", seconds) == [
-        lasting(each) for each in seconds
-    ]
+    assert page.evaluate(
+        "(all) => import('./format.js').then(({formatDuration}) => all.map(formatDuration))", seconds
+    ) == [lasting(each) for each in seconds]
     shares = [0, 0.004, 0.124, 1]
-    assert page.evaluate("(all) => import('./words.js').then(({percent}) => all.map(percent))", shares) == [
-        percent(each) for each in shares
-    ]
+    assert page.evaluate(
+        "(all) => import('./format.js').then(({formatPercent}) => all.map(formatPercent))", shares
+    ) == [percent(each) for each in shares]
 
 
 # Cameras
 
 
-def test_a_card_tells_when_its_camera_dies_and_comes_back(live: Live, open_page: Opener) -> None:
+def test_card_shows_when_its_camera_goes_down_and_up(live: Live, open_page: Opener) -> None:
     page = open_page(live.url)
     card = page.get_by_role("listitem").filter(has=page.get_by_role("link", name="front"))
     expect(card).to_contain_text("✓ up since")
     expect(card).to_contain_text("faces now")
     expect(card.locator("canvas")).to_be_attached()
-    expect(page.get_by_role("listitem").filter(has_text="clip")).to_contain_text("Last picture")
+    expect(page.get_by_role("listitem").filter(has_text="clip")).to_contain_text("Last frame")
     expect(page.get_by_text("1 of 2 cameras up")).to_be_visible()
     live.camera.kill()
     expect(card).to_contain_text("✕ down since")
@@ -199,45 +201,45 @@ def test_a_card_tells_when_its_camera_dies_and_comes_back(live: Live, open_page:
     expect(page.get_by_role("heading", level=1, name="front")).to_be_focused()
 
 
-# Keeps the frames that a page is told, by stream and index.
-EAVESDROP = """
-  window.told = {};
+# Records the frames that a page receives, by stream id and index.
+RECORD_FRAMES = """
+  window.frames_received = {};
   window.EventSource = class extends EventSource {
     constructor(...all) {
       super(...all);
       this.addEventListener("frame", ({ data }) => {
         const frame = JSON.parse(data);
-        window.told[`${frame.stream_id} ${frame.index}`] = frame;
+        window.frames_received[`${frame.stream_id} ${frame.index}`] = frame;
       });
     }
   };
 """
 
 
-def frozen(page: Page) -> dict[str, Any]:
-    """Pause the page at a picture of a frame that it was told of; what it was told."""
-    canvas, pause = page.locator("canvas.picture"), page.get_by_role("button", name="Pause")
+def pause_at_received_frame(page: Page) -> dict[str, Any]:
+    """Pause the page while it shows a frame whose result it received; return the result."""
+    canvas, pause = page.locator("canvas.video"), page.get_by_role("button", name="Pause")
     for _ in range(20):
         expect(canvas).to_have_attribute("data-frame", re.compile("front@"))
         pause.click()
         page.wait_for_timeout(500)
-        frame: dict[str, Any] = page.evaluate("id => told[id] ?? {}", canvas.get_attribute("data-frame"))
+        frame: dict[str, Any] = page.evaluate("id => frames_received[id] ?? {}", canvas.get_attribute("data-frame"))
         if len(frame.get("faces", [])) == 2:
             return frame
         pause.click()
         page.wait_for_timeout(700)
-    raise AssertionError("no picture of a frame that was told")
+    raise AssertionError("no preview of a received frame")
 
 
-def test_boxes_stand_where_the_faces_of_the_picture_are(live: Live, open_page: Opener) -> None:
-    # Chromium would have the test read pixels otherwise.
-    page = open_page(f"{live.url}/#/cameras/front", fine=("willReadFrequently",))
-    page.add_init_script(EAVESDROP)
+def test_boxes_match_the_faces_of_the_frame_shown(live: Live, open_page: Opener) -> None:
+    # Chromium warns because the test reads pixels.
+    page = open_page(f"{live.url}/#/cameras/front", expected_errors=("willReadFrequently",))
+    page.add_init_script(RECORD_FRAMES)
     page.reload()
-    frame = frozen(page)
+    frame = pause_at_received_frame(page)
     for face in frame["faces"]:
-        told = str(page.locator("canvas.picture").get_attribute("aria-label"))
-        assert f"{face['person_id']}  {face['label']}" in told
+        label = str(page.locator("canvas.video").get_attribute("aria-label"))
+        assert f"{face['person_id']}  {face['label']}" in label
         left, top, right, bottom = face["xyxy"]
         x, y = (left + right) / 2, (top + bottom) / 2
         colour = COLOURS[face["label"]]
@@ -247,11 +249,11 @@ def test_boxes_stand_where_the_faces_of_the_picture_are(live: Live, open_page: O
 
 
 def has_colour(page: Page, colour: str, x: float, y: float) -> bool:
-    """Has the picture a pixel of `colour` within 3 px of (x, y), which are parts of its width and height?"""
+    """Return whether a pixel within 3 px of (x, y), fractions of width and height, has the colour."""
     wanted = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
     pixels = page.evaluate(
         """([x, y]) => {
-          const canvas = document.querySelector("canvas.picture");
+          const canvas = document.querySelector("canvas.video");
           const [left, top] = [Math.round(x * canvas.width) - 3, Math.round(y * canvas.height) - 3];
           return [...canvas.getContext("2d").getImageData(left, top, 7, 7).data];
         }""",
@@ -263,45 +265,45 @@ def has_colour(page: Page, colour: str, x: float, y: float) -> bool:
     )
 
 
-def test_a_camera_page_tells_who_is_there_and_what_they_showed(live: Live, open_page: Opener) -> None:
+def test_camera_page_shows_people_distribution_timing_and_timeline(live: Live, open_page: Opener) -> None:
     page = open_page(f"{live.url}/#/cameras/front")
     expect(page.get_by_text("estimates of the expression of a face")).to_be_visible()
-    people = page.get_by_role("region", name="In the picture now").get_by_role("listitem")
+    people = page.get_by_role("region", name="People in view").get_by_role("listitem")
     expect(people).to_have_count(2)
     for person in people.all_inner_texts():
         assert re.match(rf"Person \d+\s+({'|'.join([*LABELS, UNKNOWN])})\b", person), person
     shares = page.get_by_role("region", name="Distribution")
-    told = [row.split()[-2:] for row in shares.get_by_role("row").all_inner_texts()[1:]]
-    assert len(told) == len(COLOURS)
-    expect(page.get_by_role("region", name="Timing")).to_contain_text(re.compile(r"Newest result\s*\d+ ms"))
+    cells = [row.split()[-2:] for row in shares.get_by_role("row").all_inner_texts()[1:]]
+    assert len(cells) == len(COLOURS)
+    expect(page.get_by_role("region", name="Timing")).to_contain_text(re.compile(r"Latency\s*\d+ ms"))
     chart = page.get_by_role("region", name="Last minutes")
     expect(chart.get_by_role("img")).to_have_attribute("aria-label", re.compile(r"Timeline of \d+ (person|people)"))
     chart.get_by_role("button", name="5 min").click()
     expect(chart.get_by_role("button", name="5 min")).to_have_attribute("aria-pressed", "true")
-    chart.get_by_text("The same as a table").click()
+    chart.get_by_text("View as table").click()
     expect(chart.get_by_role("row").nth(1)).to_contain_text("Person")
 
 
-def test_a_page_of_hours_does_not_grow(live: Live, open_page: Opener) -> None:
+def test_live_timeline_has_bounded_size(live: Live, open_page: Opener) -> None:
     page = open_page(live.url)
     sizes = page.evaluate(
         """async () => {
-          const { Recent, Minute } = await import("./recent.js");
-          const [recent, minute] = [new Recent(), new Minute()];
-          const measure = () => JSON.stringify(recent.people(0)).length;
+          const { LiveTimeline, MinuteStats } = await import("./live-timeline.js");
+          const [timeline, stats] = [new LiveTimeline(), new MinuteStats()];
+          const measure = () => JSON.stringify(timeline.people(0)).length;
           const sizes = [];
-          // An hour at ten frames a second, with a new person every second and a label that never stays.
+          // An hour at 10 fps, with a new person every second and a label that changes with every frame.
           for (let index = 0; index < 36000; index += 1) {
             const at = 1e9 + index / 10;
             const label = ["happy", "sad"][index % 2];
             const faces = [{ person_id: Math.floor(index / 10), label }, { person_id: -1, label }];
             const frame = { stream_id: "a@1", index, time_s: index / 10, at, latency_s: 0.1, faces };
-            recent.add(frame);
-            minute.add(frame, true);
+            timeline.add(frame);
+            stats.add(frame, true);
             if (index % 6000 === 5999) sizes.push(measure());
           }
           const now = 1e9 + 3600;
-          return { sizes, p95: minute.p95(now), rate: minute.rate(now), shares: minute.shares(now) };
+          return { sizes, p95: stats.p95(now), rate: stats.rate(now), shares: stats.shares(now) };
         }"""
     )
     assert max(sizes["sizes"]) < 1.1 * sizes["sizes"][0] < 300_000
@@ -310,20 +312,20 @@ def test_a_page_of_hours_does_not_grow(live: Live, open_page: Opener) -> None:
     assert sizes["shares"]["happy"] == pytest.approx(0.5, abs=0.01)
 
 
-def test_final_segments_take_the_place_of_provisional_labels(live: Live, open_page: Opener) -> None:
+def test_final_segments_replace_provisional_labels(live: Live, open_page: Opener) -> None:
     page = open_page(live.url)
     found = page.evaluate(
         """async () => {
-          const { Recent } = await import("./recent.js");
-          const recent = new Recent();
-          const add = (at, label) => recent.add({ stream_id: "a@1", at, faces: [{ person_id: 7, label }] });
+          const { LiveTimeline } = await import("./live-timeline.js");
+          const timeline = new LiveTimeline();
+          const add = (at, label) => timeline.add({ stream_id: "a@1", at, faces: [{ person_id: 7, label }] });
           add(100, "happy");
           add(101, "sad");
           add(102, "happy");
           add(103, "happy");
           add(110, "sad");
-          recent.settle("a@1", 7, [{ label: "neutral", from: 95, to: 102.5 }]);
-          return { spans: recent.people(0)[0].spans, blanks: recent.blanks(90, 112) };
+          timeline.setFinalSegments("a@1", 7, [{ label: "neutral", from: 95, to: 102.5 }]);
+          return { spans: timeline.people(0)[0].spans, gaps: timeline.gaps(90, 112) };
         }"""
     )
     assert [(span["label"], span["from"], span["to"]) for span in found["spans"]] == [
@@ -331,13 +333,13 @@ def test_final_segments_take_the_place_of_provisional_labels(live: Live, open_pa
         ("happy", 102.5, 103),
         ("sad", 110, 110),
     ]
-    assert [(blank["from"], blank["to"]) for blank in found["blanks"]] == [(103, 110), (110, 112)]
+    assert [(gap["from"], gap["to"]) for gap in found["gaps"]] == [(103, 110), (110, 112)]
 
 
 # Recorded jobs
 
 
-def test_an_upload_becomes_a_report(live: Live, open_page: Opener, clips: Path, tmp_path: Path) -> None:
+def test_upload_is_processed_to_a_report(live: Live, open_page: Opener, clips: Path, tmp_path: Path) -> None:
     named = tmp_path / f"{HOSTILE.replace('/', '')}.mp4"
     shutil.copy(clips / "one_face_smile.mp4", named)
     page = open_page(f"{live.url}/#/jobs")
@@ -361,16 +363,16 @@ def test_an_upload_becomes_a_report(live: Live, open_page: Opener, clips: Path, 
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(delete).to_be_focused()
     delete.click()
-    page.get_by_role("button", name="Delete it").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
     expect(job).to_be_hidden()
 
 
-def test_what_cannot_be_taken_says_why(live: Live, open_page: Opener, clips: Path, tmp_path: Path) -> None:
+def test_refused_uploads_show_the_reason(live: Live, open_page: Opener, clips: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.mp4").write_text("not a video")
-    page = open_page(f"{live.url}/#/jobs", fine=("413", "ERR_CONNECTION"))
+    page = open_page(f"{live.url}/#/jobs", expected_errors=("413", "ERR_CONNECTION"))
     choose = page.get_by_label("Choose files")
     choose.set_input_files(clips / "one_face_crying.mp4")
-    upload = page.get_by_role("region", name="Hand in a file")
+    upload = page.get_by_role("region", name="Upload a file")
     expect(upload).to_contain_text("The upload is larger than 1 MB.")
     upload.get_by_role("button", name="Close").click()
     choose.set_input_files(tmp_path / "notes.mp4")
@@ -383,14 +385,14 @@ def test_what_cannot_be_taken_says_why(live: Live, open_page: Opener, clips: Pat
 
 
 def zone_at_noon() -> str:
-    """The time zone in which it is noon, so that what was minutes ago is of the same day."""
+    """Return a time zone in which it is noon, so that the last minutes are on the same day."""
     offset_h = 12 - time.gmtime().tm_hour
     return f"Etc/GMT{-offset_h:+d}"  # east is minus there
 
 
-def test_history_shows_what_the_api_tells(live: Live, open_page: Opener) -> None:
-    told = live.get("/sources/clip/timeline")
-    segments = [segment for person in told["people"] for segment in person["segments"]]
+def test_history_shows_the_segments_of_the_api(live: Live, open_page: Opener) -> None:
+    timeline = live.get("/sources/clip/timeline")
+    segments = [segment for person in timeline["people"] for segment in person["segments"]]
     page = open_page(f"{live.url}/#/history/clip", timezone_id=zone_at_noon())
     rows = page.get_by_role("region", name="Table of segments").get_by_role("row")
     expect(rows).to_have_count(1 + len(segments))
@@ -416,26 +418,29 @@ def test_history_shows_what_the_api_tells(live: Live, open_page: Opener) -> None
     expect(part).to_have_text(before)
 
 
-# Stores that a test fills
+# Prepared stores
 
 
-def test_a_camera_that_is_not_there_is_not_asked_for_again(web: Web, open_page: Opener) -> None:
-    page = open_page(f"{web.address}/#/cameras/nobody", fine=("404",))
+def test_unknown_camera_is_requested_only_once(web: Web, open_page: Opener) -> None:
+    page = open_page("about:blank", expected_errors=("404",))
+    page.clock.install()
+    page.goto(f"{web.address}/#/cameras/nobody")
     expect(page.get_by_text("There is no source 'nobody'.")).to_be_visible()
-    page.wait_for_timeout(1000)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.wait_for_timeout(4000)
-    assert asked == []
+    page.evaluate("fetch('healthz')")
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.clock.fast_forward(60_000)
+    page.evaluate("fetch('healthz')")
+    assert requests == [f"{web.address}/healthz"]
 
 
-def test_an_empty_service_says_how_to_add_a_camera(web: Web, open_page: Opener) -> None:
+def test_empty_service_explains_how_to_add_a_camera(web: Web, open_page: Opener) -> None:
     page = open_page(web.address)
-    expect(page.get_by_role("heading", name="No camera yet")).to_be_visible()
+    expect(page.get_by_role("heading", name="No cameras yet")).to_be_visible()
     expect(page.get_by_text("front-door:")).to_be_visible()
 
 
-def test_texts_from_outside_are_texts(web: Web, open_page: Opener) -> None:
+def test_untrusted_text_is_not_markup(web: Web, open_page: Opener) -> None:
     web.store.set_state("door", CameraState(False, time.time(), "refused", HOSTILE, 3))
     url = web.address
     page = open_page(url)
@@ -444,10 +449,10 @@ def test_texts_from_outside_are_texts(web: Web, open_page: Opener) -> None:
     expect(page.get_by_text(HOSTILE)).to_be_visible()
     assert page.locator("main img").count() == 0
     page.goto(f"{url}/#/cameras/{HOSTILE}")
-    expect(page.get_by_role("heading", name="There is no such page")).to_be_visible()
+    expect(page.get_by_role("heading", name="Page not found")).to_be_visible()
 
 
-def test_a_token_opens_the_page(make_web: Callable[..., Web], open_page: Opener) -> None:
+def test_token_gives_access_to_the_page(make_web: Callable[..., Web], open_page: Opener) -> None:
     token = "correct-horse-battery-staple"
     web = make_web(token=token)
     web.store.set_state("door", CameraState(True, time.time()))
@@ -457,24 +462,24 @@ def test_a_token_opens_the_page(make_web: Callable[..., Web], open_page: Opener)
     assert httpx.get(url).status_code == 401
 
 
-def test_pictures_that_are_switched_off_leave_the_boxes(
+def test_boxes_are_shown_without_previews(
     make_web: Callable[..., Web], open_page: Opener, frame: Callable[..., LabelledFrame]
 ) -> None:
     web = make_web(previews="off")
     web.store.set_state("door", CameraState(True, time.time(), width=640, height=360))
     web.store.publish("door", [frame(0)])
-    page = open_page(f"{web.address}/#/cameras/door", fine=("403",))
-    expect(page.get_by_text("Pictures of this camera are switched off")).to_be_visible()
+    page = open_page(f"{web.address}/#/cameras/door", expected_errors=("403",))
+    expect(page.get_by_text("Previews are disabled (web.previews)")).to_be_visible()
 
 
-def test_history_has_gaps_and_people_of_every_opening(
-    web: Web, open_page: Opener, segment: Callable[..., ClosedSegment], gap: Callable[[float], ClosedGap]
+def test_history_has_gaps_and_people_of_every_session(
+    web: Web, open_page: Opener, segment: Callable[..., Segment], gap: Callable[[float], Gap]
 ) -> None:
     now = time.time()
-    segments = [segment(now - 600, track=track) for track in range(1, 61)] + [segment(now - 300)]
+    segments = [segment(now - 600, person_id=number) for number in range(1, 61)] + [segment(now - 300)]
     web.store.commit("door", Checkpoint("1-0", b"", {}), segments, [gap(now - 400)])
     page = open_page(f"{web.address}/#/history", viewport=PHONE, timezone_id=zone_at_noon())
-    expect(page.get_by_role("region", name="Without pictures")).to_contain_text("sent nothing")
+    expect(page.get_by_role("region", name="Gaps")).to_contain_text("no data received")
     expect(page.get_by_text("61 people, 61 segments, 1 gap")).to_be_visible()
-    expect(page.get_by_text("and 21 more, who were seen for shorter")).to_be_visible()
+    expect(page.get_by_text("and 21 more with shorter presence")).to_be_visible()
     expect(page.get_by_role("cell", name=re.compile(r"Person 1 \(\d\d:\d\d\)"))).to_have_count(2)

@@ -1,21 +1,21 @@
-// The HTTP API: requests, the event stream, uploads, and whether the service can be reached at all.
+// Client of the HTTP API: requests, event streams, uploads, and the state of the connection.
 
-import { outOfSight, pause, visible } from "./visibility.js";
+import { sleep, untilHiddenFor, untilVisible } from "./visibility.js";
 
 const API = new URL("api/v1/", document.baseURI);
-const RETRY_FIRST_MS = 1000;
+const RETRY_MIN_MS = 1000;
 const RETRY_MAX_MS = 10_000;
-// Over HTTP/1.1 a browser has six connections to a service for all its tabs, and a stream is one of them.
-const UNSEEN_MS = 5000;
+// With HTTP/1.1 a browser opens at most six connections to a service for all its tabs, and a stream occupies one.
+const HIDDEN_TIMEOUT_MS = 5000;
 
-/** Tells with "change" when the service goes and comes back. */
+/** Dispatches "change" when the service becomes unreachable or reachable. */
 class Connection extends EventTarget {
-  /** When it was lost, in Unix ms; null while it is there. */
-  lost = null;
+  /** @type {number | null} when the connection was lost, in Unix ms; null while the service is reachable */
+  lostAt = null;
 
   set up(up) {
-    if (up === (this.lost === null)) return;
-    this.lost = up ? null : Date.now();
+    if (up === (this.lostAt === null)) return;
+    this.lostAt = up ? null : Date.now();
     this.dispatchEvent(new Event("change"));
   }
 }
@@ -23,127 +23,128 @@ class Connection extends EventTarget {
 export const connection = new Connection();
 
 export class ApiError extends Error {
-  /** @param {number} status of HTTP; 0 where there was no answer */
+  /** @param {number} status HTTP status; 0 if there was no response */
   constructor(message, status) {
     super(message);
     this.status = status;
   }
 }
 
-/** The address of a part of the API; each of `parts` is one step of the path. */
-export const address = (...parts) => new URL(parts.map(encodeURIComponent).join("/"), API).href;
+/** Returns the URL of an API path; each of `segments` is one path segment. */
+export const apiUrl = (...segments) => new URL(segments.map(encodeURIComponent).join("/"), API).href;
 
-/** What a problem (RFC 9457) says, and its cure. @param {{detail?: string, cure?: string} | null} problem */
-export const wordsOf = (problem) => [problem?.detail, problem?.cure].filter(Boolean).join(" ");
+/** Returns the text of a problem (RFC 9457). @param {{detail?: string, hint?: string} | null} problem */
+export const problemText = (problem) => [problem?.detail, problem?.hint].filter(Boolean).join(" ");
 
-const complaint = (problem, status) => new ApiError(wordsOf(problem) || `The service answered ${status}.`, status);
+const problemError = (problem, status) =>
+  new ApiError(problemText(problem) || `The service responded with status ${status}.`, status);
 
 /**
- * Asks, and reads a good answer. Whatever goes wrong is an ApiError, but for the AbortError of who asks no longer.
+ * Sends a request and reads a successful response. Every failure is an ApiError, except the AbortError of `signal`.
  * @template T
- * @param {(response: Response) => Promise<T>} read  by default the body is left unread
+ * @param {(response: Response) => Promise<T>} read  discards the body by default
  * @returns {Promise<T>}
  */
-export async function ask(url, options, read = async ({ body }) => body?.cancel()) {
+export async function request(url, options, read = async ({ body }) => body?.cancel()) {
   let response;
   try {
     response = await fetch(url, { cache: "no-store", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     connection.up = false;
-    throw new ApiError("The service does not answer.", 0);
+    throw new ApiError("The service does not respond.", 0);
   }
   connection.up = true;
-  if (!response.ok) throw complaint(await response.json().catch(() => null), response.status);
+  if (!response.ok) throw problemError(await response.json().catch(() => null), response.status);
   return read(response).catch((error) => {
-    throw error.name === "AbortError" ? error : new ApiError("The answer of the service broke off.", 0);
+    throw error.name === "AbortError" ? error : new ApiError("The response of the service was incomplete.", 0);
   });
 }
 
-export const getJson = (url, signal) => ask(url, { signal }, (response) => response.json());
+export const getJson = (url, signal) => request(url, { signal }, (response) => response.json());
 
-/** For work that is done again soon: it does not matter that the service is away, or that the page was left. */
-export function passOver(error) {
+/** Error handler for requests that are repeated anyway: ignores API errors and aborts. */
+export function ignoreApiErrors(error) {
   if (!(error instanceof ApiError) && error.name !== "AbortError") throw error;
 }
 
 /**
- * Calls `work` again and again, `ms` after it ended, until `signal`.
+ * Calls `work` repeatedly until `signal`, `intervalMs()` after the previous call has finished.
  * @param {() => Promise<void>} work
- * @param {() => number} ms
+ * @param {() => number} intervalMs
  */
-export async function repeat(work, ms, signal) {
+export async function poll(work, intervalMs, signal) {
   while (!signal.aborted) {
-    await work().catch(passOver);
-    await pause(ms(), signal);
+    await work().catch(ignoreApiErrors);
+    await sleep(intervalMs(), signal);
   }
 }
 
 /**
- * Follows an event stream until `signal`, over any loss of the connection, while the page is looked at.
+ * Receives an event stream until `signal` while the page is visible, and reconnects after every loss.
  * @typedef {object} Listeners
- * @property {() => void} open  for each new connection
- * @property {(why: string) => void} refused  where there is none, as when all streams are taken
- * @param {Listeners & Record<string, (data: any) => void>} listeners  the others by the name of the event
+ * @property {() => void} open  called for each new connection
+ * @property {(reason: string) => void} refused  called if the service refuses, for example if all streams are in use
+ * @param {Listeners & Record<string, (data: any) => void>} listeners  all others by event name
  */
-export async function follow(url, { open, refused, ...events }, signal) {
-  let wait_ms = RETRY_FIRST_MS;
-  const opened = () => {
-    wait_ms = RETRY_FIRST_MS;
+export async function subscribe(url, { open, refused, ...events }, signal) {
+  let retryMs = RETRY_MIN_MS;
+  const onOpen = () => {
+    retryMs = RETRY_MIN_MS;
     open();
   };
-  for (await visible(signal); !signal.aborted; await visible(signal)) {
-    if (await listen(url, opened, events, signal)) continue;
-    await ask(url, { signal }).catch((error) => { if (error instanceof ApiError) refused(error.message); });
-    await pause(wait_ms, signal);
-    wait_ms = Math.min(2 * wait_ms, RETRY_MAX_MS);
+  for (await untilVisible(signal); !signal.aborted; await untilVisible(signal)) {
+    if (await receive(url, onOpen, events, signal)) continue;
+    await request(url, { signal }).catch((error) => { if (error instanceof ApiError) refused(error.message); });
+    await sleep(retryMs, signal);
+    retryMs = Math.min(2 * retryMs, RETRY_MAX_MS);
   }
 }
 
 /**
- * Listens until `signal`, until the page is out of sight, or until the browser gives up. By itself it tries again, but
- * for answers that are no event stream: a problem, which it shows nobody, or one of a proxy.
- * @returns {Promise<boolean>} false where the browser gave up
+ * Receives events until `signal`, until the page has been hidden for a while, or until the browser stops reconnecting.
+ * It does so if the response is not an event stream, and does not expose the body of that response.
+ * @returns {Promise<boolean>} false if the browser stopped reconnecting
  */
-async function listen(url, opened, events, signal) {
-  const givenUp = new AbortController();
+async function receive(url, onOpen, events, signal) {
+  const closed = new AbortController();
   const source = new EventSource(url);
   source.onopen = () => {
     connection.up = true;
-    opened();
+    onOpen();
   };
   source.onerror = () => {
     connection.up = false;
-    if (source.readyState === EventSource.CLOSED) givenUp.abort();
+    if (source.readyState === EventSource.CLOSED) closed.abort();
   };
   for (const [name, listener] of Object.entries(events)) {
     source.addEventListener(name, ({ data }) => listener(JSON.parse(data)));
   }
-  await outOfSight(UNSEEN_MS, AbortSignal.any([signal, givenUp.signal]));
+  await untilHiddenFor(HIDDEN_TIMEOUT_MS, AbortSignal.any([signal, closed.signal]));
   source.close();
-  return !givenUp.signal.aborted;
+  return !closed.signal.aborted;
 }
 
 /**
- * Sends a form, as fetch does, but says how far it is.
- * @param {(share: number) => void} onProgress  0..1
+ * Sends a form like fetch, but reports the progress.
+ * @param {(fraction: number) => void} onProgress  0..1
  * @returns {Promise<any>}
  */
 export function upload(url, form, onProgress, signal) {
   return new Promise((resolve, reject) => {
     const cancelled = () => reject(new ApiError("The upload was cancelled.", 0));
     if (signal.aborted) return cancelled();
-    const request = new XMLHttpRequest();
-    request.open("POST", url);
-    request.responseType = "json";
-    request.upload.onprogress = ({ loaded, total }) => onProgress(loaded / total);
-    request.onload = () => {
-      if (request.status < 300) resolve(request.response);
-      else reject(complaint(request.response, request.status));
+    const xhr = new XMLHttpRequest();
+    xhr.open("POST", url);
+    xhr.responseType = "json";
+    xhr.upload.onprogress = ({ loaded, total }) => onProgress(loaded / total);
+    xhr.onload = () => {
+      if (xhr.status < 300) resolve(xhr.response);
+      else reject(problemError(xhr.response, xhr.status));
     };
-    request.onerror = () => reject(new ApiError("The upload broke off: the service does not take it.", 0));
-    request.onabort = cancelled;
-    signal.addEventListener("abort", () => request.abort(), { once: true });
-    return request.send(form);
+    xhr.onerror = () => reject(new ApiError("The upload failed: the service closed the connection.", 0));
+    xhr.onabort = cancelled;
+    signal.addEventListener("abort", () => xhr.abort(), { once: true });
+    return xhr.send(form);
   });
 }

@@ -1,19 +1,19 @@
-// Which page is shown, and whether the service is there.
+// Entry point: routing between pages, and the notice about a lost connection.
 
 import { connection } from "./api.js";
 import { cameraPage } from "./camera.js";
 import { camerasPage } from "./cameras.js";
 import { el } from "./dom.js";
+import { formatTime, timeZoneName } from "./format.js";
 import { historyPage } from "./history.js";
 import { jobsPage } from "./jobs.js";
-import { clock, zone } from "./format.js";
 
 const NAME = "[a-z0-9][a-z0-9_-]{0,62}";
 const DATE = "\\d{4}-\\d{2}-\\d{2}";
 
 /**
- * A page adds its elements to `main`; what it goes on doing ends with `signal`.
- * @typedef {(main: HTMLElement, parts: (string | undefined)[], signal: AbortSignal) => void} Page
+ * A page appends its elements to `main`, and stops its background work at `signal`.
+ * @typedef {(main: HTMLElement, parameters: (string | undefined)[], signal: AbortSignal) => void} Page
  * @type {{route: RegExp, page: Page, nav: string}[]}
  */
 const PAGES = [
@@ -23,51 +23,52 @@ const PAGES = [
   { route: new RegExp(`^#/history(?:/(${NAME})(?:/(${DATE}))?)?$`), page: historyPage, nav: "#/history" },
 ];
 
-// A reload of the service breaks connections for a moment, which is not worth a word.
-const PATIENCE_MS = 1500;
+// A reload of the service interrupts connections briefly, which should not show a notice.
+const NOTICE_DELAY_MS = 1500;
 
 const main = document.getElementById("main");
-let shown = new AbortController();
+let current = new AbortController();
 
-function missing() {
-  main.append(el("h1", { tabindex: "-1" }, "There is no such page"), el("p", {}, el("a", { href: "#/" }, "Cameras")));
+function notFoundPage() {
+  main.append(el("h1", { tabindex: "-1" }, "Page not found"), el("p", {}, el("a", { href: "#/" }, "Cameras")));
 }
 
-function show() {
+function render() {
   const hash = location.hash || "#/";
-  const found = PAGES.find(({ route }) => route.test(hash));
-  shown.abort();
-  shown = new AbortController();
+  const match = PAGES.find(({ route }) => route.test(hash));
+  current.abort();
+  current = new AbortController();
   main.replaceChildren();
-  if (found) found.page(main, found.route.exec(hash).slice(1), shown.signal);
-  else missing();
+  if (match) match.page(main, match.route.exec(hash).slice(1), current.signal);
+  else notFoundPage();
   document.title = `${main.querySelector("h1").textContent} · fer-stream`;
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.getAttribute("href") === found?.nav) link.setAttribute("aria-current", "page");
+    if (link.getAttribute("href") === match?.nav) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
 }
 
-function turn() {
-  show();
+function navigate() {
+  render();
   window.scrollTo(0, 0);
   main.querySelector("h1").focus();
 }
 
-function tellConnection() {
+function showConnection() {
   const notice = document.getElementById("connection");
   setTimeout(() => {
-    notice.hidden = connection.lost === null;
-    notice.textContent = connection.lost === null ? "" :
-      `The service has not answered since ${clock(connection.lost / 1000)}. Trying again; what you see is from before.`;
-  }, connection.lost === null ? 0 : PATIENCE_MS);
+    const { lostAt } = connection;
+    notice.hidden = lostAt === null;
+    notice.textContent = lostAt === null ? "" :
+      `The service has not responded since ${formatTime(lostAt / 1000)}. Reconnecting; the data shown is from before.`;
+  }, connection.lostAt === null ? 0 : NOTICE_DELAY_MS);
 }
 
-connection.addEventListener("change", tellConnection);
-window.addEventListener("hashchange", turn);
+connection.addEventListener("change", showConnection);
+window.addEventListener("hashchange", navigate);
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
   main.focus();
 });
-document.getElementById("zone").textContent = `Times are those of ${zone()}.`;
-show();
+document.getElementById("zone").textContent = `Time zone: ${timeZoneName()}.`;
+render();

@@ -1,41 +1,43 @@
-// How a camera is, in words, a sign and a colour.
+// State of a camera as icon, text and colour.
 
-import { el, say } from "./dom.js";
-import { moment, roughly } from "./format.js";
+import { el, setText } from "./dom.js";
+import { formatAge, formatDateTime } from "./format.js";
 
 /**
  * @typedef {object} State
- * @property {boolean | null} up  null where nobody reads the camera
+ * @property {boolean | null} up  null if no process reads the camera
  * @property {number | null} since  Unix seconds
- * @property {string} text  why it is down, without any secret
+ * @property {string} text  why the camera is down, without secrets
  */
 
 /** @param {State} state @param {number} now  Unix seconds */
-export function stateOf({ up, since, text }, now) {
+export function describeState({ up, since, text }, now) {
   if (up === null) {
-    return { look: "off", sign: "–", name: "not read", why: "No capture reads this camera now, or its file has ended." };
+    return {
+      level: "off", icon: "–", name: "not monitored", detail: "No capture process reads this source, or its file has ended.",
+    };
   }
-  const lasted = `since ${moment(since)} (${roughly(now - since)})`;
+  const duration = `since ${formatDateTime(since)} (${formatAge(now - since)})`;
   return up
-    ? { look: "good", sign: "✓", name: "up", why: lasted }
-    : { look: "bad", sign: "✕", name: "down", why: `${lasted}${text ? `: ${text}` : ""}` };
+    ? { level: "good", icon: "✓", name: "up", detail: duration }
+    : { level: "bad", icon: "✕", name: "down", detail: `${duration}${text ? `: ${text}` : ""}` };
 }
 
-/** A chip with the state, and a text that says since when and why. */
+/** Creates a line with the state, since when it lasts, and why. */
 export function stateLine() {
-  const sign = el("span", { "aria-hidden": "true" });
+  const icon = el("span", { "aria-hidden": "true" });
   const name = el("span");
-  const chip = el("span", { class: "chip" }, sign, " ", name);
-  const why = el("span");
+  const chip = el("span", { class: "chip" }, icon, " ", name);
+  const detail = el("span");
   return {
-    element: el("p", { class: "state" }, chip, " ", why),
+    element: el("p", { class: "state" }, chip, " ", detail),
     /** @param {State} state @param {number} now  Unix seconds */
     update(state, now) {
-      const told = stateOf(state, now);
-      chip.className = `chip ${told.look}`;
-      say(sign, told.sign);
-      say(name, told.name);
-      say(why, told.why);
+      const description = describeState(state, now);
+      chip.className = `chip ${description.level}`;
+      setText(icon, description.icon);
+      setText(name, description.name);
+      setText(detail, description.detail);
     },
   };
 }

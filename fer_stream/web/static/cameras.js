@@ -1,20 +1,20 @@
-// All cameras at a glance.
+// Page with all cameras.
 
-import { address, follow, getJson, passOver, repeat, wordsOf } from "./api.js";
-import { sharpen } from "./chart.js";
-import { Clock } from "./clock.js";
-import { announce, el, keep, notice, say } from "./dom.js";
-import { NO_PICTURES, picture } from "./preview.js";
-import { stateLine, stateOf } from "./camera-status.js";
-import { pause, visible } from "./visibility.js";
-import { count, moment } from "./format.js";
+import { apiUrl, getJson, ignoreApiErrors, poll, problemText, subscribe } from "./api.js";
+import { describeState, stateLine } from "./camera-status.js";
+import { prepareCanvas } from "./chart.js";
+import { ServerClock } from "./clock.js";
+import { announce, el, notice, reconcile, setText } from "./dom.js";
+import { formatDateTime, pluralize } from "./format.js";
+import { getPreview, PREVIEWS_DISABLED } from "./preview.js";
+import { sleep, untilVisible } from "./visibility.js";
 
 const LIST_MS = 15_000;
-// Pictures are made only while somebody asks for them, and the first question begins it: ask again soon, then leave it.
-const SECOND_ASK_MS = 800;
-const NEXT_ROUND_MS = 15_000;
-// What was seen longer ago is not now.
-const NOW_S = 5;
+// The first request only makes the capture process publish previews, so a second one follows.
+const SECOND_REQUEST_MS = 800;
+const THUMBNAILS_MS = 15_000;
+// Faces of an older result are not shown as present.
+const STALE_S = 5;
 
 const EXAMPLE = `sources:
   front-door:
@@ -23,142 +23,142 @@ const EXAMPLE = `sources:
 /** @typedef {import("./camera-status.js").State & {name: string, latest_at: number | null, faces: number | null}} Source */
 
 /** @param {HTMLElement} main */
-export function camerasPage(main, _parts, signal) {
+export function camerasPage(main, _parameters, signal) {
   /** @type {Map<string, Source>} */
   const sources = new Map();
   /** @type {Map<string, ReturnType<typeof cameraCard>>} */
   const cards = new Map();
   const list = el("ul", { class: "cards" });
-  const counts = el("p");
-  const none = emptyState();
-  const trouble = notice();
-  const clock = new Clock();
-  let asked = false;
-  main.append(el("div", { class: "title" }, el("h1", { tabindex: "-1" }, "Cameras"), counts), trouble.element, none,
+  const summary = el("p");
+  const empty = emptyState();
+  const errors = notice();
+  const clock = new ServerClock();
+  let redrawRequested = false;
+  main.append(el("div", { class: "title" }, el("h1", { tabindex: "-1" }, "Cameras"), summary), errors.element, empty,
     list);
 
-  function paint() {
-    asked = false;
+  function redraw() {
+    redrawRequested = false;
     const all = [...sources.values()].sort((a, b) => a.name.localeCompare(b.name));
-    keep(list, all, ({ name }) => name, ({ name }) => {
+    reconcile(list, all, ({ name }) => name, ({ name }) => {
       cards.set(name, cameraCard(name, clock));
       return cards.get(name);
     });
-    none.hidden = all.length > 0;
-    say(counts, all.length ? `${all.filter(({ up }) => up).length} of ${count(all.length, "camera")} up` : "");
+    empty.hidden = all.length > 0;
+    setText(summary, all.length ? `${all.filter(({ up }) => up).length} of ${pluralize(all.length, "camera")} up` : "");
   }
 
-  function paintSoon() {
-    if (!asked) requestAnimationFrame(paint);
-    asked = true;
+  function requestRedraw() {
+    if (!redrawRequested) requestAnimationFrame(redraw);
+    redrawRequested = true;
   }
 
   /** @param {Source} source */
-  function hear(source) {
+  function onState(source) {
     const before = sources.get(source.name);
-    if (before && before.up !== source.up) announce(`${source.name} is ${stateOf(source, clock.now).name}`);
+    if (before && before.up !== source.up) announce(`${source.name} is ${describeState(source, clock.now).name}`);
     sources.set(source.name, source);
-    trouble.tell("store", "");
-    paintSoon();
+    errors.set("store", "");
+    requestRedraw();
   }
 
   /** @param {{source: string, at: number, latency_s: number, faces: object[]}} frame */
-  function see(frame) {
-    clock.hear(frame);
-    const known = sources.get(frame.source);
-    if (known) Object.assign(known, { latest_at: frame.at, faces: frame.faces.length });
-    trouble.tell("store", "");
-    paintSoon();
+  function onLatest(frame) {
+    clock.sync(frame);
+    const source = sources.get(frame.source);
+    if (source) Object.assign(source, { latest_at: frame.at, faces: frame.faces.length });
+    errors.set("store", "");
+    requestRedraw();
   }
 
-  async function look() {
+  async function loadSources() {
     /** @type {Source[]} */
-    const all = await getJson(address("sources"), signal);
+    const all = await getJson(apiUrl("sources"), signal);
     sources.clear();
     for (const source of all) sources.set(source.name, source);
     for (const name of cards.keys()) if (!sources.has(name)) cards.delete(name);
-    trouble.tell("store", "");
-    paint();
+    errors.set("store", "");
+    redraw();
   }
 
   const listeners = {
-    open: () => trouble.tell("stream", ""), refused: (why) => trouble.tell("stream", why), state: hear, latest: see,
-    trouble: (problem) => trouble.tell("store", wordsOf(problem)),
+    open: () => errors.set("stream", ""), refused: (reason) => errors.set("stream", reason), state: onState,
+    latest: onLatest, problem: (problem) => errors.set("store", problemText(problem)),
   };
-  repeat(look, () => LIST_MS, signal);
-  follow(address("live"), listeners, signal);
-  showPictures(cards, signal);
+  poll(loadSources, () => LIST_MS, signal);
+  subscribe(apiUrl("live"), listeners, signal);
+  updateThumbnails(cards, signal);
 }
 
 function emptyState() {
   return el("section", { hidden: true, "aria-labelledby": "none" },
-    el("h2", { id: "none" }, "No camera yet"),
-    el("p", {}, "Write your cameras into the settings of the service, then tell it to read them again with ",
-      el("code", {}, "kill -HUP PID"), " of serve. They appear here by themselves."),
+    el("h2", { id: "none" }, "No cameras yet"),
+    el("p", {}, "Add cameras to the configuration file, then reload it with ", el("code", {}, "kill -HUP PID"),
+      " of the serve process. They appear here automatically."),
     el("pre", {}, el("code", {}, EXAMPLE)));
 }
 
-/** @param {string} name @param {Clock} clock */
+/** @param {string} name @param {ServerClock} clock */
 function cameraCard(name, clock) {
-  const thumbnail = el("p", { class: "thumbnail", "aria-hidden": "true" }, "no picture");
-  const state = stateLine();
-  const seen = el("p", { class: "pale" });
+  const thumbnail = el("p", { class: "thumbnail", "aria-hidden": "true" }, "no preview");
+  const status = stateLine();
+  const faces = el("p", { class: "muted" });
   const element = el("li", { class: "camera" }, thumbnail,
-    el("div", {}, el("h2", {}, el("a", { href: `#/cameras/${name}` }, name)), state.element, seen));
+    el("div", {}, el("h2", {}, el("a", { href: `#/cameras/${name}` }, name)), status.element, faces));
   return {
     element,
     thumbnail,
     /** @param {Source} source */
     update(source) {
-      state.update(source, clock.now);
-      say(seen, sight(source, clock.now));
+      status.update(source, clock.now);
+      setText(faces, facesText(source, clock.now));
     },
   };
 }
 
 /** @param {Source} source @param {number} now  Unix seconds */
-function sight({ latest_at, faces }, now) {
-  if (latest_at === null) return "No picture yet";
-  if (now - latest_at > NOW_S) return `Last picture ${moment(latest_at)}`;
-  return faces ? `${count(faces, "face")} now` : "No face now";
+function facesText({ latest_at, faces }, now) {
+  if (latest_at === null) return "No frames yet";
+  if (now - latest_at > STALE_S) return `Last frame ${formatDateTime(latest_at)}`;
+  return faces ? `${pluralize(faces, "face")} now` : "No faces now";
 }
 
-/** Shows a picture on each card that is in sight, one camera after another. */
-async function showPictures(cards, signal) {
+/** Updates the previews of all cards in the viewport, one camera after another. */
+async function updateThumbnails(cards, signal) {
   while (!signal.aborted) {
-    await visible(signal);
+    await untilVisible(signal);
     for (const [name, card] of cards) {
       const { top, bottom } = card.element.getBoundingClientRect();
-      const inSight = bottom > 0 && top < window.innerHeight;
-      if (inSight) await showPicture(name, card.thumbnail, signal);
+      const inViewport = bottom > 0 && top < window.innerHeight;
+      if (inViewport) await updateThumbnail(name, card.thumbnail, signal);
     }
-    await pause(NEXT_ROUND_MS, signal);
+    await sleep(THUMBNAILS_MS, signal);
   }
 }
 
-async function showPicture(name, thumbnail, signal) {
+async function updateThumbnail(name, thumbnail, signal) {
   try {
-    let found = await picture(name, signal);
-    if (!found) {
-      await pause(SECOND_ASK_MS, signal);
-      found = await picture(name, signal);
+    let preview = await getPreview(name, signal);
+    if (!preview) {
+      await sleep(SECOND_REQUEST_MS, signal);
+      preview = await getPreview(name, signal);
     }
-    if (found) draw(thumbnail, found);
-    else thumbnail.textContent = "no picture";
+    if (preview) draw(thumbnail, preview);
+    else thumbnail.textContent = "no preview";
   } catch (error) {
-    if (error.status === NO_PICTURES) thumbnail.hidden = true;
-    else passOver(error);
+    if (error.status === PREVIEWS_DISABLED) thumbnail.hidden = true;
+    else ignoreApiErrors(error);
   }
 }
 
-/** Fills the space with the picture, whose edges are cut off where its shape is another. */
+/** Fills the thumbnail with the preview, cropped to its aspect ratio. */
 function draw(thumbnail, { bitmap }) {
   const canvas = thumbnail.querySelector("canvas") ?? el("canvas");
   if (!canvas.isConnected) thumbnail.replaceChildren(canvas);
   const { width, height } = thumbnail.getBoundingClientRect();
-  const pen = sharpen(canvas, width, height);
+  const context = prepareCanvas(canvas, width, height);
   const scale = Math.max(width / bitmap.width, height / bitmap.height);
-  const [wide, high] = [bitmap.width * scale, bitmap.height * scale];
-  pen.drawImage(bitmap, (width - wide) / 2, (height - high) / 2, wide, high);
+  const [drawnWidth, drawnHeight] = [bitmap.width * scale, bitmap.height * scale];
+  context.drawImage(bitmap, (width - drawnWidth) / 2, (height - drawnHeight) / 2, drawnWidth, drawnHeight);
   bitmap.close();
 }

@@ -1,29 +1,29 @@
-// What time it is where the service runs: that of the browser may be minutes off.
+// Clock of the service, estimated from received frames. The clock of the browser can be minutes off.
 
-export class Clock {
-  // Until something was heard, the browser's own clock has to do.
-  #told_s = Date.now() / 1000;
-  #heard_ms = performance.now();
-  #opened_s = 0;
+export class ServerClock {
+  // Until the first frame, the browser's clock is used.
+  #server_s = Date.now() / 1000;
+  #synced_ms = performance.now();
+  #connected_s = 0;
 
   /** Unix seconds. */
   get now() {
-    return this.#told_s + (performance.now() - this.#heard_ms) / 1000;
+    return this.#server_s + (performance.now() - this.#synced_ms) / 1000;
   }
 
-  /** The connection was made anew. */
-  reopen() {
-    this.#opened_s = 0;
+  /** Call when the event stream was reconnected. */
+  reconnected() {
+    this.#connected_s = 0;
   }
 
   /**
-   * Takes the time that a frame tells.
-   * @returns {boolean} whether the frame tells of latency: not if it was taken before the connection was made
+   * Synchronises with the time at which a frame was sent.
+   * @returns {boolean} whether the latency of the frame is meaningful: not for frames from before the connection
    */
-  hear({ at, latency_s }) {
-    this.#told_s = at + latency_s;
-    this.#heard_ms = performance.now();
-    this.#opened_s ||= this.#told_s;
-    return at >= this.#opened_s;
+  sync({ at, latency_s }) {
+    this.#server_s = at + latency_s;
+    this.#synced_ms = performance.now();
+    this.#connected_s ||= this.#server_s;
+    return at >= this.#connected_s;
   }
 }

@@ -1,7 +1,7 @@
-// Elements. What comes from outside goes in as text or as the value of an attribute, never as markup.
+// DOM helpers. Untrusted data is only inserted as text or attribute values, never as markup.
 
 /**
- * Makes an element. A property that begins with "on" is a listener; true sets an attribute, false leaves it out.
+ * Creates an element. Functions are event listeners (`onclick`); true sets an attribute, false omits it.
  * @param {string} tag
  * @param {Record<string, string | number | boolean | ((event: any) => void)>} properties
  * @param {...(Node | string)} children
@@ -16,55 +16,55 @@ export function el(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Changes a text only where it differs, so that a selection stays and a screen reader repeats nothing. */
-export function say(element, text) {
+/** Sets a text only if it changed, which keeps selections and avoids repeated announcements of screen readers. */
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** A line that is there while something is wrong. Things are wrong independently of each other. */
+/** Creates a message line that shows current errors of independent topics. */
 export function notice() {
   /** @type {Map<string, string>} */
-  const told = new Map();
+  const texts = new Map();
   const element = el("p", { class: "note", role: "status", hidden: true });
   return {
     element,
-    /** Says what is wrong with `thing`, nothing where `text` is empty. */
-    tell(thing, text) {
-      told.set(thing, text);
-      const texts = new Set([...told.values()].filter(Boolean));
-      element.hidden = texts.size === 0;
-      say(element, [...texts].join(" "));
+    /** Sets the error of a topic; an empty text clears it. */
+    set(topic, text) {
+      texts.set(topic, text);
+      const unique = new Set([...texts.values()].filter(Boolean));
+      element.hidden = unique.size === 0;
+      setText(element, [...unique].join(" "));
     },
   };
 }
 
-const kept = new WeakMap();
+const rendered = new WeakMap();
 
 /**
- * Makes the children of `parent` show `items` in order. An element stays as long as the key of its item does, and with
- * it focus and selection.
+ * Updates the children of `parent` to show `items` in order. The element of a key is reused, which keeps focus and
+ * selection.
  * @template T
  * @param {Element} parent
  * @param {Iterable<T>} items
  * @param {(item: T) => string | number} keyOf
  * @param {(item: T) => {element: Element, update: (item: T) => void}} create
  */
-export function keep(parent, items, keyOf, create) {
-  const before = kept.get(parent) ?? new Map();
+export function reconcile(parent, items, keyOf, create) {
+  const before = rendered.get(parent) ?? new Map();
   const now = new Map();
   let next = parent.firstElementChild;
   for (const item of items) {
     const key = keyOf(item);
-    const part = before.get(key) ?? create(item);
+    const view = before.get(key) ?? create(item);
     before.delete(key);
-    now.set(key, part);
-    part.update(item);
-    if (part.element === next) next = next.nextElementSibling;
-    else parent.insertBefore(part.element, next);
+    now.set(key, view);
+    view.update(item);
+    if (view.element === next) next = next.nextElementSibling;
+    else parent.insertBefore(view.element, next);
   }
-  for (const part of before.values()) part.element.remove();
-  kept.set(parent, now);
+  for (const view of before.values()) view.element.remove();
+  rendered.set(parent, now);
 }
 
-/** Lets a screen reader say `text` once. */
+/** Announces `text` to screen readers. */
 export const announce = (text) => { document.getElementById("announcer").textContent = text; };

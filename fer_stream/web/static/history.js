@@ -1,62 +1,63 @@
-// What a camera showed on a day.
+// Page with the history of a camera, one day at a time.
 
-import { address, ApiError, getJson, repeat } from "./api.js";
+import { apiUrl, ApiError, getJson, poll } from "./api.js";
 import { dayView } from "./day.js";
 import { el, notice } from "./dom.js";
-import { dateName } from "./format.js";
+import { formatDate } from "./format.js";
 
-const TODAY_AGAIN_MS = 20_000;
+const REFRESH_TODAY_MS = 20_000;
 
 /** @param {HTMLElement} main */
-export function historyPage(main, [wantedName, wantedDay], signal) {
-  const cameras = el("select", { onchange: () => open(cameras.value) });
-  const days = el("select", { onchange: () => open(cameras.value, days.value) });
-  const trouble = notice();
+export function historyPage(main, [initialName, initialDate], signal) {
+  const cameraSelect = el("select", { onchange: () => open(cameraSelect.value) });
+  const daySelect = el("select", { onchange: () => open(cameraSelect.value, daySelect.value) });
+  const errors = notice();
   const view = dayView();
   main.append(
     el("h1", { tabindex: "-1" }, "History"),
-    el("section", { class: "choice", "aria-label": "Camera and day" },
-      el("label", { class: "field" }, "Camera", cameras), el("label", { class: "field" }, "Day", days), view.csv),
-    trouble.element, view.element,
+    el("section", { class: "filters", "aria-label": "Camera and day" },
+      el("label", { class: "field" }, "Camera", cameraSelect), el("label", { class: "field" }, "Day", daySelect),
+      view.csvLink),
+    errors.element, view.element,
   );
   let opening = new AbortController();
 
   /** Shows a day of a camera; by default the last day of the first camera. */
-  async function open(name, day) {
+  async function open(name, date) {
     opening.abort();
     opening = new AbortController();
     try {
-      trouble.tell("day", await load(name, day, AbortSignal.any([signal, opening.signal])));
+      errors.set("day", await load(name, date, AbortSignal.any([signal, opening.signal])));
     } catch (error) {
-      if (error instanceof ApiError) trouble.tell("day", error.message);
+      if (error instanceof ApiError) errors.set("day", error.message);
       else if (error.name !== "AbortError") throw error;
     }
   }
 
-  /** What there is to complain of. */
-  async function load(wanted, wantedDate, until) {
-    const names = (await getJson(address("sources"), until)).map((source) => source.name);
-    const name = wanted ?? names[0];
-    offer(cameras, names, name, (value) => value);
-    if (name === undefined) return "There is no camera yet.";
+  /** Loads and shows a day. @returns {Promise<string>} a message if there is nothing to show, else an empty string */
+  async function load(requestedName, requestedDate, until) {
+    const names = (await getJson(apiUrl("sources"), until)).map((source) => source.name);
+    const name = requestedName ?? names[0];
+    setOptions(cameraSelect, names, name, (value) => value);
+    if (name === undefined) return "No cameras yet.";
     const zone = new URLSearchParams({ tz: Intl.DateTimeFormat().resolvedOptions().timeZone });
-    const dates = (await getJson(`${address("sources", name, "days")}?${zone}`, until)).reverse();
-    const date = dates.includes(wantedDate) ? wantedDate : dates[0];
-    offer(days, dates, date, dateName);
+    const dates = (await getJson(`${apiUrl("sources", name, "days")}?${zone}`, until)).reverse();
+    const date = dates.includes(requestedDate) ? requestedDate : dates[0];
+    setOptions(daySelect, dates, date, formatDate);
     history.replaceState(null, "", `#/${["history", name, date].filter(Boolean).join("/")}`);
     await view.show(name, date, until);
-    return date ? "" : `Nothing is kept of ${name} yet: a segment appears here when it is over.`;
+    return date ? "" : `No stored segments of ${name} yet. A segment appears here when it is complete.`;
   }
 
-  open(wantedName, wantedDay);
-  repeat(async () => { if (view.isToday()) await open(cameras.value, days.value); }, () => TODAY_AGAIN_MS, signal);
+  open(initialName, initialDate);
+  poll(async () => { if (view.isToday()) await open(cameraSelect.value, daySelect.value); }, () => REFRESH_TODAY_MS, signal);
 }
 
-/** Fills a choice, unless it is as it should be: somebody may be choosing. */
-function offer(select, values, chosen, name) {
+/** Sets the options of a select element. Unchanged options are kept, because the list may be open. */
+function setOptions(select, values, selected, format) {
   const before = [...select.options].map(({ value }) => value);
   const same = values.join() === before.join();
-  if (!same) select.replaceChildren(...values.map((value) => el("option", { value }, name(value))));
-  select.value = chosen ?? "";
+  if (!same) select.replaceChildren(...values.map((value) => el("option", { value }, format(value))));
+  select.value = selected ?? "";
   select.disabled = values.length === 0;
 }

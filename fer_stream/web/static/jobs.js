@@ -1,12 +1,12 @@
-// Recorded files: what was handed in, how far each is, and what came of it.
+// Page with recorded files: upload, progress and results of jobs.
 
-import { address, ApiError, ask, getJson, passOver, repeat, upload } from "./api.js";
-import { announce, el, keep, say } from "./dom.js";
-import { bytes, count, lasting, moment, percent } from "./format.js";
+import { apiUrl, ApiError, getJson, ignoreApiErrors, poll, request, upload } from "./api.js";
+import { announce, el, reconcile, setText } from "./dom.js";
+import { formatBytes, formatDateTime, formatDuration, formatPercent, pluralize } from "./format.js";
 
-const BUSY_MS = 1000;
-const IDLE_MS = 5000;
-const REPORT = ".report.html";
+const ACTIVE_POLL_MS = 1000;
+const IDLE_POLL_MS = 5000;
+const REPORT_SUFFIX = ".report.html";
 
 /**
  * @typedef {"queued" | "running" | "retrying" | "done" | "failed" | "cancelled"} JobState
@@ -15,7 +15,7 @@ const REPORT = ".report.html";
  * @property {string} name
  * @property {JobState} state
  * @property {string} priority
- * @property {number} submitted_at  Unix seconds, as all that ends in _at
+ * @property {number} submitted_at  Unix seconds, like all names ending in _at
  * @property {number | null} progress  0..1
  * @property {number} frames
  * @property {number | null} started_at
@@ -27,127 +27,129 @@ const REPORT = ".report.html";
  * @property {boolean} report
  */
 
-const LOOKS = {
-  queued: ["busy", "…", "waiting"], running: ["busy", "▶", "running"], retrying: ["busy", "↻", "tried again"],
+// Colour, icon and name of each state.
+const STATES = {
+  queued: ["busy", "…", "queued"], running: ["busy", "▶", "running"], retrying: ["busy", "↻", "retrying"],
   done: ["good", "✓", "done"], failed: ["bad", "✕", "failed"], cancelled: ["off", "–", "cancelled"],
 };
-const ENDED = new Set(["done", "failed", "cancelled"]);
+const TERMINAL_STATES = new Set(["done", "failed", "cancelled"]);
 
 /** @param {HTMLElement} main */
-export function jobsPage(main, _parts, signal) {
+export function jobsPage(main, _parameters, signal) {
   /** @type {Job[]} */
   let jobs = [];
   const note = el("p", { class: "note", role: "alert", hidden: true });
   const list = el("ul", { class: "jobs" });
-  const none = el("p", { class: "pale", hidden: true }, "No file was handed in yet.");
-  const counts = el("p");
+  const empty = el("p", { class: "muted", hidden: true }, "No files yet.");
+  const summary = el("p");
   main.append(
-    el("div", { class: "title" }, el("h1", { tabindex: "-1" }, "Recorded jobs"), counts),
-    uploads(), note,
-    el("section", { "aria-labelledby": "jobs" }, el("h2", { id: "jobs" }, "Jobs"), none, list),
+    el("div", { class: "title" }, el("h1", { tabindex: "-1" }, "Recorded jobs"), summary),
+    uploadSection(), note,
+    el("section", { "aria-labelledby": "jobs" }, el("h2", { id: "jobs" }, "Jobs"), empty, list),
   );
 
-  async function look() {
+  async function loadJobs() {
     /** @type {Job[]} */
-    const found = await getJson(address("jobs"), signal);
+    const loaded = await getJson(apiUrl("jobs"), signal);
     const before = new Map(jobs.map((job) => [job.job_id, job.state]));
-    for (const { job_id, name, state } of found) {
-      const news = before.has(job_id) && before.get(job_id) !== state;
-      if (news && ENDED.has(state)) announce(`${name} is ${LOOKS[state][2]}`);
+    for (const { job_id, name, state } of loaded) {
+      const changed = before.has(job_id) && before.get(job_id) !== state;
+      if (changed && TERMINAL_STATES.has(state)) announce(`${name} is ${STATES[state][2]}`);
     }
-    jobs = found;
-    keep(list, jobs, ({ job_id }) => job_id, (job) => jobLine(job, act));
-    none.hidden = jobs.length > 0;
-    const open = jobs.filter(({ state }) => !ENDED.has(state)).length;
-    say(counts, jobs.length ? `${count(jobs.length, "job")}, ${open} to be done` : "");
+    jobs = loaded;
+    reconcile(list, jobs, ({ job_id }) => job_id, (job) => jobItem(job, act));
+    empty.hidden = jobs.length > 0;
+    const pending = jobs.filter(({ state }) => !TERMINAL_STATES.has(state)).length;
+    setText(summary, jobs.length ? `${pluralize(jobs.length, "job")}, ${pending || "none"} pending` : "");
   }
 
-  async function act(method, ...steps) {
+  async function act(method, ...path) {
     try {
-      await ask(address("jobs", ...steps), { method });
+      await request(apiUrl("jobs", ...path), { method });
       note.hidden = true;
-      await look();
+      await loadJobs();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       note.hidden = false;
-      say(note, error.message);
+      setText(note, error.message);
     }
   }
 
-  sendings.addEventListener("sent", () => look().catch(passOver), { signal });
-  repeat(look, () => (jobs.some(({ state }) => !ENDED.has(state)) ? BUSY_MS : IDLE_MS), signal);
+  uploadList.addEventListener("uploaded", () => loadJobs().catch(ignoreApiErrors), { signal });
+  const pending = () => jobs.some(({ state }) => !TERMINAL_STATES.has(state));
+  poll(loadJobs, () => (pending() ? ACTIVE_POLL_MS : IDLE_POLL_MS), signal);
 }
 
-/** @param {Job} job @param {(method: string, ...steps: string[]) => Promise<void>} act */
-function jobLine({ job_id, name }, act) {
-  const sign = el("span", { "aria-hidden": "true" });
+/** @param {Job} job @param {(method: string, ...path: string[]) => Promise<void>} act */
+function jobItem({ job_id, name }, act) {
+  const icon = el("span", { "aria-hidden": "true" });
   const state = el("span");
-  const chip = el("span", { class: "chip" }, sign, " ", state);
-  const told = el("span");
+  const chip = el("span", { class: "chip" }, icon, " ", state);
+  const details = el("span");
   const bar = el("progress", { "aria-label": `Progress of ${name}`, max: 1 });
-  const error = el("p", { class: "whole" });
-  const button = (text, work) => el("button", { type: "button", "aria-label": `${text} ${name}`, onclick: work }, text);
+  const error = el("p", { class: "full-width" });
+  const button = (text, onclick) => el("button", { type: "button", "aria-label": `${text} ${name}`, onclick }, text);
   const cancel = button("Cancel", () => act("POST", job_id, "cancel"));
   const retry = button("Retry", () => act("POST", job_id, "retry"));
-  const forget = button("Delete", async () => { if (await sure(name)) await act("DELETE", job_id); });
-  const report = el("a", { class: "button", "aria-label": `Report of ${name}`, href: address("jobs", job_id, "report") });
+  const remove = button("Delete", async () => { if (await confirmDelete(name)) await act("DELETE", job_id); });
+  const report = el("a", { class: "button", "aria-label": `Report of ${name}`, href: apiUrl("jobs", job_id, "report") });
   report.append("Report");
   const files = el("ul", { class: "files" });
-  const all = el("details", { class: "whole" }, el("summary", {}, "Files"), files);
+  const filesSection = el("details", { class: "full-width" }, el("summary", {}, "Files"), files);
   const element = el("li", {},
-    el("div", {}, el("h3", {}, name), el("p", {}, chip, " ", told)),
-    el("div", { class: "buttons" }, report, cancel, retry, forget),
-    el("div", { class: "whole" }, bar), error, all);
+    el("div", {}, el("h3", {}, name), el("p", {}, chip, " ", details)),
+    el("div", { class: "buttons" }, report, cancel, retry, remove),
+    el("div", { class: "full-width" }, bar), error, filesSection);
   return {
     element,
     /** @param {Job} job */
     update(job) {
-      const [look, mark, word] = LOOKS[job.state];
-      chip.className = `chip ${look}`;
-      say(sign, mark);
-      say(state, word);
-      say(told, about(job));
+      const [level, symbol, stateName] = STATES[job.state];
+      chip.className = `chip ${level}`;
+      setText(icon, symbol);
+      setText(state, stateName);
+      setText(details, detailsText(job));
       bar.parentElement.hidden = job.state !== "running";
       if (job.progress === null) bar.removeAttribute("value");
       else bar.value = job.progress;
-      say(error, job.error ?? "");
+      setText(error, job.error ?? "");
       error.hidden = !job.error;
-      const ended = ENDED.has(job.state);
+      const ended = TERMINAL_STATES.has(job.state);
       report.hidden = !job.report;
       cancel.hidden = ended;
       retry.hidden = !ended || job.state === "done";
-      forget.hidden = !ended;
-      all.hidden = job.outputs.length === 0;
-      keep(files, job.outputs, (file) => file.name, (file) => fileLine(job_id, file));
+      remove.hidden = !ended;
+      filesSection.hidden = job.outputs.length === 0;
+      reconcile(files, job.outputs, (file) => file.name, (file) => fileItem(job_id, file));
     },
   };
 }
 
 /** @param {Job} job */
-function about({ state, priority, progress, frames, submitted_at, started_at, ended_at, retry_at, attempts }) {
-  const told = [];
-  if (state === "running") told.push(progress === null ? count(frames, "frame") : percent(progress));
-  if (state === "retrying" && retry_at) told.push(`at ${moment(retry_at)}`);
-  if (state === "done") told.push(count(frames, "frame"), `in ${lasting(ended_at - started_at)}`);
-  if (attempts > 1) told.push(`attempt ${attempts}`);
-  if (priority !== "normal") told.push(`${priority} priority`);
-  told.push(`handed in ${moment(submitted_at)}`);
-  return told.join(" · ");
+function detailsText({ state, priority, progress, frames, submitted_at, started_at, ended_at, retry_at, attempts }) {
+  const texts = [];
+  if (state === "running") texts.push(progress === null ? pluralize(frames, "frame") : formatPercent(progress));
+  if (state === "retrying" && retry_at) texts.push(`at ${formatDateTime(retry_at)}`);
+  if (state === "done") texts.push(pluralize(frames, "frame"), `in ${formatDuration(ended_at - started_at)}`);
+  if (attempts > 1) texts.push(`attempt ${attempts}`);
+  if (priority !== "normal") texts.push(`${priority} priority`);
+  texts.push(`submitted ${formatDateTime(submitted_at)}`);
+  return texts.join(" · ");
 }
 
-function fileLine(job_id, { name, bytes: size }) {
-  const link = el("a", { href: address("jobs", job_id, "files", name), download: !name.endsWith(REPORT) }, name);
-  return { element: el("li", {}, link, ` ${bytes(size)}`), update() {} };
+function fileItem(job_id, { name, bytes }) {
+  const link = el("a", { href: apiUrl("jobs", job_id, "files", name), download: !name.endsWith(REPORT_SUFFIX) }, name);
+  return { element: el("li", {}, link, ` ${formatBytes(bytes)}`), update() {} };
 }
 
-/** Asks before something is gone for good. @returns {Promise<boolean>} */
-function sure(name) {
+/** Asks for confirmation. @returns {Promise<boolean>} */
+function confirmDelete(name) {
   return new Promise((resolve) => {
-    const dialog = el("dialog", { "aria-labelledby": "sure" }, el("h2", { id: "sure" }, "Delete this job?"),
-      el("p", {}, `${name} and all its files will be gone.`),
+    const dialog = el("dialog", { "aria-labelledby": "confirm" }, el("h2", { id: "confirm" }, "Delete this job?"),
+      el("p", {}, `${name} and all its files will be deleted.`),
       el("form", { method: "dialog", class: "buttons" },
-        el("button", { value: "", autofocus: true }, "Keep it"),
-        el("button", { value: "delete", class: "danger" }, "Delete it")));
+        el("button", { value: "", autofocus: true }, "Keep"),
+        el("button", { value: "delete", class: "danger" }, "Delete")));
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(dialog.returnValue === "delete");
@@ -157,94 +159,94 @@ function sure(name) {
   });
 }
 
-// What is being sent goes on while other pages are looked at.
-const sendings = el("ul", { class: "jobs" });
-/** @type {ReturnType<typeof uploadLine>[]} the one that is being sent, and those that wait for it */
-const unsent = [];
-window.addEventListener("beforeunload", (event) => { if (unsent.length) event.preventDefault(); });
+// Uploads continue while other pages are shown.
+const uploadList = el("ul", { class: "jobs" });
+/** @type {ReturnType<typeof uploadItem>[]} the current upload, followed by those that wait */
+const uploadQueue = [];
+window.addEventListener("beforeunload", (event) => { if (uploadQueue.length) event.preventDefault(); });
 
-/** Tells `sendings` with "sent" of each file. */
-async function sendAll() {
-  while (unsent.length) {
-    await unsent[0].send();
-    unsent.shift();
-    sendings.dispatchEvent(new Event("sent"));
+/** Uploads all queued files in order, and dispatches "uploaded" to `uploadList` after each. */
+async function processQueue() {
+  while (uploadQueue.length) {
+    await uploadQueue[0].send();
+    uploadQueue.shift();
+    uploadList.dispatchEvent(new Event("uploaded"));
   }
 }
 
-/** Where files are handed in, by choosing or by dropping them. One after another is sent. */
-function uploads() {
+/** Creates the section in which files are chosen or dropped. They are uploaded one after another. */
+function uploadSection() {
   const files = el("input", { type: "file", multiple: true, accept: "video/*,image/*,.mkv", onchange: () => {
-    take(files.files);
+    enqueue(files.files);
     files.value = "";
   } });
   const priority = el("select", {}, ...["normal", "high", "low"].map((value) => el("option", { value }, value)));
 
-  function take(chosen) {
-    const lines = [...chosen].map((file) => uploadLine(file, priority.value));
-    sendings.append(...lines.map(({ element }) => element));
-    const busy = unsent.length > 0;
-    unsent.push(...lines);
-    if (!busy) sendAll();
+  function enqueue(chosen) {
+    const items = [...chosen].map((file) => uploadItem(file, priority.value));
+    uploadList.append(...items.map(({ element }) => element));
+    const active = uploadQueue.length > 0;
+    uploadQueue.push(...items);
+    if (!active) processQueue();
   }
 
   const section = el("section", { class: "drop", "aria-labelledby": "upload" },
-    el("h2", { id: "upload" }, "Hand in a file"),
-    el("p", { class: "pale" }, "A video or a picture, chosen or dropped here. It is analysed as fer-stream run does it, " +
-      "and deleted when that is done."),
+    el("h2", { id: "upload" }, "Upload a file"),
+    el("p", { class: "muted" }, "Choose or drop a video or a still image. It is processed like fer-stream run, and the " +
+      "upload is deleted afterwards."),
     el("div", { class: "buttons" }, el("label", { class: "button" }, files, "Choose files"),
       el("label", { class: "inline" }, "Priority ", priority)),
-    sendings);
-  const over = (event) => {
+    uploadList);
+  const onDragEvent = (event) => {
     event.preventDefault();
-    section.classList.toggle("over", event.type === "dragover");
+    section.classList.toggle("dragover", event.type === "dragover");
   };
-  section.addEventListener("dragover", over);
-  section.addEventListener("dragleave", over);
+  section.addEventListener("dragover", onDragEvent);
+  section.addEventListener("dragleave", onDragEvent);
   section.addEventListener("drop", (event) => {
-    over(event);
-    take(event.dataTransfer.files);
+    onDragEvent(event);
+    enqueue(event.dataTransfer.files);
   });
   return section;
 }
 
 /** @param {File} file */
-function uploadLine(file, priority) {
-  const stop = new AbortController();
+function uploadItem(file, priority) {
+  const abort = new AbortController();
   const bar = el("progress", { "aria-label": `Upload of ${file.name}`, max: 1, value: 0 });
-  const told = el("p", { role: "status" }, "waiting to be sent");
+  const status = el("p", { role: "status" }, "waiting for upload");
   const cancel = el("button",
-    { type: "button", "aria-label": `Cancel the upload of ${file.name}`, onclick: giveUp }, "Cancel");
+    { type: "button", "aria-label": `Cancel the upload of ${file.name}`, onclick: onCancel }, "Cancel");
   const element = el("li", {},
-    el("div", {}, el("h3", {}, file.name), told), cancel, el("div", { class: "whole" }, bar));
-  const line = { element, send };
+    el("div", {}, el("h3", {}, file.name), status), cancel, el("div", { class: "full-width" }, bar));
+  const item = { element, send };
 
-  function giveUp() {
-    const place = unsent.indexOf(line);
-    if (place === 0) return stop.abort();
-    unsent.splice(place, 1);
+  function onCancel() {
+    const position = uploadQueue.indexOf(item);
+    if (position === 0) return abort.abort();
+    uploadQueue.splice(position, 1);
     return element.remove();
   }
 
-  /** The line goes when the file was sent, and says why where it was not. Never rejects: others wait. */
+  /** Uploads the file, then removes the item or shows the error. Never rejects, so that the queue continues. */
   async function send() {
     const form = new FormData();
     form.append("priority", priority);
     form.append("file", file);
     try {
-      await upload(address("jobs"), form, tell, stop.signal);
+      await upload(apiUrl("jobs"), form, onProgress, abort.signal);
       element.remove();
     } catch (error) {
-      told.textContent = error.message;
+      status.textContent = error.message;
       bar.remove();
       cancel.replaceWith(el("button", { type: "button", onclick: () => element.remove() }, "Close"));
     }
   }
 
-  function tell(share) {
-    bar.value = share;
-    told.textContent = share < 1 ? `${bytes(share * file.size)} of ${bytes(file.size)}` : "being looked at";
+  function onProgress(fraction) {
+    bar.value = fraction;
+    status.textContent = fraction < 1 ? `${formatBytes(fraction * file.size)} of ${formatBytes(file.size)}` : "submitting";
   }
 
-  return line;
+  return item;
 }

@@ -1,28 +1,29 @@
-// The pictures of a camera. They are made only while somebody asks for them.
+// Previews of a camera. Requesting them makes the capture process publish them.
 
-import { address, ApiError, ask } from "./api.js";
-import { pause, visible } from "./visibility.js";
+import { apiUrl, ApiError, request } from "./api.js";
+import { sleep, untilVisible } from "./visibility.js";
 
-// Between two questions, where there is a picture and where there is none yet. Previews are a few a second.
+// Intervals between two requests: after a preview, if there is none yet, and after an error. The service publishes about
+// three previews per second.
 const NEXT_MS = 300;
-const NONE_YET_MS = 500;
-const TROUBLE_MS = 3000;
-/** The status where pictures are switched off. */
-export const NO_PICTURES = 403;
+const UNAVAILABLE_MS = 500;
+const ERROR_MS = 3000;
+/** HTTP status if previews are disabled. */
+export const PREVIEWS_DISABLED = 403;
 
 /**
- * @typedef {{streamId: string, index: number, width: number, height: number, bitmap: ImageBitmap}} Picture
- * width and height are those of the frame, which the preview may be smaller than.
+ * @typedef {{streamId: string, index: number, width: number, height: number, bitmap: ImageBitmap}} Preview
+ * `width` and `height` are the size of the frame; the bitmap can be smaller.
  */
 
 /**
- * The newest picture, or null where there is none yet.
- * @returns {Promise<Picture | null>}
+ * Requests the newest preview; null if there is none yet.
+ * @returns {Promise<Preview | null>}
  */
-export const picture = (name, signal) => ask(address("sources", name, "preview.jpg"), { signal }, read);
+export const getPreview = (name, signal) => request(apiUrl("sources", name, "preview.jpg"), { signal }, parse);
 
-/** @param {Response} response @returns {Promise<Picture | null>} */
-async function read(response) {
+/** @param {Response} response @returns {Promise<Preview | null>} */
+async function parse(response) {
   if (response.status === 204) return null;
   const header = (key) => response.headers.get(`X-${key}`);
   return {
@@ -35,26 +36,26 @@ async function read(response) {
 }
 
 /**
- * Gives the pictures of a camera as they come, while the page is looked at.
- * @param {(picture: Picture) => void} onPicture  who closes the bitmap
- * @param {() => void} onOff  where pictures are switched off
+ * Fetches the previews of a camera continuously while the page is visible.
+ * @param {(preview: Preview) => void} onPreview  must close the bitmap
+ * @param {() => void} onDisabled  called once if previews are disabled
  */
-export async function watch(name, onPicture, onOff, signal) {
+export async function watchPreviews(name, onPreview, onDisabled, signal) {
   while (!signal.aborted) {
-    await visible(signal);
-    let wait_ms = NONE_YET_MS;
+    await untilVisible(signal);
+    let intervalMs = UNAVAILABLE_MS;
     try {
-      const found = await picture(name, signal);
-      if (found && !signal.aborted) {
-        onPicture(found);
-        wait_ms = NEXT_MS;
+      const preview = await getPreview(name, signal);
+      if (preview && !signal.aborted) {
+        onPreview(preview);
+        intervalMs = NEXT_MS;
       }
     } catch (error) {
-      if (error.status === NO_PICTURES) return onOff();
+      if (error.status === PREVIEWS_DISABLED) return onDisabled();
       if (!(error instanceof ApiError)) return undefined;
-      wait_ms = TROUBLE_MS;
+      intervalMs = ERROR_MS;
     }
-    await pause(wait_ms, signal);
+    await sleep(intervalMs, signal);
   }
   return undefined;
 }

@@ -1,43 +1,43 @@
-// A picture with its boxes, which are those of the very frame that it shows.
+// Preview with boxes. The boxes belong to the frame that the preview shows.
 
-import { sharpen } from "./chart.js";
+import { prepareCanvas } from "./chart.js";
 import { colourOf, UNKNOWN } from "./emotions.js";
-import { unjudged } from "./format.js";
+import { qualityText } from "./format.js";
 
-// Results come ten a second, pictures fewer and not in step. So many results are remembered, faces are put between the
-// two results beside their picture unless these are too far apart, and a picture waits so long for the second one.
-const REMEMBERED = 90;
-const MOST_APART = 30;
-const WAIT_MS = 1000;
-// A picture that is older says nothing of now.
+// Results arrive ten times per second; previews less often and not in step. Boxes are interpolated between the two
+// results next to the preview, and a preview waits up to MAX_WAIT_MS for the second one.
+const MAX_RESULTS = 90;
+const MAX_INTERPOLATION_FRAMES = 30;
+const MAX_WAIT_MS = 1000;
+// An older preview is removed.
 const STALE_MS = 4000;
 
-const INK = "#181b20";
-const PAPER = "#fafafa";
-const PLATE = "rgb(24 27 32 / .82)";
+const OUTLINE = "#181b20";
+const LABEL_TEXT = "#fafafa";
+const LABEL_BACKGROUND = "rgb(24 27 32 / .82)";
 const TEXT_PX = 13;
-const PLATE_PX = 22;
+const LABEL_PX = 22;
 
 /** @typedef {{person_id: number, xyxy: number[], label: string, quality: {reason: string}}} Face */
 
-/** What stands beside a box, as in annotated videos. @param {Face} face */
-export function title({ person_id, label, quality }) {
-  const reason = label === UNKNOWN ? unjudged(quality.reason) : "";
+/** Returns the text beside a box, the same as in annotated videos. @param {Face} face */
+export function faceText({ person_id, label, quality }) {
+  const reason = label === UNKNOWN ? qualityText(quality.reason) : "";
   return reason ? `${person_id}  unknown: ${reason}` : `${person_id}  ${label}`;
 }
 
-export class Stage {
+export class VideoOverlay {
   #canvas;
-  /** @type {Map<number, Face[]>} by the index of the frame, oldest first */
-  #frames = new Map();
+  /** @type {Map<number, Face[]>} by frame index, oldest first */
+  #results = new Map();
   #streamId = "";
   #size = { width: 16, height: 9 };
-  /** @type {import("./preview.js").Picture | null} */
-  #picture = null;
-  /** @type {{picture: import("./preview.js").Picture, since: number} | null} */
-  #waiting = null;
+  /** @type {import("./preview.js").Preview | null} the preview that is shown */
+  #preview = null;
+  /** @type {{preview: import("./preview.js").Preview, since: number} | null} the preview that waits for its results */
+  #pending = null;
   #shown_ms = 0;
-  /** @type {Face[]} those that are drawn */
+  /** @type {Face[]} the faces that are drawn */
   faces = [];
 
   /** @param {HTMLCanvasElement} canvas */
@@ -45,86 +45,86 @@ export class Stage {
     this.#canvas = canvas;
   }
 
-  get hasPicture() {
-    return this.#picture !== null;
+  get hasPreview() {
+    return this.#preview !== null;
   }
 
   /** @param {{stream_id: string, index: number, width: number, height: number, faces: Face[]}} frame */
   addFrame(frame) {
-    if (frame.stream_id !== this.#streamId) this.#frames.clear();
+    if (frame.stream_id !== this.#streamId) this.#results.clear();
     this.#streamId = frame.stream_id;
-    this.#frames.set(frame.index, frame.faces);
-    if (this.#frames.size > REMEMBERED) this.#frames.delete(this.#frames.keys().next().value);
+    this.#results.set(frame.index, frame.faces);
+    if (this.#results.size > MAX_RESULTS) this.#results.delete(this.#results.keys().next().value);
     if (frame.width && frame.height) this.#size = { width: frame.width, height: frame.height };
   }
 
-  /** @param {import("./preview.js").Picture} picture */
-  addPicture(picture) {
-    const newest = this.#waiting?.picture ?? this.#picture;
-    if (newest?.streamId === picture.streamId && newest.index === picture.index) return picture.bitmap.close();
-    this.#waiting?.picture.bitmap.close();
-    this.#waiting = { picture, since: this.#waiting?.since ?? performance.now() };
+  /** @param {import("./preview.js").Preview} preview */
+  addPreview(preview) {
+    const newest = this.#pending?.preview ?? this.#preview;
+    if (newest?.streamId === preview.streamId && newest.index === preview.index) return preview.bitmap.close();
+    this.#pending?.preview.bitmap.close();
+    this.#pending = { preview, since: this.#pending?.since ?? performance.now() };
     return undefined;
   }
 
-  /** Draws what there is by now; without a picture, `faces` alone. @param {Face[]} faces */
+  /** Draws the current preview with its boxes; without a preview, only `faces`. @param {Face[]} faces */
   draw(faces) {
-    this.#show();
-    if (!this.#picture) this.faces = faces;
+    this.#updatePreview();
+    if (!this.#preview) this.faces = faces;
     const { width: clientWidth } = this.#canvas.getBoundingClientRect();
-    const { width, height } = this.#picture ?? this.#size;
+    const { width, height } = this.#preview ?? this.#size;
     const scale = clientWidth / width;
     this.#canvas.style.aspectRatio = `${width} / ${height}`;
-    const pen = sharpen(this.#canvas, clientWidth, height * scale);
-    if (this.#picture) pen.drawImage(this.#picture.bitmap, 0, 0, clientWidth, height * scale);
+    const pen = prepareCanvas(this.#canvas, clientWidth, height * scale);
+    if (this.#preview) pen.drawImage(this.#preview.bitmap, 0, 0, clientWidth, height * scale);
     pen.font = `600 ${TEXT_PX}px system-ui, sans-serif`;
     pen.textBaseline = "middle";
-    for (const face of this.faces) outline(pen, face, scale);
-    for (const face of this.faces) plate(pen, face, scale, clientWidth, height * scale);
+    for (const face of this.faces) drawBox(pen, face, scale);
+    for (const face of this.faces) drawLabel(pen, face, scale, clientWidth, height * scale);
   }
 
-  /** Takes the picture that waits, once there are results from before and after it. */
-  #show() {
-    if (this.#picture && performance.now() - this.#shown_ms > STALE_MS) this.#take(null);
-    if (!this.#waiting) return;
-    const { picture, since } = this.#waiting;
-    const sameStream = picture.streamId === this.#streamId;
-    const passed = sameStream && [...this.#frames.keys()].at(-1) >= picture.index;
-    if (!passed && performance.now() - since < WAIT_MS) return;
-    this.#take(picture);
-    this.#canvas.dataset.frame = `${picture.streamId} ${picture.index}`;
-    this.#waiting = null;
-    this.faces = sameStream ? facesAt(this.#frames, picture.index) : [];
+  /** Shows the pending preview when there are results from before and after it, or when it has waited long enough. */
+  #updatePreview() {
+    if (this.#preview && performance.now() - this.#shown_ms > STALE_MS) this.#setPreview(null);
+    if (!this.#pending) return;
+    const { preview, since } = this.#pending;
+    const sameSession = preview.streamId === this.#streamId;
+    const complete = sameSession && [...this.#results.keys()].at(-1) >= preview.index;
+    if (!complete && performance.now() - since < MAX_WAIT_MS) return;
+    this.#setPreview(preview);
+    this.#canvas.dataset.frame = `${preview.streamId} ${preview.index}`;
+    this.#pending = null;
+    this.faces = sameSession ? interpolateFaces(this.#results, preview.index) : [];
   }
 
-  #take(picture) {
-    this.#picture?.bitmap.close();
-    this.#picture = picture;
+  #setPreview(preview) {
+    this.#preview?.bitmap.close();
+    this.#preview = preview;
     this.#shown_ms = performance.now();
   }
 }
 
-/** The faces of a frame, or where they must have been between the frames beside it. @returns {Face[]} */
-function facesAt(frames, index) {
-  const near = [...frames.keys()].filter((each) => Math.abs(each - index) <= MOST_APART);
+/** Returns the faces of a frame, interpolated between the results next to it. @returns {Face[]} */
+function interpolateFaces(results, index) {
+  const near = [...results.keys()].filter((each) => Math.abs(each - index) <= MAX_INTERPOLATION_FRAMES);
   const before = near.filter((each) => each <= index).at(-1);
   const after = near.find((each) => each >= index);
-  const first = frames.get(before ?? after) ?? [];
-  if (before === after || before === undefined || after === undefined) return first;
-  const share = (index - before) / (after - before);
-  const next = new Map(frames.get(after).map((face) => [face.person_id, face]));
-  return first.map((face) => {
+  const faces = results.get(before ?? after) ?? [];
+  if (before === after || before === undefined || after === undefined) return faces;
+  const fraction = (index - before) / (after - before);
+  const next = new Map(results.get(after).map((face) => [face.person_id, face]));
+  return faces.map((face) => {
     const xyxy = next.get(face.person_id)?.xyxy ?? face.xyxy;
-    return { ...face, xyxy: face.xyxy.map((side, each) => side + share * (xyxy[each] - side)) };
+    return { ...face, xyxy: face.xyxy.map((side, each) => side + fraction * (xyxy[each] - side)) };
   });
 }
 
-/** A thin box with strong corners, dark outside so that it stands out from any background. */
-function outline(pen, { xyxy, label }, scale) {
+/** Draws a thin box with thick corners and a dark outline, visible on any background. */
+function drawBox(pen, { xyxy, label }, scale) {
   const [left, top, right, bottom] = xyxy.map((value) => Math.round(value * scale));
   const [width, height] = [right - left, bottom - top];
   pen.lineWidth = 4;
-  pen.strokeStyle = INK;
+  pen.strokeStyle = OUTLINE;
   pen.strokeRect(left, top, width, height);
   pen.lineWidth = 2;
   pen.strokeStyle = colourOf(label);
@@ -142,18 +142,18 @@ function outline(pen, { xyxy, label }, scale) {
   pen.stroke();
 }
 
-/** Number and label above the box, or below where there is no room. */
-function plate(pen, face, scale, width, height) {
-  const text = title(face);
+/** Draws number and label above the box, or below if there is no space. */
+function drawLabel(pen, face, scale, width, height) {
+  const text = faceText(face);
   const [left, top, , bottom] = face.xyxy.map((value) => Math.round(value * scale));
-  const wide = Math.ceil(pen.measureText(text).width) + 18;
-  const x = Math.max(0, Math.min(left - 2, width - wide));
-  const above = top - PLATE_PX - 4;
-  const y = above >= 0 ? above : Math.min(bottom + 4, height - PLATE_PX);
-  pen.fillStyle = PLATE;
-  pen.fillRect(x, y, wide, PLATE_PX);
+  const labelWidth = Math.ceil(pen.measureText(text).width) + 18;
+  const x = Math.max(0, Math.min(left - 2, width - labelWidth));
+  const above = top - LABEL_PX - 4;
+  const y = above >= 0 ? above : Math.min(bottom + 4, height - LABEL_PX);
+  pen.fillStyle = LABEL_BACKGROUND;
+  pen.fillRect(x, y, labelWidth, LABEL_PX);
   pen.fillStyle = colourOf(face.label);
-  pen.fillRect(x, y, 5, PLATE_PX);
-  pen.fillStyle = PAPER;
-  pen.fillText(text, x + 11, y + PLATE_PX / 2 + 1);
+  pen.fillRect(x, y, 5, LABEL_PX);
+  pen.fillStyle = LABEL_TEXT;
+  pen.fillText(text, x + 11, y + LABEL_PX / 2 + 1);
 }

@@ -1,6 +1,6 @@
-// Waiting, for a time or for somebody who looks. All of it ends with `signal`.
+// Timers and page visibility as promises. All of them resolve early when `signal` is aborted.
 
-export const pause = (ms, signal) =>
+export const sleep = (ms, signal) =>
   new Promise((resolve) => {
     const end = () => {
       clearTimeout(timer);
@@ -11,8 +11,8 @@ export const pause = (ms, signal) =>
     signal.addEventListener("abort", end);
   });
 
-/** Waits until the page comes into sight or goes out of it. */
-const changed = (signal) =>
+/** Resolves when the page becomes visible or hidden. */
+const visibilityChange = (signal) =>
   new Promise((resolve) => {
     const end = () => {
       document.removeEventListener("visibilitychange", end);
@@ -23,16 +23,16 @@ const changed = (signal) =>
     signal.addEventListener("abort", end);
   });
 
-/** Waits until the page is looked at. */
-export async function visible(signal) {
-  while (document.hidden && !signal.aborted) await changed(signal);
+/** Resolves when the page is visible. */
+export async function untilVisible(signal) {
+  while (document.hidden && !signal.aborted) await visibilityChange(signal);
 }
 
-/** Waits until nobody has looked at the page for `ms`. */
-export async function outOfSight(ms, signal) {
+/** Resolves when the page has been hidden for `ms`. */
+export async function untilHiddenFor(ms, signal) {
   while (!signal.aborted) {
     const wasHidden = document.hidden;
-    await Promise.race(wasHidden ? [changed(signal), pause(ms, signal)] : [changed(signal)]);
+    await Promise.race(wasHidden ? [visibilityChange(signal), sleep(ms, signal)] : [visibilityChange(signal)]);
     if (wasHidden && document.hidden) return;
   }
 }
