@@ -1,11 +1,12 @@
-"""How many cameras this machine carries with everything on it, and what happens at twice as many.
+"""Maximum number of cameras on this machine, and behaviour at twice that number.
 
     python -m benchmarks.capacity [--step 2] [--seconds 30]
 
-Cameras are added, by SIGHUP, until half the results take more than 100 ms or a tenth of the pictures is dropped. Then
-the first number at which 5 % took more than 100 ms, or more than 0.2 % was dropped, is doubled for a while and halved
-again. All are real RTSP streams of 640×360 at 15 fps with up to two people, each decoded by itself; four servers send
-them. The service is `fer-stream serve` with a capture process for each core and the rest as by default.
+Cameras are added by SIGHUP until half of the results take more than 100 ms or a tenth of the frames is dropped. The
+first number at which 5 % of the results took more than 100 ms, or more than 0.2 % were dropped, is then doubled and
+halved again. All cameras are RTSP streams of 640×360 at 15 fps with up to two people, sent by four servers and
+decoded separately. The service is `fer-stream serve` with one capture process per core and default settings
+otherwise.
 """
 
 from __future__ import annotations
@@ -23,36 +24,36 @@ from threading import Event
 from typing import Any
 
 from benchmarks.material import FOLDER, table
-from benchmarks.rtsp import Camera, cpu_s
-from benchmarks.scenes import FPS, LOOP_S, cut_heads, make_film
+from benchmarks.rtsp import Camera, cameras_cpu_s
+from benchmarks.scenes import FPS, LOOP_S, encode_scene, extract_heads
 from benchmarks.service import Service
 from benchmarks.soak.account import Span, increase, percentiles
 from benchmarks.soak.report import machine
 from benchmarks.watch import Subscriber, Watcher, busy_s
-from fer_stream.broker.keys import shard_of
+from fer_stream.broker.source_registry import shard_of
 
-_MOST = 64
+_MAX_CAMERAS = 64
 _SERVERS = 4
 _SETTLE_S = 12.0
-_LIMIT_S = 0.1
-_HICCUP = 0.002
+_MAX_LATENCY_S = 0.1
+_MAX_DROPPED = 0.002
 _PHASE_S = 60.0
 _GENERATOR = "generator"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What so many cameras came to; rates are per second of all cameras.
+    """Measurement at one number of cameras. Rates are per second, summed over all cameras.
 
-    `faces` is how many a result has. `service` is a share of the cores that the service may use, `generator` and
-    `others` are of all; `roles` is how many cores each role of the service took, `memory_mb` (PSS) what it had in
-    the end.
+    `faces` is the mean number of faces per result. `service` is the CPU usage as a share of the cores of the service;
+    `generator` and `others` are shares of all cores. `roles` is the number of cores used by each role, `memory_mb`
+    the final PSS of each role.
     """
 
     cameras: int
     results: float
     faces: float
-    dropped_pictures: float
+    dropped_frames: float
     dropped_faces: float
     latency_s: dict[str, float]
     service: float
@@ -62,40 +63,44 @@ class Step:
     memory_mb: dict[str, float]
 
     @property
-    def carried(self) -> bool:
-        """95 % in time, and nothing dropped but for a hiccup."""
-        dropped = self.dropped_pictures + self.dropped_faces
-        return self.latency_s.get("p95", 1) <= _LIMIT_S and dropped <= _HICCUP * self.cameras * FPS
+    def is_sustained(self) -> bool:
+        """True if 95 % of the results are in time and at most 0.2 % are dropped."""
+        dropped = self.dropped_frames + self.dropped_faces
+        return self.latency_s.get("p95", 1) <= _MAX_LATENCY_S and dropped <= _MAX_DROPPED * self.cameras * FPS
 
     @property
-    def in_time(self) -> bool:
-        """95 % in time, nothing dropped, and nothing that fell behind."""
-        whole = self.results >= (1 - _HICCUP) * self.cameras * FPS
-        return self.latency_s.get("p95", 1) <= _LIMIT_S and self.dropped_pictures + self.dropped_faces == 0 and whole
+    def is_lossless(self) -> bool:
+        """True if 95 % of the results are in time, nothing is dropped and the result rate is complete."""
+        complete = self.results >= (1 - _MAX_DROPPED) * self.cameras * FPS
+        return (
+            self.latency_s.get("p95", 1) <= _MAX_LATENCY_S
+            and self.dropped_frames + self.dropped_faces == 0
+            and complete
+        )
 
     @property
-    def beyond(self) -> bool:
-        """Are more cameras of no use?"""
-        return self.latency_s.get("p50", 1) > _LIMIT_S or self.dropped_pictures > 0.1 * self.cameras * FPS
+    def is_overloaded(self) -> bool:
+        """True if adding cameras is pointless."""
+        return self.latency_s.get("p50", 1) > _MAX_LATENCY_S or self.dropped_frames > 0.1 * self.cameras * FPS
 
     def cells(self) -> list[str]:
-        """A row of the table."""
+        """Return the cells of a table row."""
         latency = [f"{1000 * self.latency_s.get(which, float('nan')):,.0f} ms" for which in ("p50", "p95", "p99")]
         shares = [f"{share:.0%}" for share in (self.service, self.generator, self.others)]
-        drops = [f"{rate:.1f}" for rate in (self.dropped_pictures, self.dropped_faces)]
+        drops = [f"{rate:.1f}" for rate in (self.dropped_frames, self.dropped_faces)]
         rate = f"{self.results / (self.cameras * FPS):.1%}"
         return [str(self.cameras), rate, *drops, *latency, *shares, f"{sum(self.memory_mb.values()):.0f} MB"]
 
 
-HEAD = ["cameras", "of the rate", "pictures dropped/s", "faces dropped/s", "p50", "p95", "p99", "service",
-        "cameras' servers, subscriber", "others", "memory (PSS)"]  # fmt: skip
+HEAD = ["cameras", "of the rate", "frames dropped/s", "faces dropped/s", "p50", "p95", "p99", "service",
+        "camera servers, subscriber", "others", "memory (PSS)"]  # fmt: skip
 
 
-class Bench:
-    """A running service whose number of cameras can be changed. All of it runs on `cores`, if these are given.
+class Testbed:
+    """A running service with a variable number of cameras, restricted to `cores` if given.
 
-    `streams` are what the cameras send; `settings` are the service's but for its sources. `first` cameras are there
-    from the beginning.
+    `streams` are the videos that the cameras send, `settings` the settings of the service except its sources, `first`
+    the initial number of cameras.
     """
 
     def __init__(
@@ -108,11 +113,11 @@ class Bench:
         first: int,
         cores: Sequence[int] | None = None,
     ) -> None:
-        # Each server begins its film at another moment, so that there are always about as many people.
-        begun_s = [time.time() - number * LOOP_S / _SERVERS for number in range(_SERVERS)]
+        # The servers start their videos at different times, so that the number of visible people is about constant.
+        started_s = [time.time() - number * LOOP_S / _SERVERS for number in range(_SERVERS)]
         self._servers = [
             Camera(f"server-{number}", streams[number % len(streams)], since_s=since_s, fps=FPS)
-            for number, since_s in enumerate(begun_s)
+            for number, since_s in enumerate(started_s)
         ]
         for server in self._servers:
             stack.callback(server.kill)
@@ -120,16 +125,16 @@ class Bench:
         self._cores = len(cores) if cores else os.cpu_count() or 1
         self._names = _names(self._cores)
         self.service = Service(folder, {"sources": self._sources(first), **settings}, cores=cores)
-        stack.callback(self.service.end)
+        stack.callback(self.service.kill)
         self.service.start()
-        over = Event()
-        stack.callback(over.set)
-        self.subscriber = Subscriber(self.service, self._names, over)
-        self.watcher = Watcher(self.service, over, every_s=1.0)
+        stop = Event()
+        stack.callback(stop.set)
+        self.subscriber = Subscriber(self.service, self._names, stop)
+        self.watcher = Watcher(self.service, stop, every_s=1.0)
         self.subscriber.start()
         self.watcher.start()
-        shown = self._names[:first]
-        self.service.wait(lambda: all(self.subscriber.arrivals[name] for name in shown), "results of all cameras")
+        initial = self._names[:first]
+        self.service.wait(lambda: all(self.subscriber.arrivals[name] for name in initial), "results of all cameras")
 
     def _sources(self, cameras: int) -> dict[str, Any]:
         return {
@@ -137,32 +142,32 @@ class Bench:
             for number, name in enumerate(self._names[:cameras])
         }
 
-    def change(self, cameras: int) -> None:
-        """Have so many cameras from now on."""
+    def set_cameras(self, cameras: int) -> None:
+        """Change the number of cameras."""
         self.service.reload(self._sources(cameras))
 
     def measure(self, cameras: int, seconds: float) -> Step:
-        """What happens in the next `seconds`."""
+        """Measure for `seconds`."""
         before, used, busy = time.time(), self._used_s(), busy_s()
         time.sleep(seconds)
         window = before, time.time()
-        lasted_s = window[1] - before
+        duration_s = window[1] - before
         spent = {role: now - used.get(role, 0.0) for role, now in self._used_s().items()}
         generator = spent.pop(_GENERATOR)
         service = sum(spent.values())
-        all_cores_s = lasted_s * (os.cpu_count() or 1)
+        available_s = duration_s * (os.cpu_count() or 1)
         arrived = [one for some in self._arrived(window) for one in some]
         return Step(
             cameras=cameras,
-            results=len(arrived) / lasted_s,
+            results=len(arrived) / duration_s,
             faces=sum(one.faces for one in arrived) / max(1, len(arrived)),
-            dropped_pictures=self._rise("fer_frames_dropped_total", window) / lasted_s,
-            dropped_faces=self._rise("fer_crops_dropped_total", window) / lasted_s,
+            dropped_frames=self._rise("fer_frames_dropped_total", window) / duration_s,
+            dropped_faces=self._rise("fer_crops_dropped_total", window) / duration_s,
             latency_s=percentiles([one.latency_s for one in arrived]),
-            service=service / (lasted_s * self._cores),
-            generator=generator / all_cores_s,
-            others=max(0.0, busy_s() - busy - service - generator) / all_cores_s,
-            roles={role: each / lasted_s for role, each in spent.items()},
+            service=service / (duration_s * self._cores),
+            generator=generator / available_s,
+            others=max(0.0, busy_s() - busy - service - generator) / available_s,
+            roles={role: each / duration_s for role, each in spent.items()},
             memory_mb=self._memory_mb(),
         )
 
@@ -173,72 +178,72 @@ class Bench:
         ]
 
     def _rise(self, name: str, window: Span) -> float:
-        series = [samples for (_, key), samples in self.watcher.seen.metrics.items() if key.startswith(name)]
+        series = [samples for (_, key), samples in self.watcher.observed.metrics.items() if key.startswith(name)]
         return sum(increase(list(samples), [window]) for samples in series)
 
     def _used_s(self) -> dict[str, float]:
-        """Processor time by role of the service, and of what loads and watches it."""
-        used: dict[str, float] = {_GENERATOR: cpu_s(self._servers) + time.process_time()}
-        for member in self.service.members():
+        """Return the CPU time by role of the service, and of the load generator."""
+        used: dict[str, float] = {_GENERATOR: cameras_cpu_s(self._servers) + time.process_time()}
+        for member in self.service.processes():
             used[member.role] = used.get(member.role, 0.0) + member.cpu_s()
         return used
 
     def _memory_mb(self) -> dict[str, float]:
         used: dict[str, float] = {}
-        for member in self.service.members():
+        for member in self.service.processes():
             used[member.role] = used.get(member.role, 0.0) + member.pss_mb()
         return used
 
 
-def _names(parts: int) -> list[str]:
-    """Names that fall to the capture processes in turn."""
+def _names(partitions: int) -> list[str]:
+    """Return camera names that are assigned to the capture processes in turn."""
     fresh = count()
     found: list[str] = []
-    while len(found) < _MOST:
+    while len(found) < _MAX_CAMERAS:
         name = f"camera-{next(fresh)}"
-        if shard_of(name, parts) == len(found) % parts:
+        if shard_of(name, partitions) == len(found) % partitions:
             found.append(name)
     return found
 
 
-def ramp(bench: Bench, step: int, seconds: float) -> list[Step]:
-    """More and more cameras until it is too much."""
+def ramp(bench: Testbed, step: int, seconds: float) -> list[Step]:
+    """Add cameras until the service is overloaded."""
     steps: list[Step] = []
-    for cameras in range(2, _MOST // 2, step):
-        bench.change(cameras)
+    for cameras in range(2, _MAX_CAMERAS // 2, step):
+        bench.set_cameras(cameras)
         time.sleep(_SETTLE_S)
         steps.append(bench.measure(cameras, seconds))
         print("| " + " | ".join(steps[-1].cells()) + " |", flush=True)
-        if steps[-1].beyond:
+        if steps[-1].is_overloaded:
             break
     return steps
 
 
-def overload(bench: Bench, cameras: int) -> list[list[str]]:
-    """The load, twice the load, and the load again, each from 12 s after the change on."""
+def overload(bench: Testbed, cameras: int) -> list[list[str]]:
+    """Measure the load, twice the load, and the load again, each starting 12 s after the change."""
     rows = []
-    for phase, number in (("before", cameras), ("twice as many", 2 * cameras), ("half of them again", cameras)):
-        bench.change(number)
+    for phase, number in (("before", cameras), ("doubled", 2 * cameras), ("halved again", cameras)):
+        bench.set_cameras(number)
         time.sleep(_SETTLE_S)
         rows.append([phase, *bench.measure(number, _PHASE_S).cells()])
         print("| " + " | ".join(rows[-1]) + " |", flush=True)
     return rows
 
 
-def _crowd(folder: Path, clips: Path, weights: Path, stack: ExitStack) -> Bench:
-    """The whole machine with a capture process for each core, before cameras with up to two people."""
-    cut_heads(clips, weights, folder / "sprites")
-    films = [make_film(folder / "sprites", folder, seed=seed, people=2) for seed in (1, 2)]
+def _crowd(folder: Path, clips: Path, weights: Path, stack: ExitStack) -> Testbed:
+    """Create a testbed on the whole machine with one capture process per core and up to two people per camera."""
+    extract_heads(clips, weights, folder / "sprites")
+    films = [encode_scene(folder / "sprites", folder, seed=seed, people=2) for seed in (1, 2)]
     settings = {"detector": {"type": "yunet", "weights": str(weights)}, "workers": {"cameras_per_capture": 2}}
-    return Bench(folder, [film.stream for film in films], settings, stack, first=2 * (os.cpu_count() or 1))
+    return Testbed(folder, [film.stream for film in films], settings, stack, first=2 * (os.cpu_count() or 1))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--step", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--limit", type=int, help="the number that is too much, instead of looking for it")
-    parser.add_argument("--clips", type=Path, default=FOLDER / "clips", help="where heads are cut from")
+    parser.add_argument("--limit", type=int, help="skip the search and use this number of cameras as the limit")
+    parser.add_argument("--clips", type=Path, default=FOLDER / "clips", help="videos from which heads are cropped")
     parser.add_argument(
         "--weights", type=Path, default=FOLDER / "detectors" / "face_detection_yunet_2023mar.onnx", help="YuNet, ONNX"
     )
@@ -247,10 +252,10 @@ def main() -> None:
         bench = _crowd(Path(folder), options.clips, options.weights, stack)
         print(", ".join(f"{name} {value}" for name, value in machine().items()), flush=True)
         steps = [] if options.limit else ramp(bench, options.step, options.seconds)
-        limit = options.limit or next((step.cameras for step in steps if not step.carried), steps[-1].cameras)
+        limit = options.limit or next((step.cameras for step in steps if not step.is_sustained), steps[-1].cameras)
         rows = overload(bench, limit)
     print(table(HEAD, [step.cells() for step in steps]))
-    print(f"\nToo much: {limit} cameras\n")
+    print(f"\nLimit: {limit} cameras\n")
     print(table(["phase", *HEAD], rows))
 
 

@@ -1,11 +1,11 @@
-"""The numbers behind docs/how-to/scaling.md: what one server does in a second, and what an entry costs it.
+"""Figures of docs/how-to/scaling.md: throughput of one Redis server and memory per entry.
 
     python -m benchmarks.scaling [--seconds 5] [--shards 1 4]
     python -m benchmarks.scaling --plan 1000 --fps 5 --faces 2
 
-The first measures: it starts the private Valkey servers of `serve` and uses the queue, journal and store
-of the service. Put, take and settle run in this one process: a server does more for several. The second works
-out what so many cameras need.
+The first form measures with the embedded Valkey servers of `serve` and the queue, journal and store of the service.
+Enqueue, receive and acknowledge run in a single process; a server handles more with several clients. The second form
+estimates the resources for a number of cameras.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from fer_stream.broker.protocols import Overflow
 from fer_stream.broker.queue import RedisQueue
 from fer_stream.broker.source_registry import SourceKeys
 from fer_stream.records import (
-    Face, FaceCrop,
+    Face,
+    FaceCrop,
     FaceKey,
     FrameHeader,
     LabelledFace,
@@ -51,7 +52,7 @@ OK = Quality(0.8, "ok")
 NOW_S = time.time()
 
 
-# What docs/how-to/scaling.md reckons with, and why.
+# Assumptions of docs/how-to/scaling.md, which explains them.
 FRAMES_PER_CORE = 180
 FACES_PER_CORE = {"AVX2": 600, "AVX-512 VNNI": 2_500}
 CROPS_PER_NODE = 3_500
@@ -63,7 +64,7 @@ BYTES_PER_FRAME, BYTES_PER_FACE, RESULTS, RESULTS_S = 136, 244, 20_000, 3_600
 
 
 def plan(cameras: int, fps: float, faces: float) -> dict[str, str]:
-    """What `cameras` need that give so many frames a second with so many faces each."""
+    """Estimate the resources of `cameras` at `fps` with `faces` faces per frame."""
     frames, crops = cameras * fps, cameras * fps * faces
     nodes = ceil(crops / CROPS_PER_NODE)
     shards = max(ceil(cameras / SOURCES_PER_SHARD), SHARDS_PER_NODE * nodes if nodes > 1 else 1)
@@ -94,32 +95,34 @@ def prediction(one: FaceCrop) -> Prediction:
 
 
 def memory_bytes(link: RedisClient, key: str) -> int:
-    """Bytes that the server needs for `key`, all of its entries counted."""
+    """Return the bytes that the server needs for `key` including all entries."""
     return link.call(lambda client: client.memory_usage(key, samples=0)) or 0
 
 
 def rate_per_s(work: Callable[[], int], seconds: float) -> float:
-    """How much of what `work` returns is done in a second."""
-    done, began_s = 0, time.perf_counter()
-    while time.perf_counter() < began_s + seconds:
+    """Return the sum of the results of `work` per second."""
+    done, started_s = 0, time.perf_counter()
+    while time.perf_counter() < started_s + seconds:
         done += work()
-    return done / (time.perf_counter() - began_s)
+    return done / (time.perf_counter() - started_s)
 
 
 def measure_sizes(queue_link: RedisClient, store_link: RedisClient) -> None:
-    """Bytes per entry, as the servers count them."""
+    """Print the bytes per entry."""
     keys, name = SourceKeys("door", 1), "door"
     crops = [crop(name, index) for index in range(ENTRIES)]
     queue = RedisQueue(queue_link, overflow=Overflow.file(ENTRIES), consumer=_CONSUMER)
     for first in range(0, ENTRIES, BATCH):
         queue.enqueue(crops[first : first + BATCH])
-    print(f"a crop that waits:       {memory_bytes(queue_link, keys.crops) / ENTRIES:7.0f} bytes of the queue's memory")
+    print(f"queued crop:             {memory_bytes(queue_link, keys.crops) / ENTRIES:7.0f} bytes in the queue server")
     journal = RedisJournal(queue_link)
-    journal.append([FrameHeader(one.face.key.stream_id, one.face.key.frame_index, one.face.time_s, 1) for one in crops])
+    journal.append(
+        [FrameHeader(one.face.key.stream_id, one.face.key.frame_index, one.face.time_s, 1) for one in crops]
+    )
     marks = memory_bytes(queue_link, keys.predictions)
-    print(f"a frame in the journal:  {marks / ENTRIES:7.0f} bytes")
+    print(f"frame in the journal:    {marks / ENTRIES:7.0f} bytes")
     journal.append([prediction(one) for one in crops])
-    print(f"a face in the journal:   {(memory_bytes(queue_link, keys.predictions) - marks) / ENTRIES:7.0f} bytes")
+    print(f"face in the journal:     {(memory_bytes(queue_link, keys.predictions) - marks) / ENTRIES:7.0f} bytes")
     queue_link.call(lambda client: client.flushall())
 
     store, store_keys = RedisStore(store_link), StoreKeys(name)
@@ -127,11 +130,11 @@ def measure_sizes(queue_link: RedisClient, store_link: RedisClient) -> None:
         store_link.call(lambda client: client.flushall())
         store.publish(name, [labelled(name, index, faces) for index in range(ENTRIES)])
         used = memory_bytes(store_link, store_keys.results) / ENTRIES
-        print(f"a result with {faces} faces:   {used:7.0f} bytes of the store's memory")
+        print(f"result with {faces} faces:     {used:7.0f} bytes in the store server")
     stream = stream_id_of(name, round(1000 * NOW_S))
     told = [Segment(stream, 1, "happy", at, at + 1.5, 0.8) for at in range(ENTRIES)]
     store.commit(name, Checkpoint(START, b"", {}), told, [])
-    print(f"a segment:               {memory_bytes(store_link, store_keys.segments) / ENTRIES:7.0f} bytes")
+    print(f"segment:                 {memory_bytes(store_link, store_keys.segments) / ENTRIES:7.0f} bytes")
     store_link.call(lambda client: client.flushall())
 
 
@@ -141,17 +144,17 @@ def labelled(source: str, index: int, faces: int) -> LabelledFrame:
 
 
 def measure_rates(link: RedisClient, shards: int, seconds: float) -> None:
-    """Crops a second through one server, with so many shards of one source each."""
+    """Print the crops per second of one server with `shards` shards of one source each."""
     names = one_source_per_shard(shards)
     queue = RedisQueue(link, shards=shards, overflow=Overflow.file(1_000_000), consumer=_CONSUMER)
-    made = {name: [crop(name, index) for index in range(BATCH)] for name in names}
+    crops = {name: [crop(name, index) for index in range(BATCH)] for name in names}
 
-    def put() -> int:
-        for batch in made.values():
+    def enqueue() -> int:
+        for batch in crops.values():
             queue.enqueue(batch[:3])
-        return 3 * len(made)
+        return 3 * len(crops)
 
-    print(f"{shards} shards: put     {rate_per_s(put, seconds):7.0f} crops/s, three a call")
+    print(f"{shards} shards: enqueued     {rate_per_s(enqueue, seconds):7.0f} crops/s, three per call")
 
     def work() -> int:
         batch = queue.receive(BATCH, 0)
@@ -159,7 +162,7 @@ def measure_rates(link: RedisClient, shards: int, seconds: float) -> None:
 
     waiting = queue.depth()
     done = rate_per_s(lambda: work() if queue.depth() > BATCH else idle(), min(seconds, waiting / 20_000))
-    print(f"{shards} shards: settled {done:7.0f} crops/s, taken and settled in batches of {BATCH}")
+    print(f"{shards} shards: acknowledged {done:7.0f} crops/s, received and acknowledged in batches of {BATCH}")
     link.call(lambda client: client.flushall())
 
 
@@ -178,7 +181,7 @@ def one_source_per_shard(shards: int) -> list[str]:
 
 
 def table(plans: list[dict[str, str]]) -> list[str]:
-    """The rows of a Markdown table."""
+    """Return the rows of a Markdown table."""
     rows = [list(plans[0]), ["---:"] * len(plans[0]), *(list(each.values()) for each in plans)]
     return [f"| {' | '.join(row)} |" for row in rows]
 

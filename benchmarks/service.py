@@ -1,4 +1,4 @@
-"""`fer-stream serve` as the system under test: its settings, its processes, what they cost."""
+"""`fer-stream serve` as the system under test: its settings, processes and resource usage."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.rtsp import cpu_of
-from fer_stream.broker.embedded import tethered
+from benchmarks.rtsp import process_cpu_s
+from fer_stream.broker.embedded import with_death_signal
 
 _WORKERS = ("capture", "classify", "timeline")
 _SERVERS = ("queue", "store")
@@ -25,45 +25,45 @@ _MB = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A process of the service. `port` is where its metrics are, if it has any."""
+class ServiceProcess:
+    """A process of the service. `port` serves its metrics, if any."""
 
     role: str
     pid: int
     port: int | None
 
-    def tell(self, number: signal.Signals) -> None:
-        """Send it a signal, if it is still there."""
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal if the process still exists."""
         try:
             os.kill(self.pid, number)
         except ProcessLookupError:
             return
 
     def pss_mb(self) -> float:
-        """Its memory, with its share of what it shares; raises `OSError` where it is gone."""
+        """Return the proportional set size in MB. Raises `OSError` if the process is gone."""
         return self._rollup_mb("Pss")
 
-    def own_mb(self) -> float:
-        """Its memory but for files, whose share depends on who else uses them; raises `OSError` where it is gone."""
+    def anonymous_mb(self) -> float:
+        """Return the anonymous memory in MB, without mapped files. Raises `OSError` if the process is gone."""
         return self._rollup_mb("Anonymous")
 
-    def _rollup_mb(self, what: str) -> float:
+    def _rollup_mb(self, field: str) -> float:
         text = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
-        return int(next(line for line in text.splitlines() if line.startswith(f"{what}:")).split()[1]) / _MB
+        return int(next(line for line in text.splitlines() if line.startswith(f"{field}:")).split()[1]) / _MB
 
     def open_files(self) -> int:
-        """How many file descriptors it has open; raises `OSError` where it is gone."""
+        """Return the number of open file descriptors. Raises `OSError` if the process is gone."""
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
     def cpu_s(self) -> float:
-        """Seconds of processor time so far."""
-        return cpu_of(self.pid)
+        """Return the CPU time used so far, in seconds."""
+        return process_cpu_s(self.pid)
 
 
 class Service:
-    """`fer-stream serve` with private servers in `folder`, whose path must be short. Other settings are default.
+    """`fer-stream serve` with embedded servers in `folder`, whose path must be short, and default settings otherwise.
 
-    With `cores`, none of its processes uses another.
+    `cores` restricts its processes to these cores.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], *, cores: Sequence[int] | None = None) -> None:
@@ -82,54 +82,54 @@ class Service:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and wait until its servers answer."""
+        """Start the service and wait until all its processes run."""
         self._write()
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "fer_stream.cli", "serve", str(self.config)]
-            self._process = subprocess.Popen(self._pinned(tethered(command)), stdout=log, stderr=log)
-        self.wait(lambda: all(self.socket(role).exists() for role in _SERVERS), "the private servers")
-        self.wait(lambda: {*_WORKERS, *_SERVERS} <= {member.role for member in self.members()}, "all processes")
+            self._process = subprocess.Popen(self._pinned(with_death_signal(command)), stdout=log, stderr=log)
+        self.wait(lambda: all(self.socket(role).exists() for role in _SERVERS), "the embedded servers")
+        self.wait(lambda: {*_WORKERS, *_SERVERS} <= {member.role for member in self.processes()}, "all processes")
 
     def reload(self, sources: dict[str, Any]) -> None:
-        """Give it other sources."""
+        """Replace the sources by SIGHUP."""
         self._settings["sources"] = sources
         self._write()
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
     def socket(self, role: str) -> Path:
-        """Where the private server of `role` listens."""
+        """Return the socket of the embedded server of `role`."""
         return self.state_dir / role / "valkey.sock"
 
-    def members(self) -> list[Member]:
-        """All processes that run now."""
+    def processes(self) -> list[ServiceProcess]:
+        """Return all running processes."""
         if self._process is None:
             return []
-        serve = Member("serve", self._process.pid, None)
+        serve = ServiceProcess("serve", self._process.pid, None)
         return [serve, *filter(None, map(_member, _children(self._process.pid)))]
 
-    def of(self, role: str) -> list[Member]:
-        """The processes of one role."""
-        return [member for member in self.members() if member.role == role]
+    def with_role(self, role: str) -> list[ServiceProcess]:
+        """Return the processes of one role."""
+        return [member for member in self.processes() if member.role == role]
 
-    def wait(self, what: Callable[[], object], name: str, within_s: float = 60.0) -> None:
-        """Wait until `what` holds."""
+    def wait(self, condition: Callable[[], object], name: str, within_s: float = 60.0) -> None:
+        """Wait until `condition` holds."""
         deadline_s = time.monotonic() + within_s
-        while not what():
+        while not condition():
             if time.monotonic() > deadline_s:
-                raise TimeoutError(f"waited in vain for {name}:\n{self.log.read_text()[-3000:]}")
+                raise TimeoutError(f"timeout while waiting for {name}:\n{self.log.read_text()[-3000:]}")
             time.sleep(0.05)
 
     def stop(self) -> int:
-        """SIGTERM; the exit code."""
+        """Terminate the service and return its exit code."""
         assert self._process is not None
         self._process.terminate()
         code = self._process.wait(30)
         self._process = None
         return code
 
-    def end(self) -> None:
-        """Leave no process behind, whatever happened."""
+    def kill(self) -> None:
+        """Kill the service if it still runs."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -149,21 +149,21 @@ def _children(pid: int) -> list[int]:
     return [int(child) for some in children for child in some]
 
 
-def _member(pid: int) -> Member | None:
+def _member(pid: int) -> ServiceProcess | None:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
     except OSError:
         return None
     if "worker" in words:
         port = words[words.index("--metrics-port") + 1] if "--metrics-port" in words else None
-        return Member(words[words.index("worker") + 1], pid, int(port) if port else None)
+        return ServiceProcess(words[words.index("worker") + 1], pid, int(port) if port else None)
     line = " ".join(words)
     role = next((role for role in _SERVERS if f"/{role}/valkey.sock" in line), None)
-    return Member(role, pid, None) if role else None
+    return ServiceProcess(role, pid, None) if role else None
 
 
 def _free_ports(count: int) -> int:
-    """The first of `count` neighbouring ports on which nobody listens."""
+    """Return the first of `count` consecutive free ports."""
     for first in range(19_000, 30_000, count):
         try:
             for port in range(first, first + count):

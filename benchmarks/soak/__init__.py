@@ -1,1 +1,1 @@
-"""A service under random faults for as long as one likes, and what became of it."""
+"""Soak test: the service under random faults for a given time, and a report of the losses."""

@@ -1,10 +1,10 @@
-"""Run cameras with known scenes through `fer-stream serve` under random faults, and check everything that comes out.
+"""Run cameras with known scenes through `fer-stream serve` under random faults and check all results.
 
     python -m benchmarks.soak --cameras 3 --minutes 60 --out soak
 
-The cameras are RTSP servers with passwords, the service is the real one with private servers and default settings.
-Writes report.json, report.md and report.png to --out, and observed.pickle, all that they were made of. Needs what
-tests/support/rtsp_camera.py needs, and real clips.
+The cameras are RTSP servers with passwords; the service uses embedded servers and default settings. Writes
+report.json, report.md, report.png and the raw data, observed.pickle, to --out. Requires real clips and the
+dependencies of tests/support/rtsp_camera.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.soak.faults import FAULTS
 
 def _fault(name: str) -> str:
     if name not in FAULTS:
-        raise argparse.ArgumentTypeError(f"there is no {name}, only {', '.join(FAULTS)}")
+        raise argparse.ArgumentTypeError(f"unknown fault {name}: expected one of {', '.join(FAULTS)}")
     return name
 
 
@@ -30,12 +30,12 @@ def main() -> None:
     )
     parser.add_argument("--cameras", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--seed", type=int, default=1, help="of scenes and faults")
-    parser.add_argument("--every", type=float, default=30.0, help="seconds from a recovery to the next fault, about")
+    parser.add_argument("--seed", type=int, default=1, help="seed of scenes and faults")
+    parser.add_argument("--every", type=float, default=30.0, help="mean seconds from a recovery to the next fault")
     parser.add_argument(
         "--faults", nargs="*", metavar="FAULT", type=_fault, default=list(FAULTS), help=f"all of {', '.join(FAULTS)}"
     )
-    parser.add_argument("--clips", type=Path, default=FOLDER / "clips", help="where heads are cut from")
+    parser.add_argument("--clips", type=Path, default=FOLDER / "clips", help="videos from which heads are cropped")
     parser.add_argument(
         "--weights", type=Path, default=FOLDER / "detectors" / "face_detection_yunet_2023mar.onnx", help="YuNet, ONNX"
     )
@@ -51,14 +51,14 @@ def main() -> None:
     plan = Plan(
         options.cameras, options.minutes, options.seed, options.every, options.faults, options.clips, options.weights
     )
-    seen = observe(plan)
+    observed = observe(plan)
     with (options.out / "observed.pickle").open("wb") as file:
-        pickle.dump(seen, file)
-    found = report(seen)
-    (options.out / "report.json").write_text(json.dumps(found, indent=1))
-    (options.out / "report.md").write_text(summary(found))
-    plot(seen, options.out / "report.png")
-    print(summary(found))
+        pickle.dump(observed, file)
+    figures = report(observed)
+    (options.out / "report.json").write_text(json.dumps(figures, indent=1))
+    (options.out / "report.md").write_text(summary(figures))
+    plot(observed, options.out / "report.png")
+    print(summary(figures))
 
 
 if __name__ == "__main__":

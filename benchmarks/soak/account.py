@@ -1,4 +1,4 @@
-"""The arithmetic of the report: percentiles, slopes, what counters rose by, what came twice."""
+"""Statistics of the report: percentiles, slopes, counter increases and duplicates."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 Span = tuple[float, float]
 
-# A process takes what memory it needs in its first minutes; what grows later may be a leak.
+# Memory that a process allocates in its first minutes is not a leak.
 WARM_UP_S = 120.0
-_AT_MOST = 400
+_MAX_SAMPLES = 400
 
 
 def percentiles(values: ArrayLike, which: Sequence[float] = (50, 95, 99)) -> dict[str, float]:
-    """{"p50": …} of `values`, and "max"; empty where there are none."""
+    """Return {"p50": …, "max": …} of `values`, or an empty dictionary for no values."""
     array = np.asarray(values, np.float64)
     if not array.size:
         return {}
@@ -24,16 +24,16 @@ def percentiles(values: ArrayLike, which: Sequence[float] = (50, 95, 99)) -> dic
 
 
 def slope(lives: Iterable[tuple[Sequence[float], Sequence[float]]], warm_up_s: float = WARM_UP_S) -> float | None:
-    """How fast a value rises, in units a second: the median slope between any two samples of the same life.
+    """Return the Theil–Sen slope in units per second: the median slope between any two samples of the same life.
 
-    A life is (times, values) of one process. Its first `warm_up_s` are left out, and of long lives samples are, so
-    that `_AT_MOST` remain. None where no life is long enough for two samples. (Theil and Sen's estimator.)
+    A life is (times, values) of one process. Its first `warm_up_s` seconds are ignored, and long lives are thinned to
+    `_MAX_SAMPLES` samples. Returns None if no life has two samples left.
     """
     slopes: list[NDArray[np.float64]] = []
     for times, values in lives:
         t, v = np.asarray(times, np.float64), np.asarray(values, np.float64)
         warm = t - t[0] >= warm_up_s if t.size else t.astype(bool)
-        step = max(1, int(warm.sum()) // _AT_MOST)
+        step = max(1, int(warm.sum()) // _MAX_SAMPLES)
         t, v = t[warm][::step], v[warm][::step]
         first, second = np.triu_indices(len(t), 1)
         slopes.append((v[second] - v[first]) / (t[second] - t[first]))
@@ -42,9 +42,9 @@ def slope(lives: Iterable[tuple[Sequence[float], Sequence[float]]], warm_up_s: f
 
 
 def increase(samples: Sequence[tuple[float, float]], windows: Sequence[Span] | None = None) -> float:
-    """By how much a counter rose in (time, value) samples, over restarts, at which it begins anew at 0.
+    """Return the increase of a counter over (time, value) samples, including resets to 0 at restarts.
 
-    With `windows`, by how much it rose between samples of which the second lies in one of these.
+    With `windows`, only increases between two samples of which the second lies in a window are counted.
     """
     total, last = 0.0, None
     for time_s, value in samples:
@@ -55,8 +55,8 @@ def increase(samples: Sequence[tuple[float, float]], windows: Sequence[Span] | N
     return total
 
 
-def inside(times: ArrayLike, windows: Sequence[Span]) -> NDArray[np.bool_]:
-    """Which of `times` lie in one of `windows`, bool (n,)."""
+def in_windows(times: ArrayLike, windows: Sequence[Span]) -> NDArray[np.bool_]:
+    """Return whether each of `times` lies in one of `windows`, bool (n,)."""
     array = np.asarray(times, np.float64)
     result = np.zeros(array.shape, bool)
     for begin, end in windows:
@@ -64,8 +64,8 @@ def inside(times: ArrayLike, windows: Sequence[Span]) -> NDArray[np.bool_]:
     return result
 
 
-def merged(windows: Iterable[Span]) -> list[Span]:
-    """The windows in order, those that overlap joined."""
+def merge_windows(windows: Iterable[Span]) -> list[Span]:
+    """Return the windows in order, with overlapping windows joined."""
     result: list[Span] = []
     for begin, end in sorted(windows):
         if result and begin <= result[-1][1]:
@@ -75,6 +75,6 @@ def merged(windows: Iterable[Span]) -> list[Span]:
     return result
 
 
-def twice(keys: Iterable[Hashable]) -> int:
-    """How many of `keys` were there before."""
+def count_duplicates(keys: Iterable[Hashable]) -> int:
+    """Return the number of `keys` that repeat an earlier one."""
     return sum(count - 1 for count in Counter(keys).values())

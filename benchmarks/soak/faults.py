@@ -1,4 +1,4 @@
-"""The faults: what each does to cameras and processes, and when the service has recovered from it."""
+"""Faults of cameras and processes, and detection of the recovery of the service."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from benchmarks.rtsp import Camera
 from benchmarks.service import Service
 from benchmarks.watch import Arrival, Subscriber
 
-# A source that says nothing for so long after a fault is given up: longer than any wait of the service.
-_PATIENCE_S = 90.0
-_LOOK_S = 0.02
-# What belongs to a fault: what was under way when it came, and the time until labels are final again.
+# Recovery timeout of a source: longer than any timeout of the service.
+_RECOVERY_TIMEOUT_S = 90.0
+_POLL_S = 0.02
+# Margins of a fault: results in flight before it, and the time until labels are final after the recovery.
 _BEFORE_S, _AFTER_S = 1.0, 5.0
 
 _BURN = "while True: pass"
@@ -29,29 +29,28 @@ _BURN = "while True: pass"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault that was done, in Unix seconds.
+    """An injected fault. Times are Unix seconds.
 
-    `over_s` is when its cause was gone: the camera was back, or the process was killed, whose restart is the
-    service's own affair. `recovery_s` counts from there to the first result of a later picture, of each source that
-    it concerned; None where there was none.
+    `ended_s` is the end of its cause: the camera is back, or the process was killed. `recovery_s` is the time from
+    then to the first result of a later frame of every affected source; None if there was none.
     """
 
     kind: str
     target: str
-    began_s: float
-    over_s: float
+    started_s: float
+    ended_s: float
     recovery_s: float | None
 
     @property
     def window(self) -> tuple[float, float]:
-        """The time that it spoilt."""
-        recovery_s = _PATIENCE_S if self.recovery_s is None else self.recovery_s
-        return self.began_s - _BEFORE_S, self.over_s + recovery_s + _AFTER_S
+        """Time range affected by the fault."""
+        recovery_s = _RECOVERY_TIMEOUT_S if self.recovery_s is None else self.recovery_s
+        return self.started_s - _BEFORE_S, self.ended_s + recovery_s + _AFTER_S
 
 
 @dataclass(slots=True)
-class Rig:
-    """What faults are done to."""
+class Testbed:
+    """The service and cameras into which faults are injected."""
 
     service: Service
     cameras: Sequence[Camera]
@@ -60,69 +59,69 @@ class Rig:
 
 
 @dataclass(frozen=True, slots=True)
-class Wound:
-    """What a fault left: whom it hit, which sources it concerns, and which result shows that one is well again."""
+class Injection:
+    """Effect of a fault: its target, the affected sources, and the condition for a result that shows recovery."""
 
     target: str
     sources: Sequence[str]
-    well: Callable[[Arrival, float], bool] = lambda arrival, over_s: arrival.at > over_s
+    is_recovered: Callable[[Arrival, float], bool] = lambda arrival, ended_s: arrival.captured_at > ended_s
 
 
-def camera_killed(rig: Rig) -> Wound:
-    """The camera is gone for 3 to 12 s."""
+def camera_killed(rig: Testbed) -> Injection:
+    """Kill a camera for 3 to 12 s."""
     camera = rig.rng.choice(rig.cameras)
     camera.kill()
     time.sleep(rig.rng.uniform(3, 12))
     camera.start()
-    return Wound(camera.name, [camera.name])
+    return Injection(camera.name, [camera.name])
 
 
-def camera_silent(rig: Rig) -> Wound:
-    """The camera keeps its connections and sends nothing for 7 to 15 s."""
+def camera_silent(rig: Testbed) -> Injection:
+    """Suspend a camera for 7 to 15 s; its connections stay open."""
     camera = rig.rng.choice(rig.cameras)
     camera.freeze()
     time.sleep(rig.rng.uniform(7, 15))
     camera.thaw()
-    return Wound(camera.name, [camera.name])
+    return Injection(camera.name, [camera.name])
 
 
-def process_killed(role: str, rig: Rig) -> Wound:
-    """SIGKILL to a process of the service, or to a private server."""
-    victim = rig.rng.choice(rig.service.of(role))
-    victim.tell(signal.SIGKILL)
-    return Wound(role, list(rig.sources))
+def process_killed(role: str, rig: Testbed) -> Injection:
+    """Kill a process of the service or an embedded server."""
+    victim = rig.rng.choice(rig.service.with_role(role))
+    victim.send_signal(signal.SIGKILL)
+    return Injection(role, list(rig.sources))
 
 
-def worker_slow(rig: Rig) -> Wound:
-    """A worker does nothing for 3 to 8 s, longer than faces are kept."""
-    victim = rig.rng.choice(rig.service.of("classify"))
-    victim.tell(signal.SIGSTOP)
+def worker_slow(rig: Testbed) -> Injection:
+    """Suspend a worker for 3 to 8 s, longer than the maximum age of queued faces."""
+    victim = rig.rng.choice(rig.service.with_role("classify"))
+    victim.send_signal(signal.SIGSTOP)
     time.sleep(rig.rng.uniform(3, 8))
-    victim.tell(signal.SIGCONT)
-    return Wound("classify", list(rig.sources))
+    victim.send_signal(signal.SIGCONT)
+    return Injection("classify", list(rig.sources))
 
 
-def source_changed(rig: Rig) -> Wound:
-    """SIGHUP with another setting of one source."""
+def source_changed(rig: Testbed) -> Injection:
+    """Change a setting of one source by SIGHUP."""
     name = rig.rng.choice(sorted(rig.sources))
     rig.sources[name] = rig.sources[name] | {"stall_timeout_s": 11.0 - rig.sources[name].get("stall_timeout_s", 5.0)}
     began_ms = int(1000 * time.time())
     rig.service.reload(rig.sources)
-    return Wound(name, [name], lambda arrival, _: int(arrival.stream_id.partition("@")[2]) >= began_ms)
+    return Injection(name, [name], lambda arrival, _: int(arrival.stream_id.partition("@")[2]) >= began_ms)
 
 
-def cpu_busy(rig: Rig) -> Wound:
-    """Somebody else wants every core for 5 to 15 s."""
+def cpu_busy(rig: Testbed) -> Injection:
+    """Load two cores for 5 to 15 s."""
     with ExitStack() as stack:
         for _ in range(2):
             burner = subprocess.Popen([sys.executable, "-c", _BURN])
             stack.callback(burner.wait)
             stack.callback(burner.kill)
         time.sleep(rig.rng.uniform(5, 15))
-    return Wound("machine", list(rig.sources))
+    return Injection("machine", list(rig.sources))
 
 
-FAULTS: dict[str, Callable[[Rig], Wound]] = {
+FAULTS: dict[str, Callable[[Testbed], Injection]] = {
     "camera-killed": camera_killed,
     "camera-silent": camera_silent,
     "worker-slow": worker_slow,
@@ -134,50 +133,54 @@ FAULTS: dict[str, Callable[[Rig], Wound]] = {
     "queue-killed": partial(process_killed, "queue"),
     "store-killed": partial(process_killed, "store"),
 }
-"""Every kind of fault by its name on the command line."""
+"""Faults by their name on the command line."""
 
-# Memory can be judged only of processes that live for a while.
+# Injected half as often, because memory growth is measured only in processes that run for a while.
 _RARE = ("worker-killed", "capture-killed", "timeline-killed", "queue-killed", "store-killed")
 
 
-def rounds(kinds: Sequence[str], rng: random.Random) -> Iterator[str]:
-    """`kinds` for ever, round by round in random order; those that end a process once in a round, others twice."""
+def fault_sequence(kinds: Sequence[str], rng: random.Random) -> Iterator[str]:
+    """Yield `kinds` endlessly in rounds of random order: faults that end a process once per round, others twice."""
     one_round = [kind for kind in kinds for _ in range(1 if kind in _RARE else 2)]
     while True:
         yield from rng.sample(one_round, len(one_round))
 
 
-def inject(kind: str, rig: Rig, subscriber: Subscriber) -> Fault:
-    """Do a fault and wait until the service has recovered."""
-    began_s = time.time()
+def inject(kind: str, rig: Testbed, subscriber: Subscriber) -> Fault:
+    """Inject a fault and wait until the service has recovered."""
+    started_s = time.time()
     is_kill = kind in _RARE or kind == "source-changed"
-    wound = FAULTS[kind](rig)
-    over_s = began_s if is_kill else time.time()
-    back_s = None
-    while (back_s := _back_s(wound, subscriber, over_s)) is None and time.time() < over_s + _PATIENCE_S:
-        time.sleep(_LOOK_S)
-    return Fault(kind, wound.target, began_s, over_s, None if back_s is None else back_s - over_s)
+    injection = FAULTS[kind](rig)
+    ended_s = started_s if is_kill else time.time()
+    recovered_s = None
+    while (
+        recovered_s := _recovered_at(injection, subscriber, ended_s)
+    ) is None and time.time() < ended_s + _RECOVERY_TIMEOUT_S:
+        time.sleep(_POLL_S)
+    return Fault(kind, injection.target, started_s, ended_s, None if recovered_s is None else recovered_s - ended_s)
 
 
-def _back_s(wound: Wound, subscriber: Subscriber, over_s: float) -> float | None:
-    """When the last of the sources was well again; None while one is not yet."""
+def _recovered_at(injection: Injection, subscriber: Subscriber, ended_s: float) -> float | None:
+    """Return when the last affected source recovered, or None if one has not yet."""
     first = [
-        next((one.received_s for one in subscriber.since(name, over_s) if wound.well(one, over_s)), None)
-        for name in wound.sources
+        next(
+            (one.received_s for one in subscriber.since(name, ended_s) if injection.is_recovered(one, ended_s)), None
+        )
+        for name in injection.sources
     ]
     found = [received_s for received_s in first if received_s is not None]
     return max(found) if len(found) == len(first) else None
 
 
 def inject_until(
-    end_s: float, rig: Rig, subscriber: Subscriber, *, kinds: Sequence[str], every_s: float, stop: Event
+    end_s: float, rig: Testbed, subscriber: Subscriber, *, kinds: Sequence[str], every_s: float, stop: Event
 ) -> list[Fault]:
-    """Do faults of `kinds` one by one until Unix time `end_s`, each about `every_s` after the last was over."""
+    """Inject faults of `kinds` until Unix time `end_s`, each about `every_s` seconds after the last recovery."""
     done: list[Fault] = []
-    order = rounds(kinds, rig.rng)
+    order = fault_sequence(kinds, rig.rng)
     while kinds and not stop.wait(pause_s := every_s * rig.rng.uniform(0.5, 1.5)) and time.time() + pause_s < end_s:
         fault = inject(next(order), rig, subscriber)
         done.append(fault)
-        took = "NOT RECOVERED" if fault.recovery_s is None else f"recovered after {fault.recovery_s:.1f} s"
-        print(f"{time.strftime('%H:%M:%S')} {fault.kind} ({fault.target}): {took}", flush=True)
+        outcome = "NOT RECOVERED" if fault.recovery_s is None else f"recovered after {fault.recovery_s:.1f} s"
+        print(f"{time.strftime('%H:%M:%S')} {fault.kind} ({fault.target}): {outcome}", flush=True)
     return done

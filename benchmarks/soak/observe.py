@@ -1,4 +1,4 @@
-"""One soak from its first camera to what is left on the disk when all has ended."""
+"""One soak run: start cameras and service, inject faults, and collect results, metrics and files."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from urllib.parse import quote
 import redis
 
 from benchmarks.rtsp import PASSWORD, Camera
-from benchmarks.scenes import FPS, LOOP_S, Film, cut_heads, make_film, told_by_run
+from benchmarks.scenes import FPS, LOOP_S, EncodedScene, encode_scene, extract_heads, labels_of_run
 from benchmarks.service import Service
 from benchmarks.soak.account import Span
-from benchmarks.soak.faults import Fault, Rig, inject_until
+from benchmarks.soak.faults import Fault, Testbed, inject_until
 from benchmarks.soak.truth import Row, read_lines, read_rows
-from benchmarks.watch import Arrival, Seen, Subscriber, Watcher
+from benchmarks.watch import Arrival, Observations, Subscriber, Watcher
 from fer_stream.broker.embedded import EmbeddedServer
 
-_SCRAPE_S = 5.0
+_SCRAPE_INTERVAL_S = 5.0
 _COOL_DOWN_S = 30.0
 _SETTLE_S = 20.0
 _PEOPLE = (2, 3, 2, 1)
@@ -35,7 +35,7 @@ _PEOPLE = (2, 3, 2, 1)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is asked for. `kinds` are names of `FAULTS`; none is a soak without faults."""
+    """Parameters of a run. `kinds` are names of `FAULTS`, or empty for no faults."""
 
     cameras: int
     minutes: float
@@ -48,7 +48,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What one source left: frames of its tables, keys of all their lines, segments on disk and in the store."""
+    """Data of one source: table rows, keys of all rows, segments and gaps on disk, and segments in the store."""
 
     rows: list[Row]
     keys: list[tuple[str, ...]]
@@ -59,20 +59,20 @@ class Tables:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Everything that the report is made of. `span` is the time in Unix seconds from all cameras up to the end.
+    """Data for the report. `span` is the time from the start of all cameras to the end, in Unix seconds.
 
-    `since_s` is when each camera began its film, `counted_s` when the counts of the queue were read for the last
-    time, with nothing under way any more.
+    `since_s` is the time at which each camera started its video. `counted_s` is the time of the last read of the
+    queue counts, after all faces were processed.
     """
 
     plan: Plan
     span: Span
     since_s: dict[str, float]
-    films: dict[str, Film]
-    told: dict[str, list[tuple[str, ...]]]
+    films: dict[str, EncodedScene]
+    expected_labels: dict[str, list[tuple[str, ...]]]
     faults: list[Fault]
     arrivals: dict[str, list[Arrival]]
-    seen: Seen
+    watched: Observations
     counted_s: float
     tables: dict[str, Tables]
     leaks: list[str]
@@ -81,7 +81,7 @@ class Observed:
 
 
 def observe(plan: Plan) -> Observed:
-    """Run the soak. Ctrl-C and SIGTERM end it early; what was seen until then is reported."""
+    """Run the soak. Ctrl-C and SIGTERM end it early with a report of the data so far."""
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -90,14 +90,14 @@ def observe(plan: Plan) -> Observed:
 
 
 def _observe(plan: Plan, folder: Path, stack: ExitStack, stop: Event) -> Observed:
-    cut_heads(plan.clips, plan.weights, folder / "sprites")
+    extract_heads(plan.clips, plan.weights, folder / "sprites")
     names = [f"camera-{number}" for number in range(plan.cameras)]
     films = {
-        name: make_film(folder / "sprites", folder, seed=plan.seed + number, people=_PEOPLE[number % len(_PEOPLE)])
+        name: encode_scene(folder / "sprites", folder, seed=plan.seed + number, people=_PEOPLE[number % len(_PEOPLE)])
         for number, name in enumerate(names)
     }
-    told = {name: told_by_run(film, plan.weights) for name, film in films.items()}
-    # Nobody is there at the end of a loop: with all in step, the whole service would see nobody for a while.
+    expected_labels = {name: labels_of_run(film, plan.weights) for name, film in films.items()}
+    # No person is visible at the end of a loop. Offsets avoid that all cameras show nobody at the same time.
     since_s = {name: time.time() - number * LOOP_S / len(names) for number, name in enumerate(names)}
     cameras = [Camera(name, films[name].stream, since_s=since_s[name], fps=FPS) for name in names]
     for camera in cameras:
@@ -106,22 +106,22 @@ def _observe(plan: Plan, folder: Path, stack: ExitStack, stop: Event) -> Observe
     sources: dict[str, dict[str, Any]] = {camera.name: {"url": camera.url} for camera in cameras}
     detector = {"type": "yunet", "weights": str(plan.weights)}
     service = Service(folder, {"sources": sources, "detector": detector, "log": {"level": "debug"}})
-    stack.callback(service.end)
+    stack.callback(service.kill)
     service.start()
     over = Event()
     stack.callback(over.set)
     subscriber = Subscriber(service, names, over)
-    watcher = Watcher(service, over, every_s=_SCRAPE_S, forbidden=_forms(PASSWORD))
+    watcher = Watcher(service, over, every_s=_SCRAPE_INTERVAL_S, forbidden=_forms(PASSWORD))
     subscriber.start()
     watcher.start()
     service.wait(lambda: all(subscriber.arrivals.values()), "results of all cameras")
-    began_s = time.time()
-    print(f"{time.strftime('%H:%M:%S')} all cameras are up", flush=True)
-    rig = Rig(service, cameras, sources, random.Random(plan.seed))
-    end_s = began_s + 60 * plan.minutes
+    started_s = time.time()
+    print(f"{time.strftime('%H:%M:%S')} all cameras are connected", flush=True)
+    rig = Testbed(service, cameras, sources, random.Random(plan.seed))
+    end_s = started_s + 60 * plan.minutes
     faults = inject_until(end_s - _COOL_DOWN_S, rig, subscriber, kinds=plan.kinds, every_s=plan.every_s, stop=stop)
     stop.wait(max(0.0, end_s - time.time()))
-    span = began_s, time.time()
+    span = started_s, time.time()
     for camera in cameras:
         camera.kill()
     time.sleep(_SETTLE_S)
@@ -129,7 +129,7 @@ def _observe(plan: Plan, folder: Path, stack: ExitStack, stop: Event) -> Observe
     watcher.join()
     subscriber.join()
     counted_s = time.time()
-    watcher.look()
+    watcher.sample()
     contents = [*_contents(service.socket("queue")), *_contents(service.socket("store"))]
     exit_code = service.stop()
     with EmbeddedServer(service.state_dir, "store"):
@@ -137,11 +137,20 @@ def _observe(plan: Plan, folder: Path, stack: ExitStack, stop: Event) -> Observe
         stored = {name: _stored(service, name) for name in names}
     leaks, searched = _leaks(service, contents)
     return Observed(
-        plan=plan, span=span, since_s=since_s, films=films, told=told, faults=faults, arrivals=subscriber.arrivals,
-        seen=watcher.seen, counted_s=counted_s,
+        plan=plan,
+        span=span,
+        since_s=since_s,
+        films=films,
+        expected_labels=expected_labels,
+        faults=faults,
+        arrivals=subscriber.arrivals,
+        watched=watcher.observed,
+        counted_s=counted_s,
         tables={name: _tables(service.files / name, stored[name]) for name in names},
-        leaks=sorted({*leaks, *watcher.seen.secrets}), searched=searched, exit_code=exit_code,
-    )  # fmt: skip
+        leaks=sorted({*leaks, *watcher.observed.secrets}),
+        searched=searched,
+        exit_code=exit_code,
+    )
 
 
 def _tables(folder: Path, stored: list[dict[str, Any]]) -> Tables:
@@ -150,18 +159,18 @@ def _tables(folder: Path, stored: list[dict[str, Any]]) -> Tables:
 
 
 def _stored(service: Service, name: str) -> list[dict[str, Any]]:
-    """The segments of a source in the store, as docs/results.md describes them."""
+    """Return the segments of a source in the store (docs/reference/store.md)."""
     with redis.Redis(unix_socket_path=str(service.socket("store")), protocol=2) as client:
         return [json.loads(text) for text in cast(list[bytes], client.zrange(f"fer:store:{name}:segments", 0, -1))]
 
 
 def _forms(secret: str) -> list[bytes]:
-    """How a password may look: itself, in a URL, in an HTTP header."""
+    """Return the forms of a password: plain, in a URL, in an HTTP header."""
     return [secret.encode(), quote(secret, safe="").encode(), b64encode(f"viewer:{secret}".encode())]
 
 
 def _contents(path: Path) -> Iterator[bytes]:
-    """Every key of a server and everything under it."""
+    """Yield every key of a server and its value."""
     with redis.Redis(unix_socket_path=str(path), protocol=2) as client:
         for key in client.scan_iter():
             yield key
@@ -172,13 +181,13 @@ def _contents(path: Path) -> Iterator[bytes]:
                 b"zset": lambda name: client.zrange(name, 0, -1, withscores=True),
                 b"stream": client.xrange,
             }
-            # A key that expired meanwhile is of no type.
+            # A key that has expired in the meantime has no type.
             if reader := readers.get(cast(bytes, client.type(key))):
                 yield repr(reader(key)).encode("latin-1", "backslashreplace")
 
 
 def _leaks(service: Service, contents: Sequence[bytes]) -> tuple[list[str], int]:
-    """Where a password of a camera was found, and how many bytes were searched."""
+    """Return where a camera password was found, and the number of bytes searched."""
     files = [
         path for path in (service.log, *service.files.rglob("*"), *service.state_dir.rglob("*")) if path.is_file()
     ]

@@ -1,4 +1,4 @@
-"""One picture of a soak: latency, drops and memory over time, with a mark for every fault."""
+"""Chart of a soak run: latency, drops and memory over time, with a mark for every fault."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ _BIN_S = 10.0
 _ROLES = ("capture", "classify", "timeline", "serve", "queue", "store")
 
 
-def plot(seen: Observed, path: Path) -> None:
-    """Write the picture as PNG."""
+def plot(observed: Observed, path: Path) -> None:
+    """Write the chart as PNG."""
     mpl.use("Agg")
-    kinds = sorted({fault.kind for fault in seen.faults})
+    kinds = sorted({fault.kind for fault in observed.faults})
     figure, (marks, latency, drops, memory) = plt.subplots(
         4, 1, sharex=True, figsize=(11, 9), height_ratios=[max(1, len(kinds)) * 0.28, 3, 2, 3], layout="constrained"
     )
-    _faults(marks, seen, kinds)
-    _latency(latency, seen)
-    _drops(drops, seen)
-    _memory(memory, seen)
+    _faults(marks, observed, kinds)
+    _latency(latency, observed)
+    _drops(drops, observed)
+    _memory(memory, observed)
     for axes in (marks, latency, drops, memory):
         tidy(axes)
-        for fault in seen.faults:
-            axes.axvspan(*(_minutes(seen, edge) for edge in fault.window), color="#f3f0ea", lw=0, zorder=0)
+        for fault in observed.faults:
+            axes.axvspan(*(_minutes(observed, edge) for edge in fault.window), color="#f3f0ea", lw=0, zorder=0)
     memory.set_xlabel("minutes")
-    memory.set_xlim(0, _minutes(seen, seen.span[1]))
+    memory.set_xlim(0, _minutes(observed, observed.span[1]))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def _faults(axes: Axes, seen: Observed, kinds: Sequence[str]) -> None:
-    for fault in seen.faults:
-        axes.plot(_minutes(seen, fault.began_s), kinds.index(fault.kind), "|", color=COLOURS[1], ms=7, mew=2)
+def _faults(axes: Axes, observed: Observed, kinds: Sequence[str]) -> None:
+    for fault in observed.faults:
+        axes.plot(_minutes(observed, fault.started_s), kinds.index(fault.kind), "|", color=COLOURS[1], ms=7, mew=2)
     axes.set_yticks(range(len(kinds)), kinds)
     axes.set_ylim(len(kinds) - 0.5, -0.5)
     axes.set_title("Faults", loc="left")
 
 
-def _latency(axes: Axes, seen: Observed) -> None:
-    bins = _binned([arrival for some in seen.arrivals.values() for arrival in some], seen)
+def _latency(axes: Axes, observed: Observed) -> None:
+    bins = _binned([arrival for some in observed.arrivals.values() for arrival in some], observed)
     minutes = [(number + 0.5) * _BIN_S / 60 for number in bins]
     spread = [percentiles([arrival.latency_s for arrival in some]) for some in bins.values()]
     for which, colour, label in (
@@ -64,47 +64,47 @@ def _latency(axes: Axes, seen: Observed) -> None:
         axes.plot(minutes, [1000 * one[which] for one in spread], color=colour, lw=1.2, label=label)
     axes.axhline(100, color=INK, lw=0.6, ls=":")
     axes.set_yscale("log")
-    axes.set_title(f"Picture to result, ms, in {_BIN_S:.0f} s each", loc="left")
+    axes.set_title(f"Latency from frame to result, ms, per {_BIN_S:.0f} s", loc="left")
     axes.legend(loc="upper right", ncols=3, frameon=False)
 
 
-def _binned(arrivals: Sequence[Arrival], seen: Observed) -> dict[int, list[Arrival]]:
+def _binned(arrivals: Sequence[Arrival], observed: Observed) -> dict[int, list[Arrival]]:
     bins: dict[int, list[Arrival]] = defaultdict(list)
     for arrival in arrivals:
-        if seen.span[0] <= arrival.received_s <= seen.span[1]:
-            bins[int((arrival.received_s - seen.span[0]) / _BIN_S)].append(arrival)
+        if observed.span[0] <= arrival.received_s <= observed.span[1]:
+            bins[int((arrival.received_s - observed.span[0]) / _BIN_S)].append(arrival)
     return dict(sorted(bins.items()))
 
 
-def _drops(axes: Axes, seen: Observed) -> None:
-    what = {"fer_frames_dropped_total": "pictures", "fer_crops_dropped_total": "faces"}
+def _drops(axes: Axes, observed: Observed) -> None:
+    what = {"fer_frames_dropped_total": "frames", "fer_crops_dropped_total": "faces"}
     for (name, label), colour in zip(what.items(), COLOURS, strict=False):
-        axes.step(*_rises(seen, name), color=colour, lw=1.2, label=label, where="post")
-    axes.set_title("Dropped and counted, so far", loc="left")
+        axes.step(*_rises(observed, name), color=colour, lw=1.2, label=label, where="post")
+    axes.set_title("Dropped, cumulative", loc="left")
     axes.legend(loc="upper left", frameon=False)
 
 
-def _rises(seen: Observed, name: str) -> tuple[list[float], list[float]]:
-    """Minutes, and by how much all series of `name` together have risen until then."""
+def _rises(observed: Observed, name: str) -> tuple[list[float], list[float]]:
+    """Return minutes and the cumulative increase of all series of `name`."""
     steps: list[tuple[float, float]] = []
-    for (_, series), samples in seen.seen.metrics.items():
+    for (_, series), samples in observed.watched.metrics.items():
         if series.startswith(name):
             before = 0.0
             for time_s, value in samples:
                 steps.append((time_s, value - before if value >= before else value))
                 before = value
     steps.sort()
-    times = [_minutes(seen, time_s) for time_s, _ in steps]
+    times = [_minutes(observed, time_s) for time_s, _ in steps]
     return times, np.cumsum([rise for _, rise in steps]).tolist()
 
 
-def _memory(axes: Axes, seen: Observed) -> None:
+def _memory(axes: Axes, observed: Observed) -> None:
     for role, colour in zip(_ROLES, COLOURS, strict=True):
         lives: dict[int, list[tuple[float, float]]] = defaultdict(list)
-        for one in seen.seen.usage:
+        for one in observed.watched.usage:
             if one.role == role:
-                lives[one.pid].append((_minutes(seen, one.time_s), one.pss_mb))
-        # A process that is just being started is not yet what it will be.
+                lives[one.pid].append((_minutes(observed, one.time_s), one.pss_mb))
+        # The first sample of a process is during its start.
         grown = [life[1:] for life in lives.values() if len(life) > 1]
         for number, life in enumerate(grown):
             axes.plot(*zip(*life, strict=True), color=colour, lw=1.4, label="" if number else role)
@@ -113,5 +113,5 @@ def _memory(axes: Axes, seen: Observed) -> None:
     axes.legend(loc="upper right", ncols=6, frameon=False)
 
 
-def _minutes(seen: Observed, time_s: float) -> float:
-    return (time_s - seen.span[0]) / 60
+def _minutes(observed: Observed, time_s: float) -> float:
+    return (time_s - observed.span[0]) / 60

