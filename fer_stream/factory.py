@@ -15,9 +15,8 @@ from fer_stream.classify.model_card import listed_files
 from fer_stream.config import DetectorSettings, FileSettings, ModelSettings, SourceSettings
 from fer_stream.errors import WeightsError
 from fer_stream.faces.bytetrack import ByteTrack
-from fer_stream.faces.classification_sampler import ClassificationSampler
 from fer_stream.faces.detection_scheduler import DetectionScheduler
-from fer_stream.faces.extractor import FaceExtractor
+from fer_stream.faces.extractor import ClassificationSampler, FaceExtractor
 from fer_stream.faces.identity import IdentityAssigner, IdentityTracker, NoTracking
 from fer_stream.faces.registry import DETECTORS
 from fer_stream.metrics import Metrics

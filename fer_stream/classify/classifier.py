@@ -56,7 +56,7 @@ def run_batches(
 
     The scores are those of the seven labels, followed by those of the eight FER+ emotions if k is 15. With a
     `temperature`, by which the former are divided, they are logits, otherwise the output of a softmax. `run` receives
-    1 to `batch_size` faces; it may overwrite the array that it returned before.
+    1 to `batch_size` faces and must return a new array on each call.
     """
     faces = preprocess(pixels)
     batches = [run(faces[start : start + batch_size]) for start in range(0, len(faces), batch_size)]

