@@ -1,4 +1,4 @@
-"""What all tests share: where the real material lies, and real servers for queue and store."""
+"""Fixtures shared by all tests: test material, real servers and cameras, and small file systems."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
@@ -21,10 +20,11 @@ import pytest
 import redis
 
 from fer_stream.broker.embedded import EmbeddedServer
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The same examples on every run, however slow the machine is; benchmarks/fuzz looks for new ones.
+# The same examples on every run and on machines of any speed. benchmarks/fuzz searches for new ones.
 hypothesis.settings.register_profile(
     "suite", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -40,33 +40,33 @@ def _material() -> Path:
     return Path(os.environ.get("FER_STREAM_TEST_DATA", ROOT.parent / "shared"))
 
 
-def _need(path: Path) -> Path:
+def _require(path: Path) -> Path:
     if not path.exists():
-        pytest.skip(f"needs {path.name}, which is not redistributable; name its folder in FER_STREAM_TEST_DATA")
+        pytest.skip(f"needs {path.name}, which is not redistributable; set FER_STREAM_TEST_DATA to its folder")
     return path
 
 
 @pytest.fixture(scope="session")
 def clips() -> Path:
-    """The folder of real clips."""
-    return _need(_material() / "clips")
+    """Folder of real clips."""
+    return _require(_material() / "clips")
 
 
 @pytest.fixture(scope="session")
 def yunet_weights() -> Path:
-    """The YuNet file whose checksum opencv_zoo publishes."""
-    return _need(_material() / "detectors" / "face_detection_yunet_2023mar.onnx")
+    """YuNet weights whose checksum opencv_zoo publishes."""
+    return _require(_material() / "detectors" / "face_detection_yunet_2023mar.onnx")
 
 
 @pytest.fixture(scope="session")
 def fer2013() -> Path:
-    """FER-2013 as one npz."""
-    return _need(_material() / "data" / "fer2013.npz")
+    """FER-2013 as one NPZ file."""
+    return _require(_material() / "data" / "fer2013.npz")
 
 
 @pytest.fixture(scope="session")
 def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A smiling astronaut (NASA, public domain), as a PNG of 512×512."""
+    """Portrait of a smiling astronaut (NASA, public domain), a PNG of 512 × 512 px."""
     from skimage import data, io
 
     path = tmp_path_factory.mktemp("portrait") / "portrait.png"
@@ -76,7 +76,7 @@ def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def heads(portrait: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sprites for `tests.support.synthetic`: two people with a bright and a dark picture of a head each."""
+    """Sprites for `tests.support.synthetic`: a bright and a dark head image of two people each."""
     import cv2
 
     folder = tmp_path_factory.mktemp("heads")
@@ -92,19 +92,20 @@ def heads(portrait: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def canary() -> str:
-    """The password of Debian's Redis and of the Cluster; must be in no message and no key."""
+    """Password of the Redis server and the Cluster. It must not appear in any message or key."""
     return CANARY
 
 
 @pytest.fixture(scope="session")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of an embedded Valkey server."""
     with EmbeddedServer(tmp_path_factory.mktemp("valkey"), "queue") as server:
         yield server.url
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts Debian's redis-server in a folder with options of the caller's, and waits until it answers."""
+    """Return a function that starts redis-server in a folder with given options and waits until it answers."""
     started: list[subprocess.Popen[bytes]] = []
     binary = shutil.which("redis-server")
     if binary is None:
@@ -117,15 +118,9 @@ def redis_server() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         )
         started.append(process)
         client = redis.Redis(port=port, password=CANARY if "--requirepass" in options else None)
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            try:
-                client.ping()
-                client.close()
-                return process
-            except redis.ConnectionError:
-                time.sleep(0.02)
-        raise TimeoutError("redis-server did not answer")
+        wait_until(client.ping, 10, describe=lambda: "redis-server does not answer", ignore=redis.ConnectionError)
+        client.close()
+        return process
 
     yield start
     for process in started:
@@ -135,7 +130,7 @@ def redis_server() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """A port on which nobody listens, low enough for the bus of a Cluster 10,000 above it."""
+    """Return a function that finds a free port, whose port + 10,000 is free for the bus of a Cluster as well."""
 
     def find() -> int:
         for _ in range(1000):
@@ -171,7 +166,7 @@ def cluster_url(
     redis_server: Callable[..., subprocess.Popen[bytes]],
     free_port: Callable[[], int],
 ) -> Iterator[str]:
-    """Three primaries that share the 16,384 slots."""
+    """URL of a Cluster of three primaries that share the 16,384 slots."""
     ports = [free_port() for _ in range(3)]
     options = ("--requirepass", CANARY, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
     with ExitStack() as stack:
@@ -183,20 +178,19 @@ def cluster_url(
             node.execute_command("CLUSTER ADDSLOTSRANGE", first, end - 1)
         for port in ports[1:]:
             nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", port)
-        deadline = time.monotonic() + 20
-        while not all(_whole(node) for node in nodes):
-            assert time.monotonic() < deadline, "the cluster did not form"
-            time.sleep(0.05)
+        wait_until(
+            lambda: all(_is_complete(node) for node in nodes), 20, describe=lambda: "the Cluster is incomplete"
+        )
         yield f"redis://:{CANARY_IN_URL}@127.0.0.1:{ports[0]}"
 
 
-def _whole(node: redis.Redis) -> bool:
+def _is_complete(node: redis.Redis) -> bool:
     info: dict[str, str] = node.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
     return bool(info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3")
 
 
 class Camera:
-    """An RTSP camera that can be started, killed, and frozen with its sockets open."""
+    """RTSP camera that can be started, killed, and suspended with its sockets open."""
 
     def __init__(self, clips: tuple[Path, ...], faults: tuple[str, ...]) -> None:
         self._command = ["/usr/bin/python3", str(ROOT / "tests/support/rtsp_camera.py"), *map(str, clips), *faults]
@@ -239,18 +233,18 @@ def _gstreamer() -> None:
 
 
 @pytest.fixture(scope="session")
-def film(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four seconds of two faces, 480×270 px, as cameras send them: raw H.264, one slice a picture, no B-frames."""
-    return _filmed(clips / "two_faces.mp4", tmp_path_factory.mktemp("film") / "face.h264", 480, 270)
+def camera_clip(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four seconds of two faces, 480 × 270 px, as sent by cameras: raw H.264, one slice per frame, no B-frames."""
+    return _encode_clip(clips / "two_faces.mp4", tmp_path_factory.mktemp("camera") / "face.h264", 480, 270)
 
 
 @pytest.fixture(scope="session")
-def small_film(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`film` in 240×136 px."""
-    return _filmed(clips / "two_faces.mp4", tmp_path_factory.mktemp("film") / "small.h264", 240, 136)
+def small_camera_clip(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`camera_clip` in 240 × 136 px."""
+    return _encode_clip(clips / "two_faces.mp4", tmp_path_factory.mktemp("camera") / "small.h264", 240, 136)
 
 
-def _filmed(clip: Path, path: Path, width: int, height: int) -> Path:
+def _encode_clip(clip: Path, path: Path, width: int, height: int) -> Path:
     with av.open(str(clip)) as source, av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=15)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -258,22 +252,22 @@ def _filmed(clip: Path, path: Path, width: int, height: int) -> Path:
         stream.codec_context.thread_count = 1
         stream.options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "sliced-threads=0:scenecut=0"}
         for index, frame in enumerate(source.decode(video=0)):
-            picture = frame.reformat(width, height, "yuv420p")
-            picture.pts, picture.time_base = index, Fraction(1, 15)
-            container.mux(stream.encode(picture))
+            scaled = frame.reformat(width, height, "yuv420p")
+            scaled.pts, scaled.time_base = index, Fraction(1, 15)
+            container.mux(stream.encode(scaled))
         container.mux(stream.encode(None))
     return path
 
 
 @pytest.fixture
 def rtsp_camera(_gstreamer: None) -> Iterator[Callable[..., Camera]]:
-    """Makes cameras that are not started yet: `rtsp_camera(clips, "--pts-zero")`; clips are raw H.264."""
+    """Return a factory of stopped cameras: `rtsp_camera(clips, "--pts-zero")`. The clips are raw H.264."""
     yield from _cameras()
 
 
 @pytest.fixture(scope="module")
-def lasting_camera(_gstreamer: None) -> Iterator[Callable[..., Camera]]:
-    """As `rtsp_camera`, for all tests of a module."""
+def module_rtsp_camera(_gstreamer: None) -> Iterator[Callable[..., Camera]]:
+    """Return the factory of `rtsp_camera` for all tests of a module."""
     yield from _cameras()
 
 
@@ -290,8 +284,8 @@ def _cameras() -> Iterator[Callable[..., Camera]]:
 
 
 @pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Mounts a file system of so many KiB; unmounted after the test."""
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Return a function that mounts a file system of the given KiB until the end of the test."""
     mounted: list[Path] = []
 
     def mount(kib: int) -> Path:

@@ -101,25 +101,26 @@ def test_outage_is_logged_once_with_its_end(
     redis_server: Callable[..., subprocess.Popen[bytes]],
     free_port: Callable[[], int],
     caplog: pytest.LogCaptureFixture,
+    canary: str,
 ) -> None:
     caplog.set_level("INFO")
     port = free_port()
-    process = redis_server(tmp_path, port)
-    client = open_client(f"redis://:{CANARY}@127.0.0.1:{port}", retry_timeout_s=0)
+    process = redis_server(tmp_path, port, "--requirepass", canary)
+    client = open_client(f"redis://:{quote(canary, safe='')}@127.0.0.1:{port}", retry_timeout_s=0)
     process.kill()
     process.wait()
     for _ in range(3):
         with pytest.raises(QueueError):
             client.call(lambda connection: connection.ping())
     assert client.ping_error() is not None
-    redis_server(tmp_path, port)
+    redis_server(tmp_path, port, "--requirepass", canary)
     assert client.ping_error() is None
     client.close()
     unreachable, reachable = [vars(record) for record in caplog.records]
     assert (unreachable["msg"], reachable["msg"]) == ("redis_unreachable", "redis_reachable")
     assert unreachable["server"] == reachable["server"] == f"redis://***@127.0.0.1:{port}"
     assert reachable["after_s"] >= 0
-    assert CANARY not in str(unreachable)
+    assert canary not in str(unreachable)
 
 
 def test_denied_command_is_named(server: EmbeddedServer) -> None:

@@ -21,7 +21,7 @@ import pytest
 
 from fer_stream import model_files
 from fer_stream.cli import main
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 FER_STREAM = Path(sys.executable).with_name("fer-stream")
 OUTPUTS = ("frames.csv", "timeline.json", "timeline.png", "annotated.mp4", "report.html")
@@ -167,8 +167,8 @@ def test_an_output_folder_that_cannot_be(fer: Run, clips: Path, tmp_path: Path) 
     assert "--out" in said.err
 
 
-def test_a_full_disk(fer: Run, clips: Path, tiny_disk: Callable[[int], Path]) -> None:
-    disk = tiny_disk(16)
+def test_a_full_disk(fer: Run, clips: Path, small_disk: Callable[[int], Path]) -> None:
+    disk = small_disk(16)
     said = fer("run", clips / "one_face_crying.mp4", "--out", disk)
     assert said.code == 5
     assert str(disk) in said.err
@@ -245,7 +245,7 @@ def test_when_stopped_the_outputs_are_whole(
         shutil.copy(clips / "long_mostly_no_face.mp4", source)
     out = tmp_path / "out"
     process = subprocess.Popen([FER_STREAM, "run", *sources, "--workers", jobs, "--out", out], stdout=subprocess.PIPE)
-    until(lambda: sum(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")) == len(sources))
+    wait_until(lambda: sum(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")) == len(sources))
     process.send_signal(number)
     assert process.wait(60) == code
     for source in sources:
@@ -270,7 +270,7 @@ def test_a_file_that_crashes_its_process_is_named_and_the_others_go_on(
     shutil.copy(clips / "one_face_smile.mp4", good)
     command: list[str | Path] = [FER_STREAM, "run", bad, good, "--workers", "1", "--no-video", "--out", out]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until(lambda: any(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")))
+    wait_until(lambda: any(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")))
     (partial,) = out.glob(".partial-*.csv")
     os.kill(int(partial.name.split("-")[1]), number)
     told, faults = process.communicate(timeout=240)
@@ -292,7 +292,7 @@ def test_an_interrupt_while_the_workers_start(clips: Path, tmp_path: Path) -> No
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    until(lambda: any(b"spawn_main" in _command_line(child) for child in children.read_text().split()))
+    wait_until(lambda: any(b"spawn_main" in _command_line(child) for child in children.read_text().split()))
     os.killpg(process.pid, signal.SIGINT)
     assert process.communicate(timeout=240)[0] == ""
     assert process.returncode == 130
@@ -305,7 +305,7 @@ def test_with_nohup_it_outlives_its_terminal(clips: Path, tmp_path: Path) -> Non
         ["nohup", FER_STREAM, "run", clips / "three_faces.mp4", clips / "two_faces.mp4", "--workers", "1", "--out", out],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    until(lambda: any(out.glob(".partial-*.csv")))
+    wait_until(lambda: any(out.glob(".partial-*.csv")))
     os.killpg(process.pid, signal.SIGHUP)
     assert process.wait(240) == 0
     assert {"three_faces.timeline.json", "two_faces.timeline.json"} <= names(out)
@@ -326,7 +326,7 @@ def test_a_second_interrupt_ends_it_at_once(clips: Path, tmp_path: Path) -> None
     process = subprocess.Popen(
         [FER_STREAM, "run", *sources, "--workers", "1", "--out", out], stderr=subprocess.DEVNULL
     )
-    until(lambda: any(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")))
+    wait_until(lambda: any(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")))
     (partial,) = out.glob(".partial-*.csv")
     worker = int(partial.name.split("-")[1])
     os.kill(worker, signal.SIGSTOP)  # as if it hung

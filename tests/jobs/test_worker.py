@@ -100,8 +100,8 @@ def test_job_over_its_timeout_fails_without_retry(shared_service: JobsService, l
     assert shared_service.files_of("long") == []
 
 
-def test_full_disk_is_retried(shared_service: JobsService, clips: Path, tiny_disk: Callable[[int], Path]) -> None:
-    disk = tiny_disk(64)
+def test_full_disk_is_retried(shared_service: JobsService, clips: Path, small_disk: Callable[[int], Path]) -> None:
+    disk = small_disk(64)
     filler = disk / "filler"
     filler.write_bytes(bytes(64 * 1024))
     patient_jobs = RqJobs(shared_service.link, JobSettings(retry_delays_s=(1, 1, 1, 5)))

@@ -21,8 +21,8 @@ PROMETHEUS_SERIES = {"up": TARGET_LABELS, "ALERTS": {"alertname", "alertstate", 
 
 
 @pytest.fixture(scope="module")
-def camera(lasting_camera: Callable[..., Camera], film: Path) -> Camera:
-    return lasting_camera((film,)).start()
+def camera(module_rtsp_camera: Callable[..., Camera], camera_clip: Path) -> Camera:
+    return module_rtsp_camera((camera_clip,)).start()
 
 
 @pytest.fixture(scope="module")

@@ -153,9 +153,9 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     kind: str,
     job: list[LabelledFrame],
     summary: FileSummary,
-    tiny_disk: Callable[[int], Path],
+    small_disk: Callable[[int], Path],
 ) -> None:
-    disk = tiny_disk(64)
+    disk = small_disk(64)
     with (disk / "ballast").open("wb", buffering=0) as ballast:
         writer = make(disk / f"clip.{kind}")  # may write at once, in a thread of its own
         with suppress(OSError):

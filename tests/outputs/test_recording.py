@@ -303,9 +303,9 @@ def test_closing_at_once_leaves_nothing(recorder: MakeRecorder, tmp_path: Path) 
 
 
 def test_a_full_disk_stops_the_recording_and_it_resumes(
-    recorder: MakeRecorder, clock: Clock, tiny_disk: Callable[[int], Path]
+    recorder: MakeRecorder, clock: Clock, small_disk: Callable[[int], Path]
 ) -> None:
-    disk = tiny_disk(512)
+    disk = small_disk(512)
     recording = recorder(disk)
     shown: list[int] = []
 

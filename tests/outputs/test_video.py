@@ -164,10 +164,10 @@ def _run_for_long(writer: AnnotatedVideoWriter, frames: Sequence[LabelledFrame],
 
 
 def test_a_disk_that_fills_up_in_the_middle_is_told(
-    pictures: SourceMaker, summary: FileSummary, tiny_disk: Callable[[int], Path]
+    pictures: SourceMaker, summary: FileSummary, small_disk: Callable[[int], Path]
 ) -> None:
     noise = [np.random.default_rng(i).integers(0, 256, (144, 176, 3), dtype=np.uint8) for i in range(100)]
-    disk = tiny_disk(256)
+    disk = small_disk(256)
     writer = AnnotatedVideoWriter(lambda: pictures(noise, [i / 25 for i in range(100)]), disk / "a.mp4")
     frames = [LabelledFrame("clip@1", i, i / 25, ()) for i in range(100)]
     with pytest.raises(DiskFull, match=r"a\.mp4"):

@@ -31,9 +31,9 @@ def source(camera: Camera, **settings: Any) -> dict[str, Any]:
 
 
 def test_cameras_recover_after_a_crash_or_a_late_start(
-    service: Callable[..., Service], rtsp_camera: Callable[..., Camera], film: Path
+    service: Callable[..., Service], rtsp_camera: Callable[..., Camera], camera_clip: Path
 ) -> None:
-    cameras = {name: rtsp_camera((film,)) for name in ("front", "back", "late")}
+    cameras = {name: rtsp_camera((camera_clip,)) for name in ("front", "back", "late")}
     live = service(sources={name: source(camera) for name, camera in cameras.items()})
     cameras["front"].start()
     cameras["back"].start()
@@ -68,14 +68,14 @@ def test_cameras_recover_after_a_crash_or_a_late_start(
 
 
 def test_faulty_cameras_do_not_affect_others(
-    service: Callable[..., Service], rtsp_camera: Callable[..., Camera], film: Path, small_film: Path, canary: str
+    service: Callable[..., Service], rtsp_camera: Callable[..., Camera], camera_clip: Path, small_camera_clip: Path, canary: str
 ) -> None:
     cameras = {
-        "jumps": rtsp_camera((film,), "--pts-back-every-s", "0.5"),
-        "zero": rtsp_camera((film,), "--pts-zero"),
-        "lossy": rtsp_camera((film,), "--lose-packets", "0.02"),
-        "resized": rtsp_camera((small_film, film)),
-        "locked": rtsp_camera((film,), "--user", "viewer", "--password", "another"),
+        "jumps": rtsp_camera((camera_clip,), "--pts-back-every-s", "0.5"),
+        "zero": rtsp_camera((camera_clip,), "--pts-zero"),
+        "lossy": rtsp_camera((camera_clip,), "--lose-packets", "0.02"),
+        "resized": rtsp_camera((small_camera_clip, camera_clip)),
+        "locked": rtsp_camera((camera_clip,), "--user", "viewer", "--password", "another"),
     }
     user = f"viewer:{quote(canary, safe='')}@"
     sources = {name: source(camera, fps=5, url=camera.url(user)) for name, camera in cameras.items()}
@@ -108,9 +108,9 @@ def test_faulty_cameras_do_not_affect_others(
 
 
 def test_stalled_camera_recovers_and_does_not_block_the_shutdown(
-    service: Callable[..., Service], rtsp_camera: Callable[..., Camera], film: Path
+    service: Callable[..., Service], rtsp_camera: Callable[..., Camera], camera_clip: Path
 ) -> None:
-    camera = rtsp_camera((film,)).start()
+    camera = rtsp_camera((camera_clip,)).start()
     live = service(sources={"front": source(camera, stall_timeout_s=3, open_timeout_s=5)})
     live.serve()
     live.wait_for_servers()
@@ -132,9 +132,9 @@ def test_stalled_camera_recovers_and_does_not_block_the_shutdown(
 
 
 def test_sighup_affects_only_changed_sources(
-    service: Callable[..., Service], rtsp_camera: Callable[..., Camera], film: Path
+    service: Callable[..., Service], rtsp_camera: Callable[..., Camera], camera_clip: Path
 ) -> None:
-    camera = rtsp_camera((film,)).start()
+    camera = rtsp_camera((camera_clip,)).start()
     names = ("kept", "changed", "removed")
     live = service(sources={name: source(camera, fps=5) for name in names})
     serve = live.serve()

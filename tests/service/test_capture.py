@@ -151,11 +151,11 @@ def test_removing_stalled_cameras_does_not_affect_others(
     settings: Callable[[dict[str, Any]], LiveSettings],
     captures: Callable[[LiveSettings], CaptureRunner],
     rtsp_camera: Callable[..., Camera],
-    film: Path,
+    camera_clip: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("fer_stream.service.capture._LEASE_TTL_S", 1.5)
-    camera = rtsp_camera((film,)).start()
+    camera = rtsp_camera((camera_clip,)).start()
     camera.freeze()
     hanging = [f"hangs{number}" for number in range(4)]
     live = captures(settings({NAME: {}, **{name: {"url": camera.url()} for name in hanging}}))

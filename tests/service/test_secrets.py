@@ -41,14 +41,14 @@ def pages(port: int, processes: int) -> list[bytes]:
 def test_passwords_do_not_leak(
     service: Callable[..., Service],
     rtsp_camera: Callable[..., Camera],
-    film: Path,
+    camera_clip: Path,
     redis_url: str,
     canary: str,
     free_port: Callable[[], int],
 ) -> None:
-    right = rtsp_camera((film,), "--user", "viewer", "--password", canary).start()
-    wrong = rtsp_camera((film,), "--user", "viewer", "--password", "another").start()
-    absent = rtsp_camera((film,))
+    right = rtsp_camera((camera_clip,), "--user", "viewer", "--password", canary).start()
+    wrong = rtsp_camera((camera_clip,), "--user", "viewer", "--password", "another").start()
+    absent = rtsp_camera((camera_clip,))
     user = f"viewer:{quote(canary, safe='')}@"
     timeouts: dict[str, Any] = {
         "open_timeout_s": 2,
