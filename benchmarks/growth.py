@@ -69,7 +69,7 @@ def cameras(options: Options) -> tuple[str, list[Panel]]:
             f"{step.service:.0%}",
             *(f"{step.roles[role] / step.cameras:.1%}" for role in _ROLES),
             *(f"{1000 * step.latency_s.get(which, float('nan')):,.0f} ms" for which in ("p50", "p95")),
-            f"{step.dropped_pictures + step.dropped_faces:.1f}",
+            f"{step.dropped_frames + step.dropped_faces:.1f}",
             f"{step.memory_mb['capture']:.0f} MB",
             f"{sum(step.memory_mb.values()):.0f} MB",
         ]

@@ -1,4 +1,4 @@
-"""`python -m workers.capture --config live.yaml`: what `fer-stream worker capture` runs in an installation."""
+"""`python -m workers.capture --config live.yaml` is equivalent to `fer-stream worker capture`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m workers.classifiers --config live.yaml`: what `fer-stream worker classify` runs in an installation."""
+"""`python -m workers.classify --config live.yaml` is equivalent to `fer-stream worker classify`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m workers.jobs --config live.yaml`: what `fer-stream worker jobs` runs in an installation."""
+"""`python -m workers.jobs --config live.yaml` is equivalent to `fer-stream worker jobs`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m workers.timeline --config live.yaml`: what `fer-stream worker timeline` runs in an installation."""
+"""`python -m workers.timeline --config live.yaml` is equivalent to `fer-stream worker timeline`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m workers.web --config live.yaml`: what `fer-stream worker web` runs in an installation."""
+"""`python -m workers.web --config live.yaml` is equivalent to `fer-stream worker web`."""
 
 from __future__ import annotations
 
