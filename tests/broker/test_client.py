@@ -176,7 +176,7 @@ def test_cluster_becomes_ready_again_after_an_outage(
         process.kill()
         process.wait()
         wait_until(lambda: not health.ready()[0])
-        assert "does not answer" in str(health.ready()[1]["missing"])
+        assert "does not answer" in str(health.ready()[1]["problems"])
         assert canary not in str(health.ready()[1])
         assert registry.get_sample_value("fer_redis_up", {"server": "queue"}) == 0
         redis_server(tmp_path, port, *options)

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any
 
 import pytest
 import redis
+
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ADMIN = "admin-of-the-test"
@@ -161,13 +162,15 @@ class Stack:
     def said(self) -> str:
         return "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in self.folder.glob("*.log"))
 
-    def wait(self, what: Callable[[], Any], within_s: float = 60) -> None:
-        deadline_s = time.monotonic() + within_s
-        while not what():
-            ended = {name: code for name, process in self._started.items() if (code := process.poll()) is not None}
-            assert not ended, f"{ended} ended:\n{self.said()}"
-            assert time.monotonic() < deadline_s, f"waited in vain; denied: {self.denied()}\n{self.said()}"
-            time.sleep(0.1)
+    def wait(self, condition: Callable[[], Any], within_s: float = 60) -> None:
+        """Wait until `condition` holds; fail as soon as a process exits."""
+
+        def holds() -> bool:
+            exited = {name: code for name, process in self._started.items() if (code := process.poll()) is not None}
+            assert not exited, f"{exited} exited:\n{self.said()}"
+            return bool(condition())
+
+        wait_until(holds, within_s, describe=lambda: f"denied commands: {self.denied()}\n{self.said()}")
 
     def stop(self, *names: str) -> dict[str, int]:
         """SIGTERM; their exit codes."""

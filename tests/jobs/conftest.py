@@ -18,7 +18,7 @@ import pytest
 import redis
 import yaml
 
-from fer_stream.broker.client import Link
+from fer_stream.broker.client import RedisClient
 from fer_stream.broker.embedded import EmbeddedServer
 from fer_stream.config import FileSettings, LiveSettings
 from fer_stream.config.loader import load
@@ -26,6 +26,7 @@ from fer_stream.jobs.job import JobInfo, JobState, Priority
 from fer_stream.jobs.queue import RqJobs
 from fer_stream.jobs.record import MAINTENANCE, queue_for
 from fer_stream.service.connections import open_jobs, open_store_link, store_url
+from tests.support.waiting import wait_until
 
 WORKER = (sys.executable, "-m", "fer_stream.cli", "worker", "jobs", "--config")
 
@@ -74,7 +75,7 @@ class JobsService:
         return self._jobs
 
     @cached_property
-    def link(self) -> Link:
+    def link(self) -> RedisClient:
         return open_store_link(self.live, Event())
 
     @property
@@ -97,11 +98,14 @@ class JobsService:
         return self.wait_for(job_id, lambda info: info.state in states, within_s)
 
     def wait_for(self, job_id: str, condition: Callable[[JobInfo], bool], within_s: float = 200) -> JobInfo:
-        deadline_s = time.monotonic() + within_s
-        while not condition(info := self.jobs.get(job_id)):
-            assert time.monotonic() < deadline_s, f"timeout: {info}\n{self.log_text()[-5000:]}"
-            time.sleep(0.05)
-        return info
+        states: list[JobInfo] = []
+
+        def reached() -> bool:
+            states[:] = [self.jobs.get(job_id)]
+            return condition(states[0])
+
+        wait_until(reached, within_s, describe=lambda: f"{states}\n{self.log_text()[-5000:]}")
+        return states[0]
 
     def wait_running(self, job_id: str) -> JobInfo:
         """Wait until a job has decoded a part of its file, but not most of it."""

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,8 @@ from urllib.request import urlopen
 import promql_parser
 import pytest
 import yaml
+
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -204,15 +205,7 @@ class MonitoredService:
 
     def wait(self, condition: Callable[[], Any], within_s: float = 200) -> None:
         """Wait until `condition` holds. Connection errors count as False."""
-        deadline_s = time.monotonic() + within_s
-        while True:
-            try:
-                if condition():
-                    return
-            except OSError:
-                pass
-            assert time.monotonic() < deadline_s, f"timeout:\n{self.log.read_text()[-5000:]}"
-            time.sleep(0.1)
+        wait_until(condition, within_s, describe=lambda: self.log.read_text()[-5000:], ignore=OSError)
 
 
 def replace(path: Path, words: dict[str, str]) -> None:

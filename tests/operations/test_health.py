@@ -53,7 +53,7 @@ def test_hanging_loop_is_not_alive_but_waiting_for_servers_is(health: Health, cl
 
 
 def test_problems_contain_no_secrets(health: Health) -> None:
-    problems: list[str | None] = ["redis://me:canary@host does not response"]
+    problems: list[str | None] = ["redis://me:canary@host does not answer"]
     health.heartbeat()
     health.add_check("queue", lambda: problems[-1])
     health.add_check("store", lambda: None)
@@ -61,7 +61,7 @@ def test_problems_contain_no_secrets(health: Health) -> None:
     health.run_checks()
     assert health.ready() == (
         False,
-        {"ready": False, "role": "classify", "problems": {"queue": "redis://***@host does not response"}},
+        {"ready": False, "role": "classify", "problems": {"queue": "redis://***@host does not answer"}},
     )
     problems.append(None)
     health.run_checks()

@@ -6,13 +6,14 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.support.waiting import wait_until
 
 Fetch = Callable[[str], tuple[int, str]]
 
@@ -53,15 +54,7 @@ class Containers:
         return problems
 
     def wait(self, condition: Callable[[], Any]) -> None:
-        deadline_s = time.monotonic() + 120
-        while True:
-            try:
-                if condition():
-                    return
-            except OSError:
-                pass
-            assert time.monotonic() < deadline_s, f"timeout:\n{self._log.read_text()[-3000:]}"
-            time.sleep(0.1)
+        wait_until(condition, 120, describe=lambda: self._log.read_text()[-3000:], ignore=OSError)
 
     def kill(self, port: int) -> None:
         self._processes[port].kill()

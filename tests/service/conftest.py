@@ -36,6 +36,7 @@ from fer_stream.records import FaceCrop, Gap, LabelledFrame, unix_time
 from fer_stream.service.connections import open_queue, open_queue_link, open_store, open_store_link
 from fer_stream.store.protocol import START, position_of
 from fer_stream.store.redis import RedisStore
+from tests.support.waiting import wait_until
 
 FER_STREAM = (sys.executable, "-m", "fer_stream.cli")
 PROC = Path("/proc")
@@ -176,11 +177,7 @@ class Service:
 
     def wait(self, condition: Callable[[], Any], within_s: float = 120) -> float:
         """Wait until `condition` holds and return the seconds it took."""
-        started_s = time.monotonic()
-        while not condition():
-            assert time.monotonic() < started_s + within_s, f"timeout:\n{self.log_text()[-5000:]}"
-            time.sleep(0.05)
-        return time.monotonic() - started_s
+        return wait_until(condition, within_s, describe=lambda: self.log_text()[-5000:])
 
     def wait_for_servers(self) -> None:
         """Wait until the embedded servers of `serve` are running."""
