@@ -1,6 +1,6 @@
-"""Faces through Redis: what a worker gets done with all of it around, and what a second worker adds.
+"""Throughput of one classification worker through Redis, and the speed-up by a second worker.
 
-Workers run the loop of `fer-stream worker classify` (`pipeline.run_classify`), each on a core of its own.
+Workers run the loop of `fer-stream worker classify` (`pipeline.run_classify`), each on its own core.
 """
 
 from __future__ import annotations
@@ -36,59 +36,59 @@ from fer_stream.records import LABELS, U8, Prediction
 
 _CONSUMER = ConsumerOptions(poll_timeout_s=0.1)
 _SOURCE = "camera"
-_A_CALL = 3
+_CROPS_PER_CALL = 3
 _WARM_UP_S = 1.0
-_NO_OP_FACES = Goal(3000)
-_OF_ITS_RATE = Goal(90)
-_SECOND_WORKER = Goal(1.8)
+_NO_OP_RATE = Goal(3000)
+_CLASSIFIER_SHARE = Goal(90)
+_SPEED_UP = Goal(1.8)
 
 
 def one_worker(options: Options) -> Iterator[Line]:
-    """A feeder puts three faces a call; their predictions are read from the journal. The worker has a core alone."""
-    mine, other = cores(2)
+    """Measure one worker on its own core. A producer enqueues three crops per call; the journal is read here."""
+    worker_core, other_core = cores(2)
     window_s = 2.0 if options.quick else 4.0
     with tempfile.TemporaryDirectory(prefix="fer-") as folder, ExitStack() as stack:
-        stack.enter_context(pinned([other]))
+        stack.enter_context(pinned([other_core]))
         url = stack.enter_context(EmbeddedServer(Path(folder), "queue")).url
-        idle, real = (stack.enter_context(Worker(url, mine, no_op=no_op)) for no_op in (True, False))
-        stack.enter_context(Feeder(url))
-        no_op, through, alone = [], [], []
+        no_op_worker, worker = (stack.enter_context(Worker(url, worker_core, no_op=no_op)) for no_op in (True, False))
+        stack.enter_context(Producer(url))
+        no_op, throughput, alone = [], [], []
         for _ in range(options.rounds):
-            no_op.append(_through(url, idle, window_s))
-            through.append(_through(url, real, window_s))
-            alone.append(real.alone(window_s))
-    shares = tuple(100 * got / own for got, own in zip(through, alone, strict=True))
-    yield Line("faces/s with a no-op classifier", tuple(no_op), "", _NO_OP_FACES)
-    yield Line("faces/s with the real one", tuple(through), "")
-    yield Line("… of the classifier's own rate", shares, "%", _OF_ITS_RATE)
+            no_op.append(_throughput(url, no_op_worker, window_s))
+            throughput.append(_throughput(url, worker, window_s))
+            alone.append(worker.classifier_rate(window_s))
+    shares = tuple(100 * queued / direct for queued, direct in zip(throughput, alone, strict=True))
+    yield Line("faces/s with a no-op classifier", tuple(no_op), "", _NO_OP_RATE)
+    yield Line("faces/s with the real classifier", tuple(throughput), "")
+    yield Line("… share of the classifier's own rate", shares, "%", _CLASSIFIER_SHARE)
 
 
 def two_workers(options: Options) -> Iterator[Line]:
-    """One worker and two in turn, each on a core of its own, on faces that wait already: putting takes no time."""
+    """Measure one worker and two in turn, each on its own core, on crops that are already enqueued."""
     window_s = 2.0 if options.quick else 5.0
     with tempfile.TemporaryDirectory(prefix="fer-") as folder, ExitStack() as stack:
         url = stack.enter_context(EmbeddedServer(Path(folder), "queue")).url
         workers = [stack.enter_context(Worker(url, core, no_op=False)) for core in cores(2)]
-        alone_rate = workers[0].alone(window_s)
+        alone_rate = workers[0].classifier_rate(window_s)
         queue = RedisQueue(open_client(url), overflow=Overflow.file(1_000_000), consumer=_CONSUMER)
         one: list[float] = []
         two: list[float] = []
         for _ in range(options.rounds):
-            for rates, at_work in ((one, workers[:1]), (two, workers)):
-                _wait_in(queue, int(3 * alone_rate * window_s))
-                rates.append(_drained(queue, at_work, window_s))
+            for rates, active in ((one, workers[:1]), (two, workers)):
+                _fill(queue, int(3 * alone_rate * window_s))
+                rates.append(_drain_rate(queue, active, window_s))
     yield Line("faces/s, one worker", tuple(one), "")
     ratios = tuple(more / less for more, less in zip(two, one, strict=True))
-    yield Line("two workers to one", ratios, "×", _SECOND_WORKER)
+    yield Line("speed-up by a second worker", ratios, "×", _SPEED_UP)
 
 
 class Worker:
-    """A classify process on one core, which works when it is told to."""
+    """A classification process on one core that runs tasks on request."""
 
     def __init__(self, url: str, core: int, *, no_op: bool) -> None:
         context = get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, url, core, no_op), daemon=True)
+        self._pipe, remote = context.Pipe()
+        self._process = context.Process(target=_work, args=(remote, url, core, no_op), daemon=True)
         self._process.start()
         self._pipe.recv()
 
@@ -99,53 +99,53 @@ class Worker:
         self._pipe.send(None)
         self._process.join()
 
-    def begin(self, seconds: float) -> None:
-        """Take faces off the queue for so long; `wait` for its end."""
+    def start(self, seconds: float) -> None:
+        """Classify crops of the queue for `seconds`; `wait` returns at the end."""
         self._pipe.send(("queue", seconds))
 
     def wait(self) -> float:
-        """What came of the last task."""
-        answer: float = self._pipe.recv()
-        return answer
+        """Return the faces per second of the last task."""
+        rate: float = self._pipe.recv()
+        return rate
 
-    def alone(self, seconds: float) -> float:
-        """Faces a second of its classifier alone, in batches as from a full queue."""
-        self._pipe.send(("alone", seconds))
+    def classifier_rate(self, seconds: float) -> float:
+        """Return the faces per second of its classifier without a queue, in full batches."""
+        self._pipe.send(("classifier", seconds))
         return self.wait()
 
 
-class Feeder:
-    """A process that puts faces whenever there is room."""
+class Producer:
+    """A process that enqueues crops whenever capacity is free."""
 
     def __init__(self, url: str) -> None:
         context = get_context("spawn")
-        self._over = context.Event()
-        self._process = context.Process(target=_feed, args=(url, self._over), daemon=True)
+        self._stop = context.Event()
+        self._process = context.Process(target=_produce, args=(url, self._stop), daemon=True)
 
-    def __enter__(self) -> Feeder:
+    def __enter__(self) -> Producer:
         self._process.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stop.set()
         self._process.terminate()
         self._process.join()
 
 
 class NoOp:
-    """A classifier that takes no time."""
+    """A classifier without computation."""
 
-    def __init__(self, spec_of: EmotionClassifier) -> None:
-        self.spec = spec_of.spec
+    def __init__(self, classifier: EmotionClassifier) -> None:
+        self.spec = classifier.spec
 
     def predict(self, pixels: U8) -> ClassifierOutput:
-        """Everything is as likely as everything else, for faces of any number."""
+        """Return uniform probabilities."""
         n = len(pixels)
         return ClassifierOutput(np.full((n, len(LABELS)), 1 / len(LABELS), np.float32))
 
 
-class _Until:
-    """A flag that sets itself."""
+class _Timer:
+    """A stop flag that is set after `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self._end_s = time.monotonic() + seconds
@@ -155,77 +155,77 @@ class _Until:
 
 
 def _work(pipe: Connection, url: str, core: int, no_op: bool) -> None:
-    """In the worker's process: (what, seconds) in, faces a second of it out."""
+    """Run in the worker process: receive (task, seconds), send faces per second."""
     with pinned([core]):
         classifier = factory.make_classifier(ModelSettings())
         faces = np.zeros((BATCH, 48, 48), np.uint8)
         classifier.predict(faces)
-        shown: EmotionClassifier = NoOp(classifier) if no_op else classifier
+        used: EmotionClassifier = NoOp(classifier) if no_op else classifier
         queue = RedisQueue(open_client(url), consumer=_CONSUMER)
         pipe.send("ready")
-        while (task := pipe.recv()) is not None:
-            what, seconds = task
-            until, done = _Until(seconds), 0
-            if what == "queue":
+        while (request := pipe.recv()) is not None:
+            task, seconds = request
+            timer, classified = _Timer(seconds), 0
+            if task == "queue":
                 metrics = Metrics(CollectorRegistry())
                 run_classify(
                     queue,
-                    shown,
+                    used,
                     max_batch=BATCH,
                     min_agreement=0.0,
                     max_wait_s=0.0,
                     metrics=metrics,
-                    stop=until,
+                    stop=timer,
                     now=time.time,
                 )
-            while what == "alone" and not until.is_set():
+            while task == "classifier" and not timer.is_set():
                 classifier.predict(faces)
-                done += BATCH
-            pipe.send(done / seconds)
+                classified += BATCH
+            pipe.send(classified / seconds)
 
 
-def _feed(url: str, over: Event) -> None:
-    """In the feeder's process: as many faces as there is room for."""
+def _produce(url: str, stop: Event) -> None:
+    """Run in the producer process: enqueue crops as capacity allows."""
     queue = RedisQueue(open_client(url), overflow=Overflow.file(), consumer=_CONSUMER)
-    made = [crop(_SOURCE, index) for index in range(1000)]
+    crops = [crop(_SOURCE, index) for index in range(1000)]
     for number in count():
-        if over.is_set():
+        if stop.is_set():
             return
-        start = number * _A_CALL % (len(made) - _A_CALL)
-        queue.enqueue(made[start : start + _A_CALL])
+        start = number * _CROPS_PER_CALL % (len(crops) - _CROPS_PER_CALL)
+        queue.enqueue(crops[start : start + _CROPS_PER_CALL])
 
 
-def _through(url: str, worker: Worker, seconds: float) -> float:
-    """Predictions a second that come out of the journal while `worker` works."""
-    journal, after, found = RedisJournal(open_client(url)), JOURNAL_START, 0
-    worker.begin(seconds + 2 * _WARM_UP_S)
-    began_s = time.monotonic() + _WARM_UP_S
-    while (now_s := time.monotonic()) < began_s + seconds:
+def _throughput(url: str, worker: Worker, seconds: float) -> float:
+    """Return the predictions per second that arrive in the journal while `worker` runs."""
+    journal, after, predictions = RedisJournal(open_client(url)), JOURNAL_START, 0
+    worker.start(seconds + 2 * _WARM_UP_S)
+    started_s = time.monotonic() + _WARM_UP_S
+    while (now_s := time.monotonic()) < started_s + seconds:
         entries = journal.read({_SOURCE: after}, 1000, 0.05)
         if entries:
             after = entries[-1].position
             journal.trim(_SOURCE, after)
-            found += (now_s >= began_s) * sum(isinstance(entry.message, Prediction) for entry in entries)
-    lasted_s = time.monotonic() - began_s
+            predictions += (now_s >= started_s) * sum(isinstance(entry.message, Prediction) for entry in entries)
+    elapsed_s = time.monotonic() - started_s
     worker.wait()
-    return found / lasted_s
+    return predictions / elapsed_s
 
 
-def _wait_in(queue: RedisQueue, faces: int) -> None:
-    """Have so many faces wait."""
-    made = [crop(_SOURCE, index) for index in range(BATCH)]
-    for _ in range(max(0, faces - queue.depth()) // BATCH):
-        queue.enqueue(made)
+def _fill(queue: RedisQueue, depth: int) -> None:
+    """Enqueue crops until about `depth` are pending."""
+    crops = [crop(_SOURCE, index) for index in range(BATCH)]
+    for _ in range(max(0, depth - queue.depth()) // BATCH):
+        queue.enqueue(crops)
 
 
-def _drained(queue: RedisQueue, workers: list[Worker], seconds: float) -> float:
-    """Faces a second that go off the queue."""
+def _drain_rate(queue: RedisQueue, workers: list[Worker], seconds: float) -> float:
+    """Return the faces per second that leave the queue."""
     for worker in workers:
-        worker.begin(seconds + 2 * _WARM_UP_S)
+        worker.start(seconds + 2 * _WARM_UP_S)
     time.sleep(_WARM_UP_S)
-    before, began_s = queue.depth(), time.monotonic()
+    before, started_s = queue.depth(), time.monotonic()
     time.sleep(seconds)
-    left, lasted_s = queue.depth(), time.monotonic() - began_s
+    after, elapsed_s = queue.depth(), time.monotonic() - started_s
     for worker in workers:
         worker.wait()
-    return (before - left) / lasted_s
+    return (before - after) / elapsed_s
