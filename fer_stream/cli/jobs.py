@@ -188,9 +188,9 @@ def add_to(app: typer.Typer) -> None:
 def _jobs(settings: LiveSettings) -> Iterator[Jobs]:
     from threading import Event
 
-    from fer_stream.service.connections import open_jobs, open_store_link
+    from fer_stream.service.connections import open_jobs, connect_store
 
-    jobs_client = open_jobs(open_store_link(settings, Event(), patience_s=_TIMEOUT_S), settings)
+    jobs_client = open_jobs(connect_store(settings, Event(), retry_timeout_s=_TIMEOUT_S), settings)
     try:
         yield jobs_client
     finally:

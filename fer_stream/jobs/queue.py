@@ -39,10 +39,10 @@ _log = get_logger(__name__)
 
 
 class RqJobs:
-    """`Jobs` in rq queues on the server of `link`, with the timeout, retries and retention of `settings`."""
+    """`Jobs` in rq queues on the server of `client`, with the timeout, retries and retention of `settings`."""
 
-    def __init__(self, link: RedisClient, settings: JobSettings) -> None:
-        self._link = link
+    def __init__(self, client: RedisClient, settings: JobSettings) -> None:
+        self._client = client
         self._settings = settings
 
     def submit(
@@ -126,11 +126,11 @@ class RqJobs:
 
     def close(self) -> None:
         """See `Jobs.close`."""
-        self._link.close()
+        self._client.close()
 
     def _call(self, operation: Callable[[redis.Redis], R]) -> R:
         # The store is never a Redis Cluster.
-        return self._link.call(lambda client: operation(cast("redis.Redis", client)))
+        return self._client.call(lambda client: operation(cast("redis.Redis", client)))
 
     def _enqueue(self, client: redis.Redis, job_id: str, task: Task, priority: Priority) -> JobInfo:
         """Queue a job. Idempotent, because the call is repeated if the reply to the first one was lost."""

@@ -162,8 +162,8 @@ class JobWorker(Worker):
 
         Raises `HorseMonitorTimeoutException` when a heartbeat is due.
         """
-        # rq's own timer is a single SIGALRM. The kernel may deliver it to another thread, which does not interrupt the
-        # wait, or after the process was reaped, which would lose the exit status.
+        # rq's own timer is a single SIGALRM. The kernel may deliver it to another thread, which does not interrupt
+        # the wait, or after the process was reaped, which would lose the exit status.
         signal.alarm(0)
         signal.signal(signal.SIGALRM, lambda *_: None)
         deadline_s = time.monotonic() + _HEARTBEAT_INTERVAL_S

@@ -21,11 +21,11 @@ from fer_stream.log import get_logger
 from fer_stream.pipeline import decoded, run_capture
 from fer_stream.records import Frame, Gap, stream_start_ms
 from fer_stream.service.connections import (
+    connect_queue,
+    connect_store,
     open_journal,
     open_queue,
-    open_queue_link,
     open_store,
-    open_store_link,
     overflow_for,
 )
 from fer_stream.service.previews import PreviewPublisher
@@ -98,8 +98,8 @@ class CaptureContext:
         self.settings = settings
         self.metrics = context.metrics
         self.owner = context.owner
-        self.link = context.connect("queue", open_queue_link)
-        self.store = open_store(context.connect("store", open_store_link), settings)
+        self.queue_client = context.connect("queue", connect_queue)
+        self.store = open_store(context.connect("store", connect_store), settings)
         self.previews = PreviewPublisher(self.store, settings.web)
         self.previews.start()
         self._detectors: dict[DetectorSettings, FaceDetector] = {}
@@ -132,7 +132,7 @@ class CaptureThread(Thread):
         self._shared = shared
         self._closing = Event()
         key = SourceKeys(name, shared.settings.queue.shards).lease
-        self._lease = Lease(shared.link, key, _LEASE_TTL_S, owner=shared.owner)
+        self._lease = Lease(shared.queue_client, key, _LEASE_TTL_S, owner=shared.owner)
         self._source: FrameSource | None = None
         self._last_state = _LastState(False, time.time())
         self._last_frame_s = float("-inf")
@@ -195,8 +195,10 @@ class CaptureThread(Thread):
     def _capture(self, lost: Event) -> None:
         shared, name = self._shared, self.source_name
         last_session_ms = _last_session_ms(shared.store, name)
-        queue = open_queue(shared.link, shared.settings, overflow=overflow_for(self._settings), lease=self._lease)
-        journal = open_journal(shared.link, shared.settings, lease=self._lease)
+        queue = open_queue(
+            shared.queue_client, shared.settings, overflow=overflow_for(self._settings), lease=self._lease
+        )
+        journal = open_journal(shared.queue_client, shared.settings, lease=self._lease)
         if self._settings.kind == "camera":
             # Before the camera is opened: the alerts must also notice a camera that never delivers a frame.
             shared.metrics.camera_up.labels(name).set(0)

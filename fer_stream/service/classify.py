@@ -12,7 +12,7 @@ from fer_stream.broker.protocols import DEAD_REASONS
 from fer_stream.log import get_logger
 from fer_stream.pipeline import run_classify
 from fer_stream.records import CROP_SIZE_PX
-from fer_stream.service.connections import open_queue, open_queue_link
+from fer_stream.service.connections import connect_queue, open_queue
 from fer_stream.service.process import ServiceContext
 
 _log = get_logger(__name__)
@@ -26,12 +26,12 @@ def classify(context: ServiceContext) -> None:
     # Warm up first: the first batch of each size is the slowest.
     for faces in (1, settings.model.batch_size):
         classifier.predict(np.zeros((faces, CROP_SIZE_PX, CROP_SIZE_PX), np.uint8))
-    link = context.connect("queue", open_queue_link)
+    client = context.connect("queue", connect_queue)
     # The consumer name of the process that this one replaces, so that its in-flight crops are reclaimed.
     consumer = ConsumerOptions(
         context.owner.name, poll_timeout_s=0.5, on_dead=lambda reason: dead_letters[reason].inc()
     )
-    queue = open_queue(link, settings, consumer=consumer)
+    queue = open_queue(client, settings, consumer=consumer)
     _log.info("worker_ready", model=classifier.spec.model_id)
     try:
         run_classify(

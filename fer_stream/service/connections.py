@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from fer_stream.jobs.queue import RqJobs
 
 
-def open_queue_link(settings: LiveSettings, stop: Event) -> RedisClient:
+def connect_queue(settings: LiveSettings, stop: Event) -> RedisClient:
     """Connect to the queue server: the configured one, or the embedded one of a running `serve`."""
     return open_client(_url(settings.queue, settings, "queue"), cluster=settings.queue.cluster, stop=stop)
 
 
-def open_store_link(settings: LiveSettings, stop: Event, *, patience_s: float = 30.0) -> RedisClient:
-    """Connect to the store server like `open_queue_link`. Retry calls for `patience_s` while it is unreachable."""
-    return open_client(_url(settings.store, settings, "store"), retry_timeout_s=patience_s, stop=stop)
+def connect_store(settings: LiveSettings, stop: Event, *, retry_timeout_s: float = 30.0) -> RedisClient:
+    """Connect to the store server like `connect_queue`. Retry calls for `retry_timeout_s` while it is unreachable."""
+    return open_client(_url(settings.store, settings, "store"), retry_timeout_s=retry_timeout_s, stop=stop)
 
 
 def store_url(settings: LiveSettings) -> str:
@@ -49,17 +49,17 @@ def _url(server: ServerSettings, settings: LiveSettings, role: Literal["queue", 
 
 
 def open_queue(
-    link: RedisClient,
+    client: RedisClient,
     settings: LiveSettings,
     *,
     overflow: Overflow | None = None,
     lease: Lease | None = None,
     consumer: ConsumerOptions | None = None,
 ) -> RedisQueue:
-    """Create the queue on `link`; see `RedisQueue` for the keyword arguments."""
+    """Create the queue on `client`; see `RedisQueue` for the keyword arguments."""
     redelivery = settings.queue.redelivery
     return RedisQueue(
-        link,
+        client,
         shards=settings.queue.shards,
         overflow=overflow,
         lease=lease,
@@ -68,24 +68,24 @@ def open_queue(
     )
 
 
-def open_journal(link: RedisClient, settings: LiveSettings, lease: Lease | None = None) -> RedisJournal:
-    """Create the journal on `link`, the connection to the queue server."""
-    return RedisJournal(link, shards=settings.queue.shards, lease=lease)
+def open_journal(client: RedisClient, settings: LiveSettings, lease: Lease | None = None) -> RedisJournal:
+    """Create the journal on `client`, the connection to the queue server."""
+    return RedisJournal(client, shards=settings.queue.shards, lease=lease)
 
 
-def open_store(link: RedisClient, settings: LiveSettings, lease: Lease | None = None) -> RedisStore:
-    """Create the store on `link`."""
+def open_store(client: RedisClient, settings: LiveSettings, lease: Lease | None = None) -> RedisStore:
+    """Create the store on `client`."""
     limits = settings.store.retention
     retention = Retention(results=limits.max_frames, frames_s=limits.frames_s, segments_days=limits.segments_days)
-    return RedisStore(link, lease=lease, retention=retention)
+    return RedisStore(client, lease=lease, retention=retention)
 
 
-def open_jobs(link: RedisClient, settings: LiveSettings) -> RqJobs:
-    """Create the job client on `link`, the connection to the store."""
+def open_jobs(client: RedisClient, settings: LiveSettings) -> RqJobs:
+    """Create the job client on `client`, the connection to the store."""
     # Not at module level: most processes do not use rq.
     from fer_stream.jobs.queue import RqJobs
 
-    return RqJobs(link, settings.jobs)
+    return RqJobs(client, settings.jobs)
 
 
 def overflow_for(source: SourceSettings) -> Overflow:

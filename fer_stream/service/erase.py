@@ -16,11 +16,11 @@ from fer_stream.config import LiveSettings, ServerSettings
 from fer_stream.outputs.erasure import ErasedFiles, erase_files
 from fer_stream.records import unix_time
 from fer_stream.service.connections import (
+    connect_queue,
+    connect_store,
     open_journal,
     open_queue,
-    open_queue_link,
     open_store,
-    open_store_link,
     timeline_settings,
 )
 from fer_stream.store.protocol import START, position_of
@@ -59,13 +59,13 @@ def erase(settings: LiveSettings, source: str, from_s: float, to_s: float, *, dr
     The stages are erased in the order of the data flow, so that no data moves past the erasure. Raises `QueueError`
     if a server is unreachable and `OutputError` if a file cannot be changed.
     """
-    with _connections(settings) as (queue_link, store_link):
-        queued_since = open_queue(queue_link, settings).pending_in_range(source, from_s, to_s)
-        journal, store = open_journal(queue_link, settings), open_store(store_link, settings)
+    with _connections(settings) as (queue_client, store_client):
+        queued_since = open_queue(queue_client, settings).pending_in_range(source, from_s, to_s)
+        journal, store = open_journal(queue_client, settings), open_store(store_client, settings)
         pending = journal.prediction_positions(source, from_s, to_s)
         # A running timeline may have read them already; its next commit would show that.
         lease = lease_key(shard_of(source, settings.queue.shards))
-        read_since = from_s if pending and is_held(store_link, lease) else None
+        read_since = from_s if pending and is_held(store_client, lease) else None
         open_since = _timeline_open_since(settings, store, source, from_s, to_s)
         report = ErasureReport(
             results=sum(from_s <= at < to_s for at in _times(store, source)),
@@ -85,8 +85,8 @@ def erase(settings: LiveSettings, source: str, from_s: float, to_s: float, *, dr
 
 def stored_sources(settings: LiveSettings) -> set[str]:
     """Return the names of all sources that may have stored data."""
-    with _connections(settings) as (_, store_link):
-        names = {*settings.sources, *open_store(store_link, settings).sources()}
+    with _connections(settings) as (_, store_client):
+        names = {*settings.sources, *open_store(store_client, settings).sources()}
     recordings = settings.recordings.dir
     if recordings and recordings.exists():
         names |= {path.name for path in recordings.iterdir() if path.is_dir()}
@@ -129,7 +129,7 @@ def _connections(settings: LiveSettings) -> Iterator[tuple[RedisClient, RedisCli
             for role, server in servers.items():
                 if server.url is None:
                     stack.enter_context(EmbeddedServer(settings.state_dir, role, max_memory_mb=server.max_memory_mb))
-        openers: tuple[Callable[[LiveSettings, Event], RedisClient], ...] = (open_queue_link, open_store_link)
+        openers: tuple[Callable[[LiveSettings, Event], RedisClient], ...] = (connect_queue, connect_store)
         queue, store = (opener(settings, Event()) for opener in openers)
         stack.callback(queue.close)
         stack.callback(store.close)

@@ -12,7 +12,7 @@ from redis.retry import Retry
 from fer_stream.errors import QueueError
 from fer_stream.jobs.worker import JobWorker
 from fer_stream.log import get_logger
-from fer_stream.service.connections import open_store_link, store_url
+from fer_stream.service.connections import connect_store, store_url
 from fer_stream.service.process import ServiceContext
 
 _log = get_logger(__name__)
@@ -29,7 +29,7 @@ def jobs(process: ServiceContext) -> None:
     settings = process.settings
     # rq logs every step; `fer_stream.jobs` logs what matters.
     logging.getLogger("rq.worker").setLevel(logging.ERROR)
-    process.connect("store", open_store_link)
+    process.connect("store", connect_store)
     client = redis.Redis.from_url(
         store_url(settings), protocol=2, retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES)
     )

@@ -58,20 +58,20 @@ class ServiceContext:
     def connect(
         self,
         server: Literal["queue", "store"],
-        open_link: Callable[[LiveSettings, threading.Event], RedisClient],
+        open_client: Callable[[LiveSettings, threading.Event], RedisClient],
     ) -> RedisClient:
         """Connect to a server, whose availability becomes part of health and metrics."""
         up = self.metrics.redis_up.labels(server)
-        link = open_link(self.settings, self.stop)
+        client = open_client(self.settings, self.stop)
         up.set(1)
 
         def check() -> str | None:
-            error = link.ping_error()
+            error = client.ping_error()
             up.set(error is None)
             return error
 
         self.health.add_check(server, check)
-        return link
+        return client
 
     def watch_disk(self, path: Path) -> None:
         """Export the free and total space of the disk of `path` every 10 s."""

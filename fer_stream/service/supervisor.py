@@ -18,7 +18,7 @@ from fer_stream.broker.lease import Owner
 from fer_stream.config import LiveSettings, ServerSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.log import get_logger
-from fer_stream.service.connections import open_queue, open_queue_link
+from fer_stream.service.connections import connect_queue, open_queue
 from fer_stream.service.process import OWNER_VARIABLE, ServiceContext
 from fer_stream.service.prometheus_sd import check_ports, write_targets
 
@@ -177,7 +177,7 @@ def _terminate(children: Sequence[Child], timeout_s: float) -> None:
 def _drain(settings: LiveSettings, deadline_s: float) -> None:
     """Wait until the queue is empty."""
     try:
-        queue = open_queue(open_queue_link(settings, Event()), settings)
+        queue = open_queue(connect_queue(settings, Event()), settings)
         while (remaining := queue.depth()) and time.monotonic() < deadline_s - _POLL_S:
             time.sleep(_POLL_S / 4)
     except FerStreamError as error:

@@ -16,11 +16,11 @@ from fer_stream.metrics import Metrics
 from fer_stream.outputs.daily_tables import RollingTables
 from fer_stream.pipeline import run_timeline
 from fer_stream.service.connections import (
+    connect_queue,
+    connect_store,
     open_journal,
     open_queue,
-    open_queue_link,
     open_store,
-    open_store_link,
     timeline_settings,
 )
 from fer_stream.service.process import ServiceContext, reload_settings
@@ -70,17 +70,17 @@ def timeline(context: ServiceContext, load: Callable[[], LiveSettings], shard: i
     On SIGHUP, `load` the settings again for added and removed sources.
     """
     settings = context.settings
-    store_link = context.connect("store", open_store_link)
-    lease = Lease(store_link, lease_key(shard), _LEASE_TTL_S, owner=context.owner)
+    store_client = context.connect("store", connect_store)
+    lease = Lease(store_client, lease_key(shard), _LEASE_TTL_S, owner=context.owner)
     if not _acquire(lease, context):
         return
-    queue_link = context.connect("queue", open_queue_link)
-    queue = open_queue(queue_link, settings, consumer=ConsumerOptions(shards=[shard]))
+    queue_client = context.connect("queue", connect_queue)
+    queue = open_queue(queue_client, settings, consumer=ConsumerOptions(shards=[shard]))
     shard_metrics = ShardMetrics(shard, queue, context.metrics)
     tables = _open_tables(context)
     _watch_disks(context)
     keeper = TimelineKeeper(
-        open_store(store_link, settings, lease),
+        open_store(store_client, settings, lease),
         tables,
         settings=lambda source: timeline_settings(settings, source),
         owns=lambda: lease.is_valid or lease.renew(),
@@ -116,7 +116,7 @@ def timeline(context: ServiceContext, load: Callable[[], LiveSettings], shard: i
         run_timeline(
             sources,
             queue,
-            open_journal(queue_link, settings),
+            open_journal(queue_client, settings),
             keeper,
             counts,
             stop=held.lost,

@@ -13,7 +13,7 @@ from fer_stream.config import WebSettings
 from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.jobs.queue import RqJobs
 from fer_stream.log import get_logger
-from fer_stream.service.connections import open_store, open_store_link
+from fer_stream.service.connections import connect_store, open_store
 from fer_stream.service.process import ServiceContext
 from fer_stream.web.app import create_app
 from fer_stream.web.state import WebState
@@ -32,8 +32,8 @@ def web(context: ServiceContext) -> None:
     settings = context.settings
     if settings.web.port is None:
         raise ConfigError("The web page is disabled: set web.port.")
-    link = context.connect("store", partial(open_store_link, patience_s=_STORE_TIMEOUT_S))
-    store, jobs = open_store(link, settings), RqJobs(link, settings.jobs)
+    client = context.connect("store", partial(connect_store, retry_timeout_s=_STORE_TIMEOUT_S))
+    store, jobs = open_store(client, settings), RqJobs(client, settings.jobs)
     app = create_app(store, jobs, settings, metrics=context.metrics, stop=context.stop)
     config = server_config(app, settings.web)
     server = uvicorn.Server(config)

@@ -25,7 +25,7 @@ from fer_stream.config.loader import load
 from fer_stream.jobs.job import JobInfo, JobState, Priority
 from fer_stream.jobs.queue import RqJobs
 from fer_stream.jobs.record import MAINTENANCE, queue_for
-from fer_stream.service.connections import open_jobs, open_store_link, store_url
+from fer_stream.service.connections import connect_store, open_jobs, store_url
 from tests.support.waiting import wait_until
 
 WORKER = (sys.executable, "-m", "fer_stream.cli", "worker", "jobs", "--config")
@@ -76,7 +76,7 @@ class JobsService:
 
     @cached_property
     def link(self) -> RedisClient:
-        return open_store_link(self.live, Event())
+        return connect_store(self.live, Event())
 
     @property
     def client(self) -> redis.Redis:

@@ -20,7 +20,7 @@ from fer_stream.jobs.queue import RqJobs
 from fer_stream.jobs.record import FileRqJob, fetch_jobs, queue_for
 from fer_stream.jobs.worker import JobWorker
 from fer_stream.metrics import Metrics
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.jobs.conftest import JobsService
@@ -43,7 +43,7 @@ def test_worker_resumed_during_the_next_attempt_drops_the_job(service: JobsServi
         service.start_worker()
         service.wait_for(job_id, lambda info: info.attempts == 2 and info.frames > 0)
         suspended.resume(first.pid)
-        until(lambda: not Path(f"/proc/{child}").exists())
+        wait_until(lambda: not Path(f"/proc/{child}").exists())
     assert service.jobs.get(job_id).state == "running"
     assert service.files_of("suspended") == [f".partial-{job_id}-2"]
     info = service.wait(job_id, "done", "failed", "retrying")
@@ -64,7 +64,7 @@ def test_job_process_stops_by_itself_while_its_worker_is_suspended(
         service.expire_heartbeat(job_id)
         other = service.start_worker()
         left = service.wait(job_id, "retrying")
-        until(lambda: state_of(child) == "Z")
+        wait_until(lambda: state_of(child) == "Z")
         info = service.jobs.get(job_id)
         assert (info.attempts, info.frames, info.error) == (1, left.frames, left.error), "the process continued"
         info = service.wait(job_id, "done", "failed")
@@ -88,10 +88,10 @@ def test_worker_resumed_before_the_next_attempt_drops_the_job(service: JobsServi
         service.start_worker()
         service.wait(job_id, "retrying")
         suspended.resume(child)
-        until(lambda: state_of(child) == "Z")
+        wait_until(lambda: state_of(child) == "Z")
         assert service.jobs.get(job_id).state == "retrying"
         suspended.resume(first.pid)
-        until(lambda: not Path(f"/proc/{child}").exists())
+        wait_until(lambda: not Path(f"/proc/{child}").exists())
     assert service.files_of("suspended") == []
     info = service.wait(job_id, "done", "failed")
     assert (info.state, info.attempts, info.error) == ("done", 2, None)

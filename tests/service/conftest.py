@@ -33,7 +33,7 @@ from fer_stream.config.loader import load
 from fer_stream.metrics import Metrics
 from fer_stream.outputs.tables import rows, segment_document
 from fer_stream.records import FaceCrop, Gap, LabelledFrame, unix_time
-from fer_stream.service.connections import open_queue, open_queue_link, open_store, open_store_link
+from fer_stream.service.connections import connect_queue, connect_store, open_queue, open_store
 from fer_stream.store.protocol import START, position_of
 from fer_stream.store.redis import RedisStore
 from tests.support.waiting import wait_until
@@ -65,7 +65,7 @@ class Service:
         }
         self.inject_dir = folder / "inject"
         self._started: list[subprocess.Popen[bytes]] = []
-        self._links: list[RedisClient] = []
+        self._clients: list[RedisClient] = []
         self.configure()
 
     def configure(self, **groups: Any) -> None:
@@ -136,7 +136,7 @@ class Service:
         for role in ("capture", "classify", "timeline"):
             for child in self.children(role):
                 subprocess.run(["kill", "-KILL", str(child)], check=False)
-        for link in self._links:
+        for link in self._clients:
             link.close()
 
     def log_text(self) -> str:
@@ -155,25 +155,25 @@ class Service:
 
     # Results
 
-    def _link(self, opener: Callable[[LiveSettings, Event], RedisClient]) -> RedisClient:
-        self._links.append(opener(load(self.config, LiveSettings), Event()))
-        return self._links[-1]
+    def _connect(self, opener: Callable[[LiveSettings, Event], RedisClient]) -> RedisClient:
+        self._clients.append(opener(load(self.config, LiveSettings), Event()))
+        return self._clients[-1]
 
     @cached_property
-    def queue_link(self) -> RedisClient:
-        return self._link(open_queue_link)
+    def queue_client(self) -> RedisClient:
+        return self._connect(connect_queue)
 
     @cached_property
-    def store_link(self) -> RedisClient:
-        return self._link(open_store_link)
+    def store_client(self) -> RedisClient:
+        return self._connect(connect_store)
 
     @cached_property
     def queue(self) -> RedisQueue:
-        return open_queue(self.queue_link, load(self.config, LiveSettings))
+        return open_queue(self.queue_client, load(self.config, LiveSettings))
 
     @cached_property
     def store(self) -> RedisStore:
-        return open_store(self.store_link, load(self.config, LiveSettings))
+        return open_store(self.store_client, load(self.config, LiveSettings))
 
     def wait(self, condition: Callable[[], Any], within_s: float = 120) -> float:
         """Wait until `condition` holds and return the seconds it took."""

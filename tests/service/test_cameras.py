@@ -68,7 +68,11 @@ def test_cameras_recover_after_a_crash_or_a_late_start(
 
 
 def test_faulty_cameras_do_not_affect_others(
-    service: Callable[..., Service], rtsp_camera: Callable[..., Camera], camera_clip: Path, small_camera_clip: Path, canary: str
+    service: Callable[..., Service],
+    rtsp_camera: Callable[..., Camera],
+    camera_clip: Path,
+    small_camera_clip: Path,
+    canary: str,
 ) -> None:
     cameras = {
         "jumps": rtsp_camera((camera_clip,), "--pts-back-every-s", "0.5"),

@@ -21,7 +21,8 @@ from fer_stream.broker.lease import Lease
 from fer_stream.broker.protocols import JOURNAL_START
 from fer_stream.config import LiveSettings, ServerSettings
 from fer_stream.records import (
-    Face, FaceCrop,
+    Face,
+    FaceCrop,
     FaceKey,
     FrameHeader,
     LabelledFrame,
@@ -30,7 +31,7 @@ from fer_stream.records import (
     stream_id_of,
     stream_start_ms,
 )
-from fer_stream.service.connections import open_queue, open_queue_link, open_store, open_store_link
+from fer_stream.service.connections import connect_queue, connect_store, open_queue, open_store
 from fer_stream.service.erase import erase, stored_sources
 from fer_stream.store.protocol import Checkpoint
 from fer_stream.store.redis import RedisStore, lease_key
@@ -111,8 +112,8 @@ def prediction(index: int) -> Prediction:
 def test_erase_works_on_a_full_store(settings: LiveSettings, redis_url: str) -> None:
     begin_ms = round(1000 * time.time())
     with redis.Redis.from_url(redis_url) as client:
-        RedisJournal(open_queue_link(settings, Event()))
-        store = open_store(open_store_link(settings, Event()), settings)
+        RedisJournal(connect_queue(settings, Event()))
+        store = open_store(connect_store(settings, Event()), settings)
         store.publish("door", [LabelledFrame(stream_id_of("door", begin_ms), 0, 0.0, ())])
         client.config_set("maxmemory", 1)
         try:
@@ -130,7 +131,7 @@ def test_servers_started_for_an_erasure_use_the_configured_memory_limit(
     compact, limits = RedisStore.compact, list[int]()
 
     def record(store: RedisStore) -> bool:
-        link = open_store_link(settings, Event())
+        link = connect_store(settings, Event())
         limits.append(link.call(lambda client: client.info("memory")["maxmemory"]))
         return compact(store)
 
@@ -148,10 +149,10 @@ def test_pending_predictions_are_erased_and_open_segments_reported(settings: Liv
     timeline.add(predictions)
     timeline.settle(Horizon(stream_id, 9.9))
     assert timeline.news().segments == []
-    open_store(open_store_link(settings, Event()), settings).commit(
+    open_store(connect_store(settings, Event()), settings).commit(
         "door", Checkpoint(JOURNAL_START, timeline.state(), {}), [], []
     )
-    journal = RedisJournal(open_queue_link(settings, Event()))
+    journal = RedisJournal(connect_queue(settings, Event()))
     journal.append([FrameHeader(stream_id, 50, 10.0, 1), prediction(50), prediction(51)])
 
     erased = erase(settings, "door", NEW_YEAR + 10, NEW_YEAR + 10.1, dry_run=False)
@@ -188,7 +189,7 @@ def open_since(settings: LiveSettings, from_s: float, to_s: float) -> float | No
 
 
 def test_queued_face_is_reported_as_open(settings: LiveSettings) -> None:
-    queue = open_queue(open_queue_link(settings, Event()), settings)
+    queue = open_queue(connect_queue(settings, Event()), settings)
     for index in (50, 55):
         queue.enqueue([FaceCrop(prediction(index).face, np.zeros((48, 48), np.uint8))])
     assert open_since(settings, 9, 9.9) is None
@@ -205,15 +206,15 @@ def test_expected_face_is_reported_as_open(settings: LiveSettings) -> None:
     timeline = SourceTimeline(lambda: settings.timeline)
     stream_id = prediction(0).face.key.stream_id
     timeline.add([FrameHeader(stream_id, 50, 10.0, 1), FrameHeader(stream_id, 51, 10.2, 0)])
-    store = open_store(open_store_link(settings, Event()), settings)
+    store = open_store(connect_store(settings, Event()), settings)
     store.commit("door", Checkpoint(JOURNAL_START, timeline.state(), {}), [], [])
     assert open_since(settings, 10, 11) == NEW_YEAR + 10
     assert open_since(settings, 9, 10) is None
 
 
 def test_uncommitted_face_of_a_running_timeline_is_reported_as_open(settings: LiveSettings) -> None:
-    lease = Lease(open_store_link(settings, Event()), lease_key(0))
+    lease = Lease(connect_store(settings, Event()), lease_key(0))
     assert lease.acquire()
-    RedisJournal(open_queue_link(settings, Event())).append([prediction(50)])
+    RedisJournal(connect_queue(settings, Event())).append([prediction(50)])
     assert open_since(settings, 9, 11) == NEW_YEAR + 9
     assert open_since(settings, 9, 11) is None, "no prediction is pending any more"

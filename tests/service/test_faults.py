@@ -42,7 +42,7 @@ RedisStore.commit = commit_and_die
 
 def in_flight(live: Service) -> int:
     """Return the number of crops that workers have received and not acknowledged."""
-    reply = live.queue_link.call(lambda client: client.xpending(SourceKeys(NAME, 1).crops, GROUP))
+    reply = live.queue_client.call(lambda client: client.xpending(SourceKeys(NAME, 1).crops, GROUP))
     return cast(dict[str, int], reply)["pending"]
 
 
@@ -183,7 +183,7 @@ def test_killed_embedded_server_is_restarted(
     live.serve()
     live.wait_for_servers()
     live.wait(lambda: len(live.rows(NAME)) > 10)
-    link = live.queue_link if role == "queue" else live.store_link
+    link = live.queue_client if role == "queue" else live.store_client
     server = link.call(lambda client: client.info("server"))["process_id"]
     subprocess.run(["kill", "-KILL", str(server)], check=True)
     noticed_s = live.wait(lambda: live.logged("embedded_server_exited", server=role))

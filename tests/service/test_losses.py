@@ -33,7 +33,7 @@ POISONED_FACES = """
 import os, signal
 from hashlib import sha256
 from fer_stream.classify import classifier
-classify = classifier.classify
+run_batches = classifier.run_batches
 
 def patched(pixels, *more, **options):
     found = {{sha256(face.tobytes()).hexdigest() for face in pixels}}
@@ -41,21 +41,21 @@ def patched(pixels, *more, **options):
         os.kill(os.getpid(), signal.SIGKILL)
     if found & {bad}:
         raise RuntimeError("cannot classify this face")
-    return classify(pixels, *more, **options)
+    return run_batches(pixels, *more, **options)
 
-classifier.classify = patched
+classifier.run_batches = patched
 """
 
 SLOW_WORKER = """
 import time
 from fer_stream.classify import classifier
-classify = classifier.classify
+run_batches = classifier.run_batches
 
 def patched(pixels, *more, **options):
     time.sleep(0.2 * len(pixels))
-    return classify(pixels, *more, **options)
+    return run_batches(pixels, *more, **options)
 
-classifier.classify = patched
+classifier.run_batches = patched
 """
 
 SHIFTED_CLOCK = """
@@ -79,7 +79,7 @@ def digest(crop: FaceCrop) -> str:
 
 def dead_letters(live: Service) -> set[tuple[int, int]]:
     """Return frame index and person id of every dead letter."""
-    reply = live.queue_link.call(lambda client: client.xrange(SourceKeys(NAME, 1).dead))
+    reply = live.queue_client.call(lambda client: client.xrange(SourceKeys(NAME, 1).dead))
     letters = [fields for _, fields in cast(list[tuple[bytes, dict[bytes, bytes]]], reply)]
     assert {(fields[b"reason"], fields[b"deliveries"]) for fields in letters} == {(b"deliveries", b"3")}
     return {(int(fields[b"frame_index"]), int(fields[b"person_id"])) for fields in letters}
@@ -249,7 +249,7 @@ def test_full_redis_drops_faces_and_counts_them(
     live.serve()
     live.wait(lambda: live.logged("worker_ready", role="timeline"))
     live.wait(lambda: len(live.results(NAME)) > 20)
-    links = (live.queue_link, live.store_link)
+    links = (live.queue_client, live.store_client)
     for link in links:
         link.call(lambda client: client.config_set("maxmemory", 1))
     live.wait(lambda: live.counts(NAME).dropped > 20)
