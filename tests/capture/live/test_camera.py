@@ -157,8 +157,10 @@ def test_process_can_exit_during_a_blocked_read(camera: Callable[..., Camera]) -
     frozen = camera().start()
     program = (
         "import sys; from prometheus_client import CollectorRegistry;"
-        "from fer_stream.capture.camera import CameraSource; from fer_stream.metrics import Metrics;"
-        "source = CameraSource(sys.argv[1], name='door', metrics=Metrics(CollectorRegistry()));"
+        "from fer_stream.capture.camera import CameraSource; from fer_stream.config import CameraSettings;"
+        "from fer_stream.metrics import Metrics;"
+        "source = CameraSource(sys.argv[1], name='door', metrics=Metrics(CollectorRegistry()),"
+        " settings=CameraSettings(stall_timeout_s=300));"
         "print(next(source.frames()).index, flush=True); sys.stdin.readline(); source.close()"
     )
     with subprocess.Popen(
@@ -167,7 +169,7 @@ def test_process_can_exit_during_a_blocked_read(camera: Callable[..., Camera]) -
         assert process.stdout is not None
         assert process.stdout.readline() == "0\n"
         frozen.freeze()
-        process.communicate("close\n", timeout=10)
+        process.communicate("close\n", timeout=60)  # the read itself would time out after 450 s
         assert process.returncode == 0
 
 

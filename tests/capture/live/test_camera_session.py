@@ -16,13 +16,14 @@ from fer_stream.capture.connection import Connection, Disconnect
 from fer_stream.metrics import Metrics
 from fer_stream.records import Gap, SourceInfo
 
+STREAM_ID = "door@5000"
 INFO = SourceInfo("door", "video", 640, 480, 15.0, None, None, "h264", "yuv420p")
 REFUSED = Disconnect("refused", "Connection refused")
 ENDED = Disconnect("ended", "the camera ended the stream")
 
 
 def gap(start_s: float, end_s: float, reason: str = "refused") -> Gap:
-    return Gap("door", start_s, end_s, reason)
+    return Gap(STREAM_ID, start_s, end_s, reason)
 
 
 def test_newer_frame_replaces_one_that_was_not_taken() -> None:
@@ -72,7 +73,7 @@ class Session:
     def __init__(self) -> None:
         self.now_s = 0.0
         clocks = Clocks(monotonic=lambda: self.now_s, wall=lambda: 1000.0 + self.now_s)
-        self.session = CameraSession("door", None, Metrics(CollectorRegistry()), clocks=clocks)
+        self.session = CameraSession(STREAM_ID, None, Metrics(CollectorRegistry()), clocks=clocks)
         self._connection = cast("Connection", None)
 
     def connect(self) -> None:
