@@ -19,11 +19,10 @@ from prometheus_client import CollectorRegistry
 
 from fer_stream import FileSettings, factory
 from fer_stream.broker.client import open_client
-from fer_stream.broker.codec import Message
 from fer_stream.broker.journal import RedisJournal
-from fer_stream.broker.source_registry import SourceKeys
-from fer_stream.broker.protocols import JOURNAL_START, Counts, Journal, Overflow, Redelivery
+from fer_stream.broker.protocols import JOURNAL_START, Counts, Journal, JournalMessage, Overflow, Redelivery
 from fer_stream.broker.queue import RedisQueue
+from fer_stream.broker.source_registry import SourceKeys
 from fer_stream.classify.classifier import ClassifierOutput
 from fer_stream.config import DetectorSettings, LiveTimelineSettings
 from fer_stream.errors import OutputError
@@ -229,9 +228,9 @@ def crop_of(one: Prediction) -> FaceCrop:
     return FaceCrop(one.face, np.zeros((48, 48), np.uint8))
 
 
-def long_journal(rng: random.Random, lost: float) -> list[Message]:
+def long_journal(rng: random.Random, lost: float) -> list[JournalMessage]:
     """Two epochs of two people, the first of which ends. Faces come up to 8 s late, and of `lost` never."""
-    told: list[tuple[float, Message]] = []
+    told: list[tuple[float, JournalMessage]] = []
     for epoch, stream_id in enumerate(EPOCHS):
         for index in range(300):
             at_s = 60 * epoch + index / FPS
@@ -246,7 +245,7 @@ def long_journal(rng: random.Random, lost: float) -> list[Message]:
 class Followed:
     """What a timeline makes of a journal that grew while there was none."""
 
-    def __init__(self, journal: Journal, told: Sequence[Message], folder: Path, allowed_lateness_s: float) -> None:
+    def __init__(self, journal: Journal, told: Sequence[JournalMessage], folder: Path, allowed_lateness_s: float) -> None:
         self.store, self.left = MemoryStore(Retention(results=100_000)), list[int]()
         folder.mkdir()
         files = RollingTables(folder, retention_days=None, clock=time.time)

@@ -29,6 +29,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_stream.broker.protocols import JournalMessage
 from fer_stream.errors import CodecError
 from fer_stream.records import (
     CROP_SIZE_PX,
@@ -44,10 +45,7 @@ from fer_stream.records import (
     QualityReason,
 )
 
-Message = Face | Prediction | FrameHeader | Gap | EndOfStream
-"""Message from captures and workers to the timeline. A `Face` alone is one that is not classified."""
-
-Record = FaceCrop | Message
+Record = FaceCrop | JournalMessage
 
 VERSION = 1
 

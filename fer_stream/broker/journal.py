@@ -10,9 +10,9 @@ from redis.exceptions import OutOfMemoryError
 
 from fer_stream.broker import scripts
 from fer_stream.broker.client import RedisClient
-from fer_stream.broker.codec import Message, decode, encode
+from fer_stream.broker.codec import decode, encode
 from fer_stream.broker.lease import Lease
-from fer_stream.broker.protocols import JOURNAL_START, JournalEntry, journal_source
+from fer_stream.broker.protocols import JOURNAL_START, JournalEntry, JournalMessage, journal_source
 from fer_stream.broker.source_registry import SourceKeys, SourceRegistry, shard_of
 from fer_stream.errors import CodecError, QueueError
 from fer_stream.records import Face, FaceCrop, Prediction, unix_time
@@ -36,7 +36,7 @@ class RedisJournal:
         self._shards = shards
         self._lease = lease
 
-    def append(self, messages: Sequence[Message]) -> None:
+    def append(self, messages: Sequence[JournalMessage]) -> None:
         """See `Journal.append`. Works at the server's memory limit. A lost reply can leave messages twice."""
         for source, group in groupby(messages, key=journal_source):
             keys = self._register(source)
@@ -118,7 +118,7 @@ def _parse(position: str) -> tuple[int, int]:
     return int(milliseconds), int(sequence or 0)
 
 
-def _message(fields: Mapping[bytes, bytes]) -> Message | None:
+def _message(fields: Mapping[bytes, bytes]) -> JournalMessage | None:
     try:
         message = decode(fields.get(b"m", b""))
     except CodecError:

@@ -11,8 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-from fer_stream.broker.codec import Message
-from fer_stream.records import Face, FaceCrop, Prediction, source_of
+from fer_stream.records import EndOfStream, Face, FaceCrop, FrameHeader, Gap, Prediction, source_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +126,9 @@ class MessageQueue(Protocol):
         ...
 
 
+JournalMessage = Face | Prediction | FrameHeader | Gap | EndOfStream
+"""Message from captures and workers to the timeline. A `Face` alone is one that is not classified."""
+
 JOURNAL_START = "0"
 """Position before the first entry of every journal."""
 
@@ -137,10 +139,10 @@ class JournalEntry:
 
     source: str
     position: str
-    message: Message | None
+    message: JournalMessage | None
 
 
-def journal_source(message: Message) -> str:
+def journal_source(message: JournalMessage) -> str:
     """Return the source to whose journal `message` belongs."""
     match message:
         case Prediction():
@@ -157,7 +159,7 @@ class Journal(Protocol):
     Every method raises `QueueError` if the journal cannot be reached.
     """
 
-    def append(self, messages: Sequence[Message]) -> None:
+    def append(self, messages: Sequence[JournalMessage]) -> None:
         """Append messages of any sources. Raises `LeaseLost` if another process now captures a source."""
         ...
 

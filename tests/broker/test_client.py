@@ -17,7 +17,7 @@ from fer_stream.broker.embedded import EmbeddedServer
 from fer_stream.config import LiveSettings
 from fer_stream.errors import ConfigError, QueueError
 from fer_stream.metrics import Metrics
-from fer_stream.service.connections import open_queue_link
+from fer_stream.service.connections import connect_queue
 from fer_stream.service.health import Health
 from fer_stream.service.process import ServiceContext
 from tests.support.waiting import wait_until
@@ -167,7 +167,7 @@ def test_cluster_becomes_ready_again_after_an_outage(
         {"queue": {"url": f"redis://:{quote(canary, safe='')}@127.0.0.1:{port}", "cluster": True}}
     )
     health = Health("classify")
-    client = ServiceContext(settings, Metrics(registry), health).connect("queue", open_queue_link)
+    client = ServiceContext(settings, Metrics(registry), health).connect("queue", connect_queue)
     health.heartbeat()
     watching = threading.Thread(target=health.watch, args=(stop,))
     watching.start()

@@ -13,7 +13,6 @@ import pytest
 from redis import Redis, RedisCluster
 
 from fer_stream.broker.client import Connection, RedisClient, open_client
-from fer_stream.broker.codec import Message
 from fer_stream.broker.consumer import ConsumerOptions
 from fer_stream.broker.journal import RedisJournal
 from fer_stream.broker.protocols import (
@@ -22,6 +21,7 @@ from fer_stream.broker.protocols import (
     Delivery,
     Journal,
     JournalEntry,
+    JournalMessage,
     MessageQueue,
     Overflow,
     Redelivery,
@@ -365,7 +365,7 @@ def test_crop_is_dead_after_the_maximum_number_of_deliveries(rig: MakeRig, crop:
 
 def test_journal_keeps_messages_in_order(rig: MakeRig) -> None:
     journal = rig().journal
-    messages: list[Message] = [
+    messages: list[JournalMessage] = [
         FrameHeader(STREAM, 0, 0.0, 1),
         Gap("door@1", 1.0, 2.5, "stall"),
         EndOfStream(STREAM, 3.0, 15, 9),

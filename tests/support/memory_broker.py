@@ -9,13 +9,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from fer_stream.broker.codec import Message
 from fer_stream.broker.protocols import (
     JOURNAL_START,
     Counts,
     Delivery,
     Journal,
     JournalEntry,
+    JournalMessage,
     Overflow,
     Redelivery,
     journal_source,
@@ -32,7 +32,7 @@ class MemoryJournal:
         self._positions = count(int(JOURNAL_START) + 1)
         self._changed = threading.Condition()
 
-    def append(self, messages: Sequence[Message]) -> None:
+    def append(self, messages: Sequence[JournalMessage]) -> None:
         """See `Journal.append`."""
         with self._changed:
             for message in messages:
