@@ -167,7 +167,7 @@ def test_process_can_exit_during_a_blocked_read(camera: Callable[..., Camera]) -
         [sys.executable, "-c", program, frozen.url()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "0\n"
+        assert process.stdout.readline().strip().isdigit()
         frozen.freeze()
         process.communicate("close\n", timeout=60)  # the read itself would time out after 450 s
         assert process.returncode == 0
