@@ -17,9 +17,9 @@ from fer_stream.records import Face, FaceCrop, FaceKey, Prediction, Quality, str
 def crop() -> Callable[..., FaceCrop]:
     """Return a factory of crops, whose pixels equal the frame index modulo 256."""
 
-    def make(frame: int, source: str = "door", session: int = 1, track: int = 1) -> FaceCrop:
+    def make(frame: int, source: str = "door", session: int = 1, person_id: int = 1) -> FaceCrop:
         face = Face(
-            key=FaceKey(stream_id_of(source, session), track, frame),
+            key=FaceKey(stream_id_of(source, session), person_id, frame),
             time_s=frame / 5,
             captured_at=1_767_225_600.0 + frame / 5,
             xyxy=np.array([1, 2, 30, 40], np.float32),

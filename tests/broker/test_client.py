@@ -90,7 +90,7 @@ def test_stop_ends_the_retries() -> None:
 
 def test_wrong_password_is_not_retried(server: EmbeddedServer) -> None:
     url = server.url.replace("unix://", "unix://worker@") + f"?password=wrong-{CANARY}"
-    # Without an end if it were retried.
+    # A retry would never end.
     with pytest.raises(QueueError, match="check user and password") as caught:
         open_client(url, retry_timeout_s=float("inf"))
     assert CANARY not in str(caught.value)

@@ -424,7 +424,7 @@ def test_counts_are_consistent_with_concurrent_workers(rig: MakeRig, crop: MakeC
     workers = [threading.Thread(target=work, args=[worker]) for worker in (queue.worker, queue.other)]
     for thread in workers:
         thread.start()
-    reported = sum(queue.capture.enqueue([crop(frame), crop(frame, track=2)]) for frame in range(200))
+    reported = sum(queue.capture.enqueue([crop(frame), crop(frame, person_id=2)]) for frame in range(200))
     finished.set()
     for thread in workers:
         thread.join(10)

@@ -1,4 +1,4 @@
-"""Faults specific to the queue on Redis: dead processes, restarted servers, servers at treplacement memory limit."""
+"""Faults specific to the queue on Redis: dead processes, restarted servers, servers at their memory limit."""
 
 from __future__ import annotations
 
@@ -349,7 +349,7 @@ def test_closed_worker_is_removed_once_it_has_no_crops_in_flight(
     worker.receive(1, 0)
     worker.close()
     with connect(server) as conn:
-        # It still has a crop on loan: removing it would lose that.
+        # It still has a crop in flight, which its removal would lose.
         assert [info["name"] for info in conn.xinfo_consumers(DOOR.crops, GROUP)] == [b"leaving"]
         conn.xack(DOOR.crops, GROUP, conn.xrange(DOOR.crops)[0][0])
         worker.close()
