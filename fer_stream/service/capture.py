@@ -92,7 +92,7 @@ def stop_all(threads: list[CaptureThread]) -> None:
 
 
 class CaptureContext:
-    """Connections, detectors and previews shared by the sources of one context."""
+    """Connections, detectors and previews shared by the sources of one process."""
 
     def __init__(self, context: ServiceContext, settings: LiveSettings) -> None:
         self.settings = settings

@@ -76,7 +76,7 @@ def erase(settings: LiveSettings, source: str, from_s: float, to_s: float, *, dr
         )
         if not dry_run:
             journal.erase(source, pending)
-            store.forget(source, from_s, to_s)
+            store.erase(source, from_s, to_s)
         if settings.recordings.dir:
             files = _erase_files(settings, settings.recordings.dir / source, from_s, to_s, dry_run)
             report = replace(report, files=files)

@@ -113,7 +113,7 @@ class PreviewPublisher(Thread):
 
     def _update_requests(self) -> None:
         buffers = self._buffers
-        watched = self._store.watched(list(buffers))
+        watched = self._store.preview_requests(list(buffers))
         for source, buffer in buffers.items():
             buffer.requested = source in watched
 

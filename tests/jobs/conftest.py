@@ -122,6 +122,10 @@ class JobsService:
         self.client.zadd(registry.key, {f"{job_id}:{execution}": time.time() - 1}, xx=True)
         self.client.delete(MAINTENANCE)
 
+    def make_retry_due(self, job_id: str) -> None:
+        """End the retry delay of a job now."""
+        self.client.zadd(queue_for("normal", self.client).scheduled_job_registry.key, {job_id: 0}, xx=True)
+
     # Workers
 
     def start_worker(self) -> subprocess.Popen[bytes]:

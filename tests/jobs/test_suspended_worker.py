@@ -57,7 +57,7 @@ def test_job_process_stops_by_itself_while_its_worker_is_suspended(
     service: JobsService, long_clip: Path, clips: Path
 ) -> None:
     first = service.start_worker()
-    job_id = service.submit(long_clip, name="suspended")
+    job_id = submit_with_long_retry_delay(service, long_clip)
     service.wait_running(job_id)
     child = service.job_process(job_id)
     with Suspended(first.pid):
@@ -67,6 +67,7 @@ def test_job_process_stops_by_itself_while_its_worker_is_suspended(
         wait_until(lambda: state_of(child) == "Z")
         info = service.jobs.get(job_id)
         assert (info.attempts, info.frames, info.error) == (1, left.frames, left.error), "the process continued"
+        service.make_retry_due(job_id)
         info = service.wait(job_id, "done", "failed")
         assert (info.state, info.attempts, info.error) == ("done", 2, None)
         assert service.files_of("suspended") == RESULTS
@@ -79,8 +80,7 @@ def test_job_process_stops_by_itself_while_its_worker_is_suspended(
 
 def test_worker_resumed_before_the_next_attempt_drops_the_job(service: JobsService, long_clip: Path) -> None:
     first = service.start_worker()
-    patient_jobs = RqJobs(service.link, JobSettings(retry_delays_s=(5,)))
-    job_id = patient_jobs.submit(long_clip, out=service.out, settings=service.fast_settings, name="suspended").job_id
+    job_id = submit_with_long_retry_delay(service, long_clip)
     service.wait_running(job_id)
     child = service.job_process(job_id)
     with Suspended(first.pid, child) as suspended:
@@ -93,6 +93,7 @@ def test_worker_resumed_before_the_next_attempt_drops_the_job(service: JobsServi
         suspended.resume(first.pid)
         wait_until(lambda: not Path(f"/proc/{child}").exists())
     assert service.files_of("suspended") == []
+    service.make_retry_due(job_id)
     info = service.wait(job_id, "done", "failed")
     assert (info.state, info.attempts, info.error) == ("done", 2, None)
     assert service.files_of("suspended") == RESULTS
@@ -174,6 +175,11 @@ class Suspended(ExitStack):
     def resume(self, process: int) -> None:
         if Path(f"/proc/{process}").exists():
             os.kill(process, signal.SIGCONT)
+
+
+def submit_with_long_retry_delay(service: JobsService, path: Path) -> str:
+    jobs = RqJobs(service.link, JobSettings(retry_delays_s=(3600,)))
+    return jobs.submit(path, out=service.out, settings=service.fast_settings, name="suspended").job_id
 
 
 def make_worker(service: JobsService) -> JobWorker:
