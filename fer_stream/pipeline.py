@@ -200,13 +200,15 @@ def run_timeline(
     *,
     stop: Event,
     monotonic: Callable[[], float],
+    heartbeat: Callable[[], object] = lambda: None,
 ) -> None:
-    """Bring the timelines of `sources` up to what captures and workers say, until `stop` is set.
+    """Update the timelines of `sources` until `stop` is set, calling `heartbeat` in every pass.
 
-    Whatever was read is committed at the end.
+    Everything that was read is committed at the end.
     """
     committed_s = monotonic()
     while not stop.is_set():
+        heartbeat()
         for source in sources():
             keeper.open(source)
             counts.begin(source, *keeper.lost(source))

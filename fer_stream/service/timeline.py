@@ -94,7 +94,7 @@ def timeline(context: ServiceContext, load: Callable[[], LiveSettings], shard: i
     )
     pruned_s = -_PRUNE_INTERVAL_S
 
-    def sources() -> list[str]:
+    def maintain() -> None:
         nonlocal settings, pruned_s
         context.health.heartbeat()
         shard_metrics.update()
@@ -109,18 +109,18 @@ def timeline(context: ServiceContext, load: Callable[[], LiveSettings], shard: i
         if tables and time.monotonic() - pruned_s > _PRUNE_INTERVAL_S:
             pruned_s = time.monotonic()
             _prune(tables)
-        return [keys.source for keys in queue.registry.sources([shard])]
 
     _log.info("worker_ready", shard=shard)
     with AutoRenewingLease(lease, f"the timelines of shard {shard}", stop=context.stop) as held:
         run_timeline(
-            sources,
+            lambda: [keys.source for keys in queue.registry.sources([shard])],
             queue,
             open_journal(queue_client, settings),
             keeper,
             counts,
             stop=held.lost,
             monotonic=time.monotonic,
+            heartbeat=maintain,
         )
 
 
