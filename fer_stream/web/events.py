@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Protocol
+from operator import itemgetter
+from typing import Any, Protocol
 
 import anyio
-from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from fer_stream.capture.source import Sampler
 from fer_stream.errors import FerStreamError
-from fer_stream.records import LabelledFrame
-from fer_stream.store.protocol import START, CameraState, ResultStore, position_of
+from fer_stream.store.protocol import START, CameraState, ResultStore, result_position
+from fer_stream.store.schemas import FrameDocument
 from fer_stream.web.problems import STORE_RETRY_S, problem_of
-from fer_stream.web.schemas import FrameModel, SourceModel
+from fer_stream.web.schemas import SourceModel, frame_event
 from fer_stream.web.state import Overview, SourceSnapshot, StreamLimiter
 
 _STATE_INTERVAL_S = 1.0
@@ -48,10 +49,10 @@ class EventStream(StreamingResponse):
             self._streams.release()
 
 
-def event(name: str, data: BaseModel, position: str | None = None) -> str:
+def event(name: str, data: Mapping[str, Any], position: str | None = None) -> str:
     """Format one event; `position` becomes its id."""
     event_id = f"id: {position}\n" if position else ""
-    return f"{event_id}event: {name}\ndata: {data.model_dump_json()}\n\n"
+    return f"{event_id}event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
 
 
 class EventFeed(Protocol):
@@ -74,7 +75,7 @@ async def sse(feed: EventFeed, streams: StreamLimiter) -> AsyncIterator[str]:
         try:
             events = await streams.run_blocking(feed.poll)
         except FerStreamError as error:
-            events = [event("problem", problem_of(error).model())]
+            events = [event("problem", problem_of(error).model().model_dump())]
             await anyio.sleep(STORE_RETRY_S)
         if not events and time.monotonic() - sent_s > _KEEPALIVE_S:
             events = [": keepalive\n\n"]
@@ -109,23 +110,24 @@ class SourceFeed:
             state = self._store.state(self._source)
             if state != self._state or not self._state_sent:
                 self._state, self._state_sent = state, True
-                events.append(event("state", SourceModel.of(self._source, state, self._store.latest(self._source))))
+                latest = self._store.latest_document(self._source)
+                events.append(_state_event(self._source, state, latest))
         frames = self._frames()
         now = time.time()
         return events + [
-            event("frame", FrameModel.of(self._source, frame, self._state, now), position_of(frame))
-            for frame in frames
+            event("frame", frame_event(self._source, frame, self._state, now), _position(frame)) for frame in frames
         ]
 
-    def _frames(self) -> Sequence[LabelledFrame]:
+    def _frames(self) -> Sequence[FrameDocument]:
         if self._position is None:
-            latest = self._store.latest(self._source)
-            self._position = position_of(latest) if latest else START
+            latest = self._store.latest_document(self._source)
+            self._position = _position(latest) if latest else START
             return [latest] if latest else []
         max_items = _MAX_REPLAYED if self._replay else _MAX_BACKLOG
-        frames = self._store.results(self._source, self._position, max_items, 0 if self._replay else _MAX_WAIT_S)
+        max_wait_s = 0.0 if self._replay else _MAX_WAIT_S
+        frames = self._store.result_documents(self._source, self._position, max_items, max_wait_s)
         if frames:
-            self._position = position_of(frames[-1])
+            self._position = _position(frames[-1])
         if self._replay:
             self._replay = False
             return list(_thinned(frames))
@@ -151,14 +153,22 @@ class OverviewFeed:
     def _changes(self, source: SourceSnapshot) -> Iterator[str]:
         if source.name not in self._states or self._states[source.name] != source.state:
             self._states[source.name] = source.state
-            yield event("state", SourceModel.of(source.name, source.state, source.latest))
-        if source.latest and self._positions.get(source.name) != position_of(source.latest):
-            self._positions[source.name] = position_of(source.latest)
-            yield event("latest", FrameModel.of(source.name, source.latest, source.state, time.time()))
+            yield _state_event(source.name, source.state, source.latest)
+        if source.latest and self._positions.get(source.name) != _position(source.latest):
+            self._positions[source.name] = _position(source.latest)
+            yield event("latest", frame_event(source.name, source.latest, source.state, time.time()))
 
 
-def _thinned(frames: Sequence[LabelledFrame]) -> Iterator[LabelledFrame]:
+def _state_event(name: str, state: CameraState | None, latest: FrameDocument | None) -> str:
+    return event("state", SourceModel.of(name, state, latest).model_dump())
+
+
+def _position(frame: FrameDocument) -> str:
+    return result_position(frame["stream_id"], frame["index"])
+
+
+def _thinned(frames: Sequence[FrameDocument]) -> Iterator[FrameDocument]:
     """Yield ten frames per second of each session, and the last one."""
-    for _, session in groupby(frames, key=lambda frame: frame.stream_id):
+    for _, session in groupby(frames, key=itemgetter("stream_id")):
         sampler = Sampler(1 / SourceFeed.period_s)
-        yield from (frame for frame in session if sampler.accept(frame.time_s) or frame is frames[-1])
+        yield from (frame for frame in session if sampler.accept(frame["time_s"]) or frame is frames[-1])

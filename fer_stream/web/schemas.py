@@ -1,4 +1,4 @@
-"""Response models of the HTTP API.
+"""Response schemas of the HTTP API, as far as they differ from the stored documents of `store.schemas`.
 
 Times are Unix seconds, except for names with the suffix `_s`, which are media seconds of the session.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypedDict
 
 from fer_stream.jobs.job import JobInfo, JobState, Priority
-from fer_stream.records import LABELS, Gap, LabelledFace, LabelledFrame, Segment, unix_time
 from fer_stream.store.protocol import CameraState
+from fer_stream.store.schemas import FrameDocument, StoredGap, StoredSegment
 
 API = "/api/v1"
 """Path prefix of all routes except health and the page."""
@@ -66,10 +67,10 @@ class SourceModel(Model):
     height: int | None = None
 
     @classmethod
-    def of(cls, name: str, state: CameraState | None, latest: LabelledFrame | None) -> SourceModel:
+    def of(cls, name: str, state: CameraState | None, latest: FrameDocument | None) -> SourceModel:
         """Create from the state and newest result in the store."""
-        at = None if latest is None else unix_time(latest.stream_id, latest.time_s)
-        faces = None if latest is None else len(latest.faces)
+        at = None if latest is None else latest["at"]
+        faces = None if latest is None else len(latest["faces"])
         if state is None:
             return cls(name=name, up=None, latest_at=at, faces=faces)
         return cls(
@@ -86,97 +87,48 @@ class SourceModel(Model):
         )
 
 
-class QualityModel(Model):
-    """Quality of a face crop."""
-
-    score: float
-    """0 to 1."""
-    reason: str
-    """`ok`, or why the face gets no label: small, blurred, off_frontal, truncated, unclear."""
-
-
-class FaceModel(Model):
-    """One face of a frame."""
-
-    person_id: int
-    """Number of the person, unique within a session of the source."""
-    xyxy: list[float] = Field(min_length=4, max_length=4)
-    """Left, top, right, bottom in px of the frame."""
-    confidence: float
-    """Confidence of the detector, 0 to 1."""
-    label: str
-    """One of the seven emotions, or `unknown`."""
-    probs: dict[str, float]
-    """Smoothed probability of each emotion, from which the label is derived."""
-    quality: QualityModel
-
-    @classmethod
-    def of(cls, face: LabelledFace) -> FaceModel:
-        """Create from a face in the store."""
-        probs = dict(zip(LABELS, (round(prob, 4) for prob in face.smoothed.tolist()), strict=True))
-        return cls(
-            person_id=face.person_id,
-            xyxy=[round(side, 2) for side in face.xyxy.tolist()],
-            confidence=round(face.confidence, 4),
-            label=face.label,
-            probs=probs,
-            quality=QualityModel(score=round(face.quality.score, 4), reason=face.quality.reason),
-        )
-
-
-class FrameModel(Model):
-    """One result: a frame and its faces. Labels are provisional and can change within about two seconds."""
+class FrameEvent(FrameDocument):
+    """Data of the events `frame` and `latest`: a stored result with facts about its source."""
 
     source: str
-    stream_id: str
-    index: int
-    time_s: float
-    at: float
-    """Time of the frame."""
     width: int | None
-    """Frame width in px, if known."""
+    """Frame width in px, if known. Boxes refer to this size."""
     height: int | None
-    provisional: Literal[True] = True
-    faces: list[FaceModel]
+    provisional: Literal[True]
     latency_s: float
     """Time from the frame to this event, in seconds."""
 
-    @classmethod
-    def of(cls, source: str, frame: LabelledFrame, state: CameraState | None, now: float) -> FrameModel:
-        """Create from a result in the store; `now` is Unix time in seconds."""
-        at = unix_time(frame.stream_id, frame.time_s)
-        return cls(
-            source=source,
-            stream_id=frame.stream_id,
-            index=frame.index,
-            time_s=round(frame.time_s, 6),
-            at=round(at, 6),
-            width=state.width if state else None,
-            height=state.height if state else None,
-            faces=[FaceModel.of(face) for face in frame.faces],
-            latency_s=round(now - at, 3),
-        )
+
+def frame_event(source: str, frame: FrameDocument, state: CameraState | None, now: float) -> FrameEvent:
+    """Add facts about the source to a stored result; `now` is Unix time in seconds."""
+    return {
+        **frame,
+        "source": source,
+        "width": state.width if state else None,
+        "height": state.height if state else None,
+        "provisional": True,
+        "latency_s": round(now - frame["at"], 3),
+    }
 
 
-class SegmentModel(Model):
+class TimelineSegment(TypedDict):
     """Time range in which a person had one label. Final."""
 
     label: str
     start_at: float
     end_at: float
     mean_prob: float
-    """Mean smoothed probability of the label; 0 for `unknown`."""
 
 
-class PersonModel(Model):
+class TimelinePerson(TypedDict):
     """Segments of one person. Numbers are unique within a session (`stream_id`)."""
 
     person_id: int
     stream_id: str
-    segments: list[SegmentModel]
+    segments: list[TimelineSegment]
 
 
-class GapModel(Model):
+class TimelineGap(TypedDict):
     """Time range in which the source delivered no frames."""
 
     stream_id: str
@@ -185,27 +137,34 @@ class GapModel(Model):
     end_at: float
 
 
-class TimelineModel(Model):
+class Timeline(TypedDict):
     """Segments and gaps of a source that overlap a time range."""
 
     source: str
     from_at: float
     to_at: float
-    people: list[PersonModel]
-    gaps: list[GapModel]
+    people: list[TimelinePerson]
+    gaps: list[TimelineGap]
 
 
-def segment_model(segment: Segment) -> SegmentModel:
-    """Convert a segment to wall time."""
-    start_at, end_at = (round(unix_time(segment.stream_id, at), 6) for at in (segment.start_s, segment.end_s))
-    mean_prob = round(segment.mean_prob, 4)
-    return SegmentModel(label=segment.label, start_at=start_at, end_at=end_at, mean_prob=mean_prob)
+def timeline_segment(segment: StoredSegment) -> TimelineSegment:
+    """Select the keys of a stored segment that are not common to all segments of a person."""
+    return {
+        "label": segment["label"],
+        "start_at": segment["start_at"],
+        "end_at": segment["end_at"],
+        "mean_prob": segment["mean_prob"],
+    }
 
 
-def gap_model(gap: Gap) -> GapModel:
-    """Convert a gap to wall time."""
-    start_at, end_at = (round(unix_time(gap.stream_id, at), 6) for at in (gap.start_s, gap.end_s))
-    return GapModel(stream_id=gap.stream_id, reason=gap.reason, start_at=start_at, end_at=end_at)
+def timeline_gap(gap: StoredGap) -> TimelineGap:
+    """Select the wall times of a stored gap."""
+    return {
+        "stream_id": gap["stream_id"],
+        "reason": gap["reason"],
+        "start_at": gap["start_at"],
+        "end_at": gap["end_at"],
+    }
 
 
 class OutputModel(Model):

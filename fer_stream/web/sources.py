@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from datetime import date, datetime, timedelta
@@ -12,9 +13,9 @@ from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
 
 from fer_stream.web.events import EventStream, OverviewFeed, SourceFeed, sse
-from fer_stream.web.history import timeline_csv, timeline_json
+from fer_stream.web.history import timeline_csv, timeline_document
 from fer_stream.web.problems import Problem
-from fer_stream.web.schemas import API, SourceModel, TimelineModel
+from fer_stream.web.schemas import API, SourceModel, Timeline
 from fer_stream.web.state import State
 
 router = APIRouter(prefix=API, tags=["sources"])
@@ -69,7 +70,7 @@ def preview(name: str, state: State) -> Response:
     if state.settings.previews == "off":
         raise Problem(403, "Previews are disabled.", "Set web.previews to on or blur.")
     state.get_source(name)
-    state.overview.watch(name)
+    state.overview.request_previews(name)
     newest = state.store.preview(name)
     if newest is None:
         return Response(status_code=204)
@@ -82,7 +83,7 @@ def preview(name: str, state: State) -> Response:
     return Response(newest.jpeg, headers=headers, media_type="image/jpeg")
 
 
-@router.get("/sources/{name}/timeline", response_model=TimelineModel, responses=_TIMELINE)
+@router.get("/sources/{name}/timeline", response_model=Timeline, responses=_TIMELINE)
 def timeline(
     name: str,
     state: State,
@@ -101,9 +102,9 @@ def timeline(
         return StreamingResponse(
             timeline_csv(state.store, name, from_s, to_s), headers=headers, media_type="text/csv"
         )
-    found = timeline_json(state.store, name, from_s, to_s)
-    # Not returned as a model: FastAPI would convert each segment to a dict first.
-    return Response(found.model_dump_json(), media_type="application/json")
+    document = timeline_document(state.store, name, from_s, to_s)
+    # Not returned as a dict: FastAPI would validate and convert each segment again.
+    return Response(json.dumps(document, separators=(",", ":")), media_type="application/json")
 
 
 @router.get("/sources/{name}/days")
@@ -113,7 +114,7 @@ def days(name: str, state: State, tz: str = "UTC") -> list[date]:
     zone = _zone(tz)
     found: list[date] = []
     from_s = 0.0
-    while len(found) < _MAX_DAYS and (end := state.store.next_end(name, from_s)) is not None:
+    while len(found) < _MAX_DAYS and (end := state.store.next_segment_end(name, from_s)) is not None:
         day = datetime.fromtimestamp(end, zone).date()
         found.append(day)
         next_day = datetime.combine(day + timedelta(days=1), datetime.min.time(), zone)

@@ -16,15 +16,15 @@ from fer_stream.config import LiveSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.jobs.job import Jobs
 from fer_stream.metrics import Metrics
-from fer_stream.records import LabelledFrame
 from fer_stream.store.protocol import CameraState, ResultStore
+from fer_stream.store.schemas import FrameDocument
 from fer_stream.web.problems import Problem
 from fer_stream.web.uploads import Uploads, delete_unused
 
 R = TypeVar("R")
 
 _CACHE_S = 0.5
-_WATCH_INTERVAL_S = 1.0
+_PREVIEW_REQUEST_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class SourceSnapshot:
 
     name: str
     state: CameraState | None
-    latest: LabelledFrame | None
+    latest: FrameDocument | None
 
 
 class Overview:
@@ -48,7 +48,7 @@ class Overview:
         self._snapshots: Sequence[SourceSnapshot] = ()
         self._error: FerStreamError | None = None
         self._read_s = -_CACHE_S
-        self._watched_s: dict[str, float] = {}
+        self._requested_s: dict[str, float] = {}
 
     def snapshot(self) -> Sequence[SourceSnapshot]:
         """Return all sources, sorted by name. Raises `QueueError` and `CodecError` like the store."""
@@ -63,12 +63,12 @@ class Overview:
         """Return one source, or None if it does not exist."""
         return next((source for source in self.snapshot() if source.name == name), None)
 
-    def watch(self, name: str) -> None:
+    def request_previews(self, name: str) -> None:
         """Request previews of a source, at most once per second."""
         now_s = time.monotonic()
-        if now_s - self._watched_s.get(name, 0.0) >= _WATCH_INTERVAL_S:
-            self._watched_s[name] = now_s
-            self._store.watch(name)
+        if now_s - self._requested_s.get(name, 0.0) >= _PREVIEW_REQUEST_INTERVAL_S:
+            self._requested_s[name] = now_s
+            self._store.request_previews(name)
 
     def _refresh(self) -> None:
         try:
@@ -78,7 +78,7 @@ class Overview:
         self._read_s = time.monotonic()
 
     def _read(self, name: str) -> SourceSnapshot:
-        return SourceSnapshot(name, self._store.state(name), self._store.latest(name))
+        return SourceSnapshot(name, self._store.state(name), self._store.latest_document(name))
 
 
 class StreamLimiter:

@@ -403,19 +403,19 @@ def test_history_shows_the_segments_of_the_api(live: Live, open_page: Opener) ->
     lines = download.value.path().read_text().splitlines()
     assert len([line for line in lines if line.startswith("segment,")]) == len(segments)
 
-    part = page.get_by_text(re.compile(r"^\d\d:\d\d:\d\d to \d\d:\d\d:\d\d$"))
-    before = part.inner_text()
+    visible = page.get_by_text(re.compile(r"^\d\d:\d\d:\d\d to \d\d:\d\d:\d\d$"))
+    before = visible.inner_text()
     page.get_by_role("button", name="Whole day").click()
-    expect(part).to_have_text("00:00:00 to 00:00:00")
+    expect(visible).to_have_text("00:00:00 to 00:00:00")
     page.get_by_role("group", name="Timeline").press("+")
-    expect(part).to_have_text("06:00:00 to 18:00:00")
+    expect(visible).to_have_text("06:00:00 to 18:00:00")
     page.get_by_role("group", name="Timeline").press("ArrowRight")
-    expect(part).to_have_text("09:00:00 to 21:00:00")
+    expect(visible).to_have_text("09:00:00 to 21:00:00")
     page.get_by_role("group", name="Timeline").press("Control+-")
     page.get_by_role("group", name="Timeline").press("Alt+Home")
-    expect(part).to_have_text("09:00:00 to 21:00:00")
-    page.get_by_role("button", name="All that there is").click()
-    expect(part).to_have_text(before)
+    expect(visible).to_have_text("09:00:00 to 21:00:00")
+    page.get_by_role("button", name="Fit").click()
+    expect(visible).to_have_text(before)
 
 
 # Prepared stores

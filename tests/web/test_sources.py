@@ -174,12 +174,12 @@ def test_unknown_time_zone_is_refused(web: Web, zone: str) -> None:
     assert web.get("/sources/door/days", params={"tz": zone}).status_code == 422
 
 
-def test_preview_request_makes_the_source_watched(web: Web) -> None:
+def test_preview_request_reaches_the_store(web: Web) -> None:
     web.store.set_state("door", UP)
-    assert web.store.watched(["door"]) == set()
+    assert web.store.preview_requests(["door"]) == set()
     answer = web.get("/sources/door/preview.jpg")
     assert (answer.status_code, answer.content) == (204, b"")
-    assert web.store.watched(["door"]) == {"door"}
+    assert web.store.preview_requests(["door"]) == {"door"}
     deadline_s = time.monotonic() + 20
     while answer.status_code == 204:
         assert time.monotonic() < deadline_s
@@ -198,4 +198,4 @@ def test_previews_can_be_disabled(make_web: Callable[..., Web]) -> None:
     answer = web.get("/sources/door/preview.jpg")
     assert answer.status_code == 403
     assert "web.previews" in answer.json()["hint"]
-    assert web.store.watched(["door"]) == set()
+    assert web.store.preview_requests(["door"]) == set()

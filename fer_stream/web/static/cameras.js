@@ -13,6 +13,7 @@ const LIST_MS = 15_000;
 // The first request only makes the capture process publish previews, so a second one follows.
 const SECOND_REQUEST_MS = 800;
 const THUMBNAILS_MS = 15_000;
+const NO_CARDS_MS = 300;
 // Faces of an older result are not shown as present.
 const STALE_S = 5;
 
@@ -132,7 +133,7 @@ async function updateThumbnails(cards, signal) {
       const inViewport = bottom > 0 && top < window.innerHeight;
       if (inViewport) await updateThumbnail(name, card.thumbnail, signal);
     }
-    await sleep(THUMBNAILS_MS, signal);
+    await sleep(cards.size ? THUMBNAILS_MS : NO_CARDS_MS, signal);
   }
 }
 

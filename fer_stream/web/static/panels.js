@@ -2,7 +2,7 @@
 
 import { TimelineChart } from "./chart.js";
 import { el, reconcile, setText } from "./dom.js";
-import { LABELS, legend, sharesBar, swatch, UNKNOWN } from "./emotions.js";
+import { EMOTIONS, LABELS, legend, sharesBar, swatch, UNKNOWN } from "./emotions.js";
 import { formatDuration, formatMinute, formatPercent, formatTime, pluralize, qualityText } from "./format.js";
 import { HISTORY_S, mostRecent } from "./live-timeline.js";
 import { faceText } from "./video-overlay.js";
@@ -71,13 +71,14 @@ function personItem({ person_id }) {
     el("p", {}, mark, el("strong", {}, `Person ${person_id}`), label, detail), bar.element);
   return {
     element,
-    /** @param {import("./video-overlay.js").Face & {probs: Record<string, number>}} face */
+    /** @param {import("./video-overlay.js").Face & {smoothed: number[]}} face */
     update(face) {
-      const prob = face.probs[face.label];
+      const prob = face.smoothed[EMOTIONS.indexOf(face.label)];
       mark.className = `swatch ${face.label}`;
       setText(label, face.label);
-      setText(detail, prob === undefined ? qualityText(face.quality.reason) : formatPercent(prob));
-      bar.update(face.label === UNKNOWN ? { [UNKNOWN]: 1 } : face.probs);
+      setText(detail, prob === undefined ? qualityText(face.quality_reason) : formatPercent(prob));
+      const shares = EMOTIONS.map((emotion, index) => [emotion, face.smoothed[index]]);
+      bar.update(face.label === UNKNOWN ? { [UNKNOWN]: 1 } : Object.fromEntries(shares));
     },
   };
 }

@@ -18,11 +18,11 @@ const LABEL_BACKGROUND = "rgb(24 27 32 / .82)";
 const TEXT_PX = 13;
 const LABEL_PX = 22;
 
-/** @typedef {{person_id: number, xyxy: number[], label: string, quality: {reason: string}}} Face */
+/** @typedef {{person_id: number, xyxy: number[], label: string, quality_reason: string}} Face */
 
 /** Returns the text beside a box, the same as in annotated videos. @param {Face} face */
-export function faceText({ person_id, label, quality }) {
-  const reason = label === UNKNOWN ? qualityText(quality.reason) : "";
+export function faceText({ person_id, label, quality_reason }) {
+  const reason = label === UNKNOWN ? qualityText(quality_reason) : "";
   return reason ? `${person_id}  unknown: ${reason}` : `${person_id}  ${label}`;
 }
 
