@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Self
 
+from fer_stream.backoff import Backoff
 from fer_stream.broker.embedded import EmbeddedServer, Role, with_death_signal
 from fer_stream.broker.lease import Owner
 from fer_stream.config import LiveSettings, ServerSettings
@@ -24,8 +25,8 @@ from fer_stream.service.prometheus_sd import check_ports, write_targets
 
 _log = get_logger(__name__)
 
-# Delays before a process is restarted; a process that ran for `_STEADY_S` starts with the first again.
-_RESTART_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+# Delay before a process is restarted; a process that ran for `_STEADY_S` starts with the minimum again.
+_RESTART_MIN_S, _RESTART_MAX_S = 0.5, 30.0
 _STEADY_S = 60.0
 _POLL_S = 0.2
 
@@ -37,14 +38,13 @@ _WORKER_TIMEOUT_S = 2.0
 
 @dataclass(slots=True, eq=False)
 class Child:
-    """One process of the service, and the number of its failures in a row."""
+    """One process of the service, and the delay of its restarts."""
 
     role: str
     command: Sequence[str]
     process: subprocess.Popen[bytes] | None = None
     started_s: float = 0.0
-    failures: int = 0
-    restart_s: float = field(default=0.0)
+    backoff: Backoff = field(default_factory=lambda: Backoff(_RESTART_MIN_S, _RESTART_MAX_S))
     owner: Owner = field(default_factory=Owner)
 
     def start(self) -> None:
@@ -64,15 +64,14 @@ class Child:
 
     def watch(self) -> None:
         """Restart the process if it has exited and its delay is over."""
-        now_s = time.monotonic()
         if self.process is not None and (code := self.process.poll()) is not None:
-            self.failures = 0 if now_s - self.started_s > _STEADY_S else self.failures + 1
-            delay_s = _RESTART_S[min(self.failures, len(_RESTART_S) - 1)]
-            _log.error("process_exited", worker=self.role, code=code, restart_in_s=delay_s)
-            self.process, self.restart_s = None, now_s + delay_s
-        if self.process is None and now_s >= self.restart_s:
+            if time.monotonic() - self.started_s > _STEADY_S:
+                self.backoff.reset()
+            self.process = None
+            _log.error("process_exited", worker=self.role, code=code, restart_in_s=self.backoff.failed())
+        if self.process is None and not self.backoff.active:
             self.start()
-            _log.info("process_restarted", worker=self.role, failures=self.failures)
+            _log.info("process_restarted", worker=self.role, failures=self.backoff.failures)
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal if the process runs."""

@@ -25,8 +25,8 @@ from fer_stream.service.connections import (
 )
 from fer_stream.service.process import ServiceContext, reload_settings
 from fer_stream.store.redis import lease_key
-from fer_stream.timeline.metrics import TimelineCounts
-from fer_stream.timeline.processor import TimelineKeeper
+from fer_stream.timeline.metrics import TimelineMetrics
+from fer_stream.timeline.processor import TimelineProcessor
 
 _log = get_logger(__name__)
 
@@ -79,13 +79,13 @@ def timeline(context: ServiceContext, load: Callable[[], LiveSettings], shard: i
     shard_metrics = ShardMetrics(shard, queue, context.metrics)
     tables = _open_tables(context)
     _watch_disks(context)
-    keeper = TimelineKeeper(
+    keeper = TimelineProcessor(
         open_store(store_client, settings, lease),
         tables,
         settings=lambda source: timeline_settings(settings, source),
         owns=lambda: lease.is_valid or lease.renew(),
     )
-    counts = TimelineCounts(
+    counts = TimelineMetrics(
         context.metrics,
         now=time.time,
         is_live=lambda source: _is_live(settings, source),
