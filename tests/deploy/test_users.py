@@ -9,8 +9,9 @@ import pytest
 import redis
 
 from fer_stream.broker.client import open_client
-from fer_stream.broker.source_registry import SourceKeys
+from fer_stream.broker.consumer import ConsumerOptions
 from fer_stream.broker.queue import RedisQueue
+from fer_stream.broker.source_registry import SourceKeys
 from fer_stream.records import Face, FaceCrop, FaceKey, Quality, stream_id_of
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def test_users_may_do_no_more_than_their_work(stack: Stack) -> None:
 
 
 def test_users_may_do_what_their_work_seldom_needs(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fer_stream.broker.source_registry._TIDY_EVERY_S", 0.0)
+    monkeypatch.setattr("fer_stream.broker.source_registry.PURGE_INTERVAL_S", 0.0)
     stack.start_servers()
     capture, classify, timeline = (
         open_client(f"redis://{user}:{stack.secret(user)}@127.0.0.1:{stack.port('queue')}")
@@ -60,8 +61,8 @@ def test_users_may_do_what_their_work_seldom_needs(stack: Stack, monkeypatch: py
     )
     for epoch in (1, 2, 3):  # the counts of the first are forgotten
         RedisQueue(capture).enqueue([crop(epoch)])
-    dead, heir = (RedisQueue(classify, consumer="worker") for _ in range(2))
-    assert [len(worker.receive(3, 0)) for worker in (dead, heir)] == [3, 1]
+    dead, replacement = (RedisQueue(classify, consumer=ConsumerOptions("worker")) for _ in range(2))
+    assert [len(worker.receive(3, 0)) for worker in (dead, replacement)] == [3, 1]
     keys = SourceKeys("door", 1)
     stack.admin("queue").delete(keys.predictions, keys.counts)
     owner = RedisQueue(timeline)
