@@ -16,6 +16,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
@@ -27,13 +28,13 @@ from fer_stream.store.protocol import ResultStore
 from fer_stream.web import jobs as job_routes
 from fer_stream.web import sources
 from fer_stream.web.problems import on_http_error, on_validation_error
-from fer_stream.web.schemas import API, HealthModel, ProblemModel
+from fer_stream.web.schemas import API, FrameEvent, HealthModel, ProblemModel
 from fer_stream.web.security import SecurityMiddleware
 from fer_stream.web.state import State, WebState
 
 _STATIC_DIR = Path(__file__).parent / "static"
 
-_PROBLEM_REF = "#/components/schemas/ProblemModel"
+_REF = "#/components/schemas/{model}"
 
 
 def create_app(
@@ -89,7 +90,10 @@ def _create_routes() -> FastAPI:
 
 
 def custom_openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """Return a function that builds the OpenAPI document with problems in place of FastAPI's validation errors."""
+    """Return a function that builds the OpenAPI document with problems in place of FastAPI's validation errors.
+
+    The schemas of live events are added.
+    """
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema:
@@ -97,9 +101,12 @@ def custom_openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas["ProblemModel"] = ProblemModel.model_json_schema()
+        # OpenAPI 3.1 cannot describe the data of single events, so no route refers to this schema.
+        frame_event = TypeAdapter(FrameEvent).json_schema(ref_template=_REF)
+        schemas |= frame_event.pop("$defs") | {"FrameEvent": frame_event}
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
-        content = {"application/problem+json": {"schema": {"$ref": _PROBLEM_REF}}}
+        content = {"application/problem+json": {"schema": {"$ref": _REF.format(model="ProblemModel")}}}
         problem = {"description": "An error (RFC 9457).", "content": content}
         for methods in document["paths"].values():
             for operation in methods.values():
