@@ -1,1 +1,1 @@
-"""Face crops to the workers, predictions to the timeline."""
+"""Queue of face crops to the workers, and journal of predictions to the timeline, on Redis."""
