@@ -11,7 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from fer_stream.metrics import Metrics
 from fer_stream.records import LABELS, UNKNOWN, Face, FaceKey, LabelledFace, LabelledFrame, Prediction, Quality
-from fer_stream.timeline.metrics import TimelineCounts
+from fer_stream.timeline.metrics import TimelineMetrics
 
 LABEL_NAMES = {
     *("source", "stage", "reason", "model", "emotion", "shard", "server", "path"),
@@ -73,11 +73,11 @@ def face(label: str) -> LabelledFace:
 
 
 def test_timeline_counters_start_at_0_after_a_restart(exported: Exported) -> None:
-    counts = TimelineCounts(exported.metrics, now=lambda: 12.0)
-    counts.begin("door", 40, 3)  # totals of an earlier process, from the checkpoint
+    counts = TimelineMetrics(exported.metrics, now=lambda: 12.0)
+    counts.register("door", 40, 3)  # totals of an earlier process, from the checkpoint
     assert set(exported.of_source("door").values()) == {0.0}
     assert len(exported.of_source("door")) == len((*LABELS, UNKNOWN)) + 2
-    counts.labelled("door", [LabelledFrame("door@1", 0, 0.0, (face("happy"), face(UNKNOWN), face("happy")))])
+    counts.count_labels("door", [LabelledFrame("door@1", 0, 0.0, (face("happy"), face(UNKNOWN), face("happy")))])
     counts.lost("door", 42, 3)
     counts.lost("door", 42, 3)
     values = exported.of_source("door")
@@ -87,41 +87,41 @@ def test_timeline_counters_start_at_0_after_a_restart(exported: Exported) -> Non
 
 
 def test_removed_source_is_not_exported_until_it_is_added_again(exported: Exported) -> None:
-    counts = TimelineCounts(exported.metrics, now=lambda: 12.0)
-    counts.begin("door", 0, 0)
-    counts.forget("door")
-    counts.begin("door", 0, 0)
+    counts = TimelineMetrics(exported.metrics, now=lambda: 12.0)
+    counts.register("door", 0, 0)
+    counts.remove("door")
+    counts.register("door", 0, 0)
     counts.lost("door", 5, 5)
-    counts.labelled("door", [LabelledFrame("door@1", 0, 0.0, (face("sad"),))])
+    counts.count_labels("door", [LabelledFrame("door@1", 0, 0.0, (face("sad"),))])
     assert exported.of_source("door") == {}
-    counts.return_of("door")
+    counts.restore("door")
     assert set(exported.of_source("door").values()) == {0.0}
     # Independently of whether the source is registered on the queue server yet.
-    counts.labelled("door", [LabelledFrame("door@1", 1, 0.2, (face("sad"),))])
+    counts.count_labels("door", [LabelledFrame("door@1", 1, 0.2, (face("sad"),))])
     counts.lost("door", 6, 5)
     values = exported.of_source("door")
     assert (values["fer_faces_labelled_total sad"], values["fer_predictions_missing_total"]) == (1, 1)
-    counts.return_of("hall")
+    counts.restore("hall")
     assert exported.of_source("hall") == {}
 
 
 def test_source_missing_in_the_settings_is_not_exported(exported: Exported) -> None:
-    counts = TimelineCounts(exported.metrics, now=lambda: 12.0, is_wanted=lambda source: source == "door")
+    counts = TimelineMetrics(exported.metrics, now=lambda: 12.0, is_wanted=lambda source: source == "door")
     for source in ("door", "removed"):
-        counts.begin(source, 0, 0)
+        counts.register(source, 0, 0)
         counts.lost(source, 2, 0)
     assert exported.of_source("removed") == {}
     assert exported.of_source("door")["fer_predictions_missing_total"] == 2
 
 
 def test_files_faster_than_real_time_are_excluded_from_latency(exported: Exported) -> None:
-    counts = TimelineCounts(exported.metrics, now=lambda: 12.0, is_live=lambda source: source == "door")
+    counts = TimelineMetrics(exported.metrics, now=lambda: 12.0, is_live=lambda source: source == "door")
     some = face("happy")
     predictions = [
         Prediction(Face(FaceKey(f"{name}@1", 1, 0), 0.0, at, some.xyxy, 0.9, some.quality), some.probs, "model")
         for name, at in (("door", 11.9), ("film", 2.0), ("door", 13.0))
     ]
-    counts.published(predictions)
+    counts.observe_latency(predictions)
     value = exported.registry.get_sample_value
     assert value("fer_end_to_end_seconds_count") == 2
     assert value("fer_end_to_end_seconds_sum") == pytest.approx(0.1)
