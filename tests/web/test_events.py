@@ -151,10 +151,10 @@ def test_number_of_streams_is_limited(make_web: Callable[..., Web]) -> None:
         assert next(one)[0] == next(two)[0] == "state"
         assert web.metric("fer_web_streams") == 2
         for path in ("/sources/door/live", "/live"):
-            answer = web.get(path)
-            assert answer.status_code == 503
-            assert answer.headers["retry-after"] == "10"
-            assert "All 2 live streams are in use" in answer.json()["detail"]
+            response = web.get(path)
+            assert response.status_code == 503
+            assert response.headers["retry-after"] == "10"
+            assert "All 2 live streams are in use" in response.json()["detail"]
         assert web.get("/sources").status_code == 200
     wait_until(lambda: web.metric("fer_web_streams") == 0)
     with event_stream(web, "/live") as again:
@@ -180,7 +180,7 @@ def test_overview_stream_has_states_and_newest_results(web: Web, frame: Callable
         assert (name, state["name"], state["up"]) == ("state", "yard", True)
 
 
-def test_a_stream_outlives_its_store(
+def test_stream_continues_after_an_outage_of_the_store(
     make_web: Callable[..., Web],
     frame: Callable[..., LabelledFrame],
     restartable_store: Any,
@@ -192,8 +192,8 @@ def test_a_stream_outlives_its_store(
         restartable_store.stop()
         name, problem, _ = next(event for event in stream if event[0] != "state")
         assert (name, problem["status"]) == ("problem", 503)
-        answer = web.get("/sources")
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        response = web.get("/sources")
+        assert (response.status_code, response.headers["retry-after"]) == (503, "2")
         assert web.client.get("/readyz").status_code == 503
         assert web.client.get("/healthz").status_code == 200
         restartable_store.start()
@@ -217,8 +217,8 @@ def test_concurrent_requests_share_one_failed_read_of_the_store(
     restartable_store.stop()
     with ThreadPoolExecutor(12) as many:
         responses = list(many.map(web.get, ["/sources", "/sources/door", "/sources/door/timeline"] * 4))
-    assert [answer.status_code for answer in responses] == [503] * 12
-    assert len({answer.json()["detail"] for answer in responses}) == 1
+    assert [response.status_code for response in responses] == [503] * 12
+    assert len({response.json()["detail"] for response in responses}) == 1
     assert len(reads) <= 3
     restartable_store.start()
     wait_until(lambda: web.get("/sources").status_code == 200)
@@ -227,8 +227,8 @@ def test_concurrent_requests_share_one_failed_read_of_the_store(
 def test_idle_stream_sends_keepalive_comments(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fer_stream.web.events._KEEPALIVE_S", 0.5)
     web.store.set_state("door", UP)
-    with web.client.stream("GET", "/api/v1/sources/door/live") as answer:
-        lines = answer.iter_lines()
+    with web.client.stream("GET", "/api/v1/sources/door/live") as response:
+        lines = response.iter_lines()
         assert next(lines) == "retry: 2000"
         assert next(line for line in lines if line.startswith(":")) == ": keepalive"
 

@@ -39,9 +39,9 @@ def stored_uploads(web: Web) -> list[Path]:
 
 
 def test_upload_is_stored_under_a_random_name_and_queued(web: Web) -> None:
-    answer = send(web, "My talk.MP4", priority="high")
-    assert answer.status_code == 201, answer.text
-    job = answer.json()
+    response = send(web, "My talk.MP4", priority="high")
+    assert response.status_code == 201, response.text
+    job = response.json()
     assert (job["name"], job["state"], job["priority"]) == ("My talk", "queued", "high")
     assert (job["outputs"], job["report"], job["error"]) == ([], False, None)
     (upload,) = stored_uploads(web)
@@ -52,7 +52,7 @@ def test_upload_is_stored_under_a_random_name_and_queued(web: Web) -> None:
     assert oct(web.uploads.stat().st_mode)[-3:] == "700"
     assert web.get("/jobs").json() == [job]
     assert web.get(f"/jobs/{job['job_id']}").json() == job
-    assert str(web.settings.state_dir) not in answer.text
+    assert str(web.settings.state_dir) not in response.text
     info = web.jobs.get(job["job_id"])
     assert (info.path, info.out.parent) == (upload, web.settings.jobs_output_dir)
 
@@ -84,8 +84,8 @@ def test_job_without_its_upload_is_not_retried(web: Web) -> None:
     job_id = send(web).json()["job_id"]
     web.client.post(f"/api/v1/jobs/{job_id}/cancel", headers=CSRF_HEADERS)
     stored_uploads(web)[0].unlink()
-    answer = web.client.post(f"/api/v1/jobs/{job_id}/retry", headers=CSRF_HEADERS)
-    assert (answer.status_code, answer.json()["hint"]) == (409, "Upload the file again.")
+    response = web.client.post(f"/api/v1/jobs/{job_id}/retry", headers=CSRF_HEADERS)
+    assert (response.status_code, response.json()["hint"]) == (409, "Upload the file again.")
 
 
 def test_deleting_a_job_from_the_command_line_keeps_its_files(web: Web, tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ NAMES = [
 
 def test_names_are_sanitised(web: Web) -> None:
     for given_name, shown, suffix in NAMES:
-        answer = send(web, given_name)
-        assert answer.status_code == 201, answer.text
-        assert answer.json()["name"] == shown
-        upload = web.jobs.get(answer.json()["job_id"]).path
+        response = send(web, given_name)
+        assert response.status_code == 201, response.text
+        assert response.json()["name"] == shown
+        upload = web.jobs.get(response.json()["job_id"]).path
         assert (upload.parent, upload.suffix) == (web.uploads, suffix)
 
 
@@ -169,9 +169,9 @@ def test_malicious_files_are_accepted_but_refused_when_opened(web: Web, tmp_path
     from fer_stream import factory
 
     for name, data in malicious_files(tmp_path).items():
-        answer = send(web, name, data)
-        assert answer.status_code == 201, name
-        path = web.jobs.get(answer.json()["job_id"]).path
+        response = send(web, name, data)
+        assert response.status_code == 201, name
+        path = web.jobs.get(response.json()["job_id"]).path
         assert path.read_bytes() == data
         with pytest.raises(UnreadableSource):
             factory.open_file(path, name="upload", stream_start_ms=0, fps=None, threads=1)
@@ -198,9 +198,9 @@ def test_chunked_upload_that_exceeds_the_limit_is_refused(make_web: Callable[...
             yield bytes(1 << 16)
 
     headers = {**CSRF_HEADERS, "Content-Type": "multipart/form-data; boundary=b"}
-    answer = web.client.post("/api/v1/jobs", content=endless(), headers=headers)
-    assert answer.status_code == 413
-    assert "web.max_upload_mb" in answer.json()["hint"]
+    response = web.client.post("/api/v1/jobs", content=endless(), headers=headers)
+    assert response.status_code == 413
+    assert "web.max_upload_mb" in response.json()["hint"]
     assert stored_uploads(web) == []
     assert send(web, data=bytes(1 << 20)).status_code == 201
 
@@ -246,9 +246,9 @@ INVALID_FORMS = [
 def test_invalid_forms_are_refused(web: Web) -> None:
     for content, content_type, status in INVALID_FORMS:
         headers = {**CSRF_HEADERS, "Content-Type": content_type}
-        answer = web.client.post("/api/v1/jobs", content=content, headers=headers)
-        assert answer.status_code == status, (content, content_type, answer.text)
-        assert answer.json()["hint"]
+        response = web.client.post("/api/v1/jobs", content=content, headers=headers)
+        assert response.status_code == status, (content, content_type, response.text)
+        assert response.json()["hint"]
         assert stored_uploads(web) == []
     assert web.get("/jobs").json() == []
 
@@ -256,8 +256,8 @@ def test_invalid_forms_are_refused(web: Web) -> None:
 def test_two_files_and_an_unknown_priority_are_refused(web: Web) -> None:
     files = [("file", ("a.mp4", VIDEO)), ("file", ("b.mp4", VIDEO))]
     assert web.client.post("/api/v1/jobs", files=files, headers=CSRF_HEADERS).status_code == 422
-    answer = send(web, priority="urgent")
-    assert (answer.status_code, answer.json()["hint"]) == (422, "Use one of high, normal, low.")
+    response = send(web, priority="urgent")
+    assert (response.status_code, response.json()["hint"]) == (422, "Use one of high, normal, low.")
     assert stored_uploads(web) == []
 
 
@@ -267,9 +267,9 @@ def test_full_disk_is_reported_and_leaves_no_file(
     web = make_web()
     disk = small_disk(2048)
     web.app.state.web.uploads = Uploads(disk / "uploads", max_bytes=1 << 30, reserve_bytes=0)
-    answer = send(web, data=os.urandom(4 << 20))
-    assert answer.status_code == 507
-    assert "free space" in answer.json()["detail"]
+    response = send(web, data=os.urandom(4 << 20))
+    assert response.status_code == 507
+    assert "free space" in response.json()["detail"]
 
     def without_length() -> Any:
         yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="talk.mp4"\r\n\r\n'
@@ -277,8 +277,8 @@ def test_full_disk_is_reported_and_leaves_no_file(
             yield os.urandom(1 << 16)
 
     headers = {**CSRF_HEADERS, "Content-Type": "multipart/form-data; boundary=b"}
-    answer = web.client.post("/api/v1/jobs", content=without_length(), headers=headers)
-    assert answer.status_code == 507
+    response = web.client.post("/api/v1/jobs", content=without_length(), headers=headers)
+    assert response.status_code == 507
     assert list((disk / "uploads").iterdir()) == []
     assert send(web).status_code == 201
 

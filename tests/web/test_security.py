@@ -67,14 +67,14 @@ def test_only_health_is_available_without_the_token(locked: Web) -> None:
     for method, path in [*every_request(locked.app), ("GET", "/nothing"), ("POST", "/"), ("GET", "/index.html")]:
         for headers in ({}, bearer("wrong" * 5), basic("me", "wrong"), {"Authorization": "Basic ?"}):
             locked.app.middleware_stack = None  # resets the rate limit, which has its own test
-            answer = locked.client.request(method, path, headers={**CSRF_HEADERS, **headers})
+            response = locked.client.request(method, path, headers={**CSRF_HEADERS, **headers})
             if path in PUBLIC_PATHS:
-                assert answer.status_code < 400, (method, path)
-                assert answer.json() == {"status": "ok"} or method == "HEAD"
+                assert response.status_code < 400, (method, path)
+                assert response.json() == {"status": "ok"} or method == "HEAD"
             else:
-                assert answer.status_code == 401, (method, path)
-                assert answer.headers["www-authenticate"].startswith('Basic realm="fer-stream"')
-                assert method == "HEAD" or set(answer.json()) == {"type", "title", "status", "detail", "hint"}
+                assert response.status_code == 401, (method, path)
+                assert response.headers["www-authenticate"].startswith('Basic realm="fer-stream"')
+                assert method == "HEAD" or set(response.json()) == {"type", "title", "status", "detail", "hint"}
 
 
 def test_token_gives_access_to_every_route(locked: Web) -> None:
@@ -82,16 +82,16 @@ def test_token_gives_access_to_every_route(locked: Web) -> None:
         if path.endswith("/live"):
             continue
         for headers in (bearer(TOKEN), basic("anybody", TOKEN), basic("", TOKEN)):
-            answer = locked.client.request(method, path, headers={**CSRF_HEADERS, **headers})
-            assert answer.status_code not in (401, 403, 429, 500), (method, path)
-    with locked.client.stream("GET", "/api/v1/live", headers=basic("me", TOKEN)) as answer:
-        assert answer.status_code == 200
+            response = locked.client.request(method, path, headers={**CSRF_HEADERS, **headers})
+            assert response.status_code not in (401, 403, 429, 500), (method, path)
+    with locked.client.stream("GET", "/api/v1/live", headers=basic("me", TOKEN)) as response:
+        assert response.status_code == 200
 
 
 def test_non_ascii_header_is_not_a_token(locked: Web) -> None:
     for scheme in ("Basic", "Bearer"):
-        answer = locked.get("/sources", headers=[(b"Authorization", f"{scheme} ü".encode())])
-        assert answer.status_code == 401, scheme
+        response = locked.get("/sources", headers=[(b"Authorization", f"{scheme} ü".encode())])
+        assert response.status_code == 401, scheme
 
 
 def test_wrong_tokens_are_limited_and_logged_without_value(locked: Web, caplog: pytest.LogCaptureFixture) -> None:
@@ -156,9 +156,9 @@ def test_other_host_names_are_refused(web: Web) -> None:
     """DNS rebinding: a website can point its own name at the service to read its data."""
     for host in ("evil.example", "evil.example:8080", "localhost.evil.example", "", "127.0.0.1.nip.io"):
         for path in ("/", "/api/v1/sources"):
-            answer = web.client.get(path, headers={"Host": host})
-            assert answer.status_code == 421, host
-            assert "web.allowed_hosts" in answer.json()["hint"]
+            response = web.client.get(path, headers={"Host": host})
+            assert response.status_code == 421, host
+            assert "web.allowed_hosts" in response.json()["hint"]
         assert web.client.get("/healthz", headers={"Host": host}).status_code == 200
 
 
@@ -190,8 +190,8 @@ def test_changes_must_come_from_the_page_or_a_program(web: Web) -> None:
     for headers, allowed in CHANGES:
         sent = {name: value.format(self=web.address) for name, value in headers.items()}
         for method, path in changes:
-            answer = web.client.request(method, path, headers=sent)
-            assert (answer.status_code != 403) == allowed, (method, path, headers, answer.text)
+            response = web.client.request(method, path, headers=sent)
+            assert (response.status_code != 403) == allowed, (method, path, headers, response.text)
 
 
 def test_requests_of_other_websites_are_refused_but_links_work(web: Web) -> None:
@@ -209,12 +209,12 @@ def test_every_response_has_security_headers_and_no_cors(locked: Web) -> None:
             continue
         for headers in ({}, bearer(TOKEN)):
             sent = {"Origin": "https://evil.example", "Access-Control-Request-Method": "GET", **headers}
-            answer = locked.client.request(method, path, headers=sent)
+            response = locked.client.request(method, path, headers=sent)
             for name, value in HEADERS.items():
                 if name != "Cache-Control":
-                    assert answer.headers[name] == value, (method, path, name)
-            assert not [name for name in answer.headers if name.startswith("access-control-")]
-            assert "server" not in answer.headers
+                    assert response.headers[name] == value, (method, path, name)
+            assert not [name for name in response.headers if name.startswith("access-control-")]
+            assert "server" not in response.headers
     policy = HEADERS["Content-Security-Policy"]
     assert "default-src 'self'" in policy
     assert "unsafe" not in policy
@@ -227,12 +227,12 @@ def test_unexpected_error_reveals_nothing(
         raise RuntimeError("rtsp://me:secret@camera broke")
 
     monkeypatch.setattr(web.store, "sources", broken)
-    answer = web.get("/sources")
-    assert answer.status_code == 500
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["detail"] == "Internal error."
-    assert "secret" not in answer.text
-    assert "Traceback" not in answer.text
+    response = web.get("/sources")
+    assert response.status_code == 500
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["detail"] == "Internal error."
+    assert "secret" not in response.text
+    assert "Traceback" not in response.text
     failed = vars(next(record for record in caplog.records if record.message == "request_handler_failed"))
     assert (failed["method"], failed["path"]) == ("GET", "/api/v1/sources")
 

@@ -59,10 +59,10 @@ def test_unknown_source_is_not_found(web: Web, below: str) -> None:
         assert_not_found(web.get(f"/sources/{name}{below}"), name)
 
 
-def assert_not_found(answer: httpx.Response, name: str) -> None:
-    assert answer.status_code == 404
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json()
+def assert_not_found(response: httpx.Response, name: str) -> None:
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
     assert (problem["type"], problem["title"], problem["status"]) == ("about:blank", "Not Found", 404)
     assert name in problem["detail"]
     assert "/api/v1/sources" in problem["hint"]
@@ -91,10 +91,10 @@ def test_timeline_has_segments_by_person_and_gaps(
 def test_timeline_as_csv(web: Web, segment: Callable[..., Segment], gap: Callable[[float], Gap]) -> None:
     now = float(int(time.time()))
     web.store.commit("door", CHECKPOINT, [segment(now - 50), segment(now - 100, person_id=2)], [gap(now - 80)])
-    answer = web.get("/sources/door/timeline", params={"format": "csv"})
-    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
-    assert answer.headers["content-disposition"] == 'attachment; filename="door.timeline.csv"'
-    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    response = web.get("/sources/door/timeline", params={"format": "csv"})
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    assert response.headers["content-disposition"] == 'attachment; filename="door.timeline.csv"'
+    rows = list(csv.DictReader(io.StringIO(response.text)))
     assert [(row["kind"], row["person_id"], row["label"]) for row in rows] == [
         ("segment", "2", "happy"), ("gap", "", "stalled"), ("segment", "1", "happy"),
     ]  # fmt: skip
@@ -131,10 +131,10 @@ def test_too_long_timeline_is_refused_as_json_but_not_as_csv(
     monkeypatch.setattr("fer_stream.web.history.MAX_SEGMENTS", 20)
     now = time.time()
     web.store.commit("door", CHECKPOINT, [segment(now - 3000 + number) for number in range(21)], [])
-    answer = web.get("/sources/door/timeline")
-    assert answer.status_code == 422
-    assert "more than 20 segments" in answer.json()["detail"]
-    assert "format=csv" in answer.json()["hint"]
+    response = web.get("/sources/door/timeline")
+    assert response.status_code == 422
+    assert "more than 20 segments" in response.json()["detail"]
+    assert "format=csv" in response.json()["hint"]
     assert web.get("/sources/door/timeline", params={"from": now - 2998}).status_code == 200
     assert len(web.get("/sources/door/timeline", params={"format": "csv"}).text.splitlines()) == 22
 
@@ -152,9 +152,9 @@ def test_too_long_timeline_is_refused_as_json_but_not_as_csv(
 )
 def test_invalid_time_range_is_refused(web: Web, query: dict[str, str], named: str) -> None:
     web.store.set_state("door", UP)
-    answer = web.get("/sources/door/timeline", params=query)
-    assert answer.status_code == 422
-    assert named in answer.json()["detail"]
+    response = web.get("/sources/door/timeline", params=query)
+    assert response.status_code == 422
+    assert named in response.json()["detail"]
 
 
 def test_days_depend_on_the_time_zone(web: Web, segment: Callable[..., Segment]) -> None:
@@ -177,25 +177,25 @@ def test_unknown_time_zone_is_refused(web: Web, zone: str) -> None:
 def test_preview_request_reaches_the_store(web: Web) -> None:
     web.store.set_state("door", UP)
     assert web.store.preview_requests(["door"]) == set()
-    answer = web.get("/sources/door/preview.jpg")
-    assert (answer.status_code, answer.content) == (204, b"")
+    response = web.get("/sources/door/preview.jpg")
+    assert (response.status_code, response.content) == (204, b"")
     assert web.store.preview_requests(["door"]) == {"door"}
     deadline_s = time.monotonic() + 20
-    while answer.status_code == 204:
+    while response.status_code == 204:
         assert time.monotonic() < deadline_s
         web.store.set_preview("door", Preview("door@5", 3, 1280, 720, JPEG))
-        answer = web.get("/sources/door/preview.jpg")
-    assert answer.content == JPEG
-    assert answer.headers["content-type"] == "image/jpeg"
-    assert answer.headers["cache-control"] == "no-store"
+        response = web.get("/sources/door/preview.jpg")
+    assert response.content == JPEG
+    assert response.headers["content-type"] == "image/jpeg"
+    assert response.headers["cache-control"] == "no-store"
     names = ("stream-id", "frame-index", "frame-width", "frame-height")
-    assert [answer.headers[f"x-{name}"] for name in names] == ["door@5", "3", "1280", "720"]
+    assert [response.headers[f"x-{name}"] for name in names] == ["door@5", "3", "1280", "720"]
 
 
 def test_previews_can_be_disabled(make_web: Callable[..., Web]) -> None:
     web = make_web(previews="off")
     web.store.set_state("door", UP)
-    answer = web.get("/sources/door/preview.jpg")
-    assert answer.status_code == 403
-    assert "web.previews" in answer.json()["hint"]
+    response = web.get("/sources/door/preview.jpg")
+    assert response.status_code == 403
+    assert "web.previews" in response.json()["hint"]
     assert web.store.preview_requests(["door"]) == set()
