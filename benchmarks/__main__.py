@@ -4,7 +4,7 @@
 
 Every row runs in a process of its own, one after the other. What is compared is done in turn, round by round; told
 are medians over the rounds, with the least and the most. `--json` also writes a record for each line, for
-`pandas.read_json`. Docs: docs/performance.md.
+`pandas.read_json`. Docs: docs/evidence/performance.md.
 """
 
 from __future__ import annotations

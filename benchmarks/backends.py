@@ -28,7 +28,7 @@ from benchmarks import material
 from fer_stream import factory
 from fer_stream.classify.backends import LITERT_FILE, cpu_flags
 from fer_stream.classify.classifier import ClassifierOutput
-from fer_stream.config import ModelSettings
+from fer_stream.config.settings import ModelSettings
 from fer_stream.records import I64, U8
 
 BARE = "LiteRT, invoke alone"

@@ -24,7 +24,7 @@ import av
 from prometheus_client import CollectorRegistry
 
 from fer_stream import FileSettings
-from fer_stream.config import OutputSettings
+from fer_stream.config.settings import OutputSettings
 from fer_stream.files import Engine, FileJob, run_job
 from fer_stream.metrics import Metrics, Stage
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from benchmarks.material import table
 
-HEAD = ("work", "", "measured (least – most)", "goal", "", "accuracy")
+COLUMNS = ("work", "", "measured (least – most)", "goal", "", "accuracy")
 
 
-class Unmeasured(Exception):  # noqa: N818 - it is a finding, told in the table
+class NotMeasurable(Exception):  # noqa: N818 - it is a finding, told in the table
     """A row, or a part of one, that cannot be measured here; the text says why."""
 
 
@@ -145,7 +145,7 @@ def largest(carried: Callable[[int], bool], first: int, most: int) -> int:
 def markdown(rows: Sequence[Row]) -> str:
     """The one table. The name of a row stands beside its first line alone."""
     return table(
-        list(HEAD),
+        list(COLUMNS),
         [[row.title if number == 0 else "", *line.cells()] for row in rows for number, line in enumerate(row.lines)],
     )
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.file_job import decode_alone
-from benchmarks.goals import Rounds, Unmeasured
+from benchmarks.goals import Rounds, NotMeasurable
 from benchmarks.material import ROOT, clip_frames, table
 from benchmarks.plot import Curve, Panel, draw
 from benchmarks.rows import Options, cores, pinned
@@ -198,7 +198,7 @@ def _run(clip: Path, options: Options) -> tuple[float, float]:
             time.sleep(_LOOK_S)
         lasted_s = time.monotonic() - began_s
     if process.returncode:
-        raise Unmeasured(f"`fer-stream run` ended with exit code {process.returncode}")
+        raise NotMeasurable(f"`fer-stream run` ended with exit code {process.returncode}")
     return lasted_s, peak_mb
 
 

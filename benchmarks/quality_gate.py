@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.crop_margin import find, predict
 from benchmarks.material import classifier, clip_frames, parser, percent, public_test, table
 from fer_stream.classify.litert import LiteRTClassifier
-from fer_stream.config import QualitySettings
+from fer_stream.config.settings import QualitySettings
 from fer_stream.faces.blazeface import BlazeFaceDetector
 from fer_stream.faces.crop import crop_face
 from fer_stream.faces.detector import FaceDetector

@@ -16,7 +16,7 @@ from av.bitstream import BitStreamFilterContext
 from benchmarks.material import clip_frames
 from fer_stream import FileSettings, analyze
 from fer_stream.api import Analysis
-from fer_stream.config import DetectorSettings
+from fer_stream.config.settings import DetectorSettings
 from fer_stream.faces.yunet import YuNetDetector
 from fer_stream.records import F32, LABELS, U8
 from tests.support.synthetic import Scene, SyntheticSource

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fer_stream.api import Analysis, analyze
-    from fer_stream.config import FileSettings
+    from fer_stream.config.settings import FileSettings
     from fer_stream.errors import FerStreamError
-    from fer_stream.records import LABELS, UNKNOWN, Segment, EmotionTimeline
+    from fer_stream.records import LABELS, UNKNOWN, EmotionTimeline, Segment
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Analysis": "fer_stream.api",
     "analyze": "fer_stream.api",
-    "FileSettings": "fer_stream.config",
+    "FileSettings": "fer_stream.config.settings",
     "FerStreamError": "fer_stream.errors",
     "LABELS": "fer_stream.records",
     "UNKNOWN": "fer_stream.records",

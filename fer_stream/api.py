@@ -13,7 +13,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from fer_stream.capture.discovery import slugify
-from fer_stream.config import FileSettings
+from fer_stream.config.settings import FileSettings
 from fer_stream.files import Engine
 from fer_stream.metrics import Metrics
 from fer_stream.records import (

@@ -12,7 +12,8 @@ from fer_stream.capture.discovery import is_image
 from fer_stream.capture.source import FrameSource, Sampler
 from fer_stream.classify.backends import BACKENDS, available_backends, cpu_flags, select_backend
 from fer_stream.classify.model_card import listed_files
-from fer_stream.config import DetectorSettings, FileSettings, ModelSettings, SourceSettings
+from fer_stream.config.settings import DetectorSettings, FileSettings, ModelSettings
+from fer_stream.config.sources import SourceSettings
 from fer_stream.errors import WeightsError
 from fer_stream.faces.bytetrack import ByteTrack
 from fer_stream.faces.detection_scheduler import DetectionScheduler

@@ -14,18 +14,18 @@ from prometheus_client import CollectorRegistry
 
 from fer_stream import factory
 from fer_stream.capture.source import FrameSource
-from fer_stream.config import FileSettings
+from fer_stream.config.settings import FileSettings
 from fer_stream.errors import OutputError
 from fer_stream.metrics import Metrics
 from fer_stream.outputs.base import Writer
-from fer_stream.pipeline import FileRun, StopFlag, run_file
+from fer_stream.pipeline import Progress, StopFlag, run_file
 from fer_stream.records import U8, FaceCrop, FileSummary, LabelledFrame, SourceInfo
 from fer_stream.timeline.builder import TimelineBuilder
 
 if TYPE_CHECKING:
     from fer_stream.outputs.downsample import Trace
 
-Progress = Callable[[SourceInfo, FileRun], object]
+OnProgress = Callable[[SourceInfo, Progress], object]
 """Told now and then how far a file is."""
 
 Sink = Callable[[Sequence[LabelledFrame]], None]
@@ -91,7 +91,7 @@ class Engine:
         *,
         metrics: Metrics,
         stop: StopFlag | None = None,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
         look: Look | None = None,
     ) -> FileSummary:
         """Run an open source and close it; `sink` gets its final frames, `look` its crops."""
@@ -137,7 +137,7 @@ def run_job(
     *,
     metrics: Metrics | None = None,
     stop: StopFlag | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> FileResult:
     """Run one file and write its results, each whole or not at all.
 

@@ -1,24 +1,21 @@
-"""The loops that join the stages; nothing else.
+"""Processing loops that connect the stages.
 
-- `run_file`: FrameSource → FaceExtractor → EmotionClassifier → TimelineBuilder → Writers, in one process
+- `run_file`: FrameSource → FaceExtractor → Predictor → TimelineBuilder → sink, in one process
 
-and the same as three, with a queue between them:
+and the same as three loops with a queue between them:
 
-- `run_capture`: FrameSource → FaceExtractor → MessageQueue (crops) and Journal (marks, gaps)
-- `run_classify`: MessageQueue → EmotionClassifier → Journal (predictions)
+- `run_capture`: FrameSource → FaceExtractor → MessageQueue (crops) and Journal (headers, gaps)
+- `run_classify`: MessageQueue → Predictor → Journal (predictions)
 - `run_timeline`: Journal → SourceTimeline → ResultStore and files
 """
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import chain
 from threading import Event
 from typing import Protocol
 
@@ -29,6 +26,7 @@ from fer_stream.capture.source import FrameSource
 from fer_stream.classify.classifier import EmotionClassifier
 from fer_stream.faces.extractor import FaceEvent, FaceExtractor
 from fer_stream.faces.quality import apply_agreement
+from fer_stream.log import get_logger
 from fer_stream.metrics import Metrics
 from fer_stream.records import (
     EndOfStream,
@@ -41,113 +39,158 @@ from fer_stream.records import (
     Prediction,
 )
 from fer_stream.timeline.builder import Message, TimelineBuilder
-from fer_stream.timeline.metrics import TimelineCounts
-from fer_stream.timeline.processor import TimelineKeeper
-from fer_stream.timeline.source_timeline import Horizon
+from fer_stream.timeline.processor import TimelineProcessor
+from fer_stream.timeline.source_timeline import Watermark
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
-# The first batch of a file; each has twice as many crops as the one before, up to the most.
+# Crops in the first batch of a file. Each further batch is twice as large, up to the batch size.
 _FIRST_BATCH = 4
-# A batch also ends after so many frames, so that a film without faces does not pile up.
+# Maximum number of frames in a batch, so that frames without faces do not accumulate.
 _MAX_FRAMES_PER_BATCH = 64
-# One batch is made while one is classified; a second evens out batches that take longer.
-_AHEAD = 2
+# One batch is produced while another is classified; the second compensates for batches that take longer.
+_PREFETCHED_BATCHES = 2
 
-# A commit costs a state of about 20 KB per source; what a crash loses is read again from the journal.
-_COMMIT_S = 1.0
-_MAX_ENTRIES = 500
-# Of a journal that grew while nobody read it. A busy core takes 10 s for so many, a loop is taken to hang after 90 s.
-_MOST_A_TURN = 10_000
-_IDLE_S = 0.05
-# A turn costs a round trip for every source, whatever it finds. So each waits for what comes meanwhile.
-_BETWEEN_TURNS_S = 0.02
+# A commit writes about 20 KB per source. After a crash, later entries are read again from the journal.
+_COMMIT_INTERVAL_S = 1.0
+_ENTRIES_PER_READ = 500
+# Limit for a journal that grew without a reader. A busy core takes 10 s, and the health check allows 90 s.
+MAX_ENTRIES_PER_PASS = 10_000
+_READ_TIMEOUT_S = 0.05
+# Every pass costs a round trip per source, so entries are collected in between.
+POLL_INTERVAL_S = 0.02
 
-_Judge = Callable[[Sequence[FaceCrop]], list[Prediction]]
+Predict = Callable[[Sequence[FaceCrop]], list[Prediction]]
+Sink = Callable[[Sequence[LabelledFrame]], object]
+OnCrops = Callable[[Sequence[FaceCrop]], object]
 
 
 class StopFlag(Protocol):
-    """Something that may be set from elsewhere, as a `threading.Event` or a `multiprocessing.Event`."""
+    """Flag that can be set from elsewhere: a `threading.Event` or a `multiprocessing.Event`."""
 
     def is_set(self) -> bool:
-        """Is it set?"""
+        """Return whether the run should stop."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class FileRun:
-    """How far a run is."""
+class Progress:
+    """Progress of a run. `last_s` is the media time of the last frame, `stopped` is True if it ended early."""
 
     frames: int = 0
     last_s: float = 0.0
     stopped: bool = False
 
 
-def run_file(
-    source: FrameSource,
-    follower: FaceExtractor,
-    classifier: EmotionClassifier,
-    builder: TimelineBuilder,
-    sink: Callable[[Sequence[LabelledFrame]], None],
-    *,
-    max_batch: int,
-    min_agreement: float,
-    metrics: Metrics,
-    stop: StopFlag,
-    progress: Callable[[FileRun], object],
-    look: Callable[[Sequence[FaceCrop]], object],
-    ahead: bool = False,
-) -> FileRun:
-    """Take every frame of `source` through all stages; `sink` gets the final frames, in order, `look` the crops.
+@dataclass(frozen=True, slots=True)
+class RunControl:
+    """Control of a file run: `stop` ends it early, `progress` is called after each batch."""
 
-    Ends when the source does, or soon after `stop` is set; either way all that was read is labelled and given out.
-    With `ahead`, faces are looked for in another thread while those found before are classified and written.
+    stop: StopFlag = field(default_factory=Event)
+    progress: Callable[[Progress], object] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """Classifier of batches of crops, with metrics.
+
+    Faces whose agreement is below `min_agreement` get the quality reason `unclear`.
     """
-    judge = partial(classify, classifier=classifier, min_agreement=min_agreement, metrics=metrics)
-    run, put, faces = FileRun(), 0, 0
-    batches = _batches(source, follower, max_batch, metrics, stop)
-    with closing(_read_ahead(batches) if ahead else batches) as taken:
-        for batch in taken:
-            look(batch.crops)
-            _deliver(batch.classify(judge, max_batch), builder, sink, metrics)
-            run = FileRun(run.frames + batch.frames, batch.last_s, batch.stopped)
-            put, faces = put + len(batch.crops), faces + batch.faces
-            progress(run)
-    _deliver([EndOfStream(source.stream_id, run.last_s, run.frames, put)], builder, sink, metrics)
+
+    classifier: EmotionClassifier
+    batch_size: int
+    min_agreement: float
+    metrics: Metrics
+
+    def predict(self, crops: Sequence[FaceCrop]) -> list[Prediction]:
+        """Classify one batch."""
+        spec = self.classifier.spec
+        with self.metrics.timed("inference"):
+            output = self.classifier.predict(np.stack([crop.pixels for crop in crops]))
+        self.metrics.batch_size.observe(len(crops))
+        for best in output.probs.argmax(axis=1):
+            self.metrics.predictions.labels(spec.model_id, spec.labels[best]).inc()
+        return [
+            Prediction(self._with_agreement(crop.face, agreement), probs, spec.model_id)
+            for crop, probs, agreement in zip(crops, output.probs, output.agreement.tolist(), strict=True)
+        ]
+
+    def predict_all(self, crops: Sequence[FaceCrop]) -> list[Prediction]:
+        """Classify any number of crops in batches of `batch_size`."""
+        starts = range(0, len(crops), self.batch_size)
+        return [one for start in starts for one in self.predict(crops[start : start + self.batch_size])]
+
+    def _with_agreement(self, face: Face, agreement: float) -> Face:
+        return replace(face, quality=apply_agreement(face.quality, agreement, self.min_agreement))
+
+
+@dataclass(frozen=True, slots=True)
+class FileStages:
+    """Stages of a file run. `sink` receives the final frames in order, `on_crops` the crops of each batch.
+
+    If `pipelined`, faces are extracted in another thread while the previous batch is classified and written.
+    """
+
+    source: FrameSource
+    extractor: FaceExtractor
+    predictor: Predictor
+    builder: TimelineBuilder
+    sink: Sink
+    on_crops: OnCrops = lambda _: None
+    pipelined: bool = False
+
+
+def run_file(stages: FileStages, control: RunControl) -> Progress:
+    """Process every frame of a file with all stages.
+
+    Ends with the source, or soon after `control.stop` is set; in both cases all frames read so far are labelled and
+    passed to the sink.
+    """
+    progress, crops, faces = Progress(), 0, 0
+    source, metrics = stages.source, stages.predictor.metrics
+    batches = _batches(stages, control.stop)
+    with closing(_prefetch(batches) if stages.pipelined else batches) as prefetched:
+        for batch in prefetched:
+            stages.on_crops(batch.crops)
+            _deliver(stages, [*stages.predictor.predict_all(batch.crops), *batch.others])
+            progress = Progress(progress.frames + batch.frames, batch.last_s, batch.stopped)
+            crops, faces = crops + len(batch.crops), faces + batch.faces
+            control.progress(progress)
+    _deliver(stages, [EndOfStream(source.stream_id, progress.last_s, progress.frames, crops)])
     metrics.faces.labels(source.info.name).inc(faces)
-    return run
+    return progress
 
 
 def run_capture(
     messages: Iterable[Frame | Gap],
     source: FrameSource,
-    follower: FaceExtractor,
+    extractor: FaceExtractor,
     queue: MessageQueue,
     journal: Journal,
     *,
     metrics: Metrics,
 ) -> None:
-    """Put the faces of every frame on the queue until `messages`, those of `source`, end.
+    """Enqueue the faces of every frame until `messages`, those of `source`, end.
 
-    The crops of a frame are put before its mark, so that whoever has read the mark knows that its crops were put; the
-    faces that need not be classified go to the journal with it. A gap follows the first message after it, which tells
-    the epoch that it belongs to.
+    The crops of a frame are enqueued before its header, so that a reader of the header can rely on them; faces that
+    are not classified are appended to the journal with the header. A gap follows the first message after it, so that
+    the session of the timeline has started.
     """
     name = source.info.name
     end = EndOfStream(source.stream_id, 0.0, 0, 0)
     gaps: list[Gap] = []
     frames, faces = metrics.frames.labels(name), metrics.faces.labels(name)
-    put, dropped = metrics.crops_enqueued.labels(name), metrics.crops_dropped.labels(name, "overflow")
+    enqueued, dropped = metrics.crops_enqueued.labels(name), metrics.crops_dropped.labels(name, "overflow")
 
-    def tell(items: Sequence[FaceEvent]) -> int:
-        crops = [item for item in items if isinstance(item, FaceCrop)]
+    def publish(events: Sequence[FaceEvent]) -> int:
+        crops = [event for event in events if isinstance(event, FaceCrop)]
         if crops:
-            put.inc(len(crops))
+            enqueued.inc(len(crops))
             dropped.inc(queue.enqueue(crops))
-        if rest := [item for item in items if not isinstance(item, FaceCrop)]:
-            journal.append([*rest, *gaps])
+        if others := [event for event in events if not isinstance(event, FaceCrop)]:
+            journal.append([*others, *gaps])
             gaps.clear()
-        faces.inc(sum(not isinstance(item, FrameHeader) for item in items))
+        faces.inc(sum(not isinstance(event, FrameHeader) for event in events))
         return len(crops)
 
     for message in messages:
@@ -155,127 +198,118 @@ def run_capture(
             gaps.append(message)
             continue
         frames.inc()
-        crops = tell(follower.process(message))
+        crops = publish(extractor.process(message))
         end = EndOfStream(source.stream_id, message.time_s, end.frames + 1, end.crops + crops)
-    crops = tell(follower.flush())
+    crops = publish(extractor.flush())
     journal.append([replace(end, crops=end.crops + crops), *gaps])
 
 
 def run_classify(
     queue: MessageQueue,
-    classifier: EmotionClassifier,
+    predictor: Predictor,
     *,
-    max_batch: int,
-    min_agreement: float,
-    max_wait_s: float,
-    metrics: Metrics,
+    batch_timeout_s: float,
     stop: StopFlag,
     now: Callable[[], float],
-    beat: Callable[[], object] = lambda: None,
+    heartbeat: Callable[[], object] = lambda: None,
 ) -> None:
-    """Classify what is on the queue, batch by batch, until `stop` is set. `now` is Unix time.
+    """Classify the crops of the queue, batch by batch, until `stop` is set. `now` returns Unix time in seconds.
 
-    `beat` is called once a batch, and at least as often as the queue was told to idle.
+    `heartbeat` is called once per batch, and at least once per poll timeout of the queue.
     """
-    judge = partial(classify, classifier=classifier, min_agreement=min_agreement, metrics=metrics)
-    for label in classifier.spec.labels:
-        metrics.predictions.labels(classifier.spec.model_id, label)
+    metrics, spec = predictor.metrics, predictor.classifier.spec
+    for label in spec.labels:
+        metrics.predictions.labels(spec.model_id, label)
     while not stop.is_set():
-        beat()
-        deliveries = queue.receive(max_batch, max_wait_s)
+        heartbeat()
+        deliveries = queue.receive(predictor.batch_size, batch_timeout_s)
         for delivery in deliveries:
             metrics.queue_wait.observe(max(0.0, now() - delivery.crop.face.captured_at))
             if delivery.attempt > 1:
                 metrics.redelivered.inc()
         if deliveries:
-            queue.ack(_classify_what_can_be(deliveries, judge))
+            queue.ack(_classify_bisecting(deliveries, predictor.predict))
 
 
 def run_timeline(
     sources: Callable[[], Collection[str]],
     queue: MessageQueue,
     journal: Journal,
-    keeper: TimelineKeeper,
-    counts: TimelineCounts,
+    processor: TimelineProcessor,
     *,
     stop: Event,
     monotonic: Callable[[], float],
-    heartbeat: Callable[[], object] = lambda: None,
 ) -> None:
-    """Update the timelines of `sources` until `stop` is set, calling `heartbeat` in every pass.
+    """Update the timelines of `sources` with the messages of captures and workers until `stop` is set.
 
-    Everything that was read is committed at the end.
+    All entries that were read are committed at the end.
     """
     committed_s = monotonic()
     while not stop.is_set():
-        heartbeat()
         for source in sources():
-            keeper.open(source)
-            counts.begin(source, *keeper.lost(source))
-        if not keeper.positions:
-            stop.wait(_IDLE_S)
-        _follow_journal(queue, journal, keeper, counts)
-        if monotonic() - committed_s >= _COMMIT_S:
+            processor.open(source)
+        if not processor.positions:
+            stop.wait(_READ_TIMEOUT_S)
+        _consume_journal(queue, journal, processor)
+        if monotonic() - committed_s >= _COMMIT_INTERVAL_S:
             committed_s = monotonic()
-            _commit(keeper, journal)
-            for source, position in keeper.positions.items():
+            _commit(processor, journal)
+            for source, position in processor.positions.items():
                 if not journal.is_valid_position(source, position):
-                    keeper.start_over(source)
-        stop.wait(_BETWEEN_TURNS_S)
-    _follow_journal(queue, journal, keeper, counts)
-    _commit(keeper, journal)
+                    processor.restart(source)
+        stop.wait(POLL_INTERVAL_S)
+    _consume_journal(queue, journal, processor)
+    _commit(processor, journal)
 
 
-def _follow_journal(queue: MessageQueue, journal: Journal, keeper: TimelineKeeper, counts: TimelineCounts) -> None:
-    """Read the journal to its end, or a turn's share of it, and settle what was complete before."""
-    horizons = _horizons(queue, keeper)
+def _consume_journal(queue: MessageQueue, journal: Journal, processor: TimelineProcessor) -> None:
+    """Read the journal to its end or to the limit of a pass, and finalise the frames that were complete before."""
+    watermarks = _watermarks(queue, processor)
     predictions: list[Prediction] = []
-    taken, at_end = 0, False
-    while not at_end and taken < _MOST_A_TURN:
-        entries = journal.read(keeper.positions, _MAX_ENTRIES, 0 if taken else _IDLE_S)
-        keeper.add(entries)
+    read, at_end = 0, False
+    while not at_end and read < MAX_ENTRIES_PER_PASS:
+        entries = journal.read(processor.positions, _ENTRIES_PER_READ, 0 if read else _READ_TIMEOUT_S)
+        processor.add(entries)
         predictions += [entry.message for entry in entries if isinstance(entry.message, Prediction)]
-        taken, at_end = taken + len(entries), len(entries) < _MAX_ENTRIES
-    with counts.metrics.timed("timeline"):
-        for source, horizon in horizons.items():
-            counts.labelled(source, keeper.settle(source, horizon if at_end else None))
-            counts.lost(source, *keeper.lost(source))
-    counts.kept_back(keeper.unreadable, keeper.unpublished)
-    counts.published(predictions)
+        read, at_end = read + len(entries), len(entries) < _ENTRIES_PER_READ
+    with processor.metrics.timed("timeline"):
+        for source, watermark in watermarks.items():
+            processor.advance(source, watermark if at_end else None)
+    processor.metrics.observe_latency(predictions)
 
 
-def _horizons(queue: MessageQueue, keeper: TimelineKeeper) -> dict[str, Horizon | None]:
-    """Up to when all faces of each source are in, once the journal is read to its end; None where nobody can tell."""
-    oldest = queue.oldest_pending(keeper.positions)
+def _watermarks(queue: MessageQueue, processor: TimelineProcessor) -> dict[str, Watermark | None]:
+    """Return the time of each source before which all faces are in the journal; None if it is unknown."""
+    oldest = queue.oldest_pending(processor.positions)
     unreadable = {source for source, crop in oldest.items() if crop is None}
     return {
-        source: None if source in unreadable else keeper.horizon(source, oldest.get(source))
-        for source in keeper.positions
+        source: None if source in unreadable else processor.watermark(source, oldest.get(source))
+        for source in processor.positions
     }
 
 
-def _commit(keeper: TimelineKeeper, journal: Journal) -> None:
-    for source, position in keeper.commit():
+def _commit(processor: TimelineProcessor, journal: Journal) -> None:
+    for source, position in processor.commit():
         journal.trim(source, position)
 
 
-def _classify_what_can_be(deliveries: Sequence[Delivery], judge: _Judge) -> list[tuple[Delivery, Prediction]]:
-    """A batch that fails is halved until the crop that fails stands alone; that one is left to be tried again."""
+def _classify_bisecting(deliveries: Sequence[Delivery], predict: Predict) -> list[tuple[Delivery, Prediction]]:
+    """Classify a batch; if it fails, halve it until the failing crop is alone, which is left for redelivery."""
     try:
-        predictions = judge([delivery.crop for delivery in deliveries])
-    except Exception:  # noqa: BLE001 - whatever one crop does to a classifier, its batch must not suffer
+        predictions = predict([delivery.crop for delivery in deliveries])
+    except Exception:  # noqa: BLE001 - one crop that fails must not affect the others of its batch
         if len(deliveries) == 1:
-            _log.exception("a crop cannot be classified, attempt %d", deliveries[0].attempt)
+            _log.exception("classification_failed", attempt=deliveries[0].attempt)
             return []
         middle = len(deliveries) // 2
         halves = (deliveries[:middle], deliveries[middle:])
-        return [pair for half in halves for pair in _classify_what_can_be(half, judge)]
+        return [pair for half in halves for pair in _classify_bisecting(half, predict)]
     return list(zip(deliveries, predictions, strict=True))
 
 
 @dataclass(slots=True)
 class _Batch:
-    """What came of some frames of a file, whose crops are classified together; `last_s` is the time of the last."""
+    """Events of some frames of a file, whose crops are classified together. `last_s` is the last frame's time."""
 
     crops: list[FaceCrop] = field(default_factory=list)
     others: list[Face | FrameHeader] = field(default_factory=list)
@@ -283,86 +317,60 @@ class _Batch:
     last_s: float = 0.0
     stopped: bool = False
 
-    def extend(self, messages: Sequence[FaceEvent]) -> None:
-        for message in messages:
-            if isinstance(message, FaceCrop):
-                self.crops.append(message)
+    def extend(self, events: Sequence[FaceEvent]) -> None:
+        for event in events:
+            if isinstance(event, FaceCrop):
+                self.crops.append(event)
             else:
-                self.others.append(message)
+                self.others.append(event)
 
     @property
     def faces(self) -> int:
-        return len(self.crops) + sum(isinstance(message, Face) for message in self.others)
-
-    def classify(self, judge: _Judge, max_crops: int) -> list[Message]:
-        starts = range(0, len(self.crops), max_crops)
-        return [*chain.from_iterable(judge(self.crops[start : start + max_crops]) for start in starts), *self.others]
+        return len(self.crops) + sum(isinstance(event, Face) for event in self.others)
 
 
-def _batches(
-    source: FrameSource, follower: FaceExtractor, max_crops: int, metrics: Metrics, stop: StopFlag
-) -> Generator[_Batch]:
-    """The frames of a file in batches of about `max_crops` crops; the first are small, to have something to show."""
-    batch, enough = _Batch(), min(_FIRST_BATCH, max_crops)
-    for frame in decoded(source.frames(), metrics):
+def _batches(stages: FileStages, stop: StopFlag) -> Generator[_Batch]:
+    """Yield the frames of a file in batches of about the batch size; the first ones are small for early progress."""
+    source, metrics = stages.source, stages.predictor.metrics
+    max_crops = stages.predictor.batch_size
+    batch, target = _Batch(), min(_FIRST_BATCH, max_crops)
+    for frame in timed_frames(source.frames(), metrics):
         metrics.frames.labels(source.info.name).inc()
-        batch.extend(follower.process(frame))
+        batch.extend(stages.extractor.process(frame))
         batch.frames, batch.last_s = batch.frames + 1, frame.time_s
         if stop.is_set():
             batch.stopped = True
             break
-        if len(batch.crops) >= enough or batch.frames >= _MAX_FRAMES_PER_BATCH:
+        if len(batch.crops) >= target or batch.frames >= _MAX_FRAMES_PER_BATCH:
             yield batch
-            batch, enough = _Batch(last_s=frame.time_s), min(2 * enough, max_crops)
-    batch.extend(follower.flush())
+            batch, target = _Batch(last_s=frame.time_s), min(2 * target, max_crops)
+    batch.extend(stages.extractor.flush())
     yield batch
 
 
-def _read_ahead(batches: Generator[_Batch]) -> Generator[_Batch]:
-    """`batches`, of which another thread makes up to `_AHEAD` while one is used."""
-    thread = ThreadPoolExecutor(1, "read-ahead")
-    waiting = deque(thread.submit(next, batches, None) for _ in range(_AHEAD))
+def _prefetch(batches: Generator[_Batch]) -> Generator[_Batch]:
+    """Yield `batches`, of which another thread produces up to `_PREFETCHED_BATCHES` in advance."""
+    thread = ThreadPoolExecutor(1, "prefetch")
+    pending = deque(thread.submit(next, batches, None) for _ in range(_PREFETCHED_BATCHES))
     try:
-        while batch := waiting.popleft().result():
-            waiting.append(thread.submit(next, batches, None))
+        while batch := pending.popleft().result():
+            pending.append(thread.submit(next, batches, None))
             yield batch
     finally:
         thread.shutdown(cancel_futures=True)
         batches.close()
 
 
-def classify(
-    crops: Sequence[FaceCrop], *, classifier: EmotionClassifier, min_agreement: float, metrics: Metrics
-) -> list[Prediction]:
-    """One batch of crops → their predictions; faces of less agreement than `min_agreement` are `unclear`."""
-    spec = classifier.spec
-    with metrics.timed("inference"):
-        judged = classifier.predict(np.stack([crop.pixels for crop in crops]))
-    metrics.batch_size.observe(len(crops))
-    for best in judged.probs.argmax(axis=1):
-        metrics.predictions.labels(spec.model_id, spec.labels[best]).inc()
-    return [
-        Prediction(
-            replace(crop.face, quality=apply_agreement(crop.face.quality, share, min_agreement)), row, spec.model_id
-        )
-        for crop, row, share in zip(crops, judged.probs, judged.agreement.tolist(), strict=True)
-    ]
-
-
-def _deliver(
-    messages: Sequence[Message],
-    builder: TimelineBuilder,
-    sink: Callable[[Sequence[LabelledFrame]], None],
-    metrics: Metrics,
-) -> None:
+def _deliver(stages: FileStages, messages: Sequence[Message]) -> None:
+    metrics = stages.predictor.metrics
     with metrics.timed("timeline"):
-        frames = builder.add(messages)
+        frames = stages.builder.add(messages)
     with metrics.timed("write"):
-        sink(frames)
+        stages.sink(frames)
 
 
-def decoded(frames: Iterator[Frame], metrics: Metrics) -> Iterator[Frame]:
-    """The frames of a file, whose reading is timed."""
+def timed_frames(frames: Iterator[Frame], metrics: Metrics) -> Iterator[Frame]:
+    """Yield the frames of a file and measure the time to read each."""
     while True:
         with metrics.timed("decode"):
             frame = next(frames, None)

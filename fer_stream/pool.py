@@ -14,14 +14,14 @@ from functools import cache, partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 
-from fer_stream.config import FileSettings
+from fer_stream.config.settings import FileSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.files import Engine, FileJob, FileResult, run_job
 from fer_stream.outputs.atomic_file import discard_partials_of
-from fer_stream.pipeline import FileRun, StopFlag
+from fer_stream.pipeline import Progress, StopFlag
 from fer_stream.records import SourceInfo
 
-Progress = Callable[[FileJob, SourceInfo, FileRun], object]
+OnProgress = Callable[[FileJob, SourceInfo, Progress], object]
 
 # What ends a batch: the parent hears it and tells its workers.
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -49,7 +49,7 @@ class _Underway:
     """How far a job is."""
 
     info: SourceInfo
-    run: FileRun
+    run: Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def cores() -> int:
 
 
 def run_jobs(
-    jobs: Sequence[FileJob], settings: FileSettings, *, processes: int, stop: StopFlag, progress: Progress
+    jobs: Sequence[FileJob], settings: FileSettings, *, processes: int, stop: StopFlag, progress: OnProgress
 ) -> Generator[Outcome]:
     """Run `jobs` in at most `processes` worker processes; give each outcome as it comes.
 
@@ -100,7 +100,7 @@ class _Crew:
     def has_work(self) -> bool:
         return bool(self._waiting or self._busy)
 
-    def outcomes(self, progress: Progress) -> Iterator[Outcome]:
+    def outcomes(self, progress: OnProgress) -> Iterator[Outcome]:
         """Give every worker a job, wait a moment for news, pass on what they are."""
         while self._waiting and len(self._busy) < self._processes:
             self._busy.append(_Worker(self._waiting.popleft(), self._settings, cores() // self._processes))
@@ -225,7 +225,7 @@ def _work(parent: Connection, settings: FileSettings, threads: int) -> None:
     engine = cache(partial(Engine, settings, threads=threads))
     halt = _Halt(parent)
 
-    def tell(info: SourceInfo, run: FileRun) -> None:
+    def tell(info: SourceInfo, run: Progress) -> None:
         parent.send(_Underway(info, run))
 
     with suppress(EOFError, ConnectionError):  # the parent is gone
@@ -234,7 +234,7 @@ def _work(parent: Connection, settings: FileSettings, threads: int) -> None:
 
 
 def _attempt(
-    engine: Callable[[], Engine], job: FileJob, stop: StopFlag, progress: Callable[[SourceInfo, FileRun], object]
+    engine: Callable[[], Engine], job: FileJob, stop: StopFlag, progress: Callable[[SourceInfo, Progress], object]
 ) -> Outcome:
     try:
         result = run_job(engine(), job, stop=stop, progress=progress)

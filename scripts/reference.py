@@ -22,8 +22,9 @@ from pydantic_core import PydanticUndefined
 from typer.testing import CliRunner
 
 from fer_stream.cli import app
-from fer_stream.config import FileSettings, LiveSettings
 from fer_stream.config.errors import submodel
+from fer_stream.config.live import LiveSettings
+from fer_stream.config.settings import FileSettings
 from fer_stream.metrics import Metrics
 from fer_stream.web.app import openapi
 

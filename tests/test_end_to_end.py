@@ -12,7 +12,7 @@ import pytest
 
 from fer_stream import FileSettings, analyze
 from fer_stream.api import Analysis
-from fer_stream.config import DetectorSettings
+from fer_stream.config.settings import DetectorSettings
 from fer_stream.files import Engine, FileJob, run_job
 from fer_stream.records import LABELS, UNKNOWN
 
@@ -59,7 +59,7 @@ def test_the_right_number_of_people_with_labels_that_hold(engine: Engine, clips:
 
 
 def test_looking_less_often_tells_the_same_of_the_same_people(engine: Engine, clips: Path) -> None:
-    """The bound is that of issue 7; boxes jittered by 1 % agree no better (docs/measurements.md)."""
+    """The bound is that of issue 7; boxes jittered by 1 % agree no better (docs/evidence/parameters.md)."""
     thorough = {"detector.interval_s": 0, "model.interval_s": 0}
     same = faces = 0
     for clip in sorted(clips.glob("*.mp4")):

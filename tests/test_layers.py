@@ -1,4 +1,4 @@
-"""Who may import whom: the table of docs/architecture.md, held."""
+"""Who may import whom: the table of docs/explanation/architecture.md, held."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ from fer_stream.broker.protocols import JOURNAL_START, Counts, Journal, JournalM
 from fer_stream.broker.queue import RedisQueue
 from fer_stream.broker.source_registry import SourceKeys
 from fer_stream.classify.classifier import ClassifierOutput
-from fer_stream.config import DetectorSettings, LiveTimelineSettings
+from fer_stream.config.live import LiveTimelineSettings
+from fer_stream.config.settings import DetectorSettings
 from fer_stream.errors import OutputError
 from fer_stream.files import Engine, FileJob, run_job
 from fer_stream.metrics import Metrics
@@ -47,8 +48,8 @@ from fer_stream.records import (
     stream_id_of,
 )
 from fer_stream.store.protocol import Retention
-from fer_stream.timeline.metrics import TimelineCounts
-from fer_stream.timeline.processor import TimelineKeeper
+from fer_stream.timeline.metrics import TimelineMetrics
+from fer_stream.timeline.processor import TimelineProcessor
 from tests.support.memory_broker import MemoryJournal, MemoryQueue
 from tests.support.memory_store import MemoryStore
 
@@ -80,16 +81,20 @@ def metrics() -> Metrics:
 
 def through_the_queue(
     engine: Engine, clip: Path, *, poison: bytes = b""
-) -> tuple[MemoryStore, TimelineKeeper, MemoryQueue]:
+) -> tuple[MemoryStore, TimelineProcessor, MemoryQueue]:
     """Capture, worker and timeline at the same time, on a queue of 40 crops that blocks the reader."""
     stop, ended = Event(), Event()
     journal, store = MemoryJournal(), MemoryStore()
     queue = MemoryQueue(
-        journal, Overflow.file(capacity=40), Redelivery(visibility_timeout_s=0.05, max_deliveries=2), poll_timeout_s=0.02, stop=stop
+        journal,
+        Overflow.file(capacity=40),
+        Redelivery(visibility_timeout_s=0.05, max_deliveries=2),
+        poll_timeout_s=0.02,
+        stop=stop,
     )
     source = engine.open(clip, NAME)
     settings = LiveTimelineSettings(**engine.settings.timeline.model_dump(), allowed_lateness_s=60)
-    keeper = TimelineKeeper(store, None, settings=lambda _: settings)
+    keeper = TimelineProcessor(store, None, settings=lambda _: settings)
 
     def capture() -> None:
         follower = factory.make_extractor(
@@ -117,7 +122,7 @@ def through_the_queue(
             queue,
             journal,
             keeper,
-            TimelineCounts(metrics(), now=time.time),
+            TimelineMetrics(metrics(), now=time.time),
             stop=stop,
             monotonic=time.monotonic,
         )
@@ -150,9 +155,11 @@ def test_a_file_through_the_queue_is_a_file_through_run(engine: Engine, clips: P
     frames: list[LabelledFrame] = []
     summary = engine.process(engine.open(clip, NAME), frames.extend, metrics=metrics())
     store, keeper, _ = through_the_queue(engine, clip)
-    assert keeper.lost(NAME) == (0, 0)
+    assert keeper.loss_counts(NAME) == (0, 0)
     expected = [(person.person_id, segment) for person in summary.people for segment in person.segments]
-    assert [(p, replace(s, stream_id="")) for p, s in told(store)] == [(p, replace(s, stream_id="")) for p, s in expected]
+    assert [(p, replace(s, stream_id="")) for p, s in told(store)] == [
+        (p, replace(s, stream_id="")) for p, s in expected
+    ]
     shown = store.results(NAME, "0", 10_000, 0)
     assert [frame.index for frame in shown] == [frame.index for frame in frames]
 
@@ -208,7 +215,7 @@ def test_a_poison_crop_costs_itself_alone(engine: Engine, clips: Path) -> None:
     (stream_id,) = {frame.stream_id for frame in store.results(NAME, "0", 1, 0)}
     counts = queue.counts(stream_id)
     assert (counts.enqueued, counts.acked, counts.dead) == (len(poison), len(poison) - 1, 1)
-    assert keeper.lost(NAME) == (1, 0)
+    assert keeper.loss_counts(NAME) == (1, 0)
     assert [segment.label for _, segment in told(store)] == ["neutral", "happy"]
 
 
@@ -245,12 +252,14 @@ def long_journal(rng: random.Random, lost: float) -> list[JournalMessage]:
 class Followed:
     """What a timeline makes of a journal that grew while there was none."""
 
-    def __init__(self, journal: Journal, told: Sequence[JournalMessage], folder: Path, allowed_lateness_s: float) -> None:
+    def __init__(
+        self, journal: Journal, told: Sequence[JournalMessage], folder: Path, allowed_lateness_s: float
+    ) -> None:
         self.store, self.left = MemoryStore(Retention(results=100_000)), list[int]()
         folder.mkdir()
         files = RollingTables(folder, retention_days=None, clock=time.time)
         settings = LiveTimelineSettings().model_copy(update={"allowed_lateness_s": allowed_lateness_s})
-        keeper = TimelineKeeper(self.store, files, settings=lambda _: settings)
+        keeper = TimelineProcessor(self.store, files, settings=lambda _: settings)
         queue = MemoryQueue(journal, Overflow.file())
         journal.append(told)
         open_face = face(EPOCHS[1], 1, 300, "happy")
@@ -264,9 +273,9 @@ class Followed:
                 stop.set()
             return [SOURCE]
 
-        counts = TimelineCounts(metrics(), now=time.time)
+        counts = TimelineMetrics(metrics(), now=time.time)
         run_timeline(sources, queue, journal, keeper, counts, stop=stop, monotonic=time.monotonic)
-        self.lost = keeper.lost(SOURCE)
+        self.lost = keeper.loss_counts(SOURCE)
         self.files = [path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()]
 
     @property
@@ -308,20 +317,20 @@ def test_a_crop_that_cannot_be_read_keeps_those_behind_it_open(redis_url: str) -
     faces = [face(EPOCHS[0], 1, index, "happy") for index in range(3)]
     queue.enqueue([crop_of(one) for one in faces])
     journal.append([FrameHeader(EPOCHS[0], index, index / FPS, 1) for index in range(3)])
-    keeper = TimelineKeeper(MemoryStore(), None, settings=lambda _: LiveTimelineSettings())
+    keeper = TimelineProcessor(MemoryStore(), None, settings=lambda _: LiveTimelineSettings())
     turns, stop = count(), Event()
 
     def sources() -> list[str]:
         turn = next(turns)
         if turn == 5:
-            assert keeper.lost(SOURCE) == (0, 0)
+            assert keeper.loss_counts(SOURCE) == (0, 0)
             queue.ack([(delivery, faces[delivery.crop.face.key.frame_index]) for delivery in queue.receive(8, 0)])
         elif turn == 8:
             stop.set()
         return [SOURCE]
 
-    counts = TimelineCounts(metrics(), now=time.time)
+    counts = TimelineMetrics(metrics(), now=time.time)
     run_timeline(sources, queue, journal, keeper, counts, stop=stop, monotonic=time.monotonic)
-    assert keeper.lost(SOURCE) == (0, 0)
+    assert keeper.loss_counts(SOURCE) == (0, 0)
     assert queue.counts(EPOCHS[0]) == Counts(enqueued=3, acked=3, dead=1)
     link.close()

@@ -18,7 +18,8 @@ from fer_stream.broker.codec import Record, encode
 from fer_stream.records import (
     LABELS,
     EndOfStream,
-    Face, FaceCrop,
+    Face,
+    FaceCrop,
     FaceKey,
     FrameHeader,
     Gap,
@@ -70,10 +71,12 @@ def codec() -> Iterator[bytes]:
 def documents() -> Iterator[bytes]:
     """What the store holds of each kind."""
     face = LabelledFace(1, _BOX, 0.9, Quality(0.9, "ok"), _PROBS, _PROBS, "happy")
-    yield payload.frame_to_json(LabelledFrame("door@1767225600000", 12, 0.5, (face, face))).encode()
-    yield payload.frame_to_json(LabelledFrame("door@1767225600000", 13, 0.6, ())).encode()
-    yield payload.segment_to_json(Segment("door@1767225600000", 1, "happy", 1.0, 2.0, 0.8)).encode()
-    yield payload.gap_to_json(Gap("door@1767225600000", 1.0, 2.0, "stalled")).encode()
+    yield payload.to_json(payload.frame_document(LabelledFrame("door@1767225600000", 12, 0.5, (face, face)))).encode()
+    yield payload.to_json(payload.frame_document(LabelledFrame("door@1767225600000", 13, 0.6, ()))).encode()
+    yield payload.to_json(
+        payload.stored_segment(Segment("door@1767225600000", 1, "happy", 1.0, 2.0, 0.8))
+    ).encode()
+    yield payload.to_json(payload.stored_gap(Gap("door@1767225600000", 1.0, 2.0, "stalled"))).encode()
 
 
 def card(sha256: str, weights: str) -> Iterator[bytes]:

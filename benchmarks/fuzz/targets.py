@@ -24,8 +24,9 @@ from fer_stream.capture.file import VideoFileSource
 from fer_stream.capture.image import ImageSource
 from fer_stream.capture.source import FrameSource
 from fer_stream.classify.model_card import CARD_NAME, read_card
-from fer_stream.config import FileSettings, LiveSettings
+from fer_stream.config.live import LiveSettings
 from fer_stream.config.loader import parse
+from fer_stream.config.settings import FileSettings
 from fer_stream.errors import CodecError, ConfigError, ModelError, SourceError
 from fer_stream.store import schemas as payload
 
@@ -54,7 +55,7 @@ def _codec(_: Path) -> Check:
         _decoded(data)
         # No fuzzer guesses a checksum: the same bytes once more, as the body of a record with a right one.
         if data:
-            block = bytes([VERSION, 1 + data[0] % 5]) + data[1:]
+            block = bytes([VERSION, 1 + data[0] % 6]) + data[1:]
             _decoded(block + struct.pack("<I", crc32(block)))
 
     return check
@@ -70,13 +71,21 @@ def _decoded(data: bytes) -> None:
 
 def _payload(_: Path) -> Check:
     def check(data: bytes) -> None:
-        _read_and_write(data, payload.frame_from_json, payload.frame_to_json)
-        _read_and_write(data, payload.segment_from_json, payload.segment_to_json)
-        _read_and_write(data, payload.gap_from_json, payload.gap_to_json)
-        try:
-            assert isinstance(payload.start_at(data), float)
-        except CodecError:
-            return
+        _read_and_write(
+            data,
+            lambda text: payload.frame_of(payload.parse_frame(text)),
+            lambda frame: payload.to_json(payload.frame_document(frame)),
+        )
+        _read_and_write(
+            data,
+            lambda text: payload.segment_of(payload.parse_segment(text)),
+            lambda segment: payload.to_json(payload.stored_segment(segment)),
+        )
+        _read_and_write(
+            data,
+            lambda text: payload.gap_of(payload.parse_gap(text)),
+            lambda gap: payload.to_json(payload.stored_gap(gap)),
+        )
 
     return check
 

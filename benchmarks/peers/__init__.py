@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from benchmarks.goals import Unmeasured
+from benchmarks.goals import NotMeasurable
 from fer_stream import model_files
 from fer_stream.records import F32
 
@@ -72,7 +72,7 @@ class Running:
     def __init__(self, peer: Peer) -> None:
         if not (peer.folder / _DONE).exists():
             failed = peer.folder / _FAILED
-            raise Unmeasured(failed.read_text() if failed.exists() else "not installed: python -m benchmarks.peers")
+            raise NotMeasurable(failed.read_text() if failed.exists() else "not installed: python -m benchmarks.peers")
         self._peer = peer
         self._log = (peer.folder / "log").open("w+")
         self._process = subprocess.Popen(
@@ -116,7 +116,7 @@ class Running:
         if not line:
             self._process.wait()
             self._log.seek(0)
-            raise Unmeasured(f"{self._peer.title} does not run: {_last_line(self._log.read())}")
+            raise NotMeasurable(f"{self._peer.title} does not run: {_last_line(self._log.read())}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.goals import Unmeasured
+from benchmarks.goals import NotMeasurable
 from benchmarks.peers import PEERS, Running, install
 
 
@@ -13,7 +13,7 @@ def main() -> None:
         if not reason:
             try:
                 Running(peer).close()
-            except Unmeasured as error:
+            except NotMeasurable as error:
                 reason = str(error)
         print(reason or "ready", flush=True)
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.goals import Unmeasured
+from benchmarks.goals import NotMeasurable
 from benchmarks.material import FOLDER
 from fer_stream import FileSettings
-from fer_stream.config import DetectorSettings, OutputSettings
+from fer_stream.config.settings import DetectorSettings, OutputSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Options:
 def needed(path: Path) -> Path:
     """A file that may not be redistributed; raises `Unmeasured` where it is not here."""
     if not path.exists():
-        raise Unmeasured(f"needs {path.name}, which is not redistributable; name its folder in FER_STREAM_TEST_DATA")
+        raise NotMeasurable(f"needs {path.name}, which is not redistributable; name its folder in FER_STREAM_TEST_DATA")
     return path
 
 
@@ -53,7 +53,7 @@ def cores(count: int) -> list[int]:
     """The first of the cores that this process may use; raises `Unmeasured` where they are fewer."""
     found = sorted(os.sched_getaffinity(0))
     if len(found) < count:
-        raise Unmeasured(f"needs {count} cores, there is {len(found)}")
+        raise NotMeasurable(f"needs {count} cores, there is {len(found)}")
     return found[:count]
 
 

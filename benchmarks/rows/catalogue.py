@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import get_context
 
-from benchmarks.goals import Line, Row, Unmeasured
+from benchmarks.goals import Line, Row, NotMeasurable
 from benchmarks.rows import Options
 from benchmarks.watch import busy_s
 
@@ -55,7 +55,7 @@ def lines_of(work: Work, options: Options) -> list[Line]:
     measure: Measure = getattr(import_module(f"benchmarks.rows.{work.module}"), work.function)
     try:
         return list(measure(options))
-    except Unmeasured as error:
+    except NotMeasurable as error:
         return [Line("all of it", why_not=str(error))]
     except Exception as error:  # noqa: BLE001 - one row that breaks must not cost the others
         traceback.print_exc()

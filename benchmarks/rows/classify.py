@@ -10,7 +10,7 @@ from benchmarks.goals import Goal, Line, Rounds
 from benchmarks.material import ROOT, percent, private_test
 from benchmarks.rows import Options, cores, needed, pinned
 from fer_stream import factory
-from fer_stream.config import ModelSettings
+from fer_stream.config.settings import ModelSettings
 from fer_stream.records import U8
 
 _MODEL = ROOT / "models"

@@ -29,7 +29,7 @@ from fer_stream.broker.journal import RedisJournal
 from fer_stream.broker.protocols import JOURNAL_START, Overflow
 from fer_stream.broker.queue import RedisQueue
 from fer_stream.classify.classifier import ClassifierOutput, EmotionClassifier
-from fer_stream.config import ModelSettings
+from fer_stream.config.settings import ModelSettings
 from fer_stream.metrics import Metrics
 from fer_stream.pipeline import run_classify
 from fer_stream.records import LABELS, U8, Prediction

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.agreement import Recall, accuracy, full_size, recall
 from benchmarks.file_job import decode_alone
-from benchmarks.goals import Goal, Line, Rounds, Unmeasured
+from benchmarks.goals import Goal, Line, Rounds, NotMeasurable
 from benchmarks.material import clip_frames
 from benchmarks.peers import PEERS, Running
 from benchmarks.rows import Options, cores, pinned
@@ -96,7 +96,7 @@ class _Asked:
         try:
             self.running = stack.enter_context(Running(PEERS[name]))
             self.running.look(self.clip, 1)
-        except Unmeasured as error:
+        except NotMeasurable as error:
             self.running, self.why_not = None, str(error)
 
     def ask(self) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.goals import Goal, Line, Rounds, Unmeasured
+from benchmarks.goals import Goal, Line, Rounds, NotMeasurable
 from benchmarks.rows import Options
 from fer_stream.outputs.tables import COLUMNS
 
@@ -45,7 +45,7 @@ def first_rows(clip: Path, weights: Path) -> None:
             deadline_s = time.monotonic() + _PATIENCE_S
             while not any(path.stat().st_size > _HEADER for path in Path(folder).glob(".*.csv")):
                 if process.poll() or time.monotonic() > deadline_s:
-                    raise Unmeasured("`fer-stream run` wrote no rows")
+                    raise NotMeasurable("`fer-stream run` wrote no rows")
                 time.sleep(_LOOK_S)
         finally:
             process.kill()

@@ -25,7 +25,7 @@ from rich.text import Text
 from fer_stream.errors import OutputError
 from fer_stream.files import FileJob, FileResult
 from fer_stream.formatting import clock, count
-from fer_stream.pipeline import FileRun
+from fer_stream import pipeline
 from fer_stream.pool import Outcome
 from fer_stream.records import DecodeErrors, PersonSummary, SourceInfo
 from fer_stream.training.progress import Begun, Epoch, Step
@@ -68,7 +68,7 @@ class Console:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def progress(self, job: FileJob, info: SourceInfo, run: FileRun) -> None:
+    def progress(self, job: FileJob, info: SourceInfo, run: pipeline.Progress) -> None:
         """Move the bar of `job`; by media time, as not every frame may be looked at."""
         if job.name not in self._tasks:
             self._tasks[job.name] = self._bars.add_task(job.path.name, total=_length_s(info), frames=0)

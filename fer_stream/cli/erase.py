@@ -39,7 +39,7 @@ def erase(
 
     Deletes results, rows of tables and recordings.
     """
-    from fer_stream.config import LiveSettings
+    from fer_stream.config.live import LiveSettings
     from fer_stream.config.loader import load
     from fer_stream.service import erase as service
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from fer_stream.config import LiveSettings
+    from fer_stream.config.live import LiveSettings
     from fer_stream.jobs.job import JobInfo, Jobs
 
 _EXIT_CODES = """
@@ -92,8 +92,8 @@ def submit(
     The results are those of `fer-stream run`.
     """
     from fer_stream.capture.discovery import discover, output_names
-    from fer_stream.config import FileSettings
     from fer_stream.config.loader import load
+    from fer_stream.config.settings import FileSettings
 
     live = _live(config)
     file_settings = load(settings, FileSettings) if settings else live.for_files()
@@ -188,7 +188,7 @@ def add_to(app: typer.Typer) -> None:
 def _jobs(settings: LiveSettings) -> Iterator[Jobs]:
     from threading import Event
 
-    from fer_stream.service.connections import open_jobs, connect_store
+    from fer_stream.service.connections import connect_store, open_jobs
 
     jobs_client = open_jobs(connect_store(settings, Event(), retry_timeout_s=_TIMEOUT_S), settings)
     try:
@@ -224,7 +224,7 @@ def _bars() -> Iterator[Callable[[Sequence[JobInfo]], None]]:
 
 
 def _live(config: Path | None) -> LiveSettings:
-    from fer_stream.config import LiveSettings
+    from fer_stream.config.live import LiveSettings
     from fer_stream.config.loader import load
 
     return load(config, LiveSettings) if config else LiveSettings()

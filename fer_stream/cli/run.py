@@ -16,7 +16,7 @@ from fer_stream.cli.models import Backend, BackendOption, ModelSize, SizeOption
 from fer_stream.faces.registry import DETECTORS
 
 if TYPE_CHECKING:
-    from fer_stream.config import FileSettings
+    from fer_stream.config.settings import FileSettings
 
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Only print errors.")] = False,
 ) -> None:
     """Analyse recorded videos and still images."""
-    from fer_stream.config import FileSettings
     from fer_stream.config.loader import load
+    from fer_stream.config.settings import FileSettings
 
     settings = (load(config, FileSettings) if config else FileSettings()).with_values(
         {

@@ -12,7 +12,7 @@ import typer
 from fer_stream.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fer_stream.config import LiveSettings
+    from fer_stream.config.live import LiveSettings
 
 _SERVE_EPILOG = """\b
 Examples:
@@ -100,7 +100,7 @@ def page(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on.")] = None,
 ) -> None:
     """Run the web page and HTTP API."""
-    from fer_stream.config import LiveSettings
+    from fer_stream.config.live import LiveSettings
     from fer_stream.service import process
     from fer_stream.service.web import web
 
@@ -109,7 +109,7 @@ def page(
 
 
 def _load(path: Path) -> LiveSettings:
-    from fer_stream.config import LiveSettings
+    from fer_stream.config.live import LiveSettings
     from fer_stream.config.loader import load
 
     return load(path, LiveSettings)

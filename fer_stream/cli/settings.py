@@ -34,7 +34,7 @@ def validate(path: Annotated[Path, typer.Argument(help="YAML settings of the liv
 
     Lists every error with line and key.
     """
-    from fer_stream.config import LiveSettings
+    from fer_stream.config.live import LiveSettings
     from fer_stream.config.loader import load
     from fer_stream.formatting import count
 
@@ -47,7 +47,7 @@ def schema() -> None:
 
     Editors use it to complete and check a configuration file.
     """
-    from fer_stream.config import LiveSettings
+    from fer_stream.config.live import LiveSettings
 
     typer.echo(json.dumps(LiveSettings.model_json_schema(), indent=2))
 

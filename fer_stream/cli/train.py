@@ -96,7 +96,7 @@ def evaluate(
 
     Writes evaluation.md, evaluation.json and plots.
     """
-    from fer_stream.config import ModelSettings
+    from fer_stream.config.settings import ModelSettings
     from fer_stream.factory import available_backends_for, backend_for, make_classifier
     from fer_stream.training import report
     from fer_stream.training.evaluate import HARMS

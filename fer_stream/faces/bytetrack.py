@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from fer_stream.config import TrackerSettings
+from fer_stream.config.settings import TrackerSettings
 from fer_stream.faces.boxes import iou_matrix
 from fer_stream.records import F32, F64, I64, Detections
 

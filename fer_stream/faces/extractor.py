@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fer_stream.config import QualitySettings
+from fer_stream.config.settings import QualitySettings
 from fer_stream.faces.crop import crop_face
 from fer_stream.faces.detection_scheduler import DetectionScheduler
 from fer_stream.faces.detector import FaceDetector

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fer_stream.config import TrackerSettings
+from fer_stream.config.settings import TrackerSettings
 from fer_stream.faces.boxes import iou_matrix
 from fer_stream.records import F32, I64, Detections, Frame
 

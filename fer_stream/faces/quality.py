@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from cv2.typing import MatLike
 
-from fer_stream.config import QualitySettings
+from fer_stream.config.settings import QualitySettings
 from fer_stream.records import F32, U8, Quality, QualityReason
 
 _PASS_SCORE = 0.5

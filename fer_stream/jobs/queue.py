@@ -16,7 +16,8 @@ from rq.utils import now
 
 from fer_stream.broker.client import RedisClient
 from fer_stream.capture.discovery import ensure_readable, output_names
-from fer_stream.config import FileSettings, JobSettings
+from fer_stream.config.live import JobSettings
+from fer_stream.config.settings import FileSettings
 from fer_stream.errors import CodecError, ConfigError, InvalidJobState, JobNotFound, OutputError, OutputExists
 from fer_stream.jobs.job import TERMINAL_STATES, JobInfo, Priority
 from fer_stream.jobs.record import (

@@ -26,7 +26,7 @@ from rq.queue import Queue
 from rq.serializers import JSONSerializer
 from rq.utils import now
 
-from fer_stream.config import FileSettings
+from fer_stream.config.settings import FileSettings
 from fer_stream.errors import CodecError
 from fer_stream.jobs.job import PRIORITIES, JobInfo, JobState, Priority
 

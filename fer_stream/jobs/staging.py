@@ -14,7 +14,7 @@ from fer_stream.errors import OutputError, OutputExists
 from fer_stream.files import Engine, FileJob, FileResult, make_folder, run_job
 from fer_stream.jobs.record import FileRqJob
 from fer_stream.log import get_logger
-from fer_stream.pipeline import FileRun
+from fer_stream.pipeline import Progress
 from fer_stream.records import SourceInfo
 
 _log = get_logger(__name__)
@@ -92,6 +92,6 @@ def _publish(outputs: Sequence[Path], job: FileJob) -> tuple[Path, ...]:
     return tuple(job.out / path.name for path in outputs)
 
 
-def _fraction(info: SourceInfo, run: FileRun) -> float | None:
+def _fraction(info: SourceInfo, progress: Progress) -> float | None:
     """Return the fraction of the file by time, because many containers have no frame count."""
-    return min(1.0, run.last_s / info.duration_s) if info.duration_s else None
+    return min(1.0, progress.last_s / info.duration_s) if info.duration_s else None

@@ -1,4 +1,4 @@
-"""NAME.frames.csv and NAME.timeline.json. Both formats are described in docs/formats.md."""
+"""NAME.frames.csv and NAME.timeline.json. Both formats are described in docs/reference/formats.md."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class TimelineWriter:
 
 
 def timeline_document(summary: FileSummary) -> dict[str, Any]:
-    """`summary` as the JSON document of docs/formats.md: no path of this machine is in it, only file names."""
+    """`summary` as the JSON document of docs/reference/formats.md: no path of this machine is in it, only file names."""
     return {
         "format": TIMELINE_FORMAT,
         "version": TIMELINE_VERSION,

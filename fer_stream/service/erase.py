@@ -12,7 +12,8 @@ from threading import Event
 from fer_stream.broker.client import RedisClient
 from fer_stream.broker.lease import is_held
 from fer_stream.broker.source_registry import shard_of
-from fer_stream.config import LiveSettings, ServerSettings
+from fer_stream.config.live import LiveSettings
+from fer_stream.config.servers import ServerSettings
 from fer_stream.outputs.erasure import ErasedFiles, erase_files
 from fer_stream.records import unix_time
 from fer_stream.service.connections import (

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from threading import Event, Lock, Thread
 
-from fer_stream.config import WebSettings
+from fer_stream.config.web import WebSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.log import get_logger
@@ -113,9 +113,9 @@ class PreviewPublisher(Thread):
 
     def _update_requests(self) -> None:
         buffers = self._buffers
-        watched = self._store.preview_requests(list(buffers))
+        requested = self._store.preview_requests(list(buffers))
         for source, buffer in buffers.items():
-            buffer.requested = source in watched
+            buffer.requested = source in requested
 
     def _publish(self) -> None:
         for source, buffer in self._buffers.items():

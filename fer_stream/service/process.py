@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from fer_stream import __version__
 from fer_stream.broker.client import RedisClient
 from fer_stream.broker.lease import Owner
-from fer_stream.config import Changes, LiveSettings, changes
+from fer_stream.config.live import Changes, LiveSettings, changes
 from fer_stream.errors import FerStreamError
 from fer_stream.log import configure_logging, get_logger
 from fer_stream.metrics import Metrics

@@ -7,7 +7,7 @@ from collections import deque
 from threading import Event, Thread
 
 from fer_stream.backoff import Backoff
-from fer_stream.config import RecordingSettings
+from fer_stream.config.live import RecordingSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.log import get_logger
 from fer_stream.outputs.backoff import RETRY_MAX_S, RETRY_MIN_S, stopped_by

@@ -16,7 +16,8 @@ from typing import Self
 from fer_stream.backoff import Backoff
 from fer_stream.broker.embedded import EmbeddedServer, Role, with_death_signal
 from fer_stream.broker.lease import Owner
-from fer_stream.config import LiveSettings, ServerSettings
+from fer_stream.config.live import LiveSettings
+from fer_stream.config.servers import ServerSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.log import get_logger
 from fer_stream.service.connections import connect_queue, open_queue

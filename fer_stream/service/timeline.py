@@ -8,7 +8,7 @@ from collections.abc import Callable
 from fer_stream.broker.consumer import ConsumerOptions
 from fer_stream.broker.lease import AutoRenewingLease, Lease
 from fer_stream.broker.queue import RedisQueue
-from fer_stream.config import LiveSettings
+from fer_stream.config.live import LiveSettings
 from fer_stream.errors import FerStreamError, OutputError
 from fer_stream.files import make_folder
 from fer_stream.log import get_logger
@@ -103,9 +103,9 @@ def timeline(context: ServiceContext, load: Callable[[], LiveSettings], shard: i
             context.reload.clear()
             settings, difference = reload_settings(load, settings)
             for source in difference.removed:
-                counts.forget(source)
+                counts.remove(source)
             for source in difference.added:
-                counts.return_of(source)
+                counts.restore(source)
         if tables and time.monotonic() - pruned_s > _PRUNE_INTERVAL_S:
             pruned_s = time.monotonic()
             _prune(tables)

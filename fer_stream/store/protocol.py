@@ -1,6 +1,6 @@
-"""Where results are kept: what the timeline process writes, and what the web page and other programs read.
+"""Result store: written by the timeline process, read by the web process and by other programs.
 
-Wall time is Unix seconds throughout, the time of a picture being the epoch of its stream / 1000 + `time_s`.
+Wall times are Unix seconds. The wall time of a frame is `stream_start_ms` / 1000 + `time_s`.
 """
 
 from __future__ import annotations
@@ -10,24 +10,25 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fer_stream.records import Gap, LabelledFrame, Segment, stream_start_ms
+from fer_stream.store.schemas import FrameDocument, StoredGap, StoredSegment
 
 START = "0"
-"""The position before the first result of every source."""
+"""Position before the first result of every source."""
 
-WATCH_S = 5.0
-"""For so long somebody is taken to look on: longer than a browser takes between two pictures."""
+PREVIEW_REQUEST_TTL_S = 5.0
+"""Lifetime of a request for previews; longer than a browser's interval between two of them."""
 
-PREVIEW_S = 2.0
-"""A picture that is older says nothing of now."""
+PREVIEW_MAX_AGE_S = 2.0
+"""Maximum age of a preview; an older one does not show the present."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """For how long what is kept.
+    """Limits of the stored data.
 
-    Of a source, the last `results` frames or somewhat more, none older than `frames_s` (20,000 are 22 minutes at
-    15 fps, and about 8 MB with a face in each), segments and gaps for `segments_days`, and a camera's state for
-    `state_s` after it was told last.
+    A source keeps its last `results` frames or slightly more, none older than `frames_s` (20,000 are 22 minutes at 15
+    fps, about 8 MB with one face in each), segments and gaps for `segments_days`, and the state of a camera for
+    `state_s` after the last update.
     """
 
     results: int = 20_000
@@ -42,16 +43,16 @@ class Retention:
 
     @property
     def source_s(self) -> float:
-        """A source of which nothing was heard for so long has left nothing."""
+        """Seconds since the last update after which no data of a source is left."""
         return max(self.frames_s, self.segments_s, self.state_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where the timeline of a source stands, so that another process can go on from there.
+    """State of the timeline of a source, from which another process can continue.
 
-    `position` is the last entry of the journal that was made use of, `state` what the timeline keeps, `files` how
-    many bytes of each output file are valid.
+    `position` is the last processed entry of the journal, `state` the serialised timeline, and `files` the number of
+    valid bytes of each output file.
     """
 
     position: str
@@ -61,10 +62,10 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class CameraState:
-    """How a camera is, since Unix time `since`. `reason` and `text` say why it is down, without any secret.
+    """State of a camera since Unix time `since`. `reason` and `text` explain why it is down, without any secret.
 
-    `failures` counts the connections that ended since the last picture. `width` and `height` are those of its
-    pictures in px, as all boxes are, once there was one.
+    `failures` counts the connections that ended since the last frame. `width` and `height` are the size of its frames
+    in px, to which all boxes refer; None before the first frame.
     """
 
     up: bool
@@ -78,7 +79,7 @@ class CameraState:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A small picture of a camera: `jpeg` shows frame `index`, whose own size is `width` × `height` px."""
+    """Reduced image of a camera: `jpeg` shows frame `index`, whose full size is `width` × `height` px."""
 
     stream_id: str
     index: int
@@ -88,100 +89,122 @@ class Preview:
 
 
 def position_of(frame: LabelledFrame) -> str:
-    """The position of a frame among the results of its source: `<epoch in ms>-<index>`.
+    """Return the position of a frame among the results of its source: `<session start in Unix ms>-<index>`.
 
-    Raises `ValueError` for a stream without an epoch, as of a plain file: its results cannot be stored.
+    Raises `ValueError` for a stream id without a session start, as of a plain file: its results cannot be stored.
     """
-    start_ms = stream_start_ms(frame.stream_id)
+    return result_position(frame.stream_id, frame.index)
+
+
+def result_position(stream_id: str, index: int) -> str:
+    """Return the position of frame `index` of a session. Raises `ValueError` as `position_of` does."""
+    start_ms = stream_start_ms(stream_id)
     if start_ms < 1:
         raise ValueError(
-            f"Expected a stream with an epoch, as in front-door@1767225600000, received {frame.stream_id}"
+            f"Expected a stream id with a session start, as in front-door@1767225600000, received {stream_id}"
         )
-    return f"{start_ms}-{frame.index}"
+    return f"{start_ms}-{index}"
 
 
 class ResultStore(Protocol):
-    """Keeps the results of all sources. Any number of processes read; one at a time writes a source.
+    """Results of all sources. Any number of processes can read; one at a time writes a source.
 
-    Every method raises `QueueError` where the store cannot be reached, and `CodecError` where it holds what we
-    cannot read.
+    Every method raises `QueueError` if the store cannot be reached, and `CodecError` if it contains invalid data.
+    Methods with the suffix `_documents` return the stored documents, for readers that pass them on as JSON.
     """
 
     def publish(self, source: str, frames: Sequence[LabelledFrame]) -> int:
-        """Add provisional results, in order, and make the last one the latest; how many of them were new.
+        """Add provisional results, in order; return how many of them were new.
 
-        A frame that is not after the newest result of `source` was published before, and is passed over. Raises
-        `LeaseLost` and `StoreFull`, with nothing added.
+        Frames that are not after the newest result of `source` are skipped as duplicates. Raises `LeaseLost` or
+        `StoreFull`, with nothing added.
         """
         ...
 
-    def commit(
-        self, source: str, checkpoint: Checkpoint, segments: Sequence[Segment], gaps: Sequence[Gap]
-    ) -> None:
-        """Replace the checkpoint and add segments and gaps, all or nothing, and each once.
+    def commit(self, source: str, checkpoint: Checkpoint, segments: Sequence[Segment], gaps: Sequence[Gap]) -> None:
+        """Replace the checkpoint and add segments and gaps, atomically and without duplicates.
 
-        Raises `LeaseLost`, with nothing written, where another process writes `source` by now.
+        Raises `LeaseLost`, with nothing written, if another process now writes `source`.
         """
         ...
 
     def checkpoint(self, source: str) -> Checkpoint | None:
-        """What the last commit left, or None."""
+        """Return the checkpoint of the last commit, or None."""
         ...
 
     def sources(self) -> list[str]:
-        """The names of all sources that were written to lately enough for something to be left, sorted."""
+        """Return the sorted names of all sources that may have stored data."""
         ...
 
     def latest(self, source: str) -> LabelledFrame | None:
-        """The newest result, or None where there is none that is young enough."""
+        """Return the newest result, or None if there is none within the retention."""
+        ...
+
+    def latest_document(self, source: str) -> FrameDocument | None:
+        """Return the newest result like `latest`, as its document."""
         ...
 
     def results(self, source: str, after: str, max_items: int, max_wait_s: float) -> list[LabelledFrame]:
-        """The results that follow the position `after`, in order; waits up to `max_wait_s` for a first one.
+        """Return the results after the position `after`, in order; wait up to `max_wait_s` for the first one.
 
-        `START` begins with the oldest, `position_of(frame)` goes on from `frame`.
+        `START` selects from the oldest one, `position_of(frame)` the results after `frame`.
         """
         ...
 
+    def result_documents(self, source: str, after: str, max_items: int, max_wait_s: float) -> list[FrameDocument]:
+        """Return results like `results`, as their documents."""
+        ...
+
     def segments(self, source: str, from_s: float, to_s: float) -> list[Segment]:
-        """The closed segments that reach into the wall time from `from_s` to before `to_s`, by their beginning."""
+        """Return the segments that overlap the wall time [`from_s`, `to_s`), sorted by start."""
+        ...
+
+    def segment_documents(self, source: str, from_s: float, to_s: float) -> list[StoredSegment]:
+        """Return segments like `segments`, as their documents."""
         ...
 
     def gaps(self, source: str, from_s: float, to_s: float) -> list[Gap]:
-        """The gaps that reach into the wall time from `from_s` to before `to_s`, by their beginning."""
+        """Return the gaps that overlap the wall time [`from_s`, `to_s`), sorted by start."""
+        ...
+
+    def gap_documents(self, source: str, from_s: float, to_s: float) -> list[StoredGap]:
+        """Return gaps like `gaps`, as their documents."""
         ...
 
     def set_state(self, source: str, state: CameraState) -> None:
-        """Tell how the camera is. Tell it again and again: it is forgotten after `Retention.state_s`."""
+        """Set the state of a camera. It expires after `Retention.state_s`, so repeat it."""
         ...
 
     def state(self, source: str) -> CameraState | None:
-        """How the camera is; None where nobody said so lately, as when its capture is gone."""
+        """Return the state of a camera; None if it expired, as when its capture process is gone."""
         ...
 
-    def next_end(self, source: str, from_s: float) -> float | None:
-        """When the first closed segment ends that ends at wall time `from_s` or later; None where there is none."""
+    def next_segment_end(self, source: str, from_s: float) -> float | None:
+        """Return the end of the first segment that ends at wall time `from_s` or later; None if there is none."""
         ...
 
-    def watch(self, source: str) -> None:
-        """Say that somebody looks at `source`: previews are made for the next `WATCH_S` seconds."""
+    def request_previews(self, source: str) -> None:
+        """Request previews of `source` for the next `PREVIEW_REQUEST_TTL_S` seconds."""
         ...
 
-    def watched(self, sources: Sequence[str]) -> set[str]:
-        """Those of `sources` that somebody looks at."""
+    def preview_requests(self, sources: Sequence[str]) -> set[str]:
+        """Return those of `sources` whose previews are requested."""
         ...
 
     def set_preview(self, source: str, preview: Preview) -> None:
-        """Show a picture to those who look. It is kept nowhere but in memory, and not for long."""
+        """Publish a preview. It is kept only in memory, for at most `PREVIEW_MAX_AGE_S`."""
         ...
 
     def preview(self, source: str) -> Preview | None:
-        """The newest picture, if it is not older than `PREVIEW_S`. Never waits, so the first one may come later."""
+        """Return the newest preview, or None if there is none younger than `PREVIEW_MAX_AGE_S`.
+
+        Does not wait, so the first preview can be available only in a later call.
+        """
         ...
 
-    def forget(self, source: str, from_s: float, to_s: float) -> int:
-        """Erase what is known of people in the wall time from `from_s` to before `to_s`; how many things.
+    def erase(self, source: str, from_s: float, to_s: float) -> int:
+        """Delete the data of persons in the wall time [`from_s`, `to_s`); return the number of deleted items.
 
-        These are results, and segments as a whole where they reach into that time.
+        These are results, and complete segments that overlap the range.
         """
         ...

@@ -1,21 +1,24 @@
-"""Records ⇄ the JSON that other programs read. `docs/reference/store.md` is its public description.
+"""JSON schema of results, shared by the store, the HTTP API, JSON lines and timeline.json.
 
-A name that ends in `at` holds Unix seconds, one that ends in `_s` media seconds. Numbers have as many decimals as
-in NAME.frames.csv, which is what the models are good for: boxes 2, probabilities 4, times 6.
+`docs/reference/store.md` is the public description. A name with the suffix `_at` (or `at`) contains Unix seconds, one
+with the suffix `_s` media seconds of the session. Numbers have as many decimals as in NAME.frames.csv, which is the
+accuracy of the models: boxes 2, probabilities 4, times 6.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from typing import Any, cast
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from fer_stream.errors import CodecError
 from fer_stream.records import (
     F32,
-    LABELS,
     Gap,
     LabelledFace,
     LabelledFrame,
@@ -24,217 +27,269 @@ from fer_stream.records import (
     Segment,
     unix_time,
 )
-from fer_stream.store.protocol import Preview
 
-VERSION = 1
-"""Stands in every document as `v`. New names may be added to a version; none is removed or given another meaning."""
+VERSION: Literal[1] = 1
+"""Value of `v` in every stored document. A version can get new names, but no name is removed or redefined."""
 
-_BOX, _PROB, _TIME = 2, 4, 6
+_BOX_DECIMALS, _PROB_DECIMALS, _TIME_DECIMALS = 2, 4, 6
 
-_MALFORMED = (KeyError, OverflowError, TypeError, ValueError)
+StreamId = Annotated[str, Field(pattern=r"^[^@]*(@[0-9]{1,16})?$")]
+Probabilities = Annotated[list[float], Field(min_length=7, max_length=7)]
 
-
-def frame_to_json(frame: LabelledFrame) -> str:
-    """A frame with its faces: about 120 bytes, and 250 a face. Raises `CodecError` where a number is not finite."""
-    return _to_json(
-        {
-            "v": VERSION,
-            "stream_id": frame.stream_id,
-            "index": frame.index,
-            "time_s": round(frame.time_s, _TIME),
-            "at": round(unix_time(frame.stream_id, frame.time_s), _TIME),
-            "faces": [_face(face) for face in frame.faces],
-        }
-    )
+_STRICT = ConfigDict(allow_inf_nan=False, strict=True, use_attribute_docstrings=True)
 
 
-def frame_from_json(text: str | bytes) -> LabelledFrame:
-    """The inverse of `frame_to_json`, but for the rounding. Raises `CodecError` where `text` is no frame."""
-    document = _from_json(text)
-    try:
-        faces = tuple(_read_face(face) for face in document["faces"])
-        return LabelledFrame(
-            _stream_id(document["stream_id"]), _whole(document["index"]), _number(document["time_s"]), faces
-        )
-    except _MALFORMED as error:
-        raise CodecError(f"A frame in the store is malformed: {error!r}") from error
+@with_config(_STRICT)
+class FaceDocument(TypedDict):
+    """One face of a frame."""
+
+    person_id: int
+    """Number of the person, unique within a session of the source."""
+    xyxy: Annotated[list[float], Field(min_length=4, max_length=4)]
+    """Left, top, right, bottom in px of the frame."""
+    confidence: float
+    """Confidence of the detector, 0 to 1."""
+    quality: float
+    """Suitability for classification, 0 to 1."""
+    quality_reason: str
+    """`ok`, or why the face gets no label: small, blurred, off_frontal, truncated, unclear."""
+    probs: Probabilities
+    """Probabilities as classified, in the order angry, disgust, fear, happy, sad, surprise, neutral."""
+    smoothed: Probabilities
+    """Smoothed probabilities in the same order, from which the label is derived."""
+    label: str
+    """One of the seven emotions, or `unknown`."""
 
 
-def segment_to_json(closed: Segment) -> str:
-    """A closed segment: about 200 bytes. The same segment always gives the same text."""
-    segment = closed
-    return _to_json(
-        {
-            "v": VERSION,
-            "stream_id": closed.stream_id,
-            "person_id": closed.person_id,
-            "label": segment.label,
-            "mean_prob": round(float(segment.mean_prob), _PROB),
-            **_span(closed.stream_id, segment.start_s, segment.end_s),
-        }
-    )
+@with_config(_STRICT)
+class FrameDocument(TypedDict):
+    """One result: a frame and its faces. Labels are provisional and can change within about two seconds."""
+
+    v: Literal[1]
+    stream_id: StreamId
+    """Session of the source: `front-door@1767225600000` for a start in Unix ms."""
+    index: int
+    time_s: float
+    at: float
+    """Time of the frame."""
+    faces: list[FaceDocument]
 
 
-def segment_from_json(text: str | bytes) -> Segment:
-    """The inverse of `segment_to_json`, but for the rounding. Raises `CodecError` where `text` is no segment."""
-    found = _from_json(text)
-    try:
-        return Segment(
-            _stream_id(found["stream_id"]), _whole(found["person_id"]), _text(found["label"]),
-            _number(found["start_s"]), _number(found["end_s"]), _number(found["mean_prob"]),
-        )  # fmt: skip
-    except _MALFORMED as error:
-        raise CodecError(f"A segment in the store is malformed: {error!r}") from error
+@with_config(_STRICT)
+class SegmentDocument(TypedDict):
+    """Time range in which a person had one label. Final."""
+
+    person_id: int
+    label: str
+    start_s: float
+    end_s: float
+    mean_prob: float
+    """Mean smoothed probability of the label; 0 for `unknown`."""
 
 
-def gap_to_json(closed: Gap) -> str:
-    """A gap that is over: about 170 bytes. The same gap always gives the same text."""
-    gap = closed
-    return _to_json(
-        {
-            "v": VERSION,
-            "stream_id": closed.stream_id,
-            "reason": gap.reason,
-            **_span(closed.stream_id, gap.start_s, gap.end_s),
-        }
-    )
+@with_config(_STRICT)
+class StoredSegment(SegmentDocument):
+    """A segment of a stored source."""
+
+    v: Literal[1]
+    stream_id: StreamId
+    start_at: float
+    end_at: float
 
 
-def gap_from_json(text: str | bytes) -> Gap:
-    """The inverse of `gap_to_json`, but for the rounding. Raises `CodecError` where `text` is no gap."""
-    found = _from_json(text)
-    try:
-        stream_id = _stream_id(found["stream_id"])
-        start_s, end_s = _number(found["start_s"]), _number(found["end_s"])
-        return Gap(stream_id, start_s, end_s, _text(found["reason"]))
-    except _MALFORMED as error:
-        raise CodecError(f"A gap in the store is malformed: {error!r}") from error
+@with_config(_STRICT)
+class GapDocument(TypedDict):
+    """Time range in which the source delivered no frames."""
+
+    reason: str
+    start_s: float
+    end_s: float
 
 
-def preview_to_bytes(preview: Preview) -> bytes:
-    """A picture: a line of JSON that says which, then the JPEG."""
-    head = {
-        "v": VERSION,
-        "stream_id": preview.stream_id,
-        "index": preview.index,
-        "width": preview.width,
-        "height": preview.height,
-    }
-    return _to_json(head).encode() + b"\n" + preview.jpeg
+@with_config(_STRICT)
+class StoredGap(GapDocument):
+    """A gap of a stored source."""
+
+    v: Literal[1]
+    stream_id: StreamId
+    start_at: float
+    end_at: float
 
 
-def preview_from_bytes(message: bytes) -> Preview:
-    """The inverse of `preview_to_bytes`. Raises `CodecError` where `message` is no picture."""
-    head, _, jpeg = message.partition(b"\n")
-    found = _from_json(head)
-    try:
-        width, height = _whole(found["width"]), _whole(found["height"])
-        return Preview(_stream_id(found["stream_id"]), _whole(found["index"]), width, height, jpeg)
-    except _MALFORMED as error:
-        raise CodecError(f"A picture on its way is malformed: {error!r}") from error
+@with_config(_STRICT)
+class PreviewHeader(TypedDict):
+    """Line before the JPEG of a preview. The size is that of the frame."""
+
+    v: Literal[1]
+    stream_id: StreamId
+    index: int
+    width: int
+    height: int
 
 
-def start_at(text: str | bytes) -> float:
-    """When the segment or gap in `text` began, in Unix seconds."""
-    try:
-        return _number(_from_json(text)["start_at"])
-    except _MALFORMED as error:
-        raise CodecError(f"A segment or gap in the store does not say when it began: {error!r}") from error
+# Records to documents
 
 
-def _span(stream_id: str, start_s: float, end_s: float) -> dict[str, float]:
+def frame_document(frame: LabelledFrame) -> FrameDocument:
+    """Convert a frame."""
     return {
-        "start_s": round(start_s, _TIME),
-        "end_s": round(end_s, _TIME),
-        "start_at": round(unix_time(stream_id, start_s), _TIME),
-        "end_at": round(unix_time(stream_id, end_s), _TIME),
+        "v": VERSION,
+        "stream_id": frame.stream_id,
+        "index": frame.index,
+        "time_s": round_time(frame.time_s),
+        "at": round_time(unix_time(frame.stream_id, frame.time_s)),
+        "faces": [face_document(face) for face in frame.faces],
     }
 
 
-def _face(face: LabelledFace) -> dict[str, Any]:
+def face_document(face: LabelledFace) -> FaceDocument:
+    """Convert a face."""
     return {
         "person_id": face.person_id,
-        "xyxy": _rounded(face.xyxy, _BOX),
-        "confidence": round(float(face.confidence), _PROB),
-        "quality": round(float(face.quality.score), _PROB),
+        "xyxy": _rounded(face.xyxy, _BOX_DECIMALS),
+        "confidence": round_prob(face.confidence),
+        "quality": round_prob(face.quality.score),
         "quality_reason": face.quality.reason,
-        "probs": _rounded(face.probs, _PROB),
-        "smoothed": _rounded(face.smoothed, _PROB),
+        "probs": _rounded(face.probs, _PROB_DECIMALS),
+        "smoothed": _rounded(face.smoothed, _PROB_DECIMALS),
         "label": face.label,
     }
 
 
-def _read_face(face: dict[str, Any]) -> LabelledFace:
-    return LabelledFace(
-        person_id=_whole(face["person_id"]),
-        xyxy=_array(face["xyxy"], 4),
-        confidence=_number(face["confidence"]),
-        quality=Quality(_number(face["quality"]), _reason(face["quality_reason"])),
-        probs=_array(face["probs"], len(LABELS)),
-        smoothed=_array(face["smoothed"], len(LABELS)),
-        label=_text(face["label"]),
+def segment_document(segment: Segment) -> SegmentDocument:
+    """Convert a segment for a file whose session is known, such as timeline.json."""
+    return {
+        "person_id": segment.person_id,
+        "label": segment.label,
+        "start_s": round_time(segment.start_s),
+        "end_s": round_time(segment.end_s),
+        "mean_prob": round_prob(segment.mean_prob),
+    }
+
+
+def stored_segment(segment: Segment) -> StoredSegment:
+    """Convert a segment for the store. The same segment always gives the same document."""
+    return {
+        "v": VERSION,
+        "stream_id": segment.stream_id,
+        **segment_document(segment),
+        "start_at": round_time(unix_time(segment.stream_id, segment.start_s)),
+        "end_at": round_time(unix_time(segment.stream_id, segment.end_s)),
+    }
+
+
+def gap_document(gap: Gap) -> GapDocument:
+    """Convert a gap for a file whose session is known."""
+    return {"reason": gap.reason, "start_s": round_time(gap.start_s), "end_s": round_time(gap.end_s)}
+
+
+def stored_gap(gap: Gap) -> StoredGap:
+    """Convert a gap for the store. The same gap always gives the same document."""
+    return {
+        "v": VERSION,
+        "stream_id": gap.stream_id,
+        **gap_document(gap),
+        "start_at": round_time(unix_time(gap.stream_id, gap.start_s)),
+        "end_at": round_time(unix_time(gap.stream_id, gap.end_s)),
+    }
+
+
+def round_time(time_s: float) -> float:
+    """Round seconds like the table does."""
+    return round(float(time_s), _TIME_DECIMALS)
+
+
+def round_prob(prob: float) -> float:
+    """Round a probability or a share like the table does."""
+    return round(float(prob), _PROB_DECIMALS)
+
+
+# Documents to records
+
+
+def frame_of(document: FrameDocument) -> LabelledFrame:
+    """Convert a document to a frame; equal to the original except for rounding."""
+    faces = tuple(_face_of(face) for face in document["faces"])
+    return LabelledFrame(document["stream_id"], document["index"], document["time_s"], faces)
+
+
+def segment_of(document: StoredSegment) -> Segment:
+    """Convert a document to a segment; equal to the original except for rounding."""
+    return Segment(
+        stream_id=document["stream_id"],
+        person_id=document["person_id"],
+        label=document["label"],
+        start_s=document["start_s"],
+        end_s=document["end_s"],
+        mean_prob=document["mean_prob"],
     )
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected a text, received {type(value).__name__}")
-    return value
+def gap_of(document: StoredGap) -> Gap:
+    """Convert a document to a gap; equal to the original except for rounding."""
+    return Gap(document["stream_id"], document["start_s"], document["end_s"], document["reason"])
 
 
-def _stream_id(value: object) -> str:
-    stream_id = _text(value)
-    unix_time(stream_id, 0.0)
-    return stream_id
+def _face_of(face: FaceDocument) -> LabelledFace:
+    # The reason is not limited to the current ones: a newer release may add some.
+    quality = Quality(face["quality"], cast(QualityReason, face["quality_reason"]))
+    return LabelledFace(
+        person_id=face["person_id"],
+        xyxy=np.array(face["xyxy"], np.float32),
+        confidence=face["confidence"],
+        quality=quality,
+        probs=np.array(face["probs"], np.float32),
+        smoothed=np.array(face["smoothed"], np.float32),
+        label=face["label"],
+    )
 
 
-def _reason(value: object) -> QualityReason:
-    # Not checked against those we know: a newer release may have others.
-    return cast(QualityReason, _text(value))
+# Documents to and from JSON
 
 
-def _whole(value: object) -> int:
-    if not isinstance(value, int):
-        raise TypeError(f"expected a whole number, received {type(value).__name__}")
-    return value
-
-
-def _number(value: object) -> float:
-    if not isinstance(value, int | float):
-        raise TypeError(f"expected a number, received {type(value).__name__}")
-    if not math.isfinite(value):
-        raise ValueError("a number is not finite")
-    return float(value)
-
-
-def _rounded(array: F32, decimals: int) -> list[float]:
-    # In double precision: a rounded float32 has its long tail of digits back as soon as it is a Python float.
-    return [round(number, decimals) for number in array.tolist()]
-
-
-def _array(numbers: list[float], count: int) -> F32:
-    array = np.array([_number(number) for number in numbers], np.float32)
-    if array.shape != (count,) or not np.isfinite(array).all():
-        raise ValueError(f"expected {count} finite numbers")
-    return array
-
-
-def _to_json(document: dict[str, Any]) -> str:
+def to_json(document: Mapping[str, Any]) -> str:
+    """Return a document as one line. Raises `CodecError` if a number is not finite."""
     try:
         return json.dumps(document, separators=(",", ":"), allow_nan=False)
     except ValueError as error:
-        raise CodecError(
-            f"What is to be stored of {document['stream_id']} holds a number that is not finite"
-        ) from error
+        raise CodecError(f"Cannot store a result of {document['stream_id']}: a number is not finite") from error
 
 
-def _from_json(text: str | bytes) -> dict[str, Any]:
+def parse_frame(text: str | bytes) -> FrameDocument:
+    """Parse and validate a stored frame. Raises `CodecError` if it is invalid."""
+    return cast(FrameDocument, _parse(FrameDocument, "frame", text))
+
+
+def parse_segment(text: str | bytes) -> StoredSegment:
+    """Parse and validate a stored segment. Raises `CodecError` if it is invalid."""
+    return cast(StoredSegment, _parse(StoredSegment, "segment", text))
+
+
+def parse_gap(text: str | bytes) -> StoredGap:
+    """Parse and validate a stored gap. Raises `CodecError` if it is invalid."""
+    return cast(StoredGap, _parse(StoredGap, "gap", text))
+
+
+def parse_preview_header(text: bytes) -> PreviewHeader:
+    """Parse and validate the header of a preview. Raises `CodecError` if it is invalid."""
+    return cast(PreviewHeader, _parse(PreviewHeader, "preview", text))
+
+
+def _parse(schema: Any, name: str, text: str | bytes) -> Any:
     try:
-        document = json.loads(text)
-    except (RecursionError, ValueError) as error:
-        raise CodecError(f"Expected JSON in the store: {error}") from error
-    version = document.get("v") if isinstance(document, dict) else None
-    if version != VERSION:
-        raise CodecError(f"Expected a document of version {VERSION} in the store, received version {version}")
-    found: dict[str, Any] = document
-    return found
+        return _adapter(schema).validate_json(text)
+    except ValidationError as error:
+        # Without the input, which can contain data of persons.
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = "".join(f"{key}: " for key in first["loc"])
+        raise CodecError(f"Invalid {name} in the store, expected version {VERSION}: {where}{first['msg']}") from None
+
+
+@cache
+def _adapter(schema: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(schema)
+
+
+def _rounded(array: F32, decimals: int) -> list[float]:
+    # In double precision: a rounded float32 gets many digits when it is converted to a Python float.
+    return [round(number, decimals) for number in array.tolist()]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_stream.config import TimelineSettings
+from fer_stream.config.settings import TimelineSettings
 from fer_stream.records import (
     F32,
     EndOfStream,
@@ -91,7 +91,7 @@ class TimelineBuilder:
         people = (person.open_since_s for person in self._people.values())
         return min([*early, *awaited, *people], default=math.inf)
 
-    def give_up_before(self, time_s: float) -> list[LabelledFrame]:
+    def finalize_before(self, time_s: float) -> list[LabelledFrame]:
         """Wait no longer for the faces of frames before `time_s`; return the frames that this makes final.
 
         `missing` counts the faces that did not come. One that comes after all is left out and counted in `late`.
@@ -104,10 +104,10 @@ class TimelineBuilder:
         """The stream is over: everything becomes final, with the faces that are here."""
         self._take_complete_frames(give_up_before=math.inf)
         for person in self._people.values():
-            person.leave()
+            person.end_visit()
         return self._labelled_frames()
 
-    def fresh(self, final: Sequence[LabelledFrame]) -> list[LabelledFrame]:
+    def provisional(self, final: Sequence[LabelledFrame]) -> list[LabelledFrame]:
         """The frames that became complete since the last call, with the labels that can be told at once.
 
         Such a label may still change. `final` are the frames that became final since then; those that were never
@@ -120,7 +120,7 @@ class TimelineBuilder:
             if pending.mark.index > shown
         ]
 
-    def take_segments(self) -> list[Segment]:
+    def drain_segments(self) -> list[Segment]:
         """The segments that became final since the last call, which are then forgotten, and who left with them."""
         taken = []
         for person_id, person in list(self._people.items()):
@@ -200,12 +200,12 @@ class TimelineBuilder:
         key = observed.face.key
         if key.person_id not in self._people:
             self._people[key.person_id] = Person(key.stream_id, key.person_id, observed.face.time_s, self._settings)
-        return self._people[key.person_id].see(observed.face, observed.probs)
+        return self._people[key.person_id].add(observed.face, observed.probs)
 
     def _settle(self) -> None:
         if self._unlabelled:
             for person in self._people.values():
-                person.settle(self._unlabelled[-1].mark.time_s)
+                person.advance(self._unlabelled[-1].mark.time_s)
 
     def _labelled_frames(self) -> list[LabelledFrame]:
         frames = []

@@ -1,157 +1,156 @@
-"""Smooth probabilities → labels that do not flicker, and the segments they form."""
+"""Labels without flicker from smoothed probabilities, and the segments they form."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
-from fer_stream.config import TimelineSettings
+from fer_stream.config.settings import TimelineSettings
 from fer_stream.records import LABELS, UNKNOWN, Segment
-from fer_stream.timeline.smoothing import Sample, SampleBook
+from fer_stream.timeline.smoothing import Sample
 
-# More than half of what is near a time must have been good enough to judge, or no label is told.
+# More than half of the classified faces near a time must have passed the quality check, otherwise it is `unknown`.
 _MIN_EVIDENCE = 0.5
 
 
-class Labeller:
-    """Gives every sample of one visit of one person a label.
+@dataclass(slots=True, eq=False)
+class LabellerState:
+    """Current label, and the samples whose label is pending; the candidate starts at `candidate_start` of them."""
 
-    A new label is taken when it leads the present one by `hysteresis` and goes on for `min_segment_s`; it then
-    counts from its first sample on. Where no label lasts so long, `unknown` is the label. What the best emotion
-    reaches must be `min_prob`, and the faces must have been good enough to judge; else `unknown` is wanted.
+    current: str | None = None
+    candidate: str | None = None
+    candidate_start: int = 0
+    pending: list[Sample] = field(default_factory=list)
+
+
+class Labeller:
+    """Assigns a label to every sample of one visit of one person.
+
+    A new label is adopted if it leads the current one by `hysteresis` and persists for `min_segment_s`; it then
+    applies from its first sample. If no label persists, the label is `unknown`. The probability of the best emotion
+    must reach `min_prob`, and the faces must have passed the quality check; otherwise the candidate is `unknown`.
     """
 
-    def __init__(self, settings: TimelineSettings) -> None:
+    def __init__(self, settings: TimelineSettings, state: LabellerState) -> None:
         self._settings = settings
-        self._current: str | None = None
-        self._candidate: str | None = None
-        self._waiting: list[Sample] = []
-        self._candidate_from = 0
+        self._state = state
 
     def push(self, sample: Sample) -> list[Sample]:
-        """Take the next smoothed sample; return those whose label is settled by it, in order."""
-        wanted = self.wanted(sample)
-        if wanted == self._current:
-            return [*self._settle(len(self._waiting), wanted), _labelled(sample, wanted)]
-        if wanted != self._candidate or not self._waiting:
-            self._candidate, self._candidate_from = wanted, len(self._waiting)
-        self._waiting.append(sample)
-        if sample.time_s - self._waiting[self._candidate_from].time_s >= self._settings.min_segment_s:
-            return self._accept(wanted)
-        return self._give_up_on_the_present()
+        """Add the next smoothed sample; return the samples that thereby have a final label, in order."""
+        state, candidate = self._state, self.candidate(sample)
+        if candidate == state.current:
+            return [*self._release(len(state.pending), candidate), _with_label(sample, candidate)]
+        if candidate != state.candidate or not state.pending:
+            state.candidate, state.candidate_start = candidate, len(state.pending)
+        state.pending.append(sample)
+        if sample.time_s - state.pending[state.candidate_start].time_s >= self._settings.min_segment_s:
+            return self._switch_to(candidate)
+        return self._expire_current()
 
     def flush(self) -> list[Sample]:
-        """Settle the rest: the visit is over."""
-        label = self._current
+        """Return the remaining samples with their labels at the end of the visit."""
+        state, label = self._state, self._state.current
         if label is None:
-            label = self._candidate if self._candidate_from == 0 and self._candidate else UNKNOWN
-        return self._settle(len(self._waiting), label)
+            label = state.candidate if state.candidate_start == 0 and state.candidate else UNKNOWN
+        return self._release(len(state.pending), label)
 
-    def state(self, samples: SampleBook) -> list[Any]:
-        """What `restore` needs, in terms of JSON."""
-        return [self._current, self._candidate, self._candidate_from, [samples.number(one) for one in self._waiting]]
-
-    def restore(self, state: Sequence[Any], samples: Sequence[Sample]) -> None:
-        """Go on from `state`."""
-        self._current, self._candidate, self._candidate_from, waiting = state
-        self._waiting = [samples[number] for number in waiting]
-
-    def wanted(self, sample: Sample) -> str:
-        """The label that this smoothed sample alone asks for, given the present one."""
+    def candidate(self, sample: Sample) -> str:
+        """Return the label that this smoothed sample alone suggests, given the current one."""
         assert sample.smoothed is not None
         if sample.evidence < _MIN_EVIDENCE:
             return UNKNOWN
-        best = int(sample.smoothed.argmax())
-        if self._current in LABELS:
-            present = float(sample.smoothed[LABELS.index(self._current)])
-            leads = float(sample.smoothed[best]) - present >= self._settings.hysteresis
-            if not leads and present >= self._settings.min_prob - self._settings.hysteresis:
-                return self._current
+        current, best = self._state.current, int(sample.smoothed.argmax())
+        if current in LABELS:
+            prob = float(sample.smoothed[LABELS.index(current)])
+            leads = float(sample.smoothed[best]) - prob >= self._settings.hysteresis
+            if not leads and prob >= self._settings.min_prob - self._settings.hysteresis:
+                return current
         return LABELS[best] if sample.smoothed[best] >= self._settings.min_prob else UNKNOWN
 
-    def _accept(self, label: str) -> list[Sample]:
-        before = self._settle(self._candidate_from, self._current or label)
-        self._current = label
-        return before + self._settle(len(self._waiting), label)
+    def _switch_to(self, label: str) -> list[Sample]:
+        before = self._release(self._state.candidate_start, self._state.current or label)
+        self._state.current = label
+        return before + self._release(len(self._state.pending), label)
 
-    def _give_up_on_the_present(self) -> list[Sample]:
-        """Candidates that follow each other, none long enough: after a while nobody can tell."""
-        waited_s = self._waiting[self._candidate_from].time_s - self._waiting[0].time_s
-        if self._candidate_from == 0 or waited_s < self._settings.min_segment_s:
+    def _expire_current(self) -> list[Sample]:
+        """Change to `unknown` if candidates alternate for `min_segment_s` without any of them persisting."""
+        state = self._state
+        alternating_s = state.pending[state.candidate_start].time_s - state.pending[0].time_s
+        if state.candidate_start == 0 or alternating_s < self._settings.min_segment_s:
             return []
-        self._current = UNKNOWN
-        return self._settle(self._candidate_from, UNKNOWN)
+        state.current = UNKNOWN
+        return self._release(state.candidate_start, UNKNOWN)
 
-    def _settle(self, count: int, label: str) -> list[Sample]:
-        settled = [_labelled(sample, label) for sample in self._waiting[:count]]
-        del self._waiting[:count]
-        self._candidate_from = max(0, self._candidate_from - count)
-        return settled
+    def _release(self, count: int, label: str) -> list[Sample]:
+        released = [_with_label(sample, label) for sample in self._state.pending[:count]]
+        del self._state.pending[:count]
+        self._state.candidate_start = max(0, self._state.candidate_start - count)
+        return released
 
 
-def _labelled(sample: Sample, label: str) -> Sample:
+def _with_label(sample: Sample, label: str) -> Sample:
     sample.label = label
     return sample
 
 
-class Segmenter:
-    """Joins the labelled samples of one visit into segments that touch."""
+@dataclass(slots=True, eq=False)
+class SegmenterState:
+    """Last sample, interval before it, and start, sum of probabilities and number of samples of the open segment."""
 
-    def __init__(self, stream_id: str, person_id: int) -> None:
+    last: Sample | None = None
+    interval_s: float = 0.0
+    start_s: float = 0.0
+    prob_sum: float = 0.0
+    count: int = 0
+
+
+class Segmenter:
+    """Joins the labelled samples of one visit of a person to adjacent segments."""
+
+    def __init__(self, stream_id: str, person_id: int, state: SegmenterState) -> None:
         self._stream_id = stream_id
         self._person_id = person_id
-        self._last: Sample | None = None
-        self._interval_s = 0.0
-        self._start_s = 0.0
-        self._prob_sum, self._count = 0.0, 0
+        self._state = state
 
     @property
     def start_s(self) -> float | None:
-        """Where the segment begins that is not closed yet; None before the first one."""
-        return None if self._last is None else self._start_s
+        """Start of the open segment; None before the first one."""
+        return None if self._state.last is None else self._state.start_s
 
     def push(self, samples: Sequence[Sample]) -> list[Segment]:
-        """Take the next labelled samples; return the segments that they end."""
-        ended = []
+        """Add the next labelled samples; return the segments that they end."""
+        ended, state = [], self._state
         for sample in samples:
-            if self._last is not None:
-                self._interval_s = sample.time_s - self._last.time_s
-                if sample.label != self._last.label:
+            if state.last is not None:
+                state.interval_s = sample.time_s - state.last.time_s
+                if sample.label != state.last.label:
                     ended.append(self._end(sample.time_s))
             self._extend(sample)
         return ended
 
     def flush(self) -> list[Segment]:
-        """End the last segment: it lasts for as long as its last frame is shown."""
-        return [] if self._last is None else [self._end(self._last.time_s + self._interval_s)]
-
-    def state(self, samples: SampleBook) -> list[Any]:
-        """What `restore` needs, in terms of JSON."""
-        last = None if self._last is None else samples.number(self._last)
-        return [last, self._interval_s, self._start_s, self._prob_sum, self._count]
-
-    def restore(self, state: Sequence[Any], samples: Sequence[Sample]) -> None:
-        """Go on from `state`."""
-        last, self._interval_s, self._start_s, self._prob_sum, self._count = state
-        self._last = None if last is None else samples[last]
+        """Return the last segment, which includes the interval of its last frame."""
+        last = self._state.last
+        return [] if last is None else [self._end(last.time_s + self._state.interval_s)]
 
     def _extend(self, sample: Sample) -> None:
-        if self._count == 0:
-            self._start_s = sample.time_s
-        self._prob_sum += _prob(sample)
-        self._count += 1
-        self._last = sample
+        if self._state.count == 0:
+            self._state.start_s = sample.time_s
+        self._state.prob_sum += _prob(sample)
+        self._state.count += 1
+        self._state.last = sample
 
     def _end(self, end_s: float) -> Segment:
-        assert self._last is not None
-        assert self._last.label is not None
-        mean_prob = self._prob_sum / self._count
-        self._prob_sum, self._count = 0.0, 0
-        return Segment(self._stream_id, self._person_id, self._last.label, self._start_s, end_s, mean_prob)
+        state = self._state
+        assert state.last is not None
+        assert state.last.label is not None
+        mean_prob = state.prob_sum / state.count
+        state.prob_sum, state.count = 0.0, 0
+        return Segment(self._stream_id, self._person_id, state.last.label, state.start_s, end_s, mean_prob)
 
 
 def _prob(sample: Sample) -> float:
-    """The smoothed probability of the sample's own label; 0 for `unknown`."""
+    """Return the smoothed probability of the sample's own label; 0 for `unknown`."""
     if sample.label not in LABELS or sample.smoothed is None:
         return 0.0
     return float(sample.smoothed[LABELS.index(sample.label)])

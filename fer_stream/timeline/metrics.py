@@ -10,7 +10,7 @@ from fer_stream.metrics import Metrics
 from fer_stream.records import LABELS, UNKNOWN, LabelledFrame, Prediction, source_of
 
 
-class TimelineCounts:
+class TimelineMetrics:
     """Counts what becomes of the faces of many sources.
 
     `is_live` tells whether the time from a picture to its result says anything: not where a file is played as fast as
@@ -34,23 +34,23 @@ class TimelineCounts:
         self._unreadable = _Rising(metrics.journal_unreadable)
         self._unpublished = _Rising(metrics.results_rejected)
 
-    def begin(self, source: str, missing: int, late: int) -> None:
+    def register(self, source: str, missing: int, late: int) -> None:
         """Count a source from now on; what it had lost until then, an earlier process counted."""
         if source not in self._sources:
             self._sources[source] = _Source(self.metrics, source, missing, late)
             if not self._is_wanted(source):
-                self.forget(source)
+                self.remove(source)
 
-    def forget(self, source: str) -> None:
+    def remove(self, source: str) -> None:
         """Show this source no more, whatever may still come of it."""
         self.metrics.remove_source(source)
 
-    def return_of(self, source: str) -> None:
+    def restore(self, source: str) -> None:
         """Show a source again that was forgotten. Its series begin at 0."""
         if known := self._sources.get(source):
             self._sources[source] = _Source(self.metrics, source, known.missing.told, known.late.told)
 
-    def labelled(self, source: str, frames: Iterable[LabelledFrame]) -> None:
+    def count_labels(self, source: str, frames: Iterable[LabelledFrame]) -> None:
         """Count the faces of frames with final labels."""
         counters = self._sources[source].labelled
         for frame in frames:
@@ -67,7 +67,7 @@ class TimelineCounts:
         self._unreadable.reach(unreadable)
         self._unpublished.reach(unpublished)
 
-    def published(self, predictions: Sequence[Prediction]) -> None:
+    def observe_latency(self, predictions: Sequence[Prediction]) -> None:
         """Observe how old the faces are whose results were just shown."""
         now = self._now()
         for prediction in predictions:

@@ -13,18 +13,18 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from fer_stream.broker.protocols import JOURNAL_START, JournalEntry
-from fer_stream.config import LiveTimelineSettings
+from fer_stream.config.live import LiveTimelineSettings
 from fer_stream.errors import FilesStopped, LeaseLost, StoreFull
 from fer_stream.outputs.base import RollingWriter
 from fer_stream.records import FaceCrop, Gap, LabelledFrame, Segment
 from fer_stream.store.protocol import Checkpoint, ResultStore
-from fer_stream.timeline.source_timeline import Horizon, SourceTimeline
+from fer_stream.timeline.source_timeline import SourceTimeline, Watermark
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class _Kept:
+class SourceState:
     """One source: where its journal was read to, and what a commit has yet to write."""
 
     timeline: SourceTimeline
@@ -34,7 +34,7 @@ class _Kept:
     gaps: list[Gap] = field(default_factory=list)
 
 
-class TimelineKeeper:
+class TimelineProcessor:
     """The timelines of the sources of one shard. `files` None writes none.
 
     `settings` are those of a source, as they are by then; `owns` tells whether the timelines are ours still. It is
@@ -56,14 +56,14 @@ class TimelineKeeper:
         self._files = files
         self._settings = settings
         self._owns = owns
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, SourceState] = {}
         self.unreadable = self.unpublished = 0
 
     def open(self, source: str) -> None:
         """Begin with a source, or go on with it from its last commit. Does nothing for one that is open."""
         if source in self._kept:
             return
-        kept = _Kept(SourceTimeline(partial(self._settings, source)))
+        kept = SourceState(SourceTimeline(partial(self._settings, source)))
         checkpoint = self._store.checkpoint(source)
         if checkpoint is not None:
             kept.timeline.restore(checkpoint.state)
@@ -80,12 +80,12 @@ class TimelineKeeper:
         """Where the journal of each source is to be read on."""
         return {source: kept.position for source, kept in self._kept.items()}
 
-    def start_over(self, source: str) -> None:
+    def restart(self, source: str) -> None:
         """Read the journal of a source from its beginning: it is another one than that which was read so far."""
         _log.error("%s: the queue's server lost the journal, reading the new one from its beginning", source)
         self._kept[source].position = JOURNAL_START
 
-    def lost(self, source: str) -> tuple[int, int]:
+    def loss_counts(self, source: str) -> tuple[int, int]:
         """Faces of a source that never came, and that came too late."""
         timeline = self._kept[source].timeline
         return timeline.missing, timeline.late
@@ -100,16 +100,16 @@ class TimelineKeeper:
             else:
                 kept.timeline.add([entry.message])
 
-    def horizon(self, source: str, oldest: FaceCrop | None) -> Horizon:
+    def watermark(self, source: str, oldest: FaceCrop | None) -> Watermark:
         """As `SourceTimeline.horizon`."""
-        return self._kept[source].timeline.horizon(oldest)
+        return self._kept[source].timeline.watermark(oldest)
 
-    def settle(self, source: str, horizon: Horizon | None) -> Sequence[LabelledFrame]:
+    def advance(self, source: str, horizon: Watermark | None) -> Sequence[LabelledFrame]:
         """Make final what can be, as `SourceTimeline.settle`, and show it; the frames that became final."""
         kept = self._kept[source]
-        kept.timeline.settle(horizon)
-        news = kept.timeline.news()
-        self._publish(source, news.fresh)
+        kept.timeline.advance(horizon)
+        news = kept.timeline.drain()
+        self._publish(source, news.provisional)
         kept.segments += news.segments
         kept.gaps += news.gaps
         self._write(lambda files: files.append_frames(source, news.frames))
@@ -125,7 +125,7 @@ class TimelineKeeper:
                 done.append((source, kept.position))
         return done
 
-    def _commit(self, source: str, kept: _Kept) -> None:
+    def _commit(self, source: str, kept: SourceState) -> None:
         offsets = self._owned(self._files).offsets(source) if self._files else {}
         checkpoint = Checkpoint(kept.position, kept.timeline.state(), offsets)
         self._store.commit(source, checkpoint, kept.segments, kept.gaps)

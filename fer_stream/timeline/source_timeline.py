@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from fer_stream.config import LiveTimelineSettings
+from fer_stream.config.live import LiveTimelineSettings
 from fer_stream.records import (
     EndOfStream,
     Face,
@@ -26,17 +26,17 @@ Message = FrameHeader | Face | Prediction | Gap | EndOfStream
 
 
 @dataclass(slots=True, eq=False)
-class News:
+class TimelineUpdate:
     """What a source's timeline has to tell: `fresh` frames, whose labels may still change, and final `frames`."""
 
-    fresh: list[LabelledFrame] = field(default_factory=list)
+    provisional: list[LabelledFrame] = field(default_factory=list)
     frames: list[LabelledFrame] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
-class Horizon:
+class Watermark:
     """Media time of a stream before which no face will come any more; infinity where the stream is over."""
 
     stream_id: str | None
@@ -58,7 +58,7 @@ class SourceTimeline:
         self._builder = TimelineBuilder(settings())
         self._ending = False
         self._gaps_until_s = -1.0
-        self._news = News()
+        self._news = TimelineUpdate()
         self._missing = self._late = 0
 
     @property
@@ -103,38 +103,38 @@ class SourceTimeline:
                 run.append(message)
         self._note(self._builder.add(run))
 
-    def horizon(self, oldest: FaceCrop | None) -> Horizon:
+    def watermark(self, oldest: FaceCrop | None) -> Watermark:
         """Up to when all faces are in, once the journal is read to its end; `oldest` is the oldest crop now open.
 
         Ask before reading: what is read later may announce faces whose crops were not put yet. Crops before the
         oldest one have their predictions in the journal. Where none is open, that goes for all frames known by now.
         """
         if oldest is None or stream_start_ms(oldest.face.key.stream_id) > self._epoch_ms:
-            return Horizon(
+            return Watermark(
                 self._stream_id, math.inf if self._ending else math.nextafter(self._builder.newest_s, math.inf)
             )
         if oldest.face.key.stream_id != self._stream_id:
-            return Horizon(self._stream_id, -math.inf)
-        return Horizon(self._stream_id, oldest.face.time_s)
+            return Watermark(self._stream_id, -math.inf)
+        return Watermark(self._stream_id, oldest.face.time_s)
 
-    def settle(self, horizon: Horizon | None) -> None:
+    def advance(self, horizon: Watermark | None) -> None:
         """Make final what can be: a frame before `horizon` that lacks a face will never get it.
 
         None where that is not known, or the journal was not read to its end: what is missing may follow there.
         """
         if horizon is None:
-            horizon = Horizon(self._stream_id, -math.inf)
+            horizon = Watermark(self._stream_id, -math.inf)
         if horizon.stream_id != self._stream_id:
             return
         overdue_s = self._builder.newest_s - self._settings().allowed_lateness_s
-        self._note(self._builder.give_up_before(max(horizon.before_s, overdue_s)))
+        self._note(self._builder.finalize_before(max(horizon.before_s, overdue_s)))
         if horizon.before_s == math.inf:
             self._end()
 
-    def news(self) -> News:
+    def drain(self) -> TimelineUpdate:
         """What came out since the last call."""
-        news, self._news = self._news, News()
-        news.segments += self._builder.take_segments()
+        news, self._news = self._news, TimelineUpdate()
+        news.segments += self._builder.drain_segments()
         return news
 
     def state(self) -> bytes:
@@ -189,7 +189,7 @@ class SourceTimeline:
     def _end(self) -> None:
         """Close the present epoch."""
         self._note(self._builder.close())
-        self._news.segments += self._builder.take_segments()
+        self._news.segments += self._builder.drain_segments()
         self._missing += self._builder.missing
         self._late += self._builder.late
         self._builder = TimelineBuilder(self._settings())
@@ -197,7 +197,7 @@ class SourceTimeline:
 
     def _note(self, frames: list[LabelledFrame]) -> None:
         self._news.frames += frames
-        self._news.fresh += self._builder.fresh(frames)
+        self._news.provisional += self._builder.provisional(frames)
 
 
 def stream_id_of_state(state: bytes) -> str | None:

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from fer_stream import __version__
-from fer_stream.config import LiveSettings
+from fer_stream.config.live import LiveSettings
 from fer_stream.jobs.job import Jobs
 from fer_stream.metrics import Metrics
 from fer_stream.store.protocol import ResultStore

@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fer_stream.config import WebSettings
+from fer_stream.config.web import WebSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.log import get_logger
 from fer_stream.metrics import Metrics

@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 from fastapi import Depends, Request
 
-from fer_stream.config import LiveSettings
+from fer_stream.config.live import LiveSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.jobs.job import Jobs
 from fer_stream.metrics import Metrics

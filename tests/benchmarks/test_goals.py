@@ -8,7 +8,7 @@ import json
 import pandas as pd
 import pytest
 
-from benchmarks.goals import HEAD, Goal, Line, Rounds, Row, largest, markdown
+from benchmarks.goals import COLUMNS, Goal, Line, Rounds, Row, largest, markdown
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_name_of_a_row_stands_once() -> None:
         Row("x", "other", [Line("a")]),
     ]
     head, rule, *lines = (line.strip("| ").split(" | ") for line in markdown(rows).splitlines())
-    assert tuple(cell.strip() for cell in head) == HEAD[: len(head)]
+    assert tuple(cell.strip() for cell in head) == COLUMNS[: len(head)]
     assert set(rule) == {"---"}
     assert [line[0] for line in lines] == ["start", "run", "other"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.goals import Unmeasured
+from benchmarks.goals import NotMeasurable
 from benchmarks.material import clip_frames
 from benchmarks.rows import Options, cores
 from benchmarks.rows.catalogue import WORKS, lines_of
@@ -27,7 +27,7 @@ def test_a_row_without_its_material_says_so(name: str, tmp_path: Path) -> None:
 
 
 def test_more_cores_than_there_are() -> None:
-    with pytest.raises(Unmeasured, match="needs 100000 cores"):
+    with pytest.raises(NotMeasurable, match="needs 100000 cores"):
         cores(100_000)
 
 

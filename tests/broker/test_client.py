@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from fer_stream.broker.client import Script, open_client
 from fer_stream.broker.embedded import EmbeddedServer
-from fer_stream.config import LiveSettings
+from fer_stream.config.live import LiveSettings
 from fer_stream.errors import ConfigError, QueueError
 from fer_stream.metrics import Metrics
 from fer_stream.service.connections import connect_queue

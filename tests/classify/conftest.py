@@ -6,7 +6,7 @@ import pytest
 
 from fer_stream.classify.backends import BACKENDS
 from fer_stream.classify.classifier import EmotionClassifier
-from fer_stream.config import ModelSettings
+from fer_stream.config.settings import ModelSettings
 from fer_stream.factory import make_classifier
 
 

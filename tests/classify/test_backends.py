@@ -17,7 +17,7 @@ from fer_stream.classify.backends import (
     select_backend,
 )
 from fer_stream.classify.litert import LiteRTClassifier
-from fer_stream.config import ModelSettings
+from fer_stream.config.settings import ModelSettings
 from fer_stream.factory import REPORTED_PACKAGES, backend_for, make_classifier
 
 MODELS = Path(__file__).resolve().parents[2] / "models"

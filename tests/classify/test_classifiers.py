@@ -15,7 +15,7 @@ import pytest
 from fer_stream.classify.backends import BACKENDS, ONNX_FILE
 from fer_stream.classify.classifier import EmotionClassifier
 from fer_stream.classify.keras import padded_size
-from fer_stream.config import ModelSettings
+from fer_stream.config.settings import ModelSettings
 from fer_stream.errors import ModelError
 from fer_stream.factory import make_classifier
 from fer_stream.records import I64, U8
@@ -114,7 +114,7 @@ def test_a_folder_without_an_onnx_file_is_an_error(tmp_path: Path) -> None:
 def test_missing_openvino_is_an_error_with_the_install_command() -> None:
     code = (
         "import sys; sys.modules['openvino'] = None\n"
-        "from fer_stream.factory import make_classifier; from fer_stream.config import ModelSettings\n"
+        "from fer_stream.factory import make_classifier; from fer_stream.config.settings import ModelSettings\n"
         "from fer_stream.errors import ConfigError\n"
         "try: make_classifier(ModelSettings(backend='openvino'))\n"
         "except ConfigError as error: print(error)"

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, SecretStr
 
-from fer_stream.config import FileSettings, LiveSettings, Settings
+from fer_stream.config.live import LiveSettings
 from fer_stream.config.loader import load, parse
+from fer_stream.config.settings import FileSettings, Settings
 from fer_stream.errors import ConfigError
 
 CANARY = "Canary7"

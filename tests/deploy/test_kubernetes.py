@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from fer_stream.config import LiveSettings
+from fer_stream.config.live import LiveSettings
 from fer_stream.config.loader import load
 
 ROOT = Path(__file__).resolve().parent.parent.parent

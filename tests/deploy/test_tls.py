@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from fer_stream.broker.client import Link, open_link
+from fer_stream.broker.client import RedisClient, open_client
 from fer_stream.broker.queue import RedisQueue
-from fer_stream.config import QueueSettings
+from fer_stream.config.servers import QueueSettings
 from fer_stream.errors import QueueError
 
 PASSWORD = "p@ss/w0rd#"
@@ -61,9 +61,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int
     process.wait()
 
 
-def link_to(settings: QueueSettings, patience_s: float = 1) -> Link:
+def link_to(settings: QueueSettings, patience_s: float = 1) -> RedisClient:
     assert settings.address is not None
-    return open_link(settings.address.get_secret_value(), patience_s=patience_s)
+    return open_client(settings.address.get_secret_value(), retry_timeout_s=patience_s)
 
 
 def test_the_queue_works_under_tls(server: Server) -> None:
@@ -76,8 +76,8 @@ def test_the_queue_works_under_tls(server: Server) -> None:
         except QueueError:
             assert time.monotonic() < deadline_s
     queue = RedisQueue(link)
-    queue.directory.add("door")
-    assert [keys.source for keys in queue.directory.listed([0], fresh=True)] == ["door"]
+    queue.registry.register("door")
+    assert [keys.source for keys in queue.registry.sources([0], fresh=True)] == ["door"]
     link.close()
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_stream.config import TrackerSettings
+from fer_stream.config.settings import TrackerSettings
 from fer_stream.faces.bytetrack import ByteTrack
 from fer_stream.records import F32, Detections
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from fer_stream import FileSettings, factory
-from fer_stream.config import DetectorSettings, TrackerSettings
+from fer_stream.config.settings import DetectorSettings, TrackerSettings
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.faces.extractor import ClassificationSampler, FaceEvent
 from fer_stream.metrics import Metrics

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_stream.capture.pixel_formats import ArrayPixels
-from fer_stream.config import TrackerSettings
+from fer_stream.config.settings import TrackerSettings
 from fer_stream.faces.bytetrack import ByteTrack
 from fer_stream.faces.identity import Backfill, IdentityTracker, NoTracking, TrackAssignment
 from fer_stream.records import U8, Detections, Frame

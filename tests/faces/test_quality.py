@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fer_stream.config import QualitySettings
+from fer_stream.config.settings import QualitySettings
 from fer_stream.faces.blazeface import BlazeFaceDetector
 from fer_stream.faces.crop import crop_face
 from fer_stream.faces.detector import FaceDetector

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from fer_stream import model_files
-from fer_stream.config import DetectorSettings
+from fer_stream.config.settings import DetectorSettings
 from fer_stream.errors import WeightsError
 from fer_stream.faces.registry import DETECTORS
 from fer_stream.factory import make_detector

@@ -20,8 +20,9 @@ import yaml
 
 from fer_stream.broker.client import RedisClient
 from fer_stream.broker.embedded import EmbeddedServer
-from fer_stream.config import FileSettings, LiveSettings
+from fer_stream.config.live import LiveSettings
 from fer_stream.config.loader import load
+from fer_stream.config.settings import FileSettings
 from fer_stream.jobs.job import JobInfo, JobState, Priority
 from fer_stream.jobs.queue import RqJobs
 from fer_stream.jobs.record import MAINTENANCE, queue_for

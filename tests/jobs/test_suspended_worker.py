@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from rq.timeouts import HorseMonitorTimeoutException
 
-from fer_stream.config import JobSettings
+from fer_stream.config.live import JobSettings
 from fer_stream.errors import OutputError
 from fer_stream.jobs.queue import RqJobs
 from fer_stream.jobs.record import FileRqJob, fetch_jobs, queue_for

@@ -20,7 +20,7 @@ import redis
 from rq import Callback, Queue, Retry
 from rq.serializers import JSONSerializer
 
-from fer_stream.config import JobSettings
+from fer_stream.config.live import JobSettings
 from fer_stream.errors import InvalidJobState, OutputExists
 from fer_stream.files import Engine, FileJob, run_job
 from fer_stream.jobs.job import JobInfo, Priority

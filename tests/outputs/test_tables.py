@@ -116,7 +116,7 @@ def test_the_document_is_the_same_for_the_same_job(summary: FileSummary) -> None
 def test_the_examples_of_the_documentation_run(
     table: Path, summary: FileSummary, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = Path(__file__).parents[2].joinpath("docs", "formats.md").read_text("utf-8")
+    text = Path(__file__).parents[2].joinpath("docs", "reference", "formats.md").read_text("utf-8")
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(examples) == 2
     table.rename(table.with_name("talk.frames.csv"))

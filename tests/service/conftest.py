@@ -28,8 +28,9 @@ from fer_stream.api import Analysis
 from fer_stream.broker.client import RedisClient
 from fer_stream.broker.protocols import Counts
 from fer_stream.broker.queue import RedisQueue
-from fer_stream.config import DetectorSettings, LiveSettings, ModelSettings
+from fer_stream.config.live import LiveSettings
 from fer_stream.config.loader import load
+from fer_stream.config.settings import DetectorSettings, ModelSettings
 from fer_stream.metrics import Metrics
 from fer_stream.outputs.tables import rows, segment_document
 from fer_stream.records import FaceCrop, Gap, LabelledFrame, unix_time

@@ -21,7 +21,8 @@ from fer_stream.broker.embedded import EmbeddedServer
 from fer_stream.broker.journal import RedisJournal
 from fer_stream.broker.protocols import JOURNAL_START
 from fer_stream.broker.source_registry import SourceKeys
-from fer_stream.config import DetectorSettings, LiveSettings
+from fer_stream.config.live import LiveSettings
+from fer_stream.config.settings import DetectorSettings
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.metrics import Metrics
 from fer_stream.records import FrameHeader

@@ -19,7 +19,8 @@ import redis
 from fer_stream.broker.journal import RedisJournal
 from fer_stream.broker.lease import Lease
 from fer_stream.broker.protocols import JOURNAL_START
-from fer_stream.config import LiveSettings, ServerSettings
+from fer_stream.config.live import LiveSettings
+from fer_stream.config.servers import ServerSettings
 from fer_stream.records import (
     Face,
     FaceCrop,
@@ -35,7 +36,7 @@ from fer_stream.service.connections import connect_queue, connect_store, open_qu
 from fer_stream.service.erase import erase, stored_sources
 from fer_stream.store.protocol import Checkpoint
 from fer_stream.store.redis import RedisStore, lease_key
-from fer_stream.timeline.source_timeline import Horizon, SourceTimeline
+from fer_stream.timeline.source_timeline import SourceTimeline, Watermark
 
 if TYPE_CHECKING:
     from tests.service.conftest import Service
@@ -147,8 +148,8 @@ def test_pending_predictions_are_erased_and_open_segments_reported(settings: Liv
     timeline = SourceTimeline(lambda: settings.timeline)
     timeline.add([FrameHeader(stream_id, face.key.frame_index, face.time_s, 1) for face in faces])
     timeline.add(predictions)
-    timeline.settle(Horizon(stream_id, 9.9))
-    assert timeline.news().segments == []
+    timeline.advance(Watermark(stream_id, 9.9))
+    assert timeline.drain().segments == []
     open_store(connect_store(settings, Event()), settings).commit(
         "door", Checkpoint(JOURNAL_START, timeline.state(), {}), [], []
     )

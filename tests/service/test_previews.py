@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer_stream.capture.pixel_formats import ArrayPixels
-from fer_stream.config import WebSettings
+from fer_stream.config.web import WebSettings
 from fer_stream.faces.crop import CropGeometry
 from fer_stream.faces.detector import DetectorSpec
 from fer_stream.records import F32, U8, Detections, Frame
@@ -110,9 +110,9 @@ class CountingStore(MemoryStore):
 
     polls = 0
 
-    def watched(self, sources: Sequence[str]) -> set[str]:
+    def preview_requests(self, sources: Sequence[str]) -> set[str]:
         self.polls += 1
-        return super().watched(sources)
+        return super().preview_requests(sources)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_previews_are_published_only_on_request(store: CountingStore) -> None:
         polls = store.polls
         wait_until(lambda: store.polls > polls + 1)
         assert store.preview("door") is None
-        store.watch("door")
+        store.request_previews("door")
         indexes = count(1)
 
         def is_published() -> bool:

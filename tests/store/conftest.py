@@ -1,4 +1,4 @@
-"""What the tests of the result store share: frames, and servers whose replies get lost."""
+"""Fixtures of the store tests: records, and a relay that loses replies."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from fer_stream.records import LABELS, Gap, LabelledFace, LabelledFrame, Quality
 
 
 @pytest.fixture
-def epoch() -> int:
-    """Unix ms of a minute ago: young enough to be kept."""
+def session_ms() -> int:
+    """Start of a session a minute ago, in Unix ms, which is within every retention."""
     return int(1000 * (time.time() - 60))
 
 
 @pytest.fixture
-def frame(epoch: int) -> Callable[..., LabelledFrame]:
-    """Makes frame `index` of a 5 fps stream, with `faces` faces and numbers that no rounding changes."""
+def frame(session_ms: int) -> Callable[..., LabelledFrame]:
+    """Return a factory of frames at 5 fps, with numbers that rounding does not change."""
 
-    def make(index: int, source: str = "door", faces: int = 1, stream_start_ms: int = epoch) -> LabelledFrame:
+    def make(index: int, source: str = "door", faces: int = 1, stream_start_ms: int = session_ms) -> LabelledFrame:
         probs = np.array([0.05, 0.05, 0.05, 0.7, 0.05, 0.05, 0.05], np.float32)
         people = tuple(
             LabelledFace(
-                track, np.array([1, 2.25, 30, 40], np.float32), 0.9, Quality(0.8, "ok"), probs, probs, LABELS[3]
+                person_id, np.array([1, 2.25, 30, 40], np.float32), 0.9, Quality(0.8, "ok"), probs, probs, LABELS[3]
             )
-            for track in range(1, faces + 1)
+            for person_id in range(1, faces + 1)
         )
         return LabelledFrame(stream_id_of(source, stream_start_ms), index, index / 5, people)
 
@@ -39,27 +39,27 @@ def frame(epoch: int) -> Callable[..., LabelledFrame]:
 
 
 @pytest.fixture
-def segment(epoch: int) -> Callable[..., Segment]:
-    """Makes a segment of the door's stream, in media seconds."""
+def segment(session_ms: int) -> Callable[..., Segment]:
+    """Return a factory of segments of the source `door`, in media seconds."""
 
-    def make(start_s: float, end_s: float, track: int = 1, stream_start_ms: int = epoch) -> Segment:
-        return Segment(stream_id_of("door", stream_start_ms), track, "happy", start_s, end_s, 0.75)
+    def make(start_s: float, end_s: float, person_id: int = 1, stream_start_ms: int = session_ms) -> Segment:
+        return Segment(stream_id_of("door", stream_start_ms), person_id, "happy", start_s, end_s, 0.75)
 
     return make
 
 
 @pytest.fixture
-def gap(epoch: int) -> Callable[..., Gap]:
-    """Makes a gap of the door's stream, in media seconds."""
+def gap(session_ms: int) -> Callable[..., Gap]:
+    """Return a factory of gaps of the source `door`, in media seconds."""
 
     def make(start_s: float, end_s: float) -> Gap:
-        return Gap(stream_id_of("door", epoch), start_s, end_s, "stalled")
+        return Gap(stream_id_of("door", session_ms), start_s, end_s, "stalled")
 
     return make
 
 
 class LossyRelay:
-    """Passes a connection on to a server, but not the first reply that comes after `lose_next` was set."""
+    """Proxy of a server that closes the connection instead of forwarding the next reply after `lose_next` was set."""
 
     def __init__(self, url: str) -> None:
         self._server = urlsplit(url)
@@ -71,12 +71,12 @@ class LossyRelay:
 
     @property
     def url(self) -> str:
-        """Where to connect to instead of the server."""
+        """URL of the proxy."""
         user_info, at, _ = self._server.netloc.rpartition("@")
         return f"redis://{user_info}{at}127.0.0.1:{self._listener.getsockname()[1]}"
 
     def close(self) -> None:
-        """Drop everything."""
+        """Close all connections."""
         for one in (self._listener, *self._sockets):
             one.close()
 
@@ -113,7 +113,7 @@ class LossyRelay:
 
 @pytest.fixture
 def lossy_relay() -> Iterator[Callable[[str], LossyRelay]]:
-    """Makes a relay to the server at a URL."""
+    """Return a factory of relays to the server at a URL."""
     relays: list[LossyRelay] = []
 
     def make(url: str) -> LossyRelay:

@@ -1,4 +1,4 @@
-"""What only the store on a server can do wrong: processes that die, replies that get lost, memory that runs out."""
+"""Faults of a store on a server: killed processes, lost replies, the memory limit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +24,7 @@ from fer_stream.errors import CodecError, ConfigError, LeaseLost, QueueError, St
 from fer_stream.records import Gap, LabelledFrame, Segment
 from fer_stream.store.protocol import START, CameraState, Checkpoint, Retention, position_of
 from fer_stream.store.redis import SOURCES, Keys, RedisStore, lease_key
+from tests.support.waiting import wait_until
 
 MakeFrame = Callable[..., LabelledFrame]
 MakeSegment = Callable[..., Segment]
@@ -43,7 +43,7 @@ class Relay(Protocol):
 
 @pytest.fixture(params=["valkey", "redis"])
 def url(request: pytest.FixtureRequest) -> str:
-    """URL of an empty server."""
+    """Return the URL of an empty server."""
     url = str(request.getfixturevalue(f"{request.param}_url"))
     with redis.Redis.from_url(url) as client:
         client.flushall()
@@ -71,7 +71,7 @@ def persistent(
     free_port: Callable[[], int],
     canary: str,
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """URL of a server with an append-only file, and what kills it and starts it again."""
+    """Return the URL of a server with an append-only file, and a function that kills and restarts it."""
     if request.param == "redis":
         port = free_port()
         options = ("--requirepass", canary, "--appendonly", "yes")
@@ -103,16 +103,15 @@ def persistent(
 
 
 def until_written(client: redis.Redis) -> None:
-    """A server synced every second holds writes back for up to two while its disk is busy: docs/evidence/reliability.md."""
-    while client.info("persistence")["aof_buffer_length"]:
-        time.sleep(0.01)
+    """Wait until the server has written its buffer, which takes up to 2 s on a busy disk."""
+    wait_until(lambda: client.info("persistence")["aof_buffer_length"] == 0)
 
 
 def indices(store: RedisStore) -> list[int]:
     return [frame.index for frame in store.results("door", START, 10_000, 0)]
 
 
-def test_a_killed_server_and_a_replay_lose_nothing_and_repeat_nothing(
+def test_killed_server_and_repeated_calls_neither_lose_nor_duplicate_data(
     persistent: tuple[str, Callable[[], None]], frame: MakeFrame, segment: MakeSegment, gap: MakeGap
 ) -> None:
     url, restart = persistent
@@ -137,7 +136,7 @@ def test_a_killed_server_and_a_replay_lose_nothing_and_repeat_nothing(
     link.close()
 
 
-def test_what_was_erased_stays_erased_over_a_restart(
+def test_erased_data_stays_erased_after_a_restart(
     persistent: tuple[str, Callable[[], None]], frame: MakeFrame, segment: MakeSegment
 ) -> None:
     url, restart = persistent
@@ -146,7 +145,7 @@ def test_what_was_erased_stays_erased_over_a_restart(
     frames = [frame(index) for index in range(5)]
     store.publish("door", frames)
     store.commit("door", FIRST, [segment(0, 2)], [])
-    assert store.forget("door", 0, math.inf) == 6
+    assert store.erase("door", 0, math.inf) == 6
     restart()
     assert store.publish("door", frames) == 0
     assert indices(store) == []
@@ -154,7 +153,7 @@ def test_what_was_erased_stays_erased_over_a_restart(
     link.close()
 
 
-def test_a_commit_whose_reply_was_lost_is_written_once(
+def test_commit_with_lost_reply_is_written_once(
     url: str, raw: redis.Redis, lossy_relay: Callable[[str], Relay], segment: MakeSegment, gap: MakeGap
 ) -> None:
     relay = lossy_relay(url)
@@ -171,9 +170,7 @@ def test_a_commit_whose_reply_was_lost_is_written_once(
     link.close()
 
 
-def test_a_commit_sent_again_does_not_bring_back_what_was_erased_in_between(
-    link: RedisClient, url: str, segment: MakeSegment
-) -> None:
+def test_repeated_commit_does_not_restore_erased_data(link: RedisClient, url: str, segment: MakeSegment) -> None:
     store = RedisStore(link)
     run, calls = link.run, []
 
@@ -183,12 +180,12 @@ def test_a_commit_sent_again_does_not_bring_back_what_was_erased_in_between(
 
     link.run = note  # type: ignore[method-assign]
     store.commit("door", FIRST, [segment(0, 1)], [])
-    store.forget("door", 0, math.inf)
+    store.erase("door", 0, math.inf)
     assert run(*calls[0]) == 0  # type: ignore[arg-type]
     assert store.segments("door", 0, math.inf) == []
 
 
-def test_results_whose_reply_was_lost_are_there_once(
+def test_results_with_lost_reply_are_stored_once(
     url: str, lossy_relay: Callable[[str], Relay], frame: MakeFrame
 ) -> None:
     relay = lossy_relay(url)
@@ -202,17 +199,17 @@ def test_results_whose_reply_was_lost_are_there_once(
     link.close()
 
 
-def test_the_second_owner_wins_and_the_first_writes_nothing_more(
+def test_former_owner_of_the_lease_cannot_write(
     link: RedisClient, raw: redis.Redis, frame: MakeFrame, segment: MakeSegment, gap: MakeGap
 ) -> None:
-    first, second = Lease(link, lease_key(0), ttl_s=0.2), Lease(link, lease_key(0), ttl_s=10)
+    first, second = Lease(link, lease_key(0)), Lease(link, lease_key(0))
     assert first.acquire()
     old = RedisStore(link, lease=first)
     old.publish("door", [frame(0)])
     old.commit("door", FIRST, [segment(0, 1)], [])
     with pytest.raises(LeaseLost):
         RedisStore(link, lease=second).commit("door", SECOND, [], [])
-    time.sleep(0.3)
+    raw.delete(first.key)  # as when it expires
     assert second.acquire()
     new = RedisStore(link, lease=second)
     assert new.checkpoint("door") == FIRST
@@ -227,23 +224,23 @@ def test_the_second_owner_wins_and_the_first_writes_nothing_more(
     assert {key: raw.dump(key) for key in raw.scan_iter(f"{DOOR.results[:-7]}*")} == before
     assert len(before) == 4
     assert new.segments("door", 0, math.inf) == [segment(0, 1), segment(1, 2)]
-    # Readers, and captures that tell a state, need no lease.
+    # Readers and captures need no lease.
     RedisStore(link).set_state("door", CameraState(True, 0))
     assert RedisStore(link).checkpoint("door") == SECOND
 
 
-def test_at_the_memory_limit_results_are_left_out_and_the_history_goes_on(
+def test_memory_limit_rejects_results_but_not_segments(
     link: RedisClient, raw: redis.Redis, frame: MakeFrame, segment: MakeSegment
 ) -> None:
     RedisStore(link).publish("door", [frame(0)])
     raw.config_set("maxmemory", 1)
     try:
-        store = RedisStore(link)  # as a process that was started again has it
+        store = RedisStore(link)  # as after a restart of the process
         with pytest.raises(StoreFull, match="memory limit, 2 results of door were not added") as caught:
             store.publish("door", [frame(1), frame(2)])
         store.commit("door", FIRST, [segment(0, 1)], [])
         store.set_state("door", CameraState(True, 0))
-        assert store.forget("door", 0, math.inf) == 2
+        assert store.erase("door", 0, math.inf) == 2
     finally:
         raw.config_set("maxmemory", 0)
     assert "canary" not in str(caught.value)
@@ -251,11 +248,10 @@ def test_at_the_memory_limit_results_are_left_out_and_the_history_goes_on(
     assert store.publish("door", [frame(1), frame(2)]) == 2
 
 
-def test_everything_of_a_source_that_falls_silent_expires(
+def test_all_keys_of_a_source_expire(
     link: RedisClient, raw: redis.Redis, frame: MakeFrame, segment: MakeSegment, gap: MakeGap
 ) -> None:
-    kept = Retention(frames_s=60, segments_days=2, state_s=30)
-    store = RedisStore(link, retention=kept)
+    store = RedisStore(link, retention=Retention(frames_s=60, segments_days=2, state_s=30))
     store.publish("door", [frame(299)])
     store.commit("door", FIRST, [segment(0, 1)], [gap(1, 2)])
     store.set_state("door", CameraState(True, 0))
@@ -270,9 +266,7 @@ def test_everything_of_a_source_that_falls_silent_expires(
         assert limit_s - 5 <= left_s[key] <= limit_s, key
 
 
-def test_a_source_that_was_silent_for_long_loses_its_old_results_at_the_next_ones(
-    link: RedisClient, raw: redis.Redis, frame: MakeFrame
-) -> None:
+def test_old_results_are_trimmed_by_the_next_ones(link: RedisClient, raw: redis.Redis, frame: MakeFrame) -> None:
     RedisStore(link).publish("door", [frame(index) for index in range(250)])
     store = RedisStore(link, retention=Retention(frames_s=20))
     store.publish("door", [frame(250)])
@@ -281,7 +275,7 @@ def test_a_source_that_was_silent_for_long_loses_its_old_results_at_the_next_one
 
 
 @pytest.mark.parametrize("cluster", [False, True])
-def test_a_cluster_is_refused(cluster_url: str, cluster: bool) -> None:
+def test_cluster_is_rejected(cluster_url: str, cluster: bool) -> None:
     link = open_client(cluster_url, cluster=cluster)
     with pytest.raises(ConfigError, match=r"part of a Redis Cluster.*store\.url") as caught:
         RedisStore(link)
@@ -289,18 +283,18 @@ def test_a_cluster_is_refused(cluster_url: str, cluster: bool) -> None:
     link.close()
 
 
-def test_what_someone_else_wrote_is_a_codec_error(link: RedisClient, raw: redis.Redis, frame: MakeFrame) -> None:
+def test_invalid_data_raises_codec_error(link: RedisClient, raw: redis.Redis, frame: MakeFrame) -> None:
     store = RedisStore(link)
     store.publish("door", [frame(0)])
     raw.xadd(DOOR.results, {"at": "1", "frame": "nonsense"})
     raw.zadd(DOOR.segments, {'{"v":2}': 1})
-    with pytest.raises(CodecError, match="Expected JSON"):
+    with pytest.raises(CodecError, match=r"Invalid frame in the store.*: Invalid JSON"):
         store.results("door", position_of(frame(0)), 10, 0)
-    with pytest.raises(CodecError, match="received version 2"):
+    with pytest.raises(CodecError, match="Invalid segment in the store, expected version 1"):
         store.segments("door", 0, math.inf)
 
 
-def test_a_server_that_stays_away_is_an_error_without_its_password(
+def test_error_of_an_unreachable_server_does_not_contain_the_password(
     tmp_path: Path,
     redis_server: Callable[..., subprocess.Popen[bytes]],
     free_port: Callable[[], int],
@@ -319,7 +313,7 @@ def test_a_server_that_stays_away_is_an_error_without_its_password(
         assert "canary" not in repr(caught.value)
 
 
-def test_no_key_and_no_value_holds_the_password(
+def test_stored_data_does_not_contain_the_password(
     link: RedisClient, raw: redis.Redis, frame: MakeFrame, segment: MakeSegment, gap: MakeGap
 ) -> None:
     fill(RedisStore(link), frame, segment, gap)
@@ -335,7 +329,7 @@ def fill(store: RedisStore, frame: MakeFrame, segment: MakeSegment, gap: MakeGap
     store.set_state("door", CameraState(False, 1767225600.5, "refused", "Connection refused", 2))
 
 
-def test_the_consumer_of_the_docs_reads_what_is_there_and_what_comes(link: RedisClient, url: str, frame: MakeFrame) -> None:
+def test_consumer_in_the_docs_reads_old_and_new_results(link: RedisClient, url: str, frame: MakeFrame) -> None:
     [example] = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
     assert len(example.strip().splitlines()) <= 12
     store = RedisStore(link)
@@ -355,7 +349,7 @@ def test_the_consumer_of_the_docs_reads_what_is_there_and_what_comes(link: Redis
     ]  # fmt: skip
 
 
-def test_keys_fields_and_names_are_those_of_the_docs(
+def test_keys_and_fields_match_the_docs(
     link: RedisClient, url: str, frame: MakeFrame, segment: MakeSegment, gap: MakeGap
 ) -> None:
     lease = Lease(link, lease_key(0))

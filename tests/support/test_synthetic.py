@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_stream.config import DetectorSettings
+from fer_stream.config.settings import DetectorSettings
 from fer_stream.errors import SourceNotFound, UnreadableSource
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.factory import make_detector

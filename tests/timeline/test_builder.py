@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_stream.config import TimelineSettings
+from fer_stream.config.settings import TimelineSettings
 from fer_stream.records import (
     LABELS,
     UNKNOWN,
@@ -170,7 +170,7 @@ def test_faces_that_never_come_are_counted_and_hold_nothing_up() -> None:
     told = messages([[(1, "happy")]] * 100)
     del told[20]  # the prediction of frame 10
     assert builder.add(told[:-1]) == []
-    frames = builder.give_up_before(2.0)
+    frames = builder.finalize_before(2.0)
     assert builder.missing == 1
     assert [frame.index for frame in frames] == list(range(len(frames)))
     assert frames[10].faces == ()
@@ -181,7 +181,7 @@ def test_a_face_that_comes_after_it_was_given_up_is_late() -> None:
     builder = TimelineBuilder(SETTINGS)
     told = messages([[(1, "happy")]] * 3)
     builder.add(told[1:-1])
-    builder.give_up_before(1.0)
+    builder.finalize_before(1.0)
     builder.add(told[:1])
     assert (builder.missing, builder.late) == (1, 1)
 
@@ -190,7 +190,7 @@ def test_every_frame_can_be_seen_at_once() -> None:
     builder = TimelineBuilder(SETTINGS)
     seen: list[LabelledFrame] = []
     for message in messages([[(1, "neutral")]] * 50 + [[(1, "happy")]] * 50 + [[]] * 50)[:-1]:
-        seen += builder.fresh(builder.add([message]))
+        seen += builder.provisional(builder.add([message]))
     assert [frame.index for frame in seen] == list(range(150))
     assert [seen[index].faces[0].label for index in (0, 40, 49, 99)] == ["neutral", "neutral", "neutral", "happy"]
 
@@ -201,6 +201,6 @@ def test_segments_are_handed_out_once_and_who_left_is_forgotten() -> None:
     taken = []
     for message in messages(film):
         builder.add([message])
-        taken += builder.take_segments()
+        taken += builder.drain_segments()
     assert [(one.person_id, one.label) for one in taken] == [(1, "happy"), (2, "sad")]
     assert builder.people() == ()

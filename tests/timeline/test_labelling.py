@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_stream.config import TimelineSettings
+from fer_stream.config.settings import TimelineSettings
 from fer_stream.records import LABELS, UNKNOWN, Segment
 from fer_stream.timeline.labelling import Labeller, Segmenter
 from fer_stream.timeline.smoothing import Sample

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from fer_stream.broker.protocols import JOURNAL_START, JournalEntry
-from fer_stream.config import LiveTimelineSettings
+from fer_stream.config.live import LiveTimelineSettings
 from fer_stream.errors import LeaseLost
 from fer_stream.outputs.daily_tables import RollingTables
 from fer_stream.records import LABELS, Face, FaceKey, FrameHeader, Prediction, Quality
-from fer_stream.timeline.processor import TimelineKeeper
-from fer_stream.timeline.source_timeline import Horizon
+from fer_stream.timeline.processor import TimelineProcessor
+from fer_stream.timeline.source_timeline import Watermark
 from tests.support.memory_store import MemoryStore
 
 FPS = 10.0
@@ -47,17 +47,17 @@ def entries(first: int, last: int) -> list[JournalEntry]:
     return told
 
 
-def make(store: MemoryStore, folder: Path) -> TimelineKeeper:
+def make(store: MemoryStore, folder: Path) -> TimelineProcessor:
     files = RollingTables(folder, retention_days=None, clock=time.time)
-    keeper = TimelineKeeper(store, files, settings=lambda _: waiting(math.inf))
+    keeper = TimelineProcessor(store, files, settings=lambda _: waiting(math.inf))
     keeper.open(SOURCE)
     return keeper
 
 
-def feed(keeper: TimelineKeeper, told: list[JournalEntry]) -> None:
-    horizon = keeper.horizon(SOURCE, None)
+def feed(keeper: TimelineProcessor, told: list[JournalEntry]) -> None:
+    horizon = keeper.watermark(SOURCE, None)
     keeper.add(told)
-    keeper.settle(SOURCE, horizon)
+    keeper.advance(SOURCE, horizon)
 
 
 def written(folder: Path) -> dict[str, bytes]:
@@ -107,7 +107,7 @@ def test_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
 def test_who_lost_the_timelines_touches_no_file(tmp_path: Path) -> None:
     ours = [True]
     store, files = MemoryStore(), RollingTables(tmp_path, retention_days=None, clock=time.time)
-    keeper = TimelineKeeper(store, files, settings=lambda _: waiting(math.inf), owns=lambda: ours[0])
+    keeper = TimelineProcessor(store, files, settings=lambda _: waiting(math.inf), owns=lambda: ours[0])
     keeper.open(SOURCE)
     feed(keeper, entries(0, 60))
     before = written(tmp_path)
@@ -121,24 +121,24 @@ def test_who_lost_the_timelines_touches_no_file(tmp_path: Path) -> None:
 
 def test_a_source_may_be_waited_for_longer_than_when_it_was_opened() -> None:
     waits_s = [2.0]
-    keeper = TimelineKeeper(MemoryStore(), None, settings=lambda _: waiting(waits_s[-1]))
+    keeper = TimelineProcessor(MemoryStore(), None, settings=lambda _: waiting(waits_s[-1]))
     keeper.open(SOURCE)
-    told, horizon = entries(0, 100), Horizon(STREAM, 0.0)
+    told, horizon = entries(0, 100), Watermark(STREAM, 0.0)
     keeper.add(told[1:50])
-    keeper.settle(SOURCE, horizon)
-    assert keeper.lost(SOURCE) == (1, 0)
+    keeper.advance(SOURCE, horizon)
+    assert keeper.loss_counts(SOURCE) == (1, 0)
     waits_s.append(math.inf)
     keeper.add(told[51:])
-    keeper.settle(SOURCE, horizon)
-    assert keeper.lost(SOURCE) == (1, 0)
+    keeper.advance(SOURCE, horizon)
+    assert keeper.loss_counts(SOURCE) == (1, 0)
     keeper.add(told[50:51])
-    assert keeper.lost(SOURCE) == (1, 0)
+    assert keeper.loss_counts(SOURCE) == (1, 0)
 
 
 def test_a_journal_that_began_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
     keeper = make(MemoryStore(), tmp_path)
     feed(keeper, entries(0, 3))
-    keeper.start_over(SOURCE)
+    keeper.restart(SOURCE)
     assert keeper.positions == {SOURCE: JOURNAL_START}
 
 

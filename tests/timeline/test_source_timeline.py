@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_stream.config import LiveSettings, LiveTimelineSettings
+from fer_stream.config.live import LiveSettings, LiveTimelineSettings
 from fer_stream.records import (
     LABELS,
     EndOfStream,
@@ -70,7 +70,7 @@ def labels(segments: list[Segment]) -> list[tuple[str, int, str]]:
 def test_a_new_epoch_closes_the_old_one() -> None:
     timeline = make()
     timeline.add([*film("happy", 30, epoch=1), *film("sad", 5, epoch=2)])
-    news = timeline.news()
+    news = timeline.drain()
     assert labels(news.segments) == [(stream(1), 1, "happy")]
     assert len(news.frames) == 30
 
@@ -84,25 +84,25 @@ def test_a_source_that_is_looked_at_seldom_is_not_full_of_gaps(fps: float) -> No
         shown = prediction(index, "happy")
         timeline.add([replace(shown, face=replace(shown.face, time_s=time_s)), replace(mark(index), time_s=time_s)])
     timeline.add([EndOfStream(stream(1), 30 / fps, 30, 30)])
-    timeline.settle(timeline.horizon(None))
-    assert labels(timeline.news().segments) == [(stream(1), 1, "happy")]
+    timeline.advance(timeline.watermark(None))
+    assert labels(timeline.drain().segments) == [(stream(1), 1, "happy")]
 
 
 def test_what_belongs_to_an_old_epoch_is_late() -> None:
     timeline = make()
     timeline.add([*film("sad", 5, epoch=2), prediction(3, "happy", epoch=1), mark(3, epoch=1)])
     assert timeline.late == 1
-    assert {frame.stream_id for frame in timeline.news().fresh} == {stream(2)}
+    assert {frame.stream_id for frame in timeline.drain().provisional} == {stream(2)}
 
 
 def test_the_end_of_the_stream_waits_for_open_crops() -> None:
     timeline = make()
     timeline.add([*film("happy", 30), mark(30), EndOfStream(stream(1), 3.0, 31, 31)])
-    timeline.settle(timeline.horizon(crop(30)))
-    assert timeline.news().segments == []
+    timeline.advance(timeline.watermark(crop(30)))
+    assert timeline.drain().segments == []
     timeline.add([prediction(30, "happy")])
-    timeline.settle(timeline.horizon(None))
-    news = timeline.news()
+    timeline.advance(timeline.watermark(None))
+    news = timeline.drain()
     assert labels(news.segments) == [(stream(1), 1, "happy")]
     assert timeline.missing == 0
 
@@ -112,17 +112,17 @@ def test_a_frame_waits_only_while_its_crop_is_open() -> None:
     told = film("happy", 15)
     del told[20]  # the prediction of frame 10: its crop was dropped
     timeline.add(told)
-    timeline.settle(timeline.horizon(crop(9)))
-    assert len(timeline.news().fresh) == 10
-    timeline.settle(timeline.horizon(crop(13)))
-    assert [frame.index for frame in timeline.news().fresh] == [10, 11, 12, 13, 14]
+    timeline.advance(timeline.watermark(crop(9)))
+    assert len(timeline.drain().provisional) == 10
+    timeline.advance(timeline.watermark(crop(13)))
+    assert [frame.index for frame in timeline.drain().provisional] == [10, 11, 12, 13, 14]
     assert timeline.missing == 1
 
 
 def test_no_frame_waits_longer_than_the_lateness() -> None:
     timeline = make()
     timeline.add([mark(0), *(mark(index, faces=0) for index in range(1, 40))])
-    timeline.settle(timeline.horizon(crop(0)))
+    timeline.advance(timeline.watermark(crop(0)))
     assert timeline.missing == 1
     timeline.add([prediction(0, "happy")])
     assert timeline.late == 1
@@ -131,20 +131,20 @@ def test_no_frame_waits_longer_than_the_lateness() -> None:
 def test_what_was_announced_after_the_horizon_was_asked_for_is_waited_for() -> None:
     timeline = make()
     timeline.add(film("happy", 5))
-    horizon = timeline.horizon(None)
+    horizon = timeline.watermark(None)
     timeline.add([mark(5), EndOfStream(stream(1), 0.5, 6, 6)])
-    timeline.settle(horizon)
+    timeline.advance(horizon)
     timeline.add([prediction(5, "happy")])
-    timeline.settle(timeline.horizon(None))
+    timeline.advance(timeline.watermark(None))
     assert (timeline.missing, timeline.late) == (0, 0)
 
 
 def test_crops_of_the_epoch_before_hold_the_present_one_up() -> None:
     timeline = make()
     timeline.add([*film("happy", 5, epoch=1), mark(0, epoch=2)])
-    timeline.settle(timeline.horizon(crop(4, epoch=1)))
+    timeline.advance(timeline.watermark(crop(4, epoch=1)))
     assert timeline.missing == 0
-    timeline.settle(timeline.horizon(None))
+    timeline.advance(timeline.watermark(None))
     assert timeline.missing == 1
 
 
@@ -152,25 +152,25 @@ def test_an_outage_is_told() -> None:
     timeline = make()
     outage = Gap(stream(1), 1.0, 4.0, "stalled")
     timeline.add([*film("happy", 10), outage])
-    assert timeline.news().gaps == [outage]
+    assert timeline.drain().gaps == [outage]
 
 
 def test_an_outage_that_is_told_twice_is_one() -> None:
     timeline = make()
     outages = [Gap(stream(1), 1.0, 4.0, "stalled"), Gap(stream(1), 5.0, 6.0, "ended")]
     timeline.add([*film("happy", 10), outages[0], outages[0]])
-    found = timeline.news().gaps
+    found = timeline.drain().gaps
     again = make()
     again.restore(timeline.state())
     again.add([outages[0], outages[1]])
-    assert [*found, *again.news().gaps] == outages
+    assert [*found, *again.drain().gaps] == outages
 
 
 @pytest.mark.parametrize(("stream_start_ms", "end_s"), [(5001, 5.0), (2, 0.9)])
 def test_an_epoch_that_was_cut_off_ends_in_a_gap(stream_start_ms: int, end_s: float) -> None:
     timeline = make()
     timeline.add([*film("happy", 10), *film("sad", 1, epoch=stream_start_ms)])
-    assert timeline.news().gaps == [Gap(stream(1), 0.9, end_s, "restart")]
+    assert timeline.drain().gaps == [Gap(stream(1), 0.9, end_s, "restart")]
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -178,9 +178,9 @@ def test_an_epoch_that_ended_leaves_no_gap(closed: bool) -> None:
     timeline = make()
     timeline.add([*film("happy", 10), EndOfStream(stream(1), 0.9, 10, 10)])
     if closed:
-        timeline.settle(timeline.horizon(None))
+        timeline.advance(timeline.watermark(None))
     timeline.add(film("sad", 1, epoch=5001))
-    assert timeline.news().gaps == []
+    assert timeline.drain().gaps == []
     assert stream_id_of_state(timeline.state()) == stream(5001)
 
 
@@ -192,14 +192,14 @@ def play(told: list[Message], chunks: int, restart_at: set[int]) -> Out:
     timeline, frames, segments = make(), list[LabelledFrame](), list[Segment]()
     for number, start in enumerate(range(0, len(told), chunks)):
         timeline.add(told[start : start + chunks])
-        news = timeline.news()
+        news = timeline.drain()
         frames, segments = frames + news.frames, segments + news.segments
         if number in restart_at:
             state = timeline.state()
             timeline = make()
             timeline.restore(state)
-    timeline.settle(timeline.horizon(None))
-    news = timeline.news()
+    timeline.advance(timeline.watermark(None))
+    news = timeline.drain()
     faces = [(f.index, [(face.person_id, face.label) for face in f.faces]) for f in [*frames, *news.frames]]
     return faces, [*segments, *news.segments]
 
@@ -220,7 +220,9 @@ def test_late_repeated_and_shuffled_results_and_restarts_change_nothing(
     straight = play([*predictions, *marks, end], 10_000, set())
     # Every result comes up to allowed_lateness_s late, and some come twice.
     late = [
-        (p.face.time_s + rng.random() * LATENESS_S * 0.9, p) for p in predictions for _ in range(rng.choice((1, 1, 2)))
+        (p.face.time_s + rng.random() * LATENESS_S * 0.9, p)
+        for p in predictions
+        for _ in range(rng.choice((1, 1, 2)))
     ]
     on_time: list[tuple[float, Message]] = [(m.time_s, m) for m in marks]
     shuffled = [message for _, message in sorted([*late, *on_time], key=lambda pair: pair[0])]

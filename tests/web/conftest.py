@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from fer_stream.broker.client import RedisClient, open_client
 from fer_stream.broker.embedded import EmbeddedServer
-from fer_stream.config import LiveSettings
+from fer_stream.config.live import LiveSettings
 from fer_stream.jobs.queue import RqJobs
 from fer_stream.metrics import Metrics
 from fer_stream.records import (

@@ -20,7 +20,7 @@ from fer_stream.capture.camera_session import DecodedFrame
 from fer_stream.capture.clock import Clocks
 from fer_stream.capture.connection import Disconnect
 from fer_stream.capture.source import FrameSource
-from fer_stream.config import CameraSettings
+from fer_stream.config.sources import CameraSettings
 from fer_stream.errors import UnreadableSource
 from fer_stream.metrics import Metrics
 from fer_stream.records import DecodeErrors, Frame
@@ -157,7 +157,7 @@ def test_process_can_exit_during_a_blocked_read(camera: Callable[..., Camera]) -
     frozen = camera().start()
     program = (
         "import sys; from prometheus_client import CollectorRegistry;"
-        "from fer_stream.capture.camera import CameraSource; from fer_stream.config import CameraSettings;"
+        "from fer_stream.capture.camera import CameraSource; from fer_stream.config.sources import CameraSettings;"
         "from fer_stream.metrics import Metrics;"
         "source = CameraSource(sys.argv[1], name='door', metrics=Metrics(CollectorRegistry()),"
         " settings=CameraSettings(stall_timeout_s=300));"
