@@ -10,9 +10,8 @@ from fer_stream.config.settings import QualitySettings
 from fer_stream.faces.crop import crop_face
 from fer_stream.faces.detection_scheduler import DetectionScheduler
 from fer_stream.faces.detector import FaceDetector
-from fer_stream.faces.identity import Backfill, IdentityAssigner, TrackAssignment
+from fer_stream.faces.identity import Backfill, IdentityAssigner, SceneCutDetector, TrackAssignment
 from fer_stream.faces.quality import assess
-from fer_stream.faces.scene_cuts import SceneCutDetector
 from fer_stream.metrics import Metrics
 from fer_stream.records import (
     TIMESTAMP_TOLERANCE_S,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer_stream.capture.file import VideoFileSource
-from fer_stream.faces.scene_cuts import SceneCutDetector
+from fer_stream.faces.identity import SceneCutDetector
 from fer_stream.records import U8
 
 SHOTS = ("one_face_crying", "one_face_smile", "two_faces", "three_faces", "small_faces", "no_face")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_stream.faces.template_tracker import TemplateTracker
+from fer_stream.faces.detection_scheduler import TemplateTracker
 from fer_stream.records import U8, Detections
 
 HEIGHT, WIDTH = 240, 320
