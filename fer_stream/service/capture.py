@@ -20,7 +20,7 @@ from fer_stream.config.sources import SourceSettings
 from fer_stream.errors import FerStreamError, LeaseLost
 from fer_stream.faces.detector import FaceDetector, SynchronizedDetector, ZoneFilter
 from fer_stream.log import get_logger
-from fer_stream.pipeline import decoded, run_capture
+from fer_stream.pipeline import run_capture, timed_frames
 from fer_stream.records import Frame, Gap, stream_start_ms
 from fer_stream.service.connections import (
     connect_queue,
@@ -246,7 +246,7 @@ class CaptureThread(Thread):
         if isinstance(source, CameraSource):
             yield from source.messages()
             return
-        frames = decoded(source.frames(), self._shared.metrics)
+        frames = timed_frames(source.frames(), self._shared.metrics)
         if self._settings.playback == "realtime":
             frames = throttle(frames, monotonic=time.monotonic, wait=lost.wait)
         for frame in frames:

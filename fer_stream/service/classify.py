@@ -10,7 +10,7 @@ from fer_stream import factory
 from fer_stream.broker.consumer import ConsumerOptions
 from fer_stream.broker.protocols import DEAD_REASONS
 from fer_stream.log import get_logger
-from fer_stream.pipeline import run_classify
+from fer_stream.pipeline import Predictor, run_classify
 from fer_stream.records import CROP_SIZE_PX
 from fer_stream.service.connections import connect_queue, open_queue
 from fer_stream.service.process import ServiceContext
@@ -36,14 +36,11 @@ def classify(context: ServiceContext) -> None:
     try:
         run_classify(
             queue,
-            classifier,
-            max_batch=settings.model.batch_size,
-            min_agreement=settings.model.min_agreement,
-            max_wait_s=settings.workers.batch_timeout_s,
-            metrics=context.metrics,
+            Predictor(classifier, settings.model.batch_size, settings.model.min_agreement, context.metrics),
+            batch_timeout_s=settings.workers.batch_timeout_s,
             stop=context.stop,
             now=time.time,
-            beat=context.health.heartbeat,
+            heartbeat=context.health.heartbeat,
         )
     finally:
         queue.close()

@@ -79,18 +79,19 @@ def timeline(context: ServiceContext, load: Callable[[], LiveSettings], shard: i
     shard_metrics = ShardMetrics(shard, queue, context.metrics)
     tables = _open_tables(context)
     _watch_disks(context)
-    keeper = TimelineProcessor(
-        open_store(store_client, settings, lease),
-        tables,
-        settings=lambda source: timeline_settings(settings, source),
-        owns=lambda: lease.is_valid or lease.renew(),
-    )
-    counts = TimelineMetrics(
+    timeline_metrics = TimelineMetrics(
         context.metrics,
         now=time.time,
         is_live=lambda source: _is_live(settings, source),
         # Without sources in its settings, this process accepts those of the capture processes.
         is_wanted=lambda source: not settings.sources or source in settings.sources,
+    )
+    processor = TimelineProcessor(
+        open_store(store_client, settings, lease),
+        tables,
+        timeline_metrics,
+        settings=lambda source: timeline_settings(settings, source),
+        owns=lambda: lease.is_valid or lease.renew(),
     )
     pruned_s = -_PRUNE_INTERVAL_S
 
@@ -103,24 +104,25 @@ def timeline(context: ServiceContext, load: Callable[[], LiveSettings], shard: i
             context.reload.clear()
             settings, difference = reload_settings(load, settings)
             for source in difference.removed:
-                counts.remove(source)
+                timeline_metrics.remove(source)
             for source in difference.added:
-                counts.restore(source)
+                timeline_metrics.restore(source)
         if tables and time.monotonic() - pruned_s > _PRUNE_INTERVAL_S:
             pruned_s = time.monotonic()
             _prune(tables)
 
+    def sources() -> list[str]:
+        return [keys.source for keys in queue.registry.sources([shard])]
+
     _log.info("worker_ready", shard=shard)
     with AutoRenewingLease(lease, f"the timelines of shard {shard}", stop=context.stop) as held:
         run_timeline(
-            lambda: [keys.source for keys in queue.registry.sources([shard])],
+            sources,
             queue,
             open_journal(queue_client, settings),
-            keeper,
-            counts,
+            processor,
             stop=held.lost,
-            monotonic=time.monotonic,
-            heartbeat=maintain,
+            maintain=maintain,
         )
 
 

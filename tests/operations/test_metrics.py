@@ -74,12 +74,11 @@ def face(label: str) -> LabelledFace:
 
 def test_timeline_counters_start_at_0_after_a_restart(exported: Exported) -> None:
     counts = TimelineMetrics(exported.metrics, now=lambda: 12.0)
-    counts.register("door", 40, 3)  # totals of an earlier process, from the checkpoint
+    on_loss = counts.register("door")
     assert set(exported.of_source("door").values()) == {0.0}
     assert len(exported.of_source("door")) == len((*LABELS, UNKNOWN)) + 2
     counts.count_labels("door", [LabelledFrame("door@1", 0, 0.0, (face("happy"), face(UNKNOWN), face("happy")))])
-    counts.lost("door", 42, 3)
-    counts.lost("door", 42, 3)
+    on_loss.missing(2)
     values = exported.of_source("door")
     assert values["fer_faces_labelled_total happy"] == 2
     assert values["fer_faces_labelled_total unknown"] == 1
@@ -88,17 +87,18 @@ def test_timeline_counters_start_at_0_after_a_restart(exported: Exported) -> Non
 
 def test_removed_source_is_not_exported_until_it_is_added_again(exported: Exported) -> None:
     counts = TimelineMetrics(exported.metrics, now=lambda: 12.0)
-    counts.register("door", 0, 0)
+    counts.register("door")
     counts.remove("door")
-    counts.register("door", 0, 0)
-    counts.lost("door", 5, 5)
+    on_loss = counts.register("door")
+    on_loss.missing(5)
+    on_loss.late(5)
     counts.count_labels("door", [LabelledFrame("door@1", 0, 0.0, (face("sad"),))])
     assert exported.of_source("door") == {}
     counts.restore("door")
     assert set(exported.of_source("door").values()) == {0.0}
     # Independently of whether the source is registered on the queue server yet.
     counts.count_labels("door", [LabelledFrame("door@1", 1, 0.2, (face("sad"),))])
-    counts.lost("door", 6, 5)
+    on_loss.missing(1)
     values = exported.of_source("door")
     assert (values["fer_faces_labelled_total sad"], values["fer_predictions_missing_total"]) == (1, 1)
     counts.restore("hall")
@@ -108,8 +108,7 @@ def test_removed_source_is_not_exported_until_it_is_added_again(exported: Export
 def test_source_missing_in_the_settings_is_not_exported(exported: Exported) -> None:
     counts = TimelineMetrics(exported.metrics, now=lambda: 12.0, is_wanted=lambda source: source == "door")
     for source in ("door", "removed"):
-        counts.register(source, 0, 0)
-        counts.lost(source, 2, 0)
+        counts.register(source).missing(2)
     assert exported.of_source("removed") == {}
     assert exported.of_source("door")["fer_predictions_missing_total"] == 2
 
