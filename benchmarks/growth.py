@@ -24,8 +24,8 @@ from benchmarks.file_job import decode_alone
 from benchmarks.goals import Rounds, NotMeasurable
 from benchmarks.material import ROOT, clip_frames, table
 from benchmarks.plot import Curve, Panel, draw
-from benchmarks.rows import Options, cores, pinned
-from benchmarks.rows.live import at, one_core
+from benchmarks.rows import Options, available_cores, pinned
+from benchmarks.rows.live import measure_cameras, one_core_testbed
 from benchmarks.rows.recorded import job
 from benchmarks.scenes import (
     MAX_FACES,
@@ -56,9 +56,9 @@ def cameras(options: Options) -> tuple[str, list[Panel]]:
     """More and more cameras on one core, with all of the service on it."""
     steps = []
     with tempfile.TemporaryDirectory(prefix="fer-") as folder, ExitStack() as stack:
-        _, bench = one_core(Path(folder), options, stack, first=CAMERAS[0])
+        _, bench = one_core_testbed(Path(folder), options, stack, first=CAMERAS[0])
         for number in CAMERAS:
-            steps.append(at(bench, number, 8.0, 20.0))
+            steps.append(measure_cameras(bench, number, 8.0, 20.0))
             print("  " + ", ".join(steps[-1].cells()), file=sys.stderr, flush=True)
         bench.service.stop()
     head = ["cameras", "of the core", *(f"{role}, a camera" for role in _ROLES), "p50", "p95", "dropped/s",
@@ -174,21 +174,21 @@ def _faces_found(clip: Path, options: Options) -> float:
 
 def _in_turn(clips: dict[str, Path], options: Options) -> Rounds:
     """Decode each clip alone and run it, all of them in turn, on one core."""
-    with pinned(cores(1)):
+    with pinned(available_cores(1)):
         engine = Engine(options.settings, threads=1)
         works: dict[str, Callable[[], object]] = {}
         for name, clip in clips.items():
             works[f"decode {name}"] = partial(decode_alone, clip)
             works[f"job {name}"] = partial(job, engine, clip)
         rounds = Rounds(works)
-        rounds.go(3)
+        rounds.run(3)
     return rounds
 
 
 def _run(clip: Path, options: Options) -> tuple[float, float]:
     """Seconds that `fer-stream run` takes on one core, and the most memory (RSS) that it had, in MB."""
     peak_mb = 0.0
-    with tempfile.TemporaryDirectory(prefix="fer-") as folder, pinned(cores(1)):
+    with tempfile.TemporaryDirectory(prefix="fer-") as folder, pinned(available_cores(1)):
         command = [sys.executable, "-m", "fer_stream.cli", "run", str(clip), "--out", folder, "--no-video",
                    "--no-report", "--weights", str(options.weights)]  # fmt: skip
         began_s = time.monotonic()

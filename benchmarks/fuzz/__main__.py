@@ -1,8 +1,8 @@
-"""Which bytes break a reader? `python -m benchmarks.fuzz --target codec --minutes 10 --corpus fuzz-corpus`
+"""Fuzz the parsers: `python -m benchmarks.fuzz --target codec --minutes 10 --corpus fuzz-corpus`
 
-Needs `pip install --group fuzz`. Goes on from the corpus of the run before. What was found lies in
-`<corpus>/<target>-findings`: the input as .bin, what it led to as .txt. `--replay` tries one input again, without
-atheris, and shows the traceback.
+Needs `pip install --group fuzz`. Continues with the corpus of the previous run. Findings are stored in
+`<corpus>/<target>-findings`: the input as .bin, the traceback as .txt. `--replay` runs one input without atheris and
+shows the traceback. Docs: docs/evidence/fuzzing.md.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _COVERAGE = re.compile(r"#(\d+)\s+(\w+)\s+cov: (\d+)")
 
 
 @dataclass
-class Tally:
-    """What a run came to. Coverage is in edges of Python bytecode: that of the seeds, and in the end."""
+class RunStats:
+    """Results of a run. `coverage` contains covered edges of Python bytecode, first that of the seeds."""
 
     executions: int = 0
     coverage: list[int] = field(default_factory=list)
@@ -46,47 +46,51 @@ class Tally:
 
 
 def write_seeds(target: Target, folder: Path) -> None:
+    """Write the seeds of a target to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(target.seeds()):
         (folder / f"seed-{number:02d}").write_bytes(data)
 
 
 def write_tokens(target: Target, path: Path) -> None:
-    """In the form that libFuzzer reads: every byte as `\\xNN`."""
+    """Write a dictionary for libFuzzer, with every byte as `\\xNN`."""
     lines = ('"' + "".join(f"\\x{byte:02x}" for byte in token.encode()) + '"' for token in target.tokens)
     path.write_text("\n".join(lines) + "\n")
 
 
-def fuzz(name: str, seconds: float, corpus: Path) -> Tally:
+def fuzz(name: str, seconds: float, corpus: Path) -> RunStats:
+    """Fuzz a target for `seconds`; restart the child process after every crash."""
     target, inputs, findings = TARGETS[name], corpus / name, corpus / f"{name}-findings"
     write_seeds(target, inputs)
     findings.mkdir(exist_ok=True)
-    tally, end = Tally(), time.monotonic() + seconds
+    stats, end = RunStats(), time.monotonic() + seconds
     with TemporaryDirectory() as folder:
         tokens = Path(folder) / "tokens"
         write_tokens(target, tokens)
-        while (left_s := int(end - time.monotonic())) > 0:
+        while (remaining_s := int(end - time.monotonic())) > 0:
             command = [
                 sys.executable, "-m", "benchmarks.fuzz.child", name, str(findings), str(inputs),
-                f"-max_total_time={left_s}", f"-max_len={target.max_len}", f"-timeout={TIMEOUT_S}",
+                f"-max_total_time={remaining_s}", f"-max_len={target.max_len}", f"-timeout={TIMEOUT_S}",
                 f"-rss_limit_mb={MEMORY_MB}", f"-artifact_prefix={findings}/", f"-dict={tokens}",
                 "-print_final_stats=1", "-len_control=0",
             ]  # fmt: skip
-            done = subprocess.run(command, stderr=subprocess.PIPE, check=False)
-            tally.add(done.stderr.decode(errors="replace"), done.returncode)
-    return tally
+            completed = subprocess.run(command, stderr=subprocess.PIPE, check=False)
+            stats.add(completed.stderr.decode(errors="replace"), completed.returncode)
+    return stats
 
 
 def replay(name: str, path: Path) -> None:
+    """Check one input. Raises the finding."""
     with TemporaryDirectory() as folder:
         TARGETS[name].prepare(Path(folder))(path.read_bytes())
-    print(f"{path}: nothing found")
+    print(f"{path}: no finding")
 
 
-def report(name: str, tally: Tally, findings: Path) -> None:
-    first, last = (tally.coverage[0], tally.coverage[-1]) if tally.coverage else (0, 0)
-    print(f"{name}: {tally.executions} executions, {first} → {last} edges, {len(tally.crashes)} crashes")
-    for crash in tally.crashes:
+def report(name: str, stats: RunStats, findings: Path) -> None:
+    """Print the statistics, the crashes and the findings of a run."""
+    first, last = (stats.coverage[0], stats.coverage[-1]) if stats.coverage else (0, 0)
+    print(f"{name}: {stats.executions} executions, {first} → {last} edges, {len(stats.crashes)} crashes")
+    for crash in stats.crashes:
         print(crash)
     for path in sorted(findings.iterdir()):
         print(f"  {path}, {path.stat().st_size} bytes")
@@ -97,13 +101,13 @@ def main() -> None:
     parser.add_argument("--target", choices=TARGETS, required=True)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--corpus", type=Path, default=Path("fuzz-corpus"))
-    parser.add_argument("--replay", type=Path, metavar="FILE", help="try this input alone")
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="only check this input")
     arguments = parser.parse_args()
     if arguments.replay:
         replay(arguments.target, arguments.replay)
         return
-    tally = fuzz(arguments.target, 60 * arguments.minutes, arguments.corpus)
-    report(arguments.target, tally, arguments.corpus / f"{arguments.target}-findings")
+    stats = fuzz(arguments.target, 60 * arguments.minutes, arguments.corpus)
+    report(arguments.target, stats, arguments.corpus / f"{arguments.target}-findings")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the fuzzer starts from: small whole files and documents, made here."""
+"""Initial inputs of the fuzzer: small complete files and documents, generated here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fer_stream.records import (
     Quality,
     Segment,
 )
-from fer_stream.store import schemas as payload
+from fer_stream.store import schemas
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -55,7 +55,7 @@ _IMAGES = (
 
 
 def codec() -> Iterator[bytes]:
-    """A record of each kind."""
+    """Yield an encoded record of each type."""
     face = Face(FaceKey("door@1767225600000", 1, 12), 0.5, 1.7e9, _BOX, 0.9, Quality(0.9, "ok"))
     records: tuple[Record, ...] = (
         face,
@@ -68,19 +68,20 @@ def codec() -> Iterator[bytes]:
     yield from map(encode, records)
 
 
-def documents() -> Iterator[bytes]:
-    """What the store holds of each kind."""
+def stored_documents() -> Iterator[bytes]:
+    """Yield a stored document of each type."""
     face = LabelledFace(1, _BOX, 0.9, Quality(0.9, "ok"), _PROBS, _PROBS, "happy")
-    yield payload.to_json(payload.frame_document(LabelledFrame("door@1767225600000", 12, 0.5, (face, face)))).encode()
-    yield payload.to_json(payload.frame_document(LabelledFrame("door@1767225600000", 13, 0.6, ()))).encode()
-    yield payload.to_json(
-        payload.stored_segment(Segment("door@1767225600000", 1, "happy", 1.0, 2.0, 0.8))
-    ).encode()
-    yield payload.to_json(payload.stored_gap(Gap("door@1767225600000", 1.0, 2.0, "stalled"))).encode()
+    documents = (
+        schemas.frame_document(LabelledFrame("door@1767225600000", 12, 0.5, (face, face))),
+        schemas.frame_document(LabelledFrame("door@1767225600000", 13, 0.6, ())),
+        schemas.stored_segment(Segment("door@1767225600000", 1, "happy", 1.0, 2.0, 0.8)),
+        schemas.stored_gap(Gap("door@1767225600000", 1.0, 2.0, "stalled")),
+    )
+    yield from (schemas.to_json(document).encode() for document in documents)
 
 
 def card(sha256: str, weights: str) -> Iterator[bytes]:
-    """A model card with everything in it."""
+    """Yield a model card with all keys."""
     document = {
         "model_id": "emotion-1", "dataset": "FER-2013", "licence": "Apache-2.0", "labels": LABELS,
         "input": {"height_px": 48, "width_px": 48, "channels": 1}, "metrics": {"accuracy": 0.7},
@@ -90,7 +91,7 @@ def card(sha256: str, weights: str) -> Iterator[bytes]:
 
 
 def settings() -> Iterator[bytes]:
-    """Settings with secrets, anchors and merges; the shipped ones."""
+    """Yield the shipped settings, and some with secrets, anchors and merges."""
     yield b"F" + (CONFIGS / "file.yaml").read_bytes()
     yield (
         b"Lsources:\n  hall: &hall\n    url: rtsp://viewer:${SECRET}@192.0.2.1/stream\n    fps: 5\n"
@@ -99,11 +100,14 @@ def settings() -> Iterator[bytes]:
         b"store: {url: 'redis://:${SECRET}@store.example'}\nrecordings: {dir: ~/out, retention_days: null}\n"
         b"log: {level: '${LEVEL:-info}', format: !!str json}\n"
     )
-    yield b"Ldetector: {input_size_px: 0x100, min_confidence: 1e-1}\ntimeline: {smoothing_s: 1:30, allowed_lateness_s: .inf}\n"
+    yield (
+        b"Ldetector: {input_size_px: 0x100, min_confidence: 1e-1}\n"
+        b"timeline: {smoothing_s: 1:30, allowed_lateness_s: .inf}\n"
+    )
 
 
 def videos() -> Iterator[bytes]:
-    """Four frames in each of the usual containers and codecs."""
+    """Yield videos of four frames in all common containers and codecs."""
     with TemporaryDirectory() as folder:
         for name, codec_name, pix_fmt in _VIDEOS:
             path = Path(folder) / name
@@ -131,12 +135,12 @@ def _write_video(path: Path, codec_name: str, pix_fmt: str) -> None:
 
 
 def images() -> Iterator[bytes]:
-    """A small picture in each of the usual formats and modes."""
+    """Yield a small image in all common formats and modes."""
     exif = Image.Exif()
     exif[0x0112] = 6  # Orientation
-    picture = Image.radial_gradient("L").resize(_SIZE)
+    image = Image.radial_gradient("L").resize(_SIZE)
     for kind, mode in _IMAGES:
-        file = io.BytesIO()
+        buffer = io.BytesIO()
         options = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP") else {}
-        picture.convert("RGB").convert(mode).save(file, kind, **options)
-        yield file.getvalue()
+        image.convert("RGB").convert(mode).save(buffer, kind, **options)
+        yield buffer.getvalue()

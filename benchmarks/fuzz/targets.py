@@ -1,8 +1,8 @@
-"""What is fuzzed, and what must hold whatever the bytes are.
+"""Fuzzed parsers and their requirements for any input.
 
-A target takes bytes and raises where something does not hold. `CodecError`, `ConfigError`, `ModelError` and
-`SourceError` are what the readers promise; every other exception is a finding, and so are a crash of the process,
-more than 2 GiB of memory and more than 20 s.
+A target takes bytes and raises an exception if a requirement is violated. `CodecError`, `ConfigError`, `ModelError`
+and `SourceError` are the documented errors of the parsers; every other exception is a finding, and so are a crash of
+the process, more than 2 GiB of memory and more than 20 s.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from fer_stream.config.live import LiveSettings
 from fer_stream.config.loader import parse
 from fer_stream.config.settings import FileSettings
 from fer_stream.errors import CodecError, ConfigError, ModelError, SourceError
-from fer_stream.store import schemas as payload
+from fer_stream.store import schemas
 
 SECRET = "q7Zx0-canary"
-"""Stands in the environment and in the secret file of `config`, and must stand in no complaint."""
+"""Contained in the environment and in the secret file of `config`; must not appear in any error message."""
 
 WEIGHTS = "emotion.tflite"
 
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Target:
-    """`prepare` is given an empty folder and returns the check; `tokens` are words that inputs are made of."""
+    """A fuzzed parser. `prepare` takes an empty folder and returns the check; `tokens` are inserted into inputs."""
 
     prepare: Callable[[Path], Check]
     seeds: Callable[[], Iterable[bytes]]
@@ -52,50 +52,50 @@ class Target:
 
 def _codec(_: Path) -> Check:
     def check(data: bytes) -> None:
-        _decoded(data)
-        # No fuzzer guesses a checksum: the same bytes once more, as the body of a record with a right one.
+        _check_record(data)
+        # Random inputs never have a valid checksum: check the same bytes as the body of a record that has one.
         if data:
             block = bytes([VERSION, 1 + data[0] % 6]) + data[1:]
-            _decoded(block + struct.pack("<I", crc32(block)))
+            _check_record(block + struct.pack("<I", crc32(block)))
 
     return check
 
 
-def _decoded(data: bytes) -> None:
+def _check_record(data: bytes) -> None:
     try:
         record = decode(data)
     except CodecError:
         return
-    assert encode(record) == data, "a record is not written as it was read"
+    assert encode(record) == data, "encoding the decoded record gives other bytes"
 
 
-def _payload(_: Path) -> Check:
+def _schemas(_: Path) -> Check:
     def check(data: bytes) -> None:
-        _read_and_write(
+        _check_round_trip(
             data,
-            lambda text: payload.frame_of(payload.parse_frame(text)),
-            lambda frame: payload.to_json(payload.frame_document(frame)),
+            lambda text: schemas.frame_of(schemas.parse_frame(text)),
+            lambda frame: schemas.to_json(schemas.frame_document(frame)),
         )
-        _read_and_write(
+        _check_round_trip(
             data,
-            lambda text: payload.segment_of(payload.parse_segment(text)),
-            lambda segment: payload.to_json(payload.stored_segment(segment)),
+            lambda text: schemas.segment_of(schemas.parse_segment(text)),
+            lambda segment: schemas.to_json(schemas.stored_segment(segment)),
         )
-        _read_and_write(
+        _check_round_trip(
             data,
-            lambda text: payload.gap_of(payload.parse_gap(text)),
-            lambda gap: payload.to_json(payload.stored_gap(gap)),
+            lambda text: schemas.gap_of(schemas.parse_gap(text)),
+            lambda gap: schemas.to_json(schemas.stored_gap(gap)),
         )
 
     return check
 
 
-def _read_and_write(data: bytes, read: Callable[[str | bytes], T], write: Callable[[T], str]) -> None:
+def _check_round_trip(data: bytes, read: Callable[[str | bytes], T], write: Callable[[T], str]) -> None:
     try:
         text = write(read(data))
     except CodecError:
         return
-    assert write(read(text)) == text, "a second trip changes something"
+    assert write(read(text)) == text, "a second round trip changes the document"
 
 
 def _card(folder: Path) -> Check:
@@ -106,8 +106,8 @@ def _card(folder: Path) -> Check:
         try:
             read_card(folder, WEIGHTS)
         except ModelError as error:
-            said = str(error)
-            assert CARD_NAME in said, f"{said} names no file"
+            message = str(error)
+            assert CARD_NAME in message, f"no file name in: {message}"
 
     return check
 
@@ -125,9 +125,9 @@ def _config(folder: Path) -> Check:
         try:
             parse(text, model, name="my.yaml", folder=folder, environ=environ)
         except ConfigError as error:
-            said = str(error)
-            assert said.startswith("my.yaml"), f"{said} names no file"
-            assert SECRET not in said, f"{said} holds a secret"
+            message = str(error)
+            assert message.startswith("my.yaml"), f"no file name in: {message}"
+            assert SECRET not in message, f"secret in: {message}"
 
     return check
 
@@ -137,7 +137,7 @@ def _video(folder: Path) -> Check:
 
     def check(data: bytes) -> None:
         path.write_bytes(data)
-        _watch(path, lambda: VideoFileSource(path, name="a", stream_start_ms=1, threads=1))
+        _read_frames(path, lambda: VideoFileSource(path, name="a", stream_start_ms=1, threads=1))
 
     return check
 
@@ -147,25 +147,25 @@ def _image(folder: Path) -> Check:
 
     def check(data: bytes) -> None:
         path.write_bytes(data)
-        _watch(path, lambda: ImageSource(path, name="a", stream_start_ms=1))
+        _read_frames(path, lambda: ImageSource(path, name="a", stream_start_ms=1))
 
     return check
 
 
-def _watch(path: Path, opened: Callable[[], FrameSource]) -> None:
+def _read_frames(path: Path, open_source: Callable[[], FrameSource]) -> None:
     try:
-        source = opened()
+        source = open_source()
     except SourceError as error:
-        said = str(error)
-        assert str(path) in said, f"{said} names no file"
+        message = str(error)
+        assert str(path) in message, f"no file name in: {message}"
         return
-    before_s = 0.0
+    previous_s = 0.0
     for frame in source.frames():
-        assert frame.image.size, "a picture without a pixel"
+        assert frame.image.size, "empty frame"
         assert frame.image.shape[2:] == (3,), frame.image.shape
         assert frame.image.dtype == np.uint8, frame.image.dtype
-        assert before_s <= frame.time_s < math.inf, f"{frame.time_s} s after {before_s} s"
-        before_s = frame.time_s
+        assert previous_s <= frame.time_s < math.inf, f"time {frame.time_s} s follows {previous_s} s"
+        previous_s = frame.time_s
     assert source.decode_errors.packets >= 0
     source.close()
 
@@ -183,7 +183,7 @@ _YAML = (
 
 TARGETS = {
     "codec": Target(_codec, seeds.codec, 4096),
-    "payload": Target(_payload, seeds.documents, 2048, _JSON),
+    "schemas": Target(_schemas, seeds.stored_documents, 2048, _JSON),
     "card": Target(_card, _card_seeds, 2048, _JSON),
     "config": Target(_config, seeds.settings, 4096, _YAML),
     "video": Target(_video, seeds.videos, 16_384),

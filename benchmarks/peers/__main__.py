@@ -1,9 +1,9 @@
-"""Make the environments of all peers."""
+"""Create the environments of all peers."""
 
 from __future__ import annotations
 
 from benchmarks.goals import NotMeasurable
-from benchmarks.peers import PEERS, Running, install
+from benchmarks.peers import PEERS, PeerProcess, install
 
 
 def main() -> None:
@@ -12,7 +12,7 @@ def main() -> None:
         reason = install(peer)
         if not reason:
             try:
-                Running(peer).close()
+                PeerProcess(peer).close()
             except NotMeasurable as error:
                 reason = str(error)
         print(reason or "ready", flush=True)

@@ -1,7 +1,7 @@
-"""Run by the Python of a peer's environment, which has none of our packages: `ask.py NAME`.
+"""Process of a peer, run by the Python of its environment, without packages of fer-stream: `child.py NAME`.
 
-Loads the peer, writes a line, and then answers questions: a line of JSON in, {"clip": path, "frames": n}, a line out,
-{"boxes": [[[x1, y1, x2, y2], …] of each frame]}. What peers write on stdout themselves goes to stderr.
+Loads the peer, writes one line, and then reads requests as lines of JSON, {"clip": path, "frames": n}, and writes
+responses, {"boxes": [[[x1, y1, x2, y2], …] per frame]}. Other output of the peer on stdout is redirected to stderr.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ def _corners(box: Sequence[float]) -> Box:
 def first_frames(clip: str, count: int) -> Any:
     capture = cv2.VideoCapture(clip)
     for _ in range(count):
-        read, image = capture.read()
-        if not read:
+        success, image = capture.read()
+        if not success:
             return
         yield image
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w")
+    responses = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     analyse = PEERS[sys.argv[1]]()
-    print(json.dumps({}), file=answers, flush=True)
+    print(json.dumps({}), file=responses, flush=True)
     for line in sys.stdin:
-        question = json.loads(line)
-        boxes = [analyse(image) for image in first_frames(question["clip"], question["frames"])]
-        print(json.dumps({"boxes": boxes}), file=answers, flush=True)
+        request = json.loads(line)
+        boxes = [analyse(image) for image in first_frames(request["clip"], request["frames"])]
+        print(json.dumps({"boxes": boxes}), file=responses, flush=True)
 
 
 if __name__ == "__main__":

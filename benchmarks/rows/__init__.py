@@ -1,4 +1,4 @@
-"""The rows of the table: a module each, whose `measure` gives the lines. Each runs in a process of its own."""
+"""Rows of the table: one module each, with functions that yield the lines. Each runs in its own process."""
 
 from __future__ import annotations
 
@@ -16,52 +16,54 @@ from fer_stream.config.settings import DetectorSettings, OutputSettings
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What all rows are told. `quick` measures less often, with a wider spread."""
+    """Options of all rows. `quick` measures fewer rounds, with a wider spread."""
 
     quick: bool = False
     material: Path = FOLDER
 
     @property
     def rounds(self) -> int:
-        """How often things are done in turn."""
+        """Number of rounds."""
         return 3 if self.quick else 5
 
     @property
     def weights(self) -> Path:
-        """YuNet's."""
-        return needed(self.material / "detectors" / "face_detection_yunet_2023mar.onnx")
+        """Weights of YuNet. Raises `NotMeasurable` if they are missing."""
+        return require_file(self.material / "detectors" / "face_detection_yunet_2023mar.onnx")
 
     @property
     def settings(self) -> FileSettings:
-        """Of a recorded file: as by default, with YuNet, and with its table and timeline alone."""
+        """Settings of a recorded file: defaults with YuNet, and only the table and the timeline as outputs."""
         detector = DetectorSettings(type="yunet", weights=self.weights)
         return FileSettings(detector=detector, outputs=OutputSettings(video=False, report=False, plot=False))
 
     def clip(self, name: str) -> Path:
-        """A real clip."""
-        return needed(self.material / "clips" / f"{name}.mp4")
+        """Return the path of a real clip. Raises `NotMeasurable` if it is missing."""
+        return require_file(self.material / "clips" / f"{name}.mp4")
 
 
-def needed(path: Path) -> Path:
-    """A file that may not be redistributed; raises `Unmeasured` where it is not here."""
+def require_file(path: Path) -> Path:
+    """Return the path of a file that cannot be redistributed. Raises `NotMeasurable` if it is missing."""
     if not path.exists():
-        raise NotMeasurable(f"needs {path.name}, which is not redistributable; name its folder in FER_STREAM_TEST_DATA")
+        raise NotMeasurable(
+            f"needs {path.name}, which is not redistributable: set FER_STREAM_TEST_DATA to its folder"
+        )
     return path
 
 
-def cores(count: int) -> list[int]:
-    """The first of the cores that this process may use; raises `Unmeasured` where they are fewer."""
+def available_cores(count: int) -> list[int]:
+    """Return the first `count` cores that this process can use. Raises `NotMeasurable` if there are fewer."""
     found = sorted(os.sched_getaffinity(0))
     if len(found) < count:
-        raise NotMeasurable(f"needs {count} cores, there is {len(found)}")
+        raise NotMeasurable(f"needs {count} cores, {len(found)} available")
     return found[:count]
 
 
 @contextmanager
-def pinned(to: Sequence[int]) -> Iterator[None]:
-    """Run on these cores alone, with all threads and processes that are begun within."""
+def pinned(cores: Sequence[int]) -> Iterator[None]:
+    """Pin the process to these cores, with all threads and processes started meanwhile."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, to)
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""How many cameras one core carries with all of the service on it. Another core sends them and reads the results."""
+"""Maximum number of cameras with the whole service on one core. Another core sends streams and reads results."""
 
 from __future__ import annotations
 
@@ -11,53 +11,59 @@ from pathlib import Path
 
 from benchmarks.agreement import accuracy, full_size
 from benchmarks.capacity import Step, Testbed
-from benchmarks.goals import Goal, Line, largest
-from benchmarks.rows import Options, cores, pinned
+from benchmarks.goals import Goal, Line, largest_passing
+from benchmarks.rows import Options, available_cores, pinned
 from benchmarks.scenes import as_camera_stream
 
-_FIRST, _MOST = 8, 48
+_FIRST, _MAX_CAMERAS = 8, 48
 _GOAL = Goal(12)
 _P95_MS = Goal(100, at_most=True)
 
 
 def measure(options: Options) -> Iterator[Line]:
-    """The largest number of cameras whose results come in time and of which nothing is dropped."""
+    """Measure the maximum number of cameras with results in time and without drops."""
     with tempfile.TemporaryDirectory(prefix="fer-") as folder, ExitStack() as stack:
-        clip, bench = one_core(Path(folder), options, stack, first=2)
+        clip, testbed = one_core_testbed(Path(folder), options, stack, first=2)
         settle_s, window_s = (4.0, 6.0) if options.quick else (6.0, 15.0)
         steps: dict[int, Step] = {}
 
-        def carried(cameras: int) -> bool:
-            steps[cameras] = at(bench, cameras, settle_s, window_s)
-            if not steps[cameras].is_lossless:  # once more: somebody else may have had the core
-                steps[cameras] = bench.measure(cameras, window_s)
+        def passes(cameras: int) -> bool:
+            steps[cameras] = measure_cameras(testbed, cameras, settle_s, window_s)
+            if not steps[cameras].is_lossless:  # repeated: another program may have used the core
+                steps[cameras] = testbed.measure(cameras, window_s)
             print("  " + ", ".join(steps[cameras].cells()), file=sys.stderr, flush=True)
             return steps[cameras].is_lossless
 
-        most = largest(carried, _FIRST, _MOST)
-        bench.service.stop()
-        told = accuracy(clip, options.settings, full_size(clip, options.weights))
-        yield Line("cameras", (most,), "", _GOAL, accuracy=told)
-        if most:
-            step = steps[most]
+        maximum = largest_passing(passes, _FIRST, _MAX_CAMERAS)
+        testbed.service.stop()
+        measured_accuracy = accuracy(clip, options.settings, full_size(clip, options.weights))
+        yield Line("cameras", (maximum,), "", _GOAL, accuracy=measured_accuracy)
+        if maximum:
+            step = steps[maximum]
             yield Line(
-                "p95 of so many", (1000 * step.latency_s["p95"],), "ms", _P95_MS, f"{step.faces:.3f} faces a result"
+                "p95 latency at that number",
+                (1000 * step.latency_s["p95"],),
+                "ms",
+                _P95_MS,
+                f"{step.faces:.3f} faces per result",
             )
-            shares = [f"{role} {share / most:.1%}" for role, share in sorted(step.roles.items())]
-            yield Line("of the core, a camera", (100 * step.service / most,), "%", accuracy=", ".join(shares))
+            shares = [f"{role} {share / maximum:.1%}" for role, share in sorted(step.roles.items())]
+            yield Line(
+                "share of the core per camera", (100 * step.service / maximum,), "%", accuracy=", ".join(shares)
+            )
 
 
-def one_core(folder: Path, options: Options, stack: ExitStack, *, first: int) -> tuple[Path, Testbed]:
-    """A service on one core before cameras with a real face each, and the clip that they send."""
-    core, other = cores(2)
+def one_core_testbed(folder: Path, options: Options, stack: ExitStack, *, first: int) -> tuple[Path, Testbed]:
+    """Return the clip that the cameras send, with one real face, and a service pinned to one core."""
+    core, other = available_cores(2)
     stack.enter_context(pinned([other]))
     clip, stream = as_camera_stream(options.clip("one_face_crying"), folder)
     settings = {"detector": options.settings.detector.model_dump(mode="json"), "workers": {"cameras_per_capture": 64}}
     return clip, Testbed(folder, [stream], settings, stack, first=first, cores=[core])
 
 
-def at(bench: Testbed, cameras: int, settle_s: float, window_s: float) -> Step:
-    """What so many cameras come to, from `settle_s` after the change on."""
-    bench.set_cameras(cameras)
+def measure_cameras(testbed: Testbed, cameras: int, settle_s: float, window_s: float) -> Step:
+    """Change the number of cameras, wait `settle_s`, and measure for `window_s`."""
+    testbed.set_cameras(cameras)
     time.sleep(settle_s)
-    return bench.measure(cameras, window_s)
+    return testbed.measure(cameras, window_s)

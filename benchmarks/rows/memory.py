@@ -1,6 +1,6 @@
-"""Memory of a capture process and of a worker, and whether it grows over the frames that a camera sends in an hour.
+"""Memory of a capture process and of a worker, and its growth over the number of frames of one camera in an hour.
 
-A file that is played as fast as it goes stands in for the camera.
+A file with `playback: fast` replaces the camera, which shortens the measurement.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _LOOPS = 300
 _WARM_UP_S = 10.0
 _PROCESSES = {
     "capture": ("a capture process", Goal(230, at_most=True)),
-    "classify": ("a CPU worker", Goal(150, at_most=True)),
+    "classify": ("a classification worker", Goal(150, at_most=True)),
 }
 
 
 def measure(options: Options) -> Iterator[Line]:
-    """PSS, and what memory other than files grows by."""
+    """Measure PSS, and the growth of memory without file-backed pages."""
     with tempfile.TemporaryDirectory(prefix="fer-") as name, ExitStack() as stack:
         folder = Path(name)
         clip, _ = as_camera_stream(options.clip("one_face_crying"), folder)
@@ -39,31 +39,33 @@ def measure(options: Options) -> Iterator[Line]:
         service = Service(folder, {"sources": {"clip": source}, "detector": detector})
         stack.callback(service.kill)
         service.start()
-        over = Event()
-        stack.callback(over.set)
-        watcher = Watcher(service, over, every_s=1.0)
+        done = Event()
+        stack.callback(done.set)
+        watcher = Watcher(service, done, every_s=1.0)
         watcher.start()
-        usage, frames = watched(watcher, 15.0 if options.quick else 120.0)
+        usage, frames = collect_usage(watcher, 15.0 if options.quick else 120.0)
         service.stop()
     for role, (title, goal) in _PROCESSES.items():
-        lives = [one for one in usage if one.role == role]
-        yield Line(title, tuple(one.pss_mb for one in lives), "MB", goal)
-        yield Line(f"… grows in {_HOUR_FRAMES:,} frames, an hour of a camera", (growth(lives, frames),), "MB")
+        samples = [sample for sample in usage if sample.role == role]
+        yield Line(title, tuple(sample.pss_mb for sample in samples), "MB", goal)
+        yield Line(
+            f"… growth in {_HOUR_FRAMES:,} frames (1 h of one camera)", (hourly_growth_mb(samples, frames),), "MB"
+        )
 
 
-def watched(watcher: Watcher, at_most_s: float) -> tuple[list[Usage], float]:
-    """What the processes had once they were warm, and how many frames, at the most an hour's, went through then."""
+def collect_usage(watcher: Watcher, max_duration_s: float) -> tuple[list[Usage], float]:
+    """Return samples taken after the warm-up, and the number of frames processed meanwhile (at most one hour's)."""
     time.sleep(_WARM_UP_S)
-    began_s, first = time.time(), _frames(watcher)
-    while time.time() < began_s + at_most_s and _frames(watcher) < first + _HOUR_FRAMES:
+    start_s, first = time.time(), _frames(watcher)
+    while time.time() < start_s + max_duration_s and _frames(watcher) < first + _HOUR_FRAMES:
         time.sleep(1)
-    return [one for one in watcher.observed.usage if one.time_s >= began_s], _frames(watcher) - first
+    return [sample for sample in watcher.observed.usage if sample.time_s >= start_s], _frames(watcher) - first
 
 
-def growth(usage: Sequence[Usage], frames: float) -> float:
-    """MB by which a process grows in the frames of an hour, where `frames` went through while it was looked at."""
-    times = [one.time_s for one in usage]
-    per_second = slope([(times, [one.anonymous_mb for one in usage])], warm_up_s=0.0)
+def hourly_growth_mb(usage: Sequence[Usage], frames: float) -> float:
+    """Return the growth in MB per `_HOUR_FRAMES`, from samples taken while `frames` were processed."""
+    times = [sample.time_s for sample in usage]
+    per_second = slope([(times, [sample.anonymous_mb for sample in usage])], warm_up_s=0.0)
     return (per_second or 0.0) * (times[-1] - times[0]) / frames * _HOUR_FRAMES
 
 

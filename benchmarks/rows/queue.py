@@ -19,7 +19,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from benchmarks.goals import Goal, Line
-from benchmarks.rows import Options, cores, pinned
+from benchmarks.rows import Options, available_cores, pinned
 from benchmarks.scaling import BATCH, crop
 from fer_stream import factory
 from fer_stream.broker.client import open_client
@@ -31,7 +31,7 @@ from fer_stream.broker.queue import RedisQueue
 from fer_stream.classify.classifier import ClassifierOutput, EmotionClassifier
 from fer_stream.config.settings import ModelSettings
 from fer_stream.metrics import Metrics
-from fer_stream.pipeline import run_classify
+from fer_stream.pipeline import Predictor, run_classify
 from fer_stream.records import LABELS, U8, Prediction
 
 _CONSUMER = ConsumerOptions(poll_timeout_s=0.1)
@@ -45,7 +45,7 @@ _SPEED_UP = Goal(1.8)
 
 def one_worker(options: Options) -> Iterator[Line]:
     """Measure one worker on its own core. A producer enqueues three crops per call; the journal is read here."""
-    worker_core, other_core = cores(2)
+    worker_core, other_core = available_cores(2)
     window_s = 2.0 if options.quick else 4.0
     with tempfile.TemporaryDirectory(prefix="fer-") as folder, ExitStack() as stack:
         stack.enter_context(pinned([other_core]))
@@ -68,7 +68,7 @@ def two_workers(options: Options) -> Iterator[Line]:
     window_s = 2.0 if options.quick else 5.0
     with tempfile.TemporaryDirectory(prefix="fer-") as folder, ExitStack() as stack:
         url = stack.enter_context(EmbeddedServer(Path(folder), "queue")).url
-        workers = [stack.enter_context(Worker(url, core, no_op=False)) for core in cores(2)]
+        workers = [stack.enter_context(Worker(url, core, no_op=False)) for core in available_cores(2)]
         alone_rate = workers[0].classifier_rate(window_s)
         queue = RedisQueue(open_client(url), overflow=Overflow.file(1_000_000), consumer=_CONSUMER)
         one: list[float] = []
@@ -170,11 +170,8 @@ def _work(pipe: Connection, url: str, core: int, no_op: bool) -> None:
                 metrics = Metrics(CollectorRegistry())
                 run_classify(
                     queue,
-                    used,
-                    max_batch=BATCH,
-                    min_agreement=0.0,
-                    max_wait_s=0.0,
-                    metrics=metrics,
+                    Predictor(used, BATCH, 0.0, metrics),
+                    batch_timeout_s=0.0,
                     stop=timer,
                     now=time.time,
                 )

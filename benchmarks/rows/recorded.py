@@ -15,10 +15,10 @@ from pathlib import Path
 
 from benchmarks.agreement import Recall, accuracy, full_size, recall
 from benchmarks.file_job import decode_alone
-from benchmarks.goals import Goal, Line, Rounds, NotMeasurable
+from benchmarks.goals import Goal, Line, NotMeasurable, Rounds
 from benchmarks.material import clip_frames
-from benchmarks.peers import PEERS, Running
-from benchmarks.rows import Options, cores, pinned
+from benchmarks.peers import PEERS, PeerProcess
+from benchmarks.rows import Options, available_cores, pinned
 from benchmarks.scenes import encode_video, frame_rate, resized
 from fer_stream.files import Engine, FileJob, run_job
 from fer_stream.records import F32
@@ -48,7 +48,7 @@ def three_faces(options: Options) -> Iterator[Line]:
 def measure(options: Options, clip: Path, *, peer_frames: int) -> Iterator[Line]:
     """The lines of one clip."""
     frames = sum(1 for _ in clip_frames(clip, every=1))
-    with pinned(cores(1)), ExitStack() as stack:
+    with pinned(available_cores(1)), ExitStack() as stack:
         engine = Engine(options.settings, threads=1)
         peers = {name: _Asked(clip, peer_frames) for name in PEERS}
         for name, peer in peers.items():
@@ -60,7 +60,7 @@ def measure(options: Options, clip: Path, *, peer_frames: int) -> Iterator[Line]
             **{name: peer.ask for name, peer in loaded.items()},
         }
         rounds = Rounds(works)
-        rounds.go(options.rounds)
+        rounds.run(options.rounds)
     truth = full_size(clip, options.weights)
     yield Line("frames/s", rounds.rate("job", frames), "fps", accuracy=accuracy(clip, options.settings, truth))
     yield Line("… of decoding alone", rounds.ratio("job", "decode"), "×", _TO_DECODING)
@@ -68,7 +68,7 @@ def measure(options: Options, clip: Path, *, peer_frames: int) -> Iterator[Line]
         goal = _TO_FER if name == "fer" else None
         what = f"… of {PEERS[name].title}"
         if not peer.running:
-            yield Line(what, unit="×", goal=goal, why_not=peer.why_not)
+            yield Line(what, unit="×", goal=goal, unmeasured_reason=peer.why_not)
             continue
         fps = rounds.rate(name, min(frames, peer_frames))
         ratio = rounds.ratio("job", name, (frames, min(frames, peer_frames)))
@@ -88,20 +88,20 @@ class _Asked:
 
     clip: Path
     frames: int
-    running: Running | None = None
+    running: PeerProcess | None = None
     why_not: str = ""
     found: list[F32] = field(default_factory=list)
 
     def begin(self, name: str, stack: ExitStack) -> None:
         try:
-            self.running = stack.enter_context(Running(PEERS[name]))
-            self.running.look(self.clip, 1)
+            self.running = stack.enter_context(PeerProcess(PEERS[name]))
+            self.running.detect(self.clip, 1)
         except NotMeasurable as error:
             self.running, self.why_not = None, str(error)
 
     def ask(self) -> None:
         assert self.running is not None
-        self.found = self.running.look(self.clip, self.frames)
+        self.found = self.running.detect(self.clip, self.frames)
 
     def recall(self, truth: list[F32]) -> Recall:
         return recall(self.found, truth)

@@ -1,4 +1,4 @@
-"""The rows of the table: what they say where they cannot be measured, and the films and figures that they share."""
+"""Rows of the table: reasons why they cannot be measured, test videos, growth of memory."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import pytest
 
 from benchmarks.goals import NotMeasurable
 from benchmarks.material import clip_frames
-from benchmarks.rows import Options, cores
-from benchmarks.rows.catalogue import WORKS, lines_of
-from benchmarks.rows.memory import growth
-from benchmarks.scenes import MAX_FACES, encode_video, frame_rate, resized, face_grid
+from benchmarks.rows import Options, available_cores
+from benchmarks.rows.catalogue import ROWS, measure_lines
+from benchmarks.rows.memory import hourly_growth_mb
+from benchmarks.scenes import MAX_FACES, encode_video, face_grid, frame_rate, resized
 from benchmarks.watch import Usage
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.mark.parametrize("name", ["file", "file-1080p", "classify", "start", "memory"])
-def test_a_row_without_its_material_says_so(name: str, tmp_path: Path) -> None:
-    (line,) = lines_of(WORKS[name], Options(quick=True, material=tmp_path))
-    assert "FER_STREAM_TEST_DATA" in line.why_not
+def test_row_without_its_test_material_shows_the_reason(name: str, tmp_path: Path) -> None:
+    (line,) = measure_lines(ROWS[name], Options(quick=True, material=tmp_path))
+    assert "FER_STREAM_TEST_DATA" in line.unmeasured_reason
 
 
-def test_more_cores_than_there_are() -> None:
+def test_too_few_cores_are_reported() -> None:
     with pytest.raises(NotMeasurable, match="needs 100000 cores"):
-        cores(100_000)
+        available_cores(100_000)
 
 
-def test_growth_is_told_for_the_frames_of_an_hour() -> None:
+def test_growth_is_scaled_to_the_frames_of_an_hour() -> None:
     usage = [Usage(float(second), "capture", 1, 200.0, 80.0 + 0.01 * second, 9) for second in range(61)]
-    # 0.6 MB in a minute in which 5,400 frames went through: an hour of a camera has ten times as many.
-    assert growth(usage, frames=5_400) == pytest.approx(6.0)
+    # 0.6 MB during 5,400 frames: an hour of a camera has ten times as many.
+    assert hourly_growth_mb(usage, frames=5_400) == pytest.approx(6.0)
 
 
-def test_a_film_has_the_rate_and_the_size_that_are_wanted(tmp_path: Path) -> None:
+def test_video_has_the_requested_rate_and_size(tmp_path: Path) -> None:
     ramp = [np.full((64, 96, 3), 12 * index, np.uint8) for index in range(20)]
     encode_video(ramp, tmp_path / "ramp.mp4", 30, as_camera=False)
     encode_video(resized(tmp_path / "ramp.mp4", 15, (48, 32)), tmp_path / "again.mp4", 15, as_camera=True)
@@ -48,9 +48,10 @@ def test_a_film_has_the_rate_and_the_size_that_are_wanted(tmp_path: Path) -> Non
     assert [float(image.mean()) for image in images] == pytest.approx([24 * index for index in range(10)], abs=10)
 
 
-def test_a_crowd_stands_side_by_side() -> None:
+def test_face_grid_places_tiles_side_by_side() -> None:
     tiles = [
-        [np.full((180, 256, 3), number, np.uint8), np.full((180, 256, 3), 200, np.uint8)] for number in range(MAX_FACES)
+        [np.full((180, 256, 3), number, np.uint8), np.full((180, 256, 3), 200, np.uint8)]
+        for number in range(MAX_FACES)
     ]
     assert face_grid(tiles, 0).shape == (720, 1280, 3)
     assert face_grid(tiles, 0)[::180, ::256, 0].ravel().tolist() == list(range(MAX_FACES))
@@ -59,8 +60,8 @@ def test_a_crowd_stands_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("name", ["benchmarks", "benchmarks.growth", "benchmarks.capacity"])
-def test_help_tells_how(name: str) -> None:
-    done = subprocess.run(
+def test_help_contains_the_command(name: str) -> None:
+    completed = subprocess.run(
         [sys.executable, "-m", name, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert f"python -m {name}" in done.stdout
+    assert f"python -m {name}" in completed.stdout
