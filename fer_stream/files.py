@@ -18,7 +18,7 @@ from fer_stream.config.settings import FileSettings
 from fer_stream.errors import OutputError
 from fer_stream.metrics import Metrics
 from fer_stream.outputs.base import Writer
-from fer_stream.pipeline import Progress, StopFlag, run_file
+from fer_stream.pipeline import FileStages, Predictor, Progress, RunControl, StopFlag, run_file
 from fer_stream.records import U8, FaceCrop, FileSummary, LabelledFrame, SourceInfo
 from fer_stream.timeline.builder import TimelineBuilder
 
@@ -98,21 +98,14 @@ class Engine:
         follower = factory.make_extractor(
             source, self.detector, self.settings, metrics, classify_interval_s=self.settings.model.interval_s
         )
+        predictor = Predictor(
+            self.classifier, self.settings.model.batch_size, self.settings.model.min_agreement, metrics
+        )
         builder = TimelineBuilder(self.settings.timeline.at_rate(factory.effective_fps(source, self.settings.fps)))
         try:
             run = run_file(
-                source,
-                follower,
-                self.classifier,
-                builder,
-                sink,
-                max_batch=self.settings.model.batch_size,
-                min_agreement=self.settings.model.min_agreement,
-                metrics=metrics,
-                stop=stop or Event(),
-                progress=(lambda run: progress(source.info, run)) if progress else _ignore,
-                look=look or _ignore,
-                ahead=self.threads != 1,
+                FileStages(source, follower, predictor, builder, sink, look or _ignore, pipelined=self.threads != 1),
+                RunControl(stop or Event(), (lambda run: progress(source.info, run)) if progress else _ignore),
             )
         finally:
             source.close()

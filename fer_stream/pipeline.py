@@ -11,6 +11,7 @@ and the same as three loops with a queue between them:
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -238,21 +239,22 @@ def run_timeline(
     processor: TimelineProcessor,
     *,
     stop: Event,
-    monotonic: Callable[[], float],
+    maintain: Callable[[], object] = lambda: None,
 ) -> None:
     """Update the timelines of `sources` with the messages of captures and workers until `stop` is set.
 
-    All entries that were read are committed at the end.
+    `maintain` is called before each pass. All entries that were read are committed at the end.
     """
-    committed_s = monotonic()
+    committed_s = time.monotonic()
     while not stop.is_set():
+        maintain()
         for source in sources():
             processor.open(source)
         if not processor.positions:
             stop.wait(_READ_TIMEOUT_S)
         _consume_journal(queue, journal, processor)
-        if monotonic() - committed_s >= _COMMIT_INTERVAL_S:
-            committed_s = monotonic()
+        if time.monotonic() - committed_s >= _COMMIT_INTERVAL_S:
+            committed_s = time.monotonic()
             _commit(processor, journal)
             for source, position in processor.positions.items():
                 if not journal.is_valid_position(source, position):

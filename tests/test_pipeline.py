@@ -1,4 +1,4 @@
-"""The loops joined in one process: what passes through the queue is what `run_file` makes of the same file."""
+"""Loops of the service in one process: the results equal those of `run_file`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from fer_stream.errors import OutputError
 from fer_stream.files import Engine, FileJob, run_job
 from fer_stream.metrics import Metrics
 from fer_stream.outputs.daily_tables import RollingTables
-from fer_stream.pipeline import run_capture, run_classify, run_timeline
+from fer_stream.pipeline import Predictor, run_capture, run_classify, run_timeline
 from fer_stream.records import (
     LABELS,
     U8,
@@ -52,6 +52,7 @@ from fer_stream.timeline.metrics import TimelineMetrics
 from fer_stream.timeline.processor import TimelineProcessor
 from tests.support.memory_broker import MemoryJournal, MemoryQueue
 from tests.support.memory_store import MemoryStore
+from tests.support.waiting import wait_until
 
 NAME = "clip"
 
@@ -62,7 +63,7 @@ def engine(yunet_weights: Path) -> Engine:
 
 
 class Poisoned:
-    """A classifier that fails on one crop, whatever batch it comes in."""
+    """Classifier that fails on every batch with one certain crop."""
 
     def __init__(self, engine: Engine, poison: bytes) -> None:
         self.spec: ModelSpec = engine.classifier.spec
@@ -79,11 +80,23 @@ def metrics() -> Metrics:
     return Metrics(CollectorRegistry())
 
 
-def through_the_queue(
-    engine: Engine, clip: Path, *, poison: bytes = b""
-) -> tuple[MemoryStore, TimelineProcessor, MemoryQueue]:
-    """Capture, worker and timeline at the same time, on a queue of 40 crops that blocks the reader."""
+class Losses:
+    """Metrics of a timeline, and the numbers of its lost faces."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.metrics = TimelineMetrics(Metrics(self._registry), now=time.time)
+
+    def of(self, source: str) -> tuple[float | None, float | None]:
+        """Return the numbers of missing and of late faces."""
+        value, labels = self._registry.get_sample_value, {"source": source}
+        return value("fer_predictions_missing_total", labels), value("fer_predictions_late_total", labels)
+
+
+def through_the_queue(engine: Engine, clip: Path, *, poison: bytes = b"") -> tuple[MemoryStore, Losses, MemoryQueue]:
+    """Run capture, worker and timeline concurrently, with a queue of 40 crops that blocks the capture."""
     stop, ended = Event(), Event()
+    passes: list[None] = []
     journal, store = MemoryJournal(), MemoryStore()
     queue = MemoryQueue(
         journal,
@@ -94,7 +107,8 @@ def through_the_queue(
     )
     source = engine.open(clip, NAME)
     settings = LiveTimelineSettings(**engine.settings.timeline.model_dump(), allowed_lateness_s=60)
-    keeper = TimelineProcessor(store, None, settings=lambda _: settings)
+    losses = Losses()
+    processor = TimelineProcessor(store, None, losses.metrics, settings=lambda _: settings)
 
     def capture() -> None:
         follower = factory.make_extractor(
@@ -107,42 +121,31 @@ def through_the_queue(
         classifier = Poisoned(engine, poison) if poison else engine.classifier
         run_classify(
             queue,
-            classifier,
-            max_batch=16,
-            min_agreement=engine.settings.model.min_agreement,
-            max_wait_s=0,
-            metrics=metrics(),
+            Predictor(classifier, 16, engine.settings.model.min_agreement, metrics()),
+            batch_timeout_s=0,
             stop=stop,
             now=time.time,
         )
 
     def timeline() -> None:
-        run_timeline(
-            lambda: [NAME],
-            queue,
-            journal,
-            keeper,
-            TimelineMetrics(metrics(), now=time.time),
-            stop=stop,
-            monotonic=time.monotonic,
-        )
+        run_timeline(lambda: [NAME], queue, journal, processor, stop=stop, maintain=lambda: passes.append(None))
 
     threads = [Thread(target=work) for work in (capture, classify, timeline)]
     for thread in threads:
         thread.start()
     assert ended.wait(60)
-    deadline = time.monotonic() + 30
-    while queue.counts(source.stream_id).pending and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.2)
+    wait_until(lambda: queue.counts(source.stream_id).pending == 0)
+    # One pass reads the last entries, the next one finalises them.
+    last = len(passes) + 3
+    wait_until(lambda: len(passes) > last)
     stop.set()
     for thread in threads:
         thread.join(30)
         assert not thread.is_alive()
-    return store, keeper, queue
+    return store, losses, queue
 
 
-def told(store: MemoryStore) -> list[tuple[int, Segment]]:
+def segments_of(store: MemoryStore) -> list[tuple[int, Segment]]:
     return sorted(
         ((one.person_id, one) for one in store.segments(NAME, 0, time.time() + 1e6)),
         key=lambda pair: (pair[0], pair[1].start_s),
@@ -150,21 +153,21 @@ def told(store: MemoryStore) -> list[tuple[int, Segment]]:
 
 
 @pytest.mark.parametrize("name", ["one_face_crying", "two_faces", "leave_and_return"])
-def test_a_file_through_the_queue_is_a_file_through_run(engine: Engine, clips: Path, name: str) -> None:
+def test_results_through_the_queue_equal_those_of_a_file_run(engine: Engine, clips: Path, name: str) -> None:
     clip = clips / f"{name}.mp4"
     frames: list[LabelledFrame] = []
     summary = engine.process(engine.open(clip, NAME), frames.extend, metrics=metrics())
-    store, keeper, _ = through_the_queue(engine, clip)
-    assert keeper.loss_counts(NAME) == (0, 0)
+    store, losses, _ = through_the_queue(engine, clip)
+    assert losses.of(NAME) == (0, 0)
     expected = [(person.person_id, segment) for person in summary.people for segment in person.segments]
-    assert [(p, replace(s, stream_id="")) for p, s in told(store)] == [
+    assert [(p, replace(s, stream_id="")) for p, s in segments_of(store)] == [
         (p, replace(s, stream_id="")) for p, s in expected
     ]
     shown = store.results(NAME, "0", 10_000, 0)
     assert [frame.index for frame in shown] == [frame.index for frame in frames]
 
 
-def test_reading_ahead_changes_nothing(engine: Engine, clips: Path, tmp_path: Path) -> None:
+def test_pipelining_does_not_change_the_results(engine: Engine, clips: Path, tmp_path: Path) -> None:
     tables = []
     for threads in (1, 2):
         job = FileJob(clips / "leave_and_return.mp4", NAME, tmp_path / str(threads))
@@ -175,17 +178,17 @@ def test_reading_ahead_changes_nothing(engine: Engine, clips: Path, tmp_path: Pa
     assert tables[0].count(b"\n") > 100
 
 
-def test_whoever_reads_ahead_ends_with_what_fails_behind(engine: Engine, clips: Path) -> None:
+def test_prefetch_thread_ends_when_the_sink_fails(engine: Engine, clips: Path) -> None:
     def full(_: object) -> None:
         raise OutputError("No space left")
 
     with pytest.raises(OutputError, match="No space left"):
         engine.process(engine.open(clips / "two_faces.mp4", NAME), full, metrics=metrics())
-    assert not [thread for thread in threads_alive() if "read-ahead" in thread.name]
+    assert not [thread for thread in threads_alive() if "prefetch" in thread.name]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_what_fails_ahead_is_raised_behind_what_was_found_before(
+def test_error_of_the_detector_is_raised_after_the_frames_before_it(
     engine: Engine, clips: Path, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing = Engine(engine.settings, threads=threads)
@@ -202,7 +205,7 @@ def test_what_fails_ahead_is_raised_behind_what_was_found_before(
     assert frames
 
 
-def test_a_poison_crop_costs_itself_alone(engine: Engine, clips: Path) -> None:
+def test_crop_that_fails_does_not_affect_others(engine: Engine, clips: Path) -> None:
     clip = clips / "one_face_smile.mp4"
     poison: list[bytes] = []
     engine.process(
@@ -211,17 +214,17 @@ def test_a_poison_crop_costs_itself_alone(engine: Engine, clips: Path) -> None:
         metrics=metrics(),
         look=lambda crops: poison.extend(c.pixels.tobytes() for c in crops),
     )
-    store, keeper, queue = through_the_queue(engine, clip, poison=poison[10])
+    store, losses, queue = through_the_queue(engine, clip, poison=poison[10])
     (stream_id,) = {frame.stream_id for frame in store.results(NAME, "0", 1, 0)}
     counts = queue.counts(stream_id)
     assert (counts.enqueued, counts.acked, counts.dead) == (len(poison), len(poison) - 1, 1)
-    assert keeper.loss_counts(NAME) == (1, 0)
-    assert [segment.label for _, segment in told(store)] == ["neutral", "happy"]
+    assert losses.of(NAME) == (1, 0)
+    assert [segment.label for _, segment in segments_of(store)] == ["neutral", "happy"]
 
 
 SOURCE = "door"
 FPS = 10.0
-EPOCHS = tuple(stream_id_of(SOURCE, round(1000 * time.time()) + late_ms) for late_ms in (0, 60_000))
+SESSIONS = tuple(stream_id_of(SOURCE, round(1000 * time.time()) + late_ms) for late_ms in (0, 60_000))
 
 
 def face(stream_id: str, person: int, index: int, emotion: str) -> Prediction:
@@ -236,50 +239,49 @@ def crop_of(one: Prediction) -> FaceCrop:
 
 
 def long_journal(rng: random.Random, lost: float) -> list[JournalMessage]:
-    """Two epochs of two people, the first of which ends. Faces come up to 8 s late, and of `lost` never."""
-    told: list[tuple[float, JournalMessage]] = []
-    for epoch, stream_id in enumerate(EPOCHS):
+    """Return two sessions of two people. Faces are up to 8 s late, and the share `lost` of them is missing."""
+    sent: list[tuple[float, JournalMessage]] = []
+    for session, stream_id in enumerate(SESSIONS):
         for index in range(300):
-            at_s = 60 * epoch + index / FPS
-            told.append((at_s, FrameHeader(stream_id, index, index / FPS, 2)))
+            at_s = 60 * session + index / FPS
+            sent.append((at_s, FrameHeader(stream_id, index, index / FPS, 2)))
             for person, emotion in ((1, LABELS[index // 50 % 7]), (2, LABELS[index // 80 % 7])):
                 if rng.random() >= lost:
-                    told.append((at_s + 8 * rng.random(), face(stream_id, person, index, emotion)))
-    told.append((50.0, EndOfStream(EPOCHS[0], 30.0, 300, 600)))
-    return [message for _, message in sorted(told, key=lambda pair: pair[0])]
+                    sent.append((at_s + 8 * rng.random(), face(stream_id, person, index, emotion)))
+    sent.append((50.0, EndOfStream(SESSIONS[0], 30.0, 300, 600)))
+    return [message for _, message in sorted(sent, key=lambda pair: pair[0])]
 
 
-class Followed:
-    """What a timeline makes of a journal that grew while there was none."""
+class Processed:
+    """Results of a timeline for a journal that grew while no timeline process was running."""
 
     def __init__(
-        self, journal: Journal, told: Sequence[JournalMessage], folder: Path, allowed_lateness_s: float
+        self, journal: Journal, sent: Sequence[JournalMessage], folder: Path, allowed_lateness_s: float
     ) -> None:
         self.store, self.left = MemoryStore(Retention(results=100_000)), list[int]()
         folder.mkdir()
         files = RollingTables(folder, retention_days=None, clock=time.time)
         settings = LiveTimelineSettings().model_copy(update={"allowed_lateness_s": allowed_lateness_s})
-        keeper = TimelineProcessor(self.store, files, settings=lambda _: settings)
+        losses = Losses()
+        processor = TimelineProcessor(self.store, files, losses.metrics, settings=lambda _: settings)
         queue = MemoryQueue(journal, Overflow.file())
-        journal.append(told)
-        open_face = face(EPOCHS[1], 1, 300, "happy")
-        journal.append([FrameHeader(EPOCHS[1], 300, 30.0, 1)])
+        journal.append(sent)
+        open_face = face(SESSIONS[1], 1, 300, "happy")
+        journal.append([FrameHeader(SESSIONS[1], 300, 30.0, 1)])
         queue.enqueue([crop_of(open_face)])
         stop = Event()
 
-        def sources() -> list[str]:
+        def measure() -> None:
             self.left.append(len(journal.read({SOURCE: JOURNAL_START}, 100_000, 0)))
             if self.left[-2:] == [0, 0]:
                 stop.set()
-            return [SOURCE]
 
-        counts = TimelineMetrics(metrics(), now=time.time)
-        run_timeline(sources, queue, journal, keeper, counts, stop=stop, monotonic=time.monotonic)
-        self.lost = keeper.loss_counts(SOURCE)
+        run_timeline(lambda: [SOURCE], queue, journal, processor, stop=stop, maintain=measure)
+        self.lost = losses.of(SOURCE)
         self.files = [path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()]
 
     @property
-    def told(self) -> object:
+    def results(self) -> object:
         frames = self.store.results(SOURCE, JOURNAL_START, 9999, 0)
         shown = [(frame.stream_id, frame.index, len(frame.faces)) for frame in frames]
         return self.lost, self.files, shown, self.store.segments(SOURCE, 0, 1e12), self.store.gaps(SOURCE, 0, 1e12)
@@ -287,50 +289,49 @@ class Followed:
 
 @pytest.mark.parametrize("lost", [0.0, 0.03])
 @pytest.mark.parametrize("allowed_lateness_s", [15, math.inf])
-def test_a_journal_that_is_read_in_many_turns_is_told_as_in_one(
+def test_results_do_not_depend_on_the_number_of_passes(
     lost: float, allowed_lateness_s: float, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = long_journal(random.Random(1), lost)
-    once = Followed(MemoryJournal(), told, tmp_path / "once", allowed_lateness_s)
-    assert len(set(once.left)) == 2, "all of it, then nothing"
+    sent = long_journal(random.Random(1), lost)
+    once = Processed(MemoryJournal(), sent, tmp_path / "once", allowed_lateness_s)
+    assert len(set(once.left)) == 2, "everything in the first pass, nothing in the second"
     assert once.lost[1] == 0
 
-    for name, value in {"_MAX_ENTRIES": 50, "_MOST_A_TURN": 200, "_COMMIT_S": 0.0}.items():
+    for name, value in {"_ENTRIES_PER_READ": 50, "MAX_ENTRIES_PER_PASS": 200, "_COMMIT_INTERVAL_S": 0.0}.items():
         monkeypatch.setattr(f"fer_stream.pipeline.{name}", value)
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
     link = open_client(redis_url)
-    often = Followed(RedisJournal(link), told, tmp_path / "often", allowed_lateness_s)
+    often = Processed(RedisJournal(link), sent, tmp_path / "often", allowed_lateness_s)
     link.close()
-    assert often.told == once.told
+    assert often.results == once.results
     read = [before - after for before, after in pairwise(often.left) if before > after]
-    assert len(read) == math.ceil(once.left[0] / 200), "each turn is committed and trimmed"
+    assert len(read) == math.ceil(once.left[0] / 200), "each pass is committed and trimmed"
     assert max(read) == 200
 
 
-def test_a_crop_that_cannot_be_read_keeps_those_behind_it_open(redis_url: str) -> None:
+def test_undecodable_crop_keeps_later_crops_pending(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
-        client.xadd(SourceKeys(SOURCE, 1).crops, {"s": EPOCHS[0], "c": b"of another version"})
+        client.xadd(SourceKeys(SOURCE, 1).crops, {"s": SESSIONS[0], "c": b"of another version"})
     link = open_client(redis_url)
     queue, journal = RedisQueue(link), RedisJournal(link)
-    faces = [face(EPOCHS[0], 1, index, "happy") for index in range(3)]
+    faces = [face(SESSIONS[0], 1, index, "happy") for index in range(3)]
     queue.enqueue([crop_of(one) for one in faces])
-    journal.append([FrameHeader(EPOCHS[0], index, index / FPS, 1) for index in range(3)])
-    keeper = TimelineProcessor(MemoryStore(), None, settings=lambda _: LiveTimelineSettings())
-    turns, stop = count(), Event()
+    journal.append([FrameHeader(SESSIONS[0], index, index / FPS, 1) for index in range(3)])
+    losses = Losses()
+    processor = TimelineProcessor(MemoryStore(), None, losses.metrics, settings=lambda _: LiveTimelineSettings())
+    passes, stop = count(), Event()
 
-    def sources() -> list[str]:
-        turn = next(turns)
-        if turn == 5:
-            assert keeper.loss_counts(SOURCE) == (0, 0)
+    def classify_later() -> None:
+        number = next(passes)
+        if number == 5:
+            assert losses.of(SOURCE) == (0, 0)
             queue.ack([(delivery, faces[delivery.crop.face.key.frame_index]) for delivery in queue.receive(8, 0)])
-        elif turn == 8:
+        elif number == 8:
             stop.set()
-        return [SOURCE]
 
-    counts = TimelineMetrics(metrics(), now=time.time)
-    run_timeline(sources, queue, journal, keeper, counts, stop=stop, monotonic=time.monotonic)
-    assert keeper.loss_counts(SOURCE) == (0, 0)
-    assert queue.counts(EPOCHS[0]) == Counts(enqueued=3, acked=3, dead=1)
+    run_timeline(lambda: [SOURCE], queue, journal, processor, stop=stop, maintain=classify_later)
+    assert losses.of(SOURCE) == (0, 0)
+    assert queue.counts(SESSIONS[0]) == Counts(enqueued=3, acked=3, dead=1)
     link.close()

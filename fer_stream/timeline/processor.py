@@ -1,13 +1,12 @@
-"""Keeps the timelines of many sources: from the journal into the result store and the files, and never twice.
+"""Timelines of many sources, from the journal to the result store and the files, exactly once.
 
-What came out of the journal is committed with the position up to which it was read, the state of the timeline and
-the lengths of the files, in one step. After a crash the files are cut back to those lengths and the journal is read
-on from that position, so that nothing is written twice and nothing is left out.
+The results are committed atomically with the journal position, the state of the timeline and the lengths of the
+files. After a crash the files are truncated to these lengths and the journal is read from that position, so that
+nothing is written twice or omitted.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,17 +14,19 @@ from functools import partial
 from fer_stream.broker.protocols import JOURNAL_START, JournalEntry
 from fer_stream.config.live import LiveTimelineSettings
 from fer_stream.errors import FilesStopped, LeaseLost, StoreFull
+from fer_stream.log import get_logger
 from fer_stream.outputs.base import RollingWriter
 from fer_stream.records import FaceCrop, Gap, LabelledFrame, Segment
 from fer_stream.store.protocol import Checkpoint, ResultStore
+from fer_stream.timeline.metrics import TimelineMetrics
 from fer_stream.timeline.source_timeline import SourceTimeline, Watermark
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
 class SourceState:
-    """One source: where its journal was read to, and what a commit has yet to write."""
+    """Timeline of a source, its position in the journal, and the results to commit."""
 
     timeline: SourceTimeline
     position: str = JOURNAL_START
@@ -35,120 +36,115 @@ class SourceState:
 
 
 class TimelineProcessor:
-    """The timelines of the sources of one shard. `files` None writes none.
+    """Timelines of the sources of one shard. `files` None writes no files.
 
-    `settings` are those of a source, as they are by then; `owns` tells whether the timelines are ours still. It is
-    asked before files are touched, because they cannot tell who writes, as the store can; where it says no, `open`,
-    `settle` and `commit` raise `LeaseLost`.
-
-    `unreadable` counts entries of the journal that are no messages, `unpublished` frames that a full store refused.
+    `settings` returns the current settings of a source. `owns` returns whether this process still owns the shard. It
+    is called before files are modified, because files, unlike the store, cannot verify a lease; if it returns False,
+    `open`, `advance` and `commit` raise `LeaseLost`.
     """
 
     def __init__(
         self,
         store: ResultStore,
         files: RollingWriter | None,
+        metrics: TimelineMetrics,
         *,
         settings: Callable[[str], LiveTimelineSettings],
         owns: Callable[[], bool] = lambda: True,
     ) -> None:
+        self.metrics = metrics
         self._store = store
         self._files = files
         self._settings = settings
         self._owns = owns
-        self._kept: dict[str, SourceState] = {}
-        self.unreadable = self.unpublished = 0
+        self._sources: dict[str, SourceState] = {}
 
     def open(self, source: str) -> None:
-        """Begin with a source, or go on with it from its last commit. Does nothing for one that is open."""
-        if source in self._kept:
+        """Start a source, or continue it from its last commit. Does nothing if it is open."""
+        if source in self._sources:
             return
-        kept = SourceState(SourceTimeline(partial(self._settings, source)))
+        on_loss = self.metrics.register(source)
+        state = SourceState(SourceTimeline(partial(self._settings, source), on_loss=on_loss))
         checkpoint = self._store.checkpoint(source)
         if checkpoint is not None:
-            kept.timeline.restore(checkpoint.state)
-            kept.position = kept.committed = checkpoint.position
-        self._kept[source] = kept
+            state.timeline.restore(checkpoint.state)
+            state.position = state.committed = checkpoint.position
+        self._sources[source] = state
         offsets = checkpoint.files if checkpoint else {}
-        self._write(lambda files: files.truncate(source, offsets))
+        self._write(source, lambda files: files.truncate(source, offsets))
         if checkpoint is None:
-            # A crash before the first commit must find where the files of former days end.
-            self._commit(source, kept)
+            # After a crash before the first commit, the lengths of existing files must be available.
+            self._commit(source, state)
 
     @property
     def positions(self) -> dict[str, str]:
-        """Where the journal of each source is to be read on."""
-        return {source: kept.position for source, kept in self._kept.items()}
+        """Position of each source after which to read its journal."""
+        return {source: state.position for source, state in self._sources.items()}
 
     def restart(self, source: str) -> None:
-        """Read the journal of a source from its beginning: it is another one than that which was read so far."""
-        _log.error("%s: the queue's server lost the journal, reading the new one from its beginning", source)
-        self._kept[source].position = JOURNAL_START
-
-    def loss_counts(self, source: str) -> tuple[int, int]:
-        """Faces of a source that never came, and that came too late."""
-        timeline = self._kept[source].timeline
-        return timeline.missing, timeline.late
+        """Read the journal of a source from its beginning, because its server lost the previous one."""
+        _log.error("journal_lost", source=source, action="reading the new journal from its beginning")
+        self._sources[source].position = JOURNAL_START
 
     def add(self, entries: Iterable[JournalEntry]) -> None:
-        """Take entries of the journal, in order."""
+        """Add entries of the journal, in order."""
         for entry in entries:
-            kept = self._kept[entry.source]
-            kept.position = entry.position
+            state = self._sources[entry.source]
+            state.position = entry.position
             if entry.message is None:
-                self.unreadable += 1
+                self.metrics.count_unreadable()
             else:
-                kept.timeline.add([entry.message])
+                state.timeline.add([entry.message])
 
     def watermark(self, source: str, oldest: FaceCrop | None) -> Watermark:
-        """As `SourceTimeline.horizon`."""
-        return self._kept[source].timeline.watermark(oldest)
+        """See `SourceTimeline.watermark`."""
+        return self._sources[source].timeline.watermark(oldest)
 
-    def advance(self, source: str, horizon: Watermark | None) -> Sequence[LabelledFrame]:
-        """Make final what can be, as `SourceTimeline.settle`, and show it; the frames that became final."""
-        kept = self._kept[source]
-        kept.timeline.advance(horizon)
-        news = kept.timeline.drain()
-        self._publish(source, news.provisional)
-        kept.segments += news.segments
-        kept.gaps += news.gaps
-        self._write(lambda files: files.append_frames(source, news.frames))
-        self._write(lambda files: files.append_segments(source, news.segments, news.gaps))
-        return news.frames
+    def advance(self, source: str, watermark: Watermark | None) -> None:
+        """Finalise frames, see `SourceTimeline.advance`, and publish the results."""
+        state = self._sources[source]
+        state.timeline.advance(watermark)
+        update = state.timeline.drain()
+        self._publish(source, update.provisional)
+        state.segments += update.segments
+        state.gaps += update.gaps
+        self._write(source, lambda files: files.append_frames(source, update.frames))
+        self._write(source, lambda files: files.append_segments(source, update.segments, update.gaps))
+        self.metrics.count_labels(source, update.frames)
 
     def commit(self) -> list[tuple[str, str]]:
-        """Commit what happened since the last time; the sources concerned and what of their journals is done with."""
-        done = []
-        for source, kept in self._kept.items():
-            if kept.position != kept.committed or kept.segments or kept.gaps:
-                self._commit(source, kept)
-                done.append((source, kept.position))
-        return done
+        """Commit the results since the last call; return the sources concerned and their journal positions."""
+        committed = []
+        for source, state in self._sources.items():
+            if state.position != state.committed or state.segments or state.gaps:
+                self._commit(source, state)
+                committed.append((source, state.position))
+        return committed
 
-    def _commit(self, source: str, kept: SourceState) -> None:
+    def _commit(self, source: str, state: SourceState) -> None:
         offsets = self._owned(self._files).offsets(source) if self._files else {}
-        checkpoint = Checkpoint(kept.position, kept.timeline.state(), offsets)
-        self._store.commit(source, checkpoint, kept.segments, kept.gaps)
-        kept.committed, kept.segments, kept.gaps = kept.position, [], []
+        checkpoint = Checkpoint(state.position, state.timeline.state(), offsets)
+        self._store.commit(source, checkpoint, state.segments, state.gaps)
+        state.committed, state.segments, state.gaps = state.position, [], []
 
     def _publish(self, source: str, frames: Sequence[LabelledFrame]) -> None:
-        """Show frames at once. A store that is full shows none for now: segments and files do without."""
+        """Publish provisional frames. If the store is full they are omitted, unlike segments and files."""
         if frames:
             try:
                 self._store.publish(source, frames)
             except StoreFull as error:
-                self.unpublished += len(frames)
-                _log.error("%s", error)
+                self.metrics.count_rejected(len(frames))
+                _log.error("results_rejected", source=source, results=len(frames), error=str(error))
 
-    def _write(self, write: Callable[[RollingWriter], None]) -> None:
+    def _write(self, source: str, write: Callable[[RollingWriter], None]) -> None:
         if self._files is None:
             return
         try:
             write(self._owned(self._files))
         except FilesStopped as error:
-            _log.error("%s", error)
+            _log.error("writing_suspended", source=source, error=str(error))
 
     def _owned(self, files: RollingWriter) -> RollingWriter:
         if not self._owns():
-            raise LeaseLost("Another process may keep these timelines by now: nothing more was written to files.")
+            raise LeaseLost("Lease lost to another process; stopped writing.")
         return files

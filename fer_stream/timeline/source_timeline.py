@@ -1,8 +1,7 @@
-"""The timelines of one source that never ends: one builder per epoch, and what came out of it since the last look."""
+"""Timelines of one live source across its sessions: one builder per session, and its results since the last drain."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -20,14 +19,16 @@ from fer_stream.records import (
     stream_start_ms,
     unix_time,
 )
-from fer_stream.timeline.builder import TimelineBuilder
+from fer_stream.timeline.builder import BuilderState, OnLoss, TimelineBuilder
+from fer_stream.timeline.checkpoint import decode_state, encode_state
 
-Message = FrameHeader | Face | Prediction | Gap | EndOfStream
+SessionMessage = FrameHeader | Face | Prediction | EndOfStream
+Message = SessionMessage | Gap
 
 
 @dataclass(slots=True, eq=False)
 class TimelineUpdate:
-    """What a source's timeline has to tell: `fresh` frames, whose labels may still change, and final `frames`."""
+    """Results of a timeline: `provisional` frames, whose labels can change, final `frames`, segments and gaps."""
 
     provisional: list[LabelledFrame] = field(default_factory=list)
     frames: list[LabelledFrame] = field(default_factory=list)
@@ -37,176 +38,163 @@ class TimelineUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """Media time of a stream before which no face will come any more; infinity where the stream is over."""
+    """Media time of a stream before which no more faces will arrive; infinity if the stream has ended."""
 
     stream_id: str | None
     before_s: float
 
 
-class SourceTimeline:
-    """Follows one source through its epochs. A new epoch closes the old one, and where that had not ended, tells of
-    a gap: its capture, or the queue that it wrote to, was gone.
+@dataclass(slots=True, eq=False)
+class TimelineState:
+    """State of the timeline of a source. `ending` is True once the end of the session was received."""
 
-    `settings` are asked for anew with each epoch. A frame waits for its faces for their `allowed_lateness_s` of media time at
-    the most, as it is by then. `missing` and `late` count the faces of all epochs, as `TimelineBuilder` does; `late`
-    also those that belong to an epoch that is over.
+    stream_id: str | None = None
+    ending: bool = False
+    gaps_until_s: float = -1.0
+    builder: BuilderState = field(default_factory=BuilderState)
+
+
+class SourceTimeline:
+    """Timelines of one source across its sessions.
+
+    A new session ends the previous one. If that had not ended by itself, a gap with the reason `restart` is added:
+    its capture process or its queue was unavailable.
+
+    `settings` is called for each session and each `advance`. A frame waits for its faces for at most
+    `allowed_lateness_s` of media time. Faces of previous sessions are reported as late.
     """
 
-    def __init__(self, settings: Callable[[], LiveTimelineSettings]) -> None:
+    def __init__(self, settings: Callable[[], LiveTimelineSettings], *, on_loss: OnLoss | None = None) -> None:
         self._settings = settings
-        self._stream_id: str | None = None
-        self._builder = TimelineBuilder(settings())
-        self._ending = False
-        self._gaps_until_s = -1.0
-        self._news = TimelineUpdate()
-        self._missing = self._late = 0
-
-    @property
-    def _epoch_ms(self) -> int:
-        return stream_start_ms(self._stream_id or "")
-
-    @property
-    def missing(self) -> int:
-        """Faces that were announced and never came."""
-        return self._missing + self._builder.missing
-
-    @property
-    def late(self) -> int:
-        """Faces that came when their frame was done."""
-        return self._late + self._builder.late
+        self._on_loss = on_loss or OnLoss()
+        self._state = TimelineState()
+        self._builder = self._new_builder(self._state.builder)
+        self._update = TimelineUpdate()
 
     def open_within(self, from_s: float, to_s: float) -> float | None:
-        """Since when, in Unix seconds, somebody is kept or waited for here and not told yet; None for nobody.
+        """Return the Unix time from which faces are expected or segments are not final; None if there are none.
 
-        Only what may reach into the wall time from `from_s` to before `to_s` counts.
+        Only what can overlap the wall time [`from_s`, `to_s`) counts.
         """
-        if self._stream_id is None:
+        stream_id = self._state.stream_id
+        if stream_id is None:
             return None
-        since = unix_time(self._stream_id, self._builder.open_since_s)
-        return since if since < to_s and unix_time(self._stream_id, self._builder.newest_s) >= from_s else None
+        since = unix_time(stream_id, self._builder.open_since_s)
+        return since if since < to_s and unix_time(stream_id, self._builder.newest_s) >= from_s else None
 
     def add(self, messages: Iterable[Message]) -> None:
-        """Take what captures and workers said, in the order of the journal."""
-        run: list[FrameHeader | Face | Prediction] = []
+        """Add messages of captures and workers, in the order of the journal."""
+        batch: list[FrameHeader | Face | Prediction] = []
         for message in messages:
             if isinstance(message, Gap):
-                self._note_gap(message)
+                self._add_gap(message)
                 continue
-            if _stream_id(message) != self._stream_id:
-                self._note(self._builder.add(run))
-                run = []
-                if not self._begin_epoch(message):
+            if _stream_id(message) != self._state.stream_id:
+                self._collect(self._builder.add(batch))
+                batch = []
+                if not self._start_session(message):
                     continue
             if isinstance(message, EndOfStream):
-                self._ending = True
+                self._state.ending = True
             else:
-                run.append(message)
-        self._note(self._builder.add(run))
+                batch.append(message)
+        self._collect(self._builder.add(batch))
 
     def watermark(self, oldest: FaceCrop | None) -> Watermark:
-        """Up to when all faces are in, once the journal is read to its end; `oldest` is the oldest crop now open.
+        """Return the time before which all faces are in the journal; `oldest` is the oldest pending crop.
 
-        Ask before reading: what is read later may announce faces whose crops were not put yet. Crops before the
-        oldest one have their predictions in the journal. Where none is open, that goes for all frames known by now.
+        Call this before reading the journal: entries read later can announce faces whose crops were not enqueued yet.
+        The predictions of all crops before the oldest pending one are in the journal. If no crop is pending, this
+        applies to all frames received so far.
         """
-        if oldest is None or stream_start_ms(oldest.face.key.stream_id) > self._epoch_ms:
-            return Watermark(
-                self._stream_id, math.inf if self._ending else math.nextafter(self._builder.newest_s, math.inf)
-            )
-        if oldest.face.key.stream_id != self._stream_id:
-            return Watermark(self._stream_id, -math.inf)
-        return Watermark(self._stream_id, oldest.face.time_s)
+        stream_id = self._state.stream_id
+        if oldest is None or stream_start_ms(oldest.face.key.stream_id) > self._session_ms:
+            newest_s = math.nextafter(self._builder.newest_s, math.inf)
+            return Watermark(stream_id, math.inf if self._state.ending else newest_s)
+        if oldest.face.key.stream_id != stream_id:
+            return Watermark(stream_id, -math.inf)
+        return Watermark(stream_id, oldest.face.time_s)
 
-    def advance(self, horizon: Watermark | None) -> None:
-        """Make final what can be: a frame before `horizon` that lacks a face will never get it.
+    def advance(self, watermark: Watermark | None) -> None:
+        """Finalise frames: one before `watermark` with a missing face will never get it.
 
-        None where that is not known, or the journal was not read to its end: what is missing may follow there.
+        `watermark` is None if it is unknown or the journal was not read to its end, so that faces can follow.
         """
-        if horizon is None:
-            horizon = Watermark(self._stream_id, -math.inf)
-        if horizon.stream_id != self._stream_id:
+        if watermark is None:
+            watermark = Watermark(self._state.stream_id, -math.inf)
+        if watermark.stream_id != self._state.stream_id:
             return
         overdue_s = self._builder.newest_s - self._settings().allowed_lateness_s
-        self._note(self._builder.finalize_before(max(horizon.before_s, overdue_s)))
-        if horizon.before_s == math.inf:
-            self._end()
+        self._collect(self._builder.finalize_before(max(watermark.before_s, overdue_s)))
+        if watermark.before_s == math.inf:
+            self._end_session()
 
     def drain(self) -> TimelineUpdate:
-        """What came out since the last call."""
-        news, self._news = self._news, TimelineUpdate()
-        news.segments += self._builder.drain_segments()
-        return news
+        """Return the results since the last call."""
+        update, self._update = self._update, TimelineUpdate()
+        update.segments += self._builder.drain_segments()
+        return update
 
     def state(self) -> bytes:
-        """All that is kept, for `restore`. News must have been taken."""
-        document = {
-            "stream_id": self._stream_id,
-            "ending": self._ending,
-            "gaps_until_s": self._gaps_until_s,
-            "missing": self._missing,
-            "late": self._late,
-            "builder": self._builder.state().decode(),
-        }
-        return json.dumps(document).encode()
+        """Return the serialised state for `restore`. The results must have been drained."""
+        return encode_state(self._state)
 
     def restore(self, state: bytes) -> None:
-        """Go on from `state`. Raises `ValueError` where another version wrote it."""
-        document = json.loads(state)
-        self._builder = TimelineBuilder.restore(self._settings(), document["builder"].encode())
-        self._stream_id, self._ending = document["stream_id"], document["ending"]
-        self._gaps_until_s = document["gaps_until_s"]
-        self._missing, self._late = document["missing"], document["late"]
+        """Continue from `state`. Raises `ValueError` if another version wrote it."""
+        self._state = decode_state(TimelineState, state)
+        self._builder = self._new_builder(self._state.builder)
 
-    def _begin_epoch(self, message: Face | Prediction | FrameHeader | EndOfStream) -> bool:
-        """Begin the epoch of `message`, unless it is an old one, of which nothing more is wanted."""
+    @property
+    def _session_ms(self) -> int:
+        return stream_start_ms(self._state.stream_id or "")
+
+    def _new_builder(self, state: BuilderState) -> TimelineBuilder:
+        return TimelineBuilder(self._settings(), on_loss=self._on_loss, state=state)
+
+    def _start_session(self, message: SessionMessage) -> bool:
+        """Start the session of `message`; return False if it is a previous one, whose messages are discarded."""
         stream_id = _stream_id(message)
-        if stream_start_ms(stream_id) < self._epoch_ms:
-            self._late += isinstance(message, Face | Prediction)
+        if stream_start_ms(stream_id) < self._session_ms:
+            if isinstance(message, Face | Prediction):
+                self._on_loss.late(1)
             return False
-        self._note_restart(message)
-        self._end()
-        self._stream_id, self._gaps_until_s = stream_id, -1.0
+        self._add_restart_gap(message)
+        self._end_session()
+        self._state.stream_id, self._state.gaps_until_s = stream_id, -1.0
         return True
 
-    def _note_restart(self, message: Face | Prediction | FrameHeader | EndOfStream) -> None:
-        """An epoch that is followed by `message` without having ended was cut off: nobody looked in between."""
-        if self._stream_id is None or self._ending or self._builder.newest_s == -math.inf:
+    def _add_restart_gap(self, message: SessionMessage) -> None:
+        """Add the gap between a session that did not end and `message`, the first one of the next session."""
+        stream_id, newest_s = self._state.stream_id, self._builder.newest_s
+        if stream_id is None or self._state.ending or newest_s == -math.inf:
             return
-        newest_s = self._builder.newest_s
-        begins_s = (stream_start_ms(_stream_id(message)) - self._epoch_ms) / 1000 + _time_s(message)
-        # How long is not known where the clock was set back, or a file was played faster than the clock runs.
-        self._note_gap(Gap(self._stream_id, newest_s, max(newest_s, begins_s), "restart"))
+        start_s = (stream_start_ms(_stream_id(message)) - self._session_ms) / 1000 + _time_s(message)
+        # The duration is unknown if the clock was set back, or if a file was played faster than real time.
+        self._add_gap(Gap(stream_id, newest_s, max(newest_s, start_s), "restart"))
 
-    def _note_gap(self, gap: Gap) -> None:
-        """A capture tells of a gap after something else of its epoch, so the gap belongs to the present one.
+    def _add_gap(self, gap: Gap) -> None:
+        """Add a gap of the current session, unless it is a duplicate, which a lost reply of the journal can cause."""
+        if gap.stream_id == self._state.stream_id and gap.end_s > self._state.gaps_until_s:
+            self._state.gaps_until_s = gap.end_s
+            self._update.gaps.append(gap)
 
-        It may tell twice, where a reply of the journal was lost.
-        """
-        if gap.stream_id == self._stream_id and gap.end_s > self._gaps_until_s:
-            self._gaps_until_s = gap.end_s
-            self._news.gaps.append(gap)
+    def _end_session(self) -> None:
+        self._collect(self._builder.close())
+        self._update.segments += self._builder.drain_segments()
+        self._state.builder, self._state.ending = BuilderState(), False
+        self._builder = self._new_builder(self._state.builder)
 
-    def _end(self) -> None:
-        """Close the present epoch."""
-        self._note(self._builder.close())
-        self._news.segments += self._builder.drain_segments()
-        self._missing += self._builder.missing
-        self._late += self._builder.late
-        self._builder = TimelineBuilder(self._settings())
-        self._ending = False
-
-    def _note(self, frames: list[LabelledFrame]) -> None:
-        self._news.frames += frames
-        self._news.provisional += self._builder.provisional(frames)
+    def _collect(self, frames: list[LabelledFrame]) -> None:
+        self._update.frames += frames
+        self._update.provisional += self._builder.provisional(frames)
 
 
 def stream_id_of_state(state: bytes) -> str | None:
-    """The stream whose timeline is in a state of `SourceTimeline`."""
-    stream_id: str | None = json.loads(state)["stream_id"]
-    return stream_id
+    """Return the stream id in a state of `SourceTimeline`."""
+    return decode_state(TimelineState, state).stream_id
 
 
-def _stream_id(message: Face | Prediction | FrameHeader | EndOfStream) -> str:
+def _stream_id(message: SessionMessage) -> str:
     match message:
         case Prediction():
             return message.face.key.stream_id
@@ -216,5 +204,5 @@ def _stream_id(message: Face | Prediction | FrameHeader | EndOfStream) -> str:
             return message.stream_id
 
 
-def _time_s(message: Face | Prediction | FrameHeader | EndOfStream) -> float:
+def _time_s(message: SessionMessage) -> float:
     return message.face.time_s if isinstance(message, Prediction) else message.time_s

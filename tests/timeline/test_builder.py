@@ -1,4 +1,4 @@
-"""One stream of messages → final frames and segments, however the messages are cut and shuffled."""
+"""Frames and segments of one stream, independent of order and grouping of its messages."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from fer_stream.records import (
     Prediction,
     Quality,
 )
-from fer_stream.timeline.builder import Message, TimelineBuilder
+from fer_stream.timeline.builder import BuilderState, Message, OnLoss, TimelineBuilder
+from fer_stream.timeline.checkpoint import decode_state, encode_state
 
 SETTINGS = TimelineSettings()
 FPS = 25.0
 STREAM = "test@1"
 Shown = tuple[int, str]
-"""A person and the emotion they show; `small` stands for a face that cannot be judged."""
+"""Person id and emotion; `small` is a face that is too small to classify."""
 
 
 def prediction(index: int, face: Shown) -> Prediction:
@@ -42,18 +43,18 @@ def prediction(index: int, face: Shown) -> Prediction:
 
 
 def messages(film: list[list[Shown]]) -> list[Message]:
-    told: list[Message] = []
+    sent: list[Message] = []
     for index, faces in enumerate(film):
-        told += [prediction(index, face) for face in faces]
-        told.append(FrameHeader(STREAM, index, index / FPS, len(faces)))
-    return [*told, EndOfStream(STREAM, len(film) / FPS, len(film), sum(map(len, film)))]
+        sent += [prediction(index, face) for face in faces]
+        sent.append(FrameHeader(STREAM, index, index / FPS, len(faces)))
+    return [*sent, EndOfStream(STREAM, len(film) / FPS, len(film), sum(map(len, film)))]
 
 
-def build(told: list[Message], chunk: int = 16) -> tuple[list[LabelledFrame], tuple[PersonSummary, ...]]:
+def build(sent: list[Message], chunk: int = 16) -> tuple[list[LabelledFrame], tuple[PersonSummary, ...]]:
     builder = TimelineBuilder(SETTINGS)
     frames: list[LabelledFrame] = []
-    for start in range(0, len(told), chunk):
-        frames += builder.add(told[start : start + chunk])
+    for start in range(0, len(sent), chunk):
+        frames += builder.add(sent[start : start + chunk])
     return frames, builder.people()
 
 
@@ -61,13 +62,13 @@ def comparable(frames: list[LabelledFrame]) -> list[tuple[int, list[tuple[int, s
     return [(frame.index, [(face.person_id, face.label) for face in frame.faces]) for frame in frames]
 
 
-def test_frames_without_a_face_keep_their_place() -> None:
+def test_frames_without_faces_are_returned_in_order() -> None:
     frames, people = build(messages([[], [(1, "happy")], [], [(1, "happy")], []]))
     assert [(frame.index, len(frame.faces)) for frame in frames] == [(0, 0), (1, 1), (2, 0), (3, 1), (4, 0)]
     assert [person.frames for person in people] == [2]
 
 
-def test_segments_and_frame_labels_say_the_same() -> None:
+def test_segments_agree_with_frame_labels() -> None:
     film: list[list[Shown]] = [[(1, "neutral")]] * 50 + [[(1, "happy"), (2, "sad")]] * 50
     frames, (one, two) = build(messages(film))
     assert [segment.label for segment in one.segments] == ["neutral", "happy"]
@@ -81,18 +82,18 @@ def test_segments_and_frame_labels_say_the_same() -> None:
     assert sum(one.shares.values()) == pytest.approx(1)
 
 
-def test_a_face_that_cannot_be_judged_is_unknown() -> None:
+def test_face_of_low_quality_is_unknown() -> None:
     _, (person,) = build(messages([[(1, "small")]] * 40))
     assert person.shares == {UNKNOWN: 1.0}
 
 
-def test_a_short_time_that_cannot_be_judged_is_bridged() -> None:
+def test_short_time_of_low_quality_is_bridged() -> None:
     film: list[list[Shown]] = [[(1, "happy")]] * 40 + [[(1, "small")]] * 5 + [[(1, "happy")]] * 40
     _, (person,) = build(messages(film))
     assert person.shares == {"happy": 1.0}
 
 
-def test_an_absence_is_in_no_segment() -> None:
+def test_segments_exclude_absences() -> None:
     film: list[list[Shown]] = [[(1, "happy")]] * 50 + [[]] * 50 + [[(1, "happy")]] * 50
     _, (person,) = build(messages(film))
     assert [s.label for s in person.segments] == ["happy", "happy"]
@@ -100,24 +101,24 @@ def test_an_absence_is_in_no_segment() -> None:
     assert [s.end_s for s in person.segments] == pytest.approx([2.0, 6.0])
 
 
-def test_labels_come_out_within_the_promised_delay() -> None:
+def test_labels_are_final_within_the_documented_delay() -> None:
     builder = TimelineBuilder(SETTINGS)
     delay_s = 3 * SETTINGS.smoothing_s + 2 * SETTINGS.min_segment_s + SETTINGS.max_gap_s
     rng = random.Random(0)
     film: list[list[Shown]] = [[(p, rng.choice(LABELS)) for p in (1, 2) if rng.random() < 0.7] for _ in range(500)]
     out = 0
     for index, faces in enumerate(film):
-        mark = FrameHeader(STREAM, index, index / FPS, len(faces))
-        out += len(builder.add([*(prediction(index, face) for face in faces), mark]))
+        header = FrameHeader(STREAM, index, index / FPS, len(faces))
+        out += len(builder.add([*(prediction(index, face) for face in faces), header]))
         assert (index - out) / FPS <= delay_s + 2 / FPS
 
 
-def test_a_frame_waits_for_all_its_faces() -> None:
+def test_frame_waits_for_all_its_faces() -> None:
     builder = TimelineBuilder(SETTINGS)
-    told = messages([[(1, "happy"), (2, "sad")]] * 100)
-    late = told.pop(0)
-    assert builder.add(told[:-1]) == []
-    assert len(builder.add([late, told[-1]])) == 100
+    sent = messages([[(1, "happy"), (2, "sad")]] * 100)
+    late = sent.pop(0)
+    assert builder.add(sent[:-1]) == []
+    assert len(builder.add([late, sent[-1]])) == 100
 
 
 face = st.tuples(st.integers(1, 3), st.sampled_from([*LABELS, "small"]))
@@ -125,18 +126,18 @@ films = st.lists(st.lists(face, max_size=3, unique_by=lambda face: face[0]), min
 
 
 @given(film=films, chunk=st.integers(1, 64), rng=st.randoms(use_true_random=False))
-def test_the_order_and_the_cut_of_the_messages_change_nothing(
+def test_order_and_grouping_of_messages_do_not_change_the_result(
     film: list[list[Shown]], chunk: int, rng: random.Random
 ) -> None:
-    told = messages(film)
-    straight, people = build(told, chunk=len(told))
-    *told, end = told
-    # Marks keep their order, as one capture sends them; predictions come up to eight frames late.
-    due = {id(message): arrival(message, rng) for message in told}
-    other, others = build([*sorted(told, key=lambda message: due[id(message)]), end], chunk=chunk)
-    assert comparable(other) == comparable(straight)
+    sent = messages(film)
+    expected, people = build(sent, chunk=len(sent))
+    *sent, end = sent
+    # Headers keep their order, as one capture sends them; predictions are up to eight frames late.
+    due = {id(message): arrival(message, rng) for message in sent}
+    other, others = build([*sorted(sent, key=lambda message: due[id(message)]), end], chunk=chunk)
+    assert comparable(other) == comparable(expected)
     assert others == people
-    assert [frame.index for frame in straight] == list(range(len(film)))
+    assert [frame.index for frame in expected] == list(range(len(film)))
 
 
 def arrival(message: Message, rng: random.Random) -> float:
@@ -147,46 +148,49 @@ def arrival(message: Message, rng: random.Random) -> float:
 
 
 @given(film=films, cut=st.integers(0, 400))
-def test_a_restored_state_goes_on_as_if_nothing_had_happened(film: list[list[Shown]], cut: int) -> None:
-    told = messages(film)
-    straight, people = build(told, chunk=1)
+def test_restored_state_continues_identically(film: list[list[Shown]], cut: int) -> None:
+    sent = messages(film)
+    expected, people = build(sent, chunk=1)
     before = TimelineBuilder(SETTINGS)
-    frames = [frame for message in told[:cut] for frame in before.add([message])]
-    after = TimelineBuilder.restore(SETTINGS, before.state())
-    assert after.state() == before.state()
-    frames += [frame for message in told[cut:] for frame in after.add([message])]
-    assert comparable(frames) == comparable(straight)
+    frames = [frame for message in sent[:cut] for frame in before.add([message])]
+    data = encode_state(before.state)
+    after = TimelineBuilder(SETTINGS, state=decode_state(BuilderState, data))
+    assert encode_state(after.state) == data
+    frames += [frame for message in sent[cut:] for frame in after.add([message])]
+    assert comparable(frames) == comparable(expected)
     assert after.people() == people
 
 
-def test_what_comes_twice_counts_once() -> None:
-    told = messages([[(1, "happy")]] * 60)
-    twice = [message for message in told[:-1] for _ in range(2)]
-    assert comparable(build([*twice, told[-1]])[0]) == comparable(build(told)[0])
+def test_duplicate_messages_are_ignored() -> None:
+    sent = messages([[(1, "happy")]] * 60)
+    twice = [message for message in sent[:-1] for _ in range(2)]
+    assert comparable(build([*twice, sent[-1]])[0]) == comparable(build(sent)[0])
 
 
-def test_faces_that_never_come_are_counted_and_hold_nothing_up() -> None:
-    builder = TimelineBuilder(SETTINGS)
-    told = messages([[(1, "happy")]] * 100)
-    del told[20]  # the prediction of frame 10
-    assert builder.add(told[:-1]) == []
+def test_missing_faces_are_reported_and_do_not_block_frames() -> None:
+    missing: list[int] = []
+    builder = TimelineBuilder(SETTINGS, on_loss=OnLoss(missing=missing.append))
+    sent = messages([[(1, "happy")]] * 100)
+    del sent[20]  # the prediction of frame 10
+    assert builder.add(sent[:-1]) == []
     frames = builder.finalize_before(2.0)
-    assert builder.missing == 1
+    assert missing == [1]
     assert [frame.index for frame in frames] == list(range(len(frames)))
     assert frames[10].faces == ()
     assert len(frames) + len(builder.close()) == 100
 
 
-def test_a_face_that_comes_after_it_was_given_up_is_late() -> None:
-    builder = TimelineBuilder(SETTINGS)
-    told = messages([[(1, "happy")]] * 3)
-    builder.add(told[1:-1])
+def test_face_after_the_end_of_the_wait_is_late() -> None:
+    missing, late = list[int](), list[int]()
+    builder = TimelineBuilder(SETTINGS, on_loss=OnLoss(missing.append, late.append))
+    sent = messages([[(1, "happy")]] * 3)
+    builder.add(sent[1:-1])
     builder.finalize_before(1.0)
-    builder.add(told[:1])
-    assert (builder.missing, builder.late) == (1, 1)
+    builder.add(sent[:1])
+    assert (missing, late) == ([1], [1])
 
 
-def test_every_frame_can_be_seen_at_once() -> None:
+def test_every_frame_is_returned_provisionally_at_once() -> None:
     builder = TimelineBuilder(SETTINGS)
     seen: list[LabelledFrame] = []
     for message in messages([[(1, "neutral")]] * 50 + [[(1, "happy")]] * 50 + [[]] * 50)[:-1]:
@@ -195,7 +199,7 @@ def test_every_frame_can_be_seen_at_once() -> None:
     assert [seen[index].faces[0].label for index in (0, 40, 49, 99)] == ["neutral", "neutral", "neutral", "happy"]
 
 
-def test_segments_are_handed_out_once_and_who_left_is_forgotten() -> None:
+def test_segments_are_drained_once_and_absent_people_removed() -> None:
     builder = TimelineBuilder(SETTINGS)
     film: list[list[Shown]] = [[(1, "happy")]] * 50 + [[]] * 50 + [[(2, "sad")]] * 50
     taken = []

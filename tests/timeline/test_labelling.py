@@ -1,4 +1,4 @@
-"""Hysteresis, the shortest segment, and `unknown`."""
+"""Hysteresis, minimum segment duration, and `unknown`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fer_stream.config.settings import TimelineSettings
 from fer_stream.records import LABELS, UNKNOWN, Segment
-from fer_stream.timeline.labelling import Labeller, Segmenter
+from fer_stream.timeline.labelling import Labeller, LabellerState, Segmenter, SegmenterState
 from fer_stream.timeline.smoothing import Sample
 
 SETTINGS = TimelineSettings(min_segment_s=0.5, hysteresis=0.1, min_prob=0.35)
@@ -25,7 +25,7 @@ def sample(time_s: float, evidence: float = 1.0, **probs: float) -> Sample:
 
 
 def run(samples: list[Sample]) -> tuple[list[str], list[Segment]]:
-    labeller, segmenter = Labeller(SETTINGS), Segmenter("test@1", 1)
+    labeller, segmenter = Labeller(SETTINGS, LabellerState()), Segmenter("test@1", 1, SegmenterState())
     segments = []
     for one in samples:
         segments += segmenter.push(labeller.push(one))
@@ -34,7 +34,7 @@ def run(samples: list[Sample]) -> tuple[list[str], list[Segment]]:
 
 
 def stretch(*parts: tuple[str, float]) -> list[Sample]:
-    """Samples in which one label after the other has 0.8."""
+    """Return samples in which the labels, one after the other, have probability 0.8."""
     samples: list[Sample] = []
     for label, seconds in parts:
         for _ in range(round(seconds * FPS)):
@@ -42,41 +42,41 @@ def stretch(*parts: tuple[str, float]) -> list[Sample]:
     return samples
 
 
-def test_a_new_label_counts_from_its_first_sample() -> None:
+def test_new_label_applies_from_its_first_sample() -> None:
     labels, segments = run(stretch(("neutral", 2), ("happy", 2)))
     assert labels == ["neutral"] * 40 + ["happy"] * 40
     assert [(s.label, s.start_s, s.end_s) for s in segments] == [("neutral", 0, 2), ("happy", 2, pytest.approx(4))]
     assert segments[1].mean_prob == pytest.approx(0.8)
 
 
-def test_a_label_that_does_not_last_is_not_told() -> None:
+def test_short_label_is_merged() -> None:
     labels, _ = run(stretch(("neutral", 2), ("surprise", 0.3), ("neutral", 2)))
     assert set(labels) == {"neutral"}
 
 
-def test_a_lead_within_the_hysteresis_changes_nothing() -> None:
+def test_lead_within_the_hysteresis_keeps_the_label() -> None:
     samples = stretch(("neutral", 1)) + [
         sample(1 + i / FPS, neutral=0.44, happy=0.44 + 0.04 * (-1) ** i) for i in range(40)
     ]
     assert set(run(samples)[0]) == {"neutral"}
 
 
-def test_labels_that_chase_each_other_are_unknown() -> None:
+def test_rapidly_alternating_labels_are_unknown() -> None:
     samples = stretch(("neutral", 2), *[("happy", 0.2), ("angry", 0.2)] * 10, ("neutral", 2))
     labels, _ = run(samples)
     assert labels[60:100] == [UNKNOWN] * 40
     assert labels[-1] == "neutral"
 
 
-def test_a_weak_best_emotion_is_unknown() -> None:
+def test_low_probability_is_unknown() -> None:
     assert set(run([sample(i / FPS, happy=0.25, sad=0.2) for i in range(40)])[0]) == {UNKNOWN}
 
 
-def test_without_evidence_there_is_no_label() -> None:
+def test_low_evidence_is_unknown() -> None:
     assert set(run([sample(i / FPS, evidence=0.2, happy=0.9) for i in range(40)])[0]) == {UNKNOWN}
 
 
-def test_a_single_picture_has_its_label() -> None:
+def test_still_image_has_a_label() -> None:
     labels, segments = run([sample(0.0, happy=0.9)])
     assert labels == ["happy"]
     assert [(s.label, s.start_s, s.end_s) for s in segments] == [("happy", 0.0, 0.0)]
@@ -84,7 +84,7 @@ def test_a_single_picture_has_its_label() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([*LABELS, "weak"]), st.floats(0.02, 0.4)), min_size=1, max_size=80))
-def test_segments_tile_the_visit_and_agree_with_the_labels(steps: list[tuple[str, float]]) -> None:
+def test_segments_are_adjacent_and_agree_with_the_labels(steps: list[tuple[str, float]]) -> None:
     times = np.cumsum([gap for _, gap in steps]).tolist()
     samples = [
         sample(time_s) if label == "weak" else sample(time_s, **{label: 0.7})

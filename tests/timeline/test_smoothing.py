@@ -1,4 +1,4 @@
-"""The smoothing kernel: no delay, any frame rate, bad faces do not speak."""
+"""Smoothing kernel: no delay, any frame rate, faces of low quality are excluded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_stream.records import F32, LABELS
-from fer_stream.timeline.smoothing import KernelSmoother, Sample
+from fer_stream.timeline.smoothing import KernelSmoother, Sample, SmootherState
 
 TAU_S = 0.2
 
@@ -20,13 +20,13 @@ def one_hot(label: str) -> F32:
 
 
 def step(fps: float, at_s: float = 2.0, end_s: float = 4.0) -> list[Sample]:
-    """Neutral until `at_s`, happy from then on."""
+    """Return samples that are neutral before `at_s` and happy afterwards."""
     times = np.arange(0, end_s, 1 / fps)
     return [Sample(float(t), one_hot("neutral" if t < at_s else "happy"), True) for t in times]
 
 
 def smoothed(samples: list[Sample]) -> list[Sample]:
-    smoother = KernelSmoother(TAU_S)
+    smoother = KernelSmoother(TAU_S, SmootherState())
     done = []
     for sample in samples:
         smoother.push(sample)
@@ -40,27 +40,27 @@ def happy(sample: Sample) -> float:
 
 
 @pytest.mark.parametrize("fps", [10.0, 25.0, 60.0])
-def test_a_step_is_smoothed_around_where_it_is(fps: float) -> None:
+def test_step_is_not_shifted(fps: float) -> None:
     crossing = next(sample.time_s for sample in smoothed(step(fps)) if happy(sample) >= 0.5)
     assert crossing == pytest.approx(2.0, abs=1 / fps)
 
 
 @pytest.mark.parametrize("fps", [12.0, 30.0, 120.0])
-def test_the_time_constant_holds_at_any_frame_rate(fps: float) -> None:
-    # One time constant after a step the symmetric kernel has 1 - exp(-1)/2 of the new value.
+def test_time_constant_does_not_depend_on_the_frame_rate(fps: float) -> None:
+    # One time constant after a step, the symmetric kernel reaches 1 - exp(-1)/2 of the new value.
     after = min(smoothed(step(fps)), key=lambda sample: abs(sample.time_s - 2.0 - TAU_S))
     exact = 1 - np.exp(-(after.time_s - 2.0) / TAU_S) / 2
     assert happy(after) == pytest.approx(exact, abs=0.05 + 0.5 / fps)
 
 
-def test_faces_that_cannot_be_judged_do_not_speak() -> None:
+def test_faces_of_low_quality_do_not_contribute() -> None:
     samples = [Sample(i / 25, one_hot("happy" if i % 2 else "angry"), ok=bool(i % 2)) for i in range(50)]
     for sample in smoothed(samples):
         assert happy(sample) == pytest.approx(1.0)
         assert 0.3 < sample.evidence < 0.7
 
 
-def test_with_no_good_face_at_all_there_is_no_evidence() -> None:
+def test_evidence_is_0_without_faces_of_good_quality() -> None:
     for sample in smoothed([Sample(i / 25, one_hot("fear"), ok=False) for i in range(30)]):
         assert sample.evidence == 0
 
@@ -72,13 +72,13 @@ samples = st.lists(st.tuples(st.floats(0, 1), probs, st.booleans()), min_size=1,
 
 
 @given(samples)
-def test_popping_early_and_late_gives_the_same(steps: list[tuple[float, F32, bool]]) -> None:
+def test_result_does_not_depend_on_when_samples_are_popped(steps: list[tuple[float, F32, bool]]) -> None:
     def make() -> list[Sample]:
         times = np.cumsum([gap for gap, _, _ in steps])
         return [Sample(float(t), p, ok) for t, (_, p, ok) in zip(times, steps, strict=True)]
 
     one_by_one, all_at_once = smoothed(make()), make()
-    late = KernelSmoother(TAU_S)
+    late = KernelSmoother(TAU_S, SmootherState())
     for sample in all_at_once:
         late.push(sample)
     late.flush()
@@ -91,14 +91,14 @@ def test_popping_early_and_late_gives_the_same(steps: list[tuple[float, F32, boo
         assert 0 <= a.evidence <= 1 + 1e-9
 
 
-def test_a_face_that_was_not_classified_is_told_by_its_neighbours() -> None:
+def test_unclassified_face_is_interpolated_from_its_neighbours() -> None:
     sparse = [replace(one, probs=one.probs if n % 2 == 0 else None) for n, one in enumerate(step(25.0))]
     for one, other in zip(smoothed(sparse), smoothed(step(25.0)), strict=True):
         assert happy(one) == pytest.approx(happy(other), abs=0.06)
         assert one.evidence == other.evidence == 1.0
 
 
-def test_where_nobody_was_classified_nothing_is_known() -> None:
+def test_probabilities_are_uniform_without_classified_faces() -> None:
     (alone,) = smoothed([Sample(0.0, None, True)])
     assert alone.smoothed is not None
     assert alone.smoothed.tolist() == pytest.approx([1 / 7] * 7)
