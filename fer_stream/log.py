@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 HIDDEN = "***"
 
-# Everything between :// and the last @ before white space is removed: a password that should have been percent-encoded
-# can contain / or @. If the path contains an @, the host is removed as well, which is the smaller harm. The @ is found
-# in a second step, because one expression for both takes time quadratic in the length of a word.
+# Everything between :// and the last @ before white space is removed: a password that should have been
+# percent-encoded can contain / or @. If the path contains an @, the host is removed as well, which is the smaller
+# harm. The @ is found in a second step, because one expression for both takes time quadratic in the length of a word.
 _ADDRESS = re.compile(r"://\S+")
 
 # `?token=…`, and `/user=admin_password=…_channel=1` as used by many cameras. A value ends at white space, & or #.
@@ -128,5 +128,17 @@ def _uncaught(kind: type[BaseException], error: BaseException | None, trace: Tra
 
 
 def _redact_event(_: Any, __: str, event: EventDict) -> EventDict:
-    """Remove secrets from every text field; every log line passes through here."""
-    return {key: redact_secrets(value) if isinstance(value, str) else value for key, value in event.items()}
+    """Remove secrets from every field; every log line passes through here."""
+    # Keys with an underscore are structlog's own and are removed before rendering.
+    return {key: value if key.startswith("_") else _redact_value(value) for key, value in event.items()}
+
+
+def _redact_value(value: object) -> object:
+    """Return a field without secrets; values that are neither numbers nor collections become text."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {redact_secrets(str(key)): _redact_value(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_redact_value(each) for each in value]
+    return redact_secrets(str(value))

@@ -1,3 +1,5 @@
+"""Redaction of secrets, and the format of log lines."""
+
 from __future__ import annotations
 
 import json
@@ -29,18 +31,18 @@ from fer_stream.log import redact_secrets
         ("", ""),
     ],
 )
-def test_secrets_go_and_the_rest_stays(text: str, expected: str) -> None:
+def test_only_secrets_are_redacted(text: str, expected: str) -> None:
     assert redact_secrets(text) == expected
 
 
 CANARY = "Canary7"
-anything = st.text(st.sampled_from(string.ascii_letters + string.digits + "/@:?#&=%.~'\"!$*()[]{}|\\^`<>,;+-_"))
+characters = st.text(st.sampled_from(string.ascii_letters + string.digits + "/@:?#&=%.~'\"!$*()[]{}|\\^`<>,;+-_"))
 names = st.text(st.sampled_from(string.ascii_lowercase + string.digits + "-."), min_size=1, max_size=12)
 schemes = st.sampled_from(["rtsp", "rtsps", "http", "https", "redis", "rediss", "rtmp", "srt", "HTTP"])
 
 
-@given(schemes, anything, anything, anything, names, st.text(), st.text())
-def test_a_password_never_stays_whatever_is_in_it_and_around_it(
+@given(schemes, characters, characters, characters, names, st.text(), st.text())
+def test_any_password_is_redacted_in_any_context(
     scheme: str, user: str, before: str, after: str, host: str, head: str, tail: str
 ) -> None:
     text = f"{head}{scheme}://{user}:{before}{CANARY}{after}@{host}{tail}"
@@ -56,7 +58,7 @@ def test_a_password_never_stays_whatever_is_in_it_and_around_it(
     st.text(st.sampled_from(string.ascii_letters + string.digits + "%.-_~")),
     st.sampled_from(["", "&fps=5", "#t=1", " cannot be opened", "\n"]),
 )
-def test_a_token_in_a_query_never_stays(scheme: str, host: str, name: str, before: str, tail: str) -> None:
+def test_token_in_a_query_is_redacted(scheme: str, host: str, name: str, before: str, tail: str) -> None:
     redacted = redact_secrets(f"{scheme}://{host}/live?channel=1&{name}={before}{CANARY}{tail}")
     assert CANARY not in redacted
     assert redacted.endswith(tail)
@@ -64,49 +66,54 @@ def test_a_token_in_a_query_never_stays(scheme: str, host: str, name: str, befor
 
 
 @given(st.text())
-def test_redacting_twice_changes_nothing(text: str) -> None:
+def test_redaction_is_idempotent(text: str) -> None:
     assert redact_secrets(redact_secrets(text)) == redact_secrets(text)
 
 
 @pytest.mark.parametrize("text", ["a" * 200_000, "a://" * 50_000, "key=" * 50_000, "@" * 200_000])
-def test_a_long_text_is_redacted_too(text: str) -> None:
-    """In time that grows with its length: with its square, these would take minutes."""
+def test_long_text_is_redacted_in_linear_time(text: str) -> None:
+    """Quadratic time would exceed the timeout of the test suite."""
     assert redact_secrets(text).count("***") == text.startswith("key=")
 
 
 LOGGING = """
 import logging
-from fer_stream.log import set_up
-set_up("info", json={json}, role="capture")
+from fer_stream.log import configure_logging
+configure_logging("info", json={json}, role="capture")
 log = logging.getLogger("somewhere")
-log.debug("not told")
+log.debug("below the level")
 log.warning("camera at %s", "rtsp://viewer:canary@host/1")
 try:
     raise ValueError("cannot open rtsp://viewer:canary@host/1?token=canary")
 except ValueError:
-    log.exception("it failed")
+    log.exception("failed")
 """
 
 
 def logged(*, json: bool) -> str:
-    code = LOGGING.format(json=json)
+    """Return the log lines of LOGGING."""
+    return run_code(LOGGING.format(json=json))
+
+
+def run_code(code: str) -> str:
+    """Run Python code in its own process and return its stderr."""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
 
 
-def test_no_log_holds_a_secret_not_even_in_a_traceback() -> None:
+def test_messages_and_tracebacks_contain_no_secrets() -> None:
     for json_lines in (True, False):
-        told = logged(json=json_lines)
-        assert "canary" not in told
-        assert "rtsp://***@host/1" in told
-        assert "ValueError" in told
-        assert "not told" not in told
+        output = logged(json=json_lines)
+        assert "canary" not in output
+        assert "rtsp://***@host/1" in output
+        assert "ValueError" in output
+        assert "below the level" not in output
 
 
-def test_not_even_an_exception_that_nobody_caught_holds_a_secret() -> None:
+def test_uncaught_exceptions_contain_no_secrets() -> None:
     code = """
 import threading
-from fer_stream.log import set_up
-set_up("info", json=True, role="capture")
+from fer_stream.log import configure_logging
+configure_logging("info", json=True, role="capture")
 def fail():
     raise ValueError("rtsp://viewer:canary@host/1")
 thread = threading.Thread(target=fail)
@@ -114,27 +121,50 @@ thread.start()
 thread.join()
 fail()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    events = [json.loads(line) for line in done.stderr.splitlines()]
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert completed.returncode == 1
+    events = [json.loads(line) for line in completed.stderr.splitlines()]
     assert [event["level"] for event in events] == ["critical", "critical"]
-    assert "canary" not in done.stderr
+    assert "canary" not in completed.stderr
 
 
-def test_json_logs_are_a_line_per_event() -> None:
+def test_json_logs_have_one_line_per_event() -> None:
     events = [json.loads(line) for line in logged(json=True).splitlines()]
     assert [(event["event"], event["level"], event["role"]) for event in events] == [
         ("camera at rtsp://***@host/1", "warning", "capture"),
-        ("it failed", "error", "capture"),
+        ("failed", "error", "capture"),
     ]
 
 
-OTHERS = """
+FIELDS = """
+from fer_stream.log import configure_logging, get_logger
+configure_logging("info", json={json}, role="capture")
+log = get_logger("camera")
+error = OSError("rtsp://viewer:canary@host/1")
+log.info("camera_connected", source="front-door", width=640, error=error, urls=[str(error)], by_name={{"a": error}})
+"""
+
+
+def test_fields_are_json_keys_of_an_event() -> None:
+    (event,) = (json.loads(line) for line in run_code(FIELDS.format(json=True)).splitlines())
+    assert (event["event"], event["source"], event["width"]) == ("camera_connected", "front-door", 640)
+    url = "rtsp://***@host/1"
+    assert (event["error"], event["urls"], event["by_name"]) == (url, [url], {"a": url})
+
+
+def test_fields_of_any_type_contain_no_secrets_in_text_logs() -> None:
+    line = run_code(FIELDS.format(json=False))
+    assert "camera_connected" in line
+    assert "source=front-door" in line
+    assert "canary" not in line
+
+
+LIBRARY = """
 import logging, sys, warnings
-from fer_stream.log import set_up
-set_up("info", json={json}, role="capture")
+from fer_stream.log import configure_logging
+configure_logging("info", json={json}, role="capture")
 address = "rtsp://viewer:canary@host/1"
-library = logging.getLogger("library.of.others")
+library = logging.getLogger("another.library")
 library.info("connecting to %s", address)
 library.warning({{"url": address}})
 library.error("not a number: %d", address)
@@ -143,7 +173,7 @@ try:
     try:
         raise OSError(address)
     except OSError as cause:
-        raise RuntimeError("it failed") from cause
+        raise RuntimeError("failed") from cause
 except RuntimeError as error:
     library.error("chained", exc_info=error)
 warnings.warn(f"{{address}} is old", stacklevel=1)
@@ -155,11 +185,10 @@ Broken()
 
 
 @pytest.mark.parametrize("json_lines", [True, False])
-def test_what_libraries_and_python_itself_say_is_redacted_too(json_lines: bool) -> None:
-    code = OTHERS.format(json=json_lines)
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
-    assert "canary" not in told
-    for words in (
+def test_output_of_libraries_and_of_python_is_redacted(json_lines: bool) -> None:
+    output = run_code(LIBRARY.format(json=json_lines))
+    assert "canary" not in output
+    for text in (
         "connecting to rtsp://***@host/1",
         "not a number",
         "OSError",
@@ -167,9 +196,9 @@ def test_what_libraries_and_python_itself_say_is_redacted_too(json_lines: bool) 
         "is old",
         "ValueError",
     ):
-        assert words in told
+        assert text in output
     if json_lines:
-        events = [json.loads(line) for line in told.splitlines()]
+        events = [json.loads(line) for line in output.splitlines()]
         assert [event["level"] for event in events] == [
             *("info", "warning", "error", "error", "error", "warning", "critical")
         ]
