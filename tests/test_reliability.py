@@ -1,4 +1,4 @@
-"""The tests that docs/evidence/reliability.md names are there."""
+"""Tests listed in docs/evidence/reliability.md exist."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ ROWS = [
 ]
 
 
-def test_every_row_names_tests_that_exist() -> None:
-    named = []
+def test_rows_list_existing_tests() -> None:
+    listed = []
     for fault, tests, *_ in ROWS:
         found = re.findall(r"`([\w/]+\.py)::(\w+)`", tests)
-        assert found or tests.startswith("the "), f"{fault}: which test shows that?"
-        named += found
-    assert len(named) > 20
-    for path, name in named:
+        assert found or tests.startswith("the "), f"{fault}: no test listed"
+        listed += found
+    assert len(listed) > 20
+    for path, name in listed:
         assert re.search(rf"^def {name}\(", (ROOT / "tests" / path).read_text(), re.MULTILINE), f"{path}::{name}"
 
 
-def test_every_row_says_what_was_done_and_lost() -> None:
+def test_rows_are_complete() -> None:
     assert [row for row in ROWS if len(row) != 5 or not (row[0] and row[2] and (row[3] or row[4]))] == []

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works from any folder."""
+"""Contents of the wheel, and its use from any folder."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_it_carries_all_that_the_code_reads_and_one_package(wheel: Path) -> None:
+def test_wheel_contains_one_package_and_all_data_files(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"fer_stream"}
     for folder in ("models", "configs"):
-        ours = {f"fer_stream/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob("*") if path.is_file()}
-        assert ours <= set(names)
-    beside_code = {
+        expected = {f"fer_stream/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob("*") if path.is_file()}
+        assert expected <= set(names)
+    sources = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "fer_stream").rglob("*")
         if path.is_file() and path.suffix in {".py", ".lua", ".html", ".css", ".js", ".svg", ".typed"}
     }
-    assert beside_code <= set(names)
+    assert sources <= set(names)
 
 
-def test_it_works_from_any_folder(wheel: Path, portrait: Path, tmp_path: Path) -> None:
+def test_installed_wheel_works_from_any_folder(wheel: Path, portrait: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     code = "import fer_stream, fer_stream.cli; assert 'site' in fer_stream.__file__; fer_stream.cli.main()"

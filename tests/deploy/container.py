@@ -1,6 +1,6 @@
-"""Runs fer-stream as in its image: `python container.py LOCK ARGUMENT...`.
+"""Run fer-stream as in its image: `python container.py LOCK ARGUMENT...`.
 
-Of all that is installed here, only fer-stream and what the lock names can be imported or seen by importlib.metadata.
+Only fer-stream and the packages of the lock can be imported or found by importlib.metadata.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 
 
 def canonical(name: str) -> str:
+    """Return the normalised name of a distribution (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-class Absent(MetaPathFinder):
-    """Finds no module of these names, before any other finder can."""
+class MissingModules(MetaPathFinder):
+    """Finder that refuses to import modules, before any other finder."""
 
     def __init__(self, modules: set[str]) -> None:
         self._modules = modules
@@ -32,15 +33,15 @@ class Absent(MetaPathFinder):
 def main() -> None:
     lock, arguments = Path(sys.argv[1]), sys.argv[2:]
     present = {canonical(line.partition("==")[0]) for line in lock.read_text().split()} | {"fer-stream"}
-    homes = packages_distributions().items()
-    absent = {module for module, names in homes if not {canonical(name) for name in names} & present}
-    everything = MetadataPathFinder.find_distributions
+    distributions = packages_distributions().items()
+    absent = {module for module, names in distributions if not {canonical(name) for name in names} & present}
+    find_all = MetadataPathFinder.find_distributions
 
     def find_distributions(*context: DistributionFinder.Context) -> Iterable[Distribution]:
-        return (found for found in everything(*context) if canonical(found.name) in present)
+        return (found for found in find_all(*context) if canonical(found.name) in present)
 
     importlib.metadata.MetadataPathFinder.find_distributions = staticmethod(find_distributions)  # type: ignore[method-assign, assignment]
-    sys.meta_path.insert(0, Absent(absent))
+    sys.meta_path.insert(0, MissingModules(absent))
     from fer_stream.cli import main as fer_stream
 
     fer_stream(arguments)

@@ -1,4 +1,4 @@
-"""docker-compose.yml: read by Docker Compose itself, and every container shut in as far as it goes."""
+"""docker-compose.yml is valid for Docker Compose, and its containers are isolated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def services(compose: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return list(compose["services"].items())
 
 
-def test_compose_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+def test_docker_compose_refuses_unknown_keys(tmp_path: Path) -> None:
     (tmp_path / "docker-compose.yml").write_text(
         (ROOT / "docker-compose.yml").read_text().replace("restart: unless", "restrat: unless")
     )
@@ -27,7 +27,7 @@ def test_compose_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     assert subprocess.run(command, check=False, capture_output=True).returncode != 0
 
 
-def test_every_container_is_shut_in(compose: dict[str, Any]) -> None:
+def test_containers_are_restricted(compose: dict[str, Any]) -> None:
     for name, service in services(compose):
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
@@ -38,19 +38,21 @@ def test_every_container_is_shut_in(compose: dict[str, Any]) -> None:
         assert "privileged" not in service, name
 
 
-def test_images_are_built_here_or_named_with_a_version(compose: dict[str, Any]) -> None:
+def test_images_are_built_locally_or_pinned_to_a_version(compose: dict[str, Any]) -> None:
     for name, service in services(compose):
         assert "build" in service or re.search(r":v?\d+\.\d+", service["image"]), name
 
 
-def test_page_and_grafana_alone_are_published_and_on_this_machine_alone(compose: dict[str, Any]) -> None:
+def test_only_web_and_grafana_are_published_and_only_on_localhost(compose: dict[str, Any]) -> None:
     published = {name: service["ports"] for name, service in services(compose) if service.get("ports")}
     assert published.keys() == {"web", "grafana"}
     assert {port["host_ip"] for ports in published.values() for port in ports} == {"127.0.0.1"}
 
 
-def test_a_second_capture_as_it_is_documented_reads_the_other_part(tmp_path: Path) -> None:
-    (override,) = re.findall(r"```yaml\n(services:.*?)```", (ROOT / "docs" / "how-to" / "deployment.md").read_text(), re.DOTALL)
+def test_documented_second_capture_reads_the_other_partition(tmp_path: Path) -> None:
+    (override,) = re.findall(
+        r"```yaml\n(services:.*?)```", (ROOT / "docs" / "how-to" / "deployment.md").read_text(), re.DOTALL
+    )
     (tmp_path / "docker-compose.override.yml").write_text(override)
     shutil.copy(ROOT / "docker-compose.yml", tmp_path)
     command = [DOCKER_COMPOSE, "config", "--format", "json"]
@@ -64,13 +66,13 @@ def test_a_second_capture_as_it_is_documented_reads_the_other_part(tmp_path: Pat
     assert first == second
 
 
-def test_servers_and_workers_have_no_way_out(compose: dict[str, Any]) -> None:
+def test_servers_and_workers_have_no_access_to_other_networks(compose: dict[str, Any]) -> None:
     assert compose["networks"]["backend"]["internal"]
     outside = {name for name, service in services(compose) if service["networks"].keys() - {"backend"}}
     assert outside == {"capture", "web", "grafana"}
 
 
-def test_faces_reach_no_disk(compose: dict[str, Any]) -> None:
+def test_queue_stores_no_faces_on_disk(compose: dict[str, Any]) -> None:
     command = compose["services"]["queue"]["command"]
     assert command[command.index("--save") + 1] == ""
     assert command[command.index("--appendonly") + 1] == "no"
@@ -78,20 +80,18 @@ def test_faces_reach_no_disk(compose: dict[str, Any]) -> None:
     assert all("noeviction" in compose["services"][name]["command"] for name in ("queue", "store"))
 
 
-def test_secrets_are_files_and_each_process_has_its_own(compose: dict[str, Any]) -> None:
+def test_secrets_are_files_and_each_service_has_its_own(compose: dict[str, Any]) -> None:
     assert all(secret["file"].startswith(str(ROOT / "secrets")) for secret in compose["secrets"].values())
     for name, service in services(compose):
-        given = {secret["source"] for secret in service.get("secrets", ())}
+        available = {secret["source"] for secret in service.get("secrets", ())}
         if "build" in service:
-            assert service["environment"]["FER_STREAM_ROLE"] in given, name
-        assert ("camera_password" in given) == (name == "capture")
-        words = " ".join(
-            (*map(str, service.get("command") or ()), *map(str, service.get("environment", {}).values()))
-        )
-        assert not re.search(r"password=|://[^/ ]*@", words), name
+            assert service["environment"]["FER_STREAM_ROLE"] in available, name
+        assert ("camera_password" in available) == (name == "capture")
+        text = " ".join((*map(str, service.get("command") or ()), *map(str, service.get("environment", {}).values())))
+        assert not re.search(r"password=|://[^/ ]*@", text), name
 
 
-def test_what_is_mounted_is_there(compose: dict[str, Any]) -> None:
+def test_mounted_files_exist(compose: dict[str, Any]) -> None:
     sources = [config["file"] for config in compose["configs"].values()]
     sources += [
         volume["source"]
@@ -102,12 +102,12 @@ def test_what_is_mounted_is_there(compose: dict[str, Any]) -> None:
     assert all(Path(source).exists() for source in sources), sources
 
 
-def test_the_settings_of_the_containers_are_valid(secret_files: Path) -> None:
+def test_settings_of_the_containers_are_valid(secret_files: Path) -> None:
     environ = {**os.environ, "FER_STREAM_PASSWORD_FILE": str(secret_files / "web"), "FER_STREAM_ROLE": "web"}
     command = [sys.executable, "-m", "fer_stream.cli", "validate", str(ROOT / "configs" / "compose.yaml")]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    completed = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
     web = {"FER_STREAM_WEB_HOST": "0.0.0.0", "FER_STREAM_TOKEN_FILE": str(secret_files / "web_token")}
     subprocess.run(command, env={**environ, **web}, check=True)
-    # Without its token the page does not show itself to others.
+    # Listening on all addresses requires a token.
     assert subprocess.run(command, env={**environ, "FER_STREAM_WEB_HOST": "0.0.0.0"}, check=False).returncode == 2

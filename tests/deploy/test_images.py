@@ -1,4 +1,4 @@
-"""The Dockerfile, linted, and what a linter does not look at."""
+"""Dockerfile: linter and project rules."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ STAGES = {
 }
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+def test_hadolint_reports_nothing() -> None:
     lint = [str(Path(sys.executable).with_name("hadolint")), "--failure-threshold", "style", str(ROOT / "Dockerfile")]
-    done = subprocess.run(lint, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
+    completed = subprocess.run(lint, capture_output=True, text=True, check=False)
+    assert (completed.returncode, completed.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_an_image_installs_its_lock_and_no_more_and_is_not_root(role: str) -> None:
+def test_image_installs_exactly_its_lock_and_runs_without_root(role: str) -> None:
     _, text = STAGES[role]
     assert f"source=docker/requirements-{role}.txt" in text
     assert re.findall(r"pip install (.*)", text) == [
@@ -37,13 +37,13 @@ def test_an_image_installs_its_lock_and_no_more_and_is_not_root(role: str) -> No
     assert instructions[-1] == "USER 10001:10001"
 
 
-def test_images_come_from_tagged_bases_and_nothing_comes_from_an_address() -> None:
+def test_base_images_are_pinned_and_nothing_is_downloaded() -> None:
     for base, _ in STAGES.values():
         assert base in STAGES or re.fullmatch(r"[a-z/]+:[\w.-]*\d[\w.-]*", base), base
     assert not re.search(r"^ADD |curl |wget ", DOCKERFILE, re.MULTILINE)
 
 
-def test_what_is_copied_is_there_and_not_ignored() -> None:
+def test_copied_files_exist_and_are_in_the_build_context() -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     for line in re.findall(r"^COPY ((?!--from).*)", DOCKERFILE, re.MULTILINE):
         for name in line.split()[:-1]:
@@ -53,6 +53,6 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
     assert "*" in ignored
 
 
-def test_the_services_are_built_from_targets_that_exist(compose: dict[str, Any]) -> None:
+def test_services_use_existing_build_targets(compose: dict[str, Any]) -> None:
     targets = {service["build"]["target"] for service in compose["services"].values() if "build" in service}
     assert targets == set(ROLES)

@@ -1,4 +1,4 @@
-"""configs/k8s, as Kubernetes would take it: every object against its schema, and what the schemas do not hold."""
+"""configs/k8s: objects are valid for Kubernetes and consistent with each other."""
 
 from __future__ import annotations
 
@@ -27,48 +27,52 @@ def objects(path: Path) -> list[Object]:
     return list(yaml.safe_load_all(path.read_text()))
 
 
-def written() -> list[Object]:
-    """All objects of the files that the kustomizations name."""
+def all_objects() -> list[Object]:
+    """Return the objects of all files except kustomizations."""
     paths = [path for path in K8S.rglob("*.yaml") if path.name not in ("kustomization.yaml", "live.yaml")]
     return [one for path in sorted(paths) for one in objects(path)]
 
 
-def named(kind: str, name: str) -> Object:
-    [found] = [one for one in written() if (one["kind"], one["metadata"]["name"]) == (kind, name)]
+def find_object(kind: str, name: str) -> Object:
+    [found] = [one for one in all_objects() if (one["kind"], one["metadata"]["name"]) == (kind, name)]
     return found
 
 
 def pods() -> list[tuple[str, Object]]:
-    """Name and pod template of all workloads."""
+    """Return name and pod template of every workload."""
     return [
-        (one["metadata"]["name"], one["spec"]["template"]) for one in written() if "template" in one.get("spec", {})
+        (one["metadata"]["name"], one["spec"]["template"])
+        for one in all_objects()
+        if "template" in one.get("spec", {})
     ]
 
 
 @pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=lambda path: path.parent.name)
-def test_a_kustomization_names_what_is_there(path: Path) -> None:
+def test_kustomizations_list_all_files_of_their_folder(path: Path) -> None:
     [document] = objects(path)
     for resource in document["resources"]:
         target = path.parent / resource
         assert target.is_file() or (target / "kustomization.yaml").is_file(), resource
     for generated in document.get("configMapGenerator", ()):
         assert all((path.parent / name).is_file() for name in generated["files"])
-    here = {one.name for one in path.parent.iterdir()} - {"kustomization.yaml", "live.yaml"}
-    assert here == {name for name in document["resources"] if not name.startswith("..")}
+    present = {one.name for one in path.parent.iterdir()} - {"kustomization.yaml", "live.yaml"}
+    assert present == {name for name in document["resources"] if not name.startswith("..")}
 
 
 @pytest.mark.parametrize("version", ["1.32", "1.37"])
-def test_every_object_fits_the_schema_of_kubernetes(version: str) -> None:
-    ours = [
-        one for one in written() if "." not in one["apiVersion"] or one["apiVersion"].split("/")[0].endswith("k8s.io")
+def test_objects_are_valid_for_kubernetes(version: str) -> None:
+    builtin = [
+        one
+        for one in all_objects()
+        if "." not in one["apiVersion"] or one["apiVersion"].split("/")[0].endswith("k8s.io")
     ]
-    assert len(ours) >= 14
-    for one in ours:
+    assert len(builtin) >= 14
+    for one in builtin:
         kubernetes_validate.validate(one, version, strict=True)
 
 
-def test_a_key_that_kubernetes_does_not_know_is_refused() -> None:
-    wrong = named("Deployment", "web")
+def test_unknown_key_is_refused() -> None:
+    wrong = find_object("Deployment", "web")
     wrong["spec"]["replcias"] = 2
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, "1.37", strict=True)
@@ -91,7 +95,7 @@ def test_pods_satisfy_the_restricted_pod_security_standard() -> None:
         assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys(), name
 
 
-def test_containers_run_what_the_compose_file_runs(compose: dict[str, Any]) -> None:
+def test_containers_run_the_commands_of_the_compose_file(compose: dict[str, Any]) -> None:
     for name, pod in pods():
         [container] = pod["spec"]["containers"]
         assert container["args"] == compose["services"][name]["command"]
@@ -100,19 +104,19 @@ def test_containers_run_what_the_compose_file_runs(compose: dict[str, Any]) -> N
         assert environment >= compose["services"][name]["environment"].keys()
 
 
-def test_parts_and_shards_are_the_numbers_of_the_pods() -> None:
+def test_replicas_match_partitions_and_shards() -> None:
     settings = load(K8S / "base" / "live.yaml", LiveSettings, environ={"FER_STREAM_PASSWORD_FILE": "live.yaml"})
-    assert named("StatefulSet", "timeline")["spec"]["replicas"] == settings.queue.shards
-    capture = named("StatefulSet", "capture")["spec"]
+    assert find_object("StatefulSet", "timeline")["spec"]["replicas"] == settings.queue.shards
+    capture = find_object("StatefulSet", "capture")["spec"]
     [container] = capture["template"]["spec"]["containers"]
     environment = {one["name"]: one for one in container["env"]}
     assert environment["FER_STREAM_PARTITIONS"]["value"] == str(capture["replicas"])
     assert "apps.kubernetes.io/pod-index" in str(environment["FER_STREAM_PARTITION"])
 
 
-def test_keda_scales_the_workers_on_a_metric_that_there_is() -> None:
-    scaled = named("ScaledObject", "classify")["spec"]
-    assert named("Deployment", scaled["scaleTargetRef"]["name"])
+def test_keda_scales_workers_by_an_existing_metric() -> None:
+    scaled = find_object("ScaledObject", "classify")["spec"]
+    assert find_object("Deployment", scaled["scaleTargetRef"]["name"])
     assert scaled["minReplicaCount"] <= scaled["maxReplicaCount"]
     [trigger] = scaled["triggers"]
     assert trigger["type"] == "prometheus"
@@ -122,22 +126,22 @@ def test_keda_scales_the_workers_on_a_metric_that_there_is() -> None:
     assert '"fer_queue_depth"' in (ROOT / "fer_stream" / "metrics.py").read_text()
 
 
-def found_by_prometheus(pod: Object) -> dict[str, str]:
-    """The labels of a pod, as relabelings see them."""
+def prometheus_labels(pod: Object) -> dict[str, str]:
+    """Return the labels of a pod as named in relabelings."""
     labels = pod["metadata"]["labels"]
     return {f"__meta_kubernetes_pod_label_{re.sub(r'[^a-zA-Z0-9_]', '_', key)}": labels[key] for key in labels}
 
 
-def test_pods_are_scraped_as_the_job_of_the_alerts_and_dashboards_and_by_role() -> None:
-    asking = [ROOT / "configs/prometheus/alerts.yml", *(ROOT / "configs/grafana/dashboards").glob("*.json")]
-    jobs = {job for path in asking for job in re.findall(r'\bjob=\\?"([^"\\]+)', path.read_text())}
-    monitor = named("PodMonitor", "fer-stream")["spec"]
+def test_pods_are_scraped_with_the_job_and_role_of_alerts_and_dashboards() -> None:
+    users = [ROOT / "configs/prometheus/alerts.yml", *(ROOT / "configs/grafana/dashboards").glob("*.json")]
+    jobs = {job for path in users for job in re.findall(r'\bjob=\\?"([^"\\]+)', path.read_text())}
+    monitor = find_object("PodMonitor", "fer-stream")["spec"]
     [endpoint] = monitor["podMetricsEndpoints"]
     [relabeling] = endpoint["relabelings"]
     assert relabeling["targetLabel"] == "role"
     [source] = relabeling["sourceLabels"]
-    found = [one["spec"]["template"] for one in rendered(K8S / "base") if "template" in one.get("spec", {})]
-    assert {found_by_prometheus(pod)[source] for pod in found} == {*ROLES, "timeline-standby"}
+    found = [one["spec"]["template"] for one in render(K8S / "base") if "template" in one.get("spec", {})]
+    assert {prometheus_labels(pod)[source] for pod in found} == {*ROLES, "timeline-standby"}
     for pod in found:
         labels = pod["metadata"]["labels"]
         assert monitor["selector"]["matchLabels"].items() <= labels.items()
@@ -145,22 +149,24 @@ def test_pods_are_scraped_as_the_job_of_the_alerts_and_dashboards_and_by_role() 
         assert endpoint["port"] in {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
 
 
-def rendered(folder: Path) -> list[Object]:
+def render(folder: Path) -> list[Object]:
     if shutil.which("kubectl") is None:
         pytest.skip("needs kubectl, which renders kustomizations")
-    done = subprocess.run(["kubectl", "kustomize", folder], check=True, capture_output=True, text=True)
-    return list(yaml.safe_load_all(done.stdout))
+    completed = subprocess.run(["kubectl", "kustomize", folder], check=True, capture_output=True, text=True)
+    return list(yaml.safe_load_all(completed.stdout))
 
 
-def test_what_kustomize_makes_of_it_fits_and_hangs_together() -> None:
-    made = rendered(K8S / "base")
-    for one in made:
+def test_rendered_objects_are_valid_and_consistent() -> None:
+    rendered = render(K8S / "base")
+    for one in rendered:
         kubernetes_validate.validate(one, "1.37", strict=True)
-    workloads = {one["metadata"]["name"]: one["spec"] for one in made if one["kind"] in ("Deployment", "StatefulSet")}
+    workloads = {
+        one["metadata"]["name"]: one["spec"] for one in rendered if one["kind"] in ("Deployment", "StatefulSet")
+    }
     assert workloads.keys() == {*ROLES, "timeline-standby"}
     selectors = [str(spec["selector"]["matchLabels"]) for spec in workloads.values()]
     assert len(set(selectors)) == len(selectors)
-    [settings] = [one["metadata"]["name"] for one in made if one["kind"] == "ConfigMap"]
+    [settings] = [one["metadata"]["name"] for one in rendered if one["kind"] == "ConfigMap"]
     for name, spec in workloads.items():
         labels = spec["template"]["metadata"]["labels"]
         assert spec["selector"]["matchLabels"].items() <= labels.items(), name
@@ -170,11 +176,11 @@ def test_what_kustomize_makes_of_it_fits_and_hangs_together() -> None:
         assert spec["template"]["spec"]["containers"][0]["image"].startswith("registry.example/")
 
 
-def test_an_overlay_adds_keda_and_scrapes(tmp_path: Path) -> None:
+def test_overlay_adds_autoscaling_and_monitoring(tmp_path: Path) -> None:
     shutil.copytree(K8S, tmp_path / "k8s")
     overlay = tmp_path / "mine"
     overlay.mkdir()
     resources = [f"../k8s/{name}" for name in ("base", "keda", "monitoring")]
     (overlay / "kustomization.yaml").write_text(yaml.safe_dump({"resources": resources}))
-    kinds = {one["kind"] for one in rendered(overlay)}
+    kinds = {one["kind"] for one in render(overlay)}
     assert {"ScaledObject", "PodMonitor", "StatefulSet"} <= kinds

@@ -1,4 +1,4 @@
-"""Every service of docker-compose.yml, run by its very command with the users and the libraries that it is given."""
+"""Services of docker-compose.yml, run with their commands, users and packages."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ WORKERS = ("capture", "classify", "timeline", "jobs", "web")
 
 
 def write_settings(path: Path, clip: Path, weights: Path) -> None:
-    """configs/compose.yaml with one source in it."""
+    """Write configs/compose.yaml with one source."""
     settings = yaml.safe_load((ROOT / "configs" / "compose.yaml").read_text())
     settings["sources"] = {"door": {"url": str(clip), "playback": "fast"}}
     settings["detector"] = {"weights": str(weights)}
     path.write_text(yaml.safe_dump(settings))
 
 
-def test_the_containers_do_their_work_and_end(stack: Stack, clips: Path, yunet_weights: Path) -> None:
+def test_services_process_sources_and_jobs_and_stop_cleanly(stack: Stack, clips: Path, yunet_weights: Path) -> None:
     write_settings(stack.config, clips / "one_face_smile.mp4", yunet_weights)
     stack.start_servers()
     for name in WORKERS:
@@ -43,15 +43,15 @@ def test_the_containers_do_their_work_and_end(stack: Stack, clips: Path, yunet_w
     page = f"http://127.0.0.1:{stack.web_port}/api/v1/sources"
     with pytest.raises(HTTPError, match="401"):
         urlopen(page)
-    answer = urlopen(Request(page, headers={"Authorization": f"Bearer {stack.secret('web_token')}"}))
-    assert b"door" in answer.read()
+    response = urlopen(Request(page, headers={"Authorization": f"Bearer {stack.secret('web_token')}"}))
+    assert b"door" in response.read()
 
     codes = stack.stop(*WORKERS)
-    assert codes == dict.fromkeys(WORKERS, 0), stack.said()
+    assert codes == dict.fromkeys(WORKERS, 0), stack.logs()
     assert stack.denied() == []
 
 
-def test_erasing_works_with_the_rights_of_the_timeline(stack: Stack, clips: Path, yunet_weights: Path) -> None:
+def test_erase_works_with_the_permissions_of_the_timeline(stack: Stack, clips: Path, yunet_weights: Path) -> None:
     write_settings(stack.config, clips / "one_face_smile.mp4", yunet_weights)
     stack.start_servers()
     for name in WORKERS[:3]:
@@ -59,7 +59,7 @@ def test_erasing_works_with_the_rights_of_the_timeline(stack: Stack, clips: Path
     store = stack.admin("store")
     stack.wait(lambda: store.zcard("fer:store:door:segments"), 120)
     erase = ("erase", "door", "--config", "/etc/fer-stream/live.yaml", "--from", "2000-01-01", "--yes")
-    # What is still on its way when the command runs is not there yet: so often as people are told to.
+    # Repeated as documented: data in flight is stored after the command has run.
     stack.wait(lambda: stack.run("timeline", *erase, "--to", "2100-01-01").returncode == 0, 120)
     assert store.zcard("fer:store:door:segments") == 0
     assert stack.denied() == []

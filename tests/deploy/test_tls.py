@@ -1,4 +1,4 @@
-"""Queue and store under TLS, with certificates on both sides."""
+"""Queue and store over TLS with client certificates."""
 
 from __future__ import annotations
 
@@ -40,55 +40,55 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[Server]:
-    """Debian's redis-server with TLS alone, which wants a certificate of its clients too."""
-    made = Server(tmp_path_factory.mktemp("tls"), free_port())
-    authority, stranger = trustme.CA(), trustme.CA()
-    authority.cert_pem.write_to_path(made.path("ca"))
-    stranger.cert_pem.write_to_path(made.path("stranger"))
+    """Start Debian's redis-server with TLS only, which requires client certificates."""
+    server = Server(tmp_path_factory.mktemp("tls"), free_port())
+    authority, other_authority = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(server.path("ca"))
+    other_authority.cert_pem.write_to_path(server.path("other-ca"))
     for name in ("localhost", "worker"):
         issued = authority.issue_cert(name)
-        issued.private_key_pem.write_to_path(made.path(f"{name}-key"))
-        issued.cert_chain_pems[0].write_to_path(made.path(name))
+        issued.private_key_pem.write_to_path(server.path(f"{name}-key"))
+        issued.cert_chain_pems[0].write_to_path(server.path(name))
     options = [
-        *("--port", "0", "--tls-port", str(made.port), "--tls-auth-clients", "yes"),
-        *("--tls-ca-cert-file", str(made.path("ca")), "--tls-cert-file", str(made.path("localhost"))),
-        *("--tls-key-file", str(made.path("localhost-key")), "--dir", str(made.folder), "--save", ""),
+        *("--port", "0", "--tls-port", str(server.port), "--tls-auth-clients", "yes"),
+        *("--tls-ca-cert-file", str(server.path("ca")), "--tls-cert-file", str(server.path("localhost"))),
+        *("--tls-key-file", str(server.path("localhost-key")), "--dir", str(server.folder), "--save", ""),
         *("--user", "default", "off", "--user", "worker", "on", f">{PASSWORD}", "~*", "&*", "+@all"),
     ]
     process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-    yield made
+    yield server
     process.kill()
     process.wait()
 
 
-def link_to(settings: QueueSettings, patience_s: float = 1) -> RedisClient:
+def connect(settings: QueueSettings, retry_timeout_s: float = 1) -> RedisClient:
     assert settings.address is not None
-    return open_client(settings.address.get_secret_value(), retry_timeout_s=patience_s)
+    return open_client(settings.address.get_secret_value(), retry_timeout_s=retry_timeout_s)
 
 
-def test_the_queue_works_under_tls(server: Server) -> None:
+def test_queue_works_over_tls(server: Server) -> None:
     settings = server.settings(ca=server.path("ca"), cert=server.path("worker"), key=server.path("worker-key"))
     deadline_s = time.monotonic() + 20
-    link = None
-    while link is None:
+    client = None
+    while client is None:
         try:
-            link = link_to(settings)
+            client = connect(settings)
         except QueueError:
             assert time.monotonic() < deadline_s
-    queue = RedisQueue(link)
+    queue = RedisQueue(client)
     queue.registry.register("door")
     assert [keys.source for keys in queue.registry.sources([0], fresh=True)] == ["door"]
-    link.close()
+    client.close()
 
 
-@pytest.mark.parametrize("fault", ["another authority", "no certificate", "no tls"])
-def test_a_link_that_is_not_secure_is_none(server: Server, fault: str) -> None:
-    ours = {"cert": server.path("worker"), "key": server.path("worker-key")}
+@pytest.mark.parametrize("fault", ["other authority", "no certificate", "no tls"])
+def test_insecure_connection_is_refused(server: Server, fault: str) -> None:
+    client_certificate = {"cert": server.path("worker"), "key": server.path("worker-key")}
     settings = {
-        "another authority": server.settings(ca=server.path("stranger"), **ours),
+        "other authority": server.settings(ca=server.path("other-ca"), **client_certificate),
         "no certificate": server.settings(ca=server.path("ca")),
         "no tls": QueueSettings.model_validate({"url": f"redis://localhost:{server.port}/0"}),
     }[fault]
     with pytest.raises(QueueError) as caught:
-        link_to(settings)
+        connect(settings)
     assert "w0rd" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What the users of queue and store may not do; tests/deploy/test_stack.py has what they must."""
+"""Permissions that users of queue and store must not have. test_stack.py covers those that they need."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ FORBIDDEN = [
 ]
 
 
-def test_users_may_do_no_more_than_their_work(stack: Stack) -> None:
+def test_commands_beyond_the_role_are_denied(stack: Stack) -> None:
     stack.start_servers()
     for server, user, command in FORBIDDEN:
-        assert may_not(stack.admin(server), user, command), (server, user, command)
+        assert is_denied(stack.admin(server), user, command), (server, user, command)
     for server in ("queue", "store"):
         with pytest.raises(redis.AuthenticationError):
             redis.Redis(port=stack.port(server)).ping()
         redis.Redis(port=stack.port(server), username="health", password="any").ping()
-    # Those who have no business with a server are not known there.
+    # Roles that do not use a server have no user there.
     assert set(stack.admin("queue").acl_users()) == {"default", "health", "capture", "classify", "timeline", "admin"}
     assert "classify" not in stack.admin("store").acl_users()
 
 
-def test_users_may_do_what_their_work_seldom_needs(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rare_operations_are_permitted(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fer_stream.broker.source_registry.PURGE_INTERVAL_S", 0.0)
     stack.start_servers()
     capture, classify, timeline = (
         open_client(f"redis://{user}:{stack.secret(user)}@127.0.0.1:{stack.port('queue')}")
         for user in ("capture", "classify", "timeline")
     )
-    for epoch in (1, 2, 3):  # the counts of the first are forgotten
-        RedisQueue(capture).enqueue([crop(epoch)])
+    for stream_start_ms in (1, 2, 3):  # the third removes the counts of the first
+        RedisQueue(capture).enqueue([crop(stream_start_ms)])
     dead, replacement = (RedisQueue(classify, consumer=ConsumerOptions("worker")) for _ in range(2))
     assert [len(worker.receive(3, 0)) for worker in (dead, replacement)] == [3, 1]
     keys = SourceKeys("door", 1)
@@ -70,15 +70,15 @@ def test_users_may_do_what_their_work_seldom_needs(stack: Stack, monkeypatch: py
         owner.registry.purge([0])
     assert owner.registry.sources([0]) == []
     assert stack.denied() == []
-    for link in (capture, classify, timeline):
-        link.close()
+    for client in (capture, classify, timeline):
+        client.close()
 
 
-def crop(epoch: int) -> FaceCrop:
-    key, box = FaceKey(stream_id_of("door", epoch), 1, 0), np.zeros(4, np.float32)
+def crop(stream_start_ms: int) -> FaceCrop:
+    key, box = FaceKey(stream_id_of("door", stream_start_ms), 1, 0), np.zeros(4, np.float32)
     return FaceCrop(Face(key, 0.0, 0.0, box, 0.9, Quality(0.9, "ok")), np.zeros((48, 48), np.uint8))
 
 
-def may_not(client: redis.Redis, user: str, command: str) -> bool:
-    answer = client.execute_command("ACL DRYRUN", user, *command.split())  # type: ignore[no-untyped-call]
-    return "has no permissions" in str(answer)
+def is_denied(client: redis.Redis, user: str, command: str) -> bool:
+    response = client.execute_command("ACL DRYRUN", user, *command.split())  # type: ignore[no-untyped-call]
+    return "has no permissions" in str(response)
