@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry
 
 from fer_stream import FileSettings
 from fer_stream.config.settings import OutputSettings
-from fer_stream.files import Engine, FileJob, run_job
+from fer_stream.files import FileProcessor, FileTask, process_file
 from fer_stream.metrics import Metrics, Stage
 
 PACKAGES = ("av", "onnxruntime", "ai-edge-litert", "opencv-python", "numpy", "trackers")
@@ -50,15 +50,15 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def measure(engine: Engine, clip: Path, repeat: int) -> None:
+def measure(engine: FileProcessor, clip: Path, repeat: int) -> None:
     decode_s, job_s, ratios, stages = [], [], [], []
     frames = decode_alone(clip)
     for number in range(repeat + 1):
         metrics = Metrics(CollectorRegistry())
         with tempfile.TemporaryDirectory() as folder:
-            job = FileJob(clip, "clip", Path(folder))
+            job = FileTask(clip, "clip", Path(folder))
             alone = timed(partial(decode_alone, clip))
-            whole = timed(partial(run_job, engine, job, metrics=metrics))
+            whole = timed(partial(process_file, engine, job, metrics=metrics))
         if number:  # the first round warms up
             decode_s.append(alone)
             job_s.append(whole)
@@ -86,7 +86,7 @@ def main() -> None:
     core = min(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})
     settings = FileSettings(outputs=OutputSettings(video=False, report=False, plot=False))
-    engine = Engine(settings, threads=1)
+    engine = FileProcessor(settings, threads=1)
     print(f"{platform.machine()}, Python {platform.python_version()}, one core; detector {engine.detector.spec.name}")
     print(", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES))
     for clip in options.clips or [shipped_clip()]:

@@ -39,7 +39,7 @@ from benchmarks.scenes import (
 )
 from benchmarks.soak.report import machine
 from fer_stream import analyze
-from fer_stream.files import Engine
+from fer_stream.files import FileProcessor
 
 CAMERAS = (1, 2, 4, 8, 16)
 FACES = (1, 2, 4, 8, 12, 16, MAX_FACES)
@@ -175,7 +175,7 @@ def _faces_found(clip: Path, options: Options) -> float:
 def _in_turn(clips: dict[str, Path], options: Options) -> Rounds:
     """Decode each clip alone and run it, all of them in turn, on one core."""
     with pinned(available_cores(1)):
-        engine = Engine(options.settings, threads=1)
+        engine = FileProcessor(options.settings, threads=1)
         works: dict[str, Callable[[], object]] = {}
         for name, clip in clips.items():
             works[f"decode {name}"] = partial(decode_alone, clip)

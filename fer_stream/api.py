@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from fer_stream.capture.discovery import slugify
 from fer_stream.config.settings import FileSettings
-from fer_stream.files import Engine
+from fer_stream.files import FileProcessor
 from fer_stream.metrics import Metrics
 from fer_stream.records import (
     LABELS,
@@ -64,7 +64,7 @@ def analyze(path: str | PathLike[str], settings: FileSettings | None = None) -> 
         for timeline in analysis.timelines:
             print(timeline.person_id, timeline.segments)
     """
-    engine = Engine(settings or FileSettings())
+    engine = FileProcessor(settings or FileSettings())
     source = engine.open(Path(path), slugify(Path(path).stem))
     frames: list[LabelledFrame] = []
     summary = engine.process(source, frames.extend, metrics=Metrics(CollectorRegistry()))

@@ -10,7 +10,7 @@
     ├── OutputError                5   a result cannot be written
     │   ├── OutputExists               … it exists and --force was not given
     │   ├── DiskFull                   … the disk is full
-    │   └── FilesStopped               … temporarily: the live service continues without files
+    │   └── OutputUnavailable               … temporarily: the live service continues without files
     ├── QueueError                 6   the queue or store cannot be reached, or its contents are invalid
     │   ├── CodecError                 … a record cannot be decoded
     │   ├── QueueFull                  … no capacity became free before shutdown
@@ -82,7 +82,7 @@ class DiskFull(OutputError):  # noqa: N818
     """The disk is full."""
 
 
-class FilesStopped(OutputError):  # noqa: N818
+class OutputUnavailable(OutputError):  # noqa: N818
     """Files of the live service temporarily cannot be written. Losses are counted; writing resumes by itself."""
 
 

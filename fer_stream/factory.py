@@ -17,9 +17,9 @@ from fer_stream.config.sources import SourceSettings
 from fer_stream.errors import WeightsError
 from fer_stream.faces.bytetrack import ByteTrack
 from fer_stream.faces.detection_scheduler import DetectionScheduler
+from fer_stream.faces.registry import DETECTORS
 from fer_stream.faces.extractor import ClassificationSampler, FaceExtractor
 from fer_stream.faces.identity import IdentityAssigner, IdentityTracker, NoTracking
-from fer_stream.faces.registry import DETECTORS
 from fer_stream.metrics import Metrics
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ from fer_stream.capture.source import FrameSource
 from fer_stream.config.settings import FileSettings
 from fer_stream.errors import OutputError
 from fer_stream.metrics import Metrics
-from fer_stream.outputs.base import Writer
+from fer_stream.outputs.base import Output
 from fer_stream.pipeline import FileStages, Predictor, Progress, RunControl, StopFlag, run_file
 from fer_stream.records import U8, FaceCrop, FileSummary, LabelledFrame, SourceInfo
 from fer_stream.timeline.builder import TimelineBuilder
 
 if TYPE_CHECKING:
-    from fer_stream.outputs.downsample import Trace
+    from fer_stream.outputs.downsample import ProbabilitySeries
 
 OnProgress = Callable[[SourceInfo, Progress], object]
 """Told now and then how far a file is."""
@@ -32,7 +32,7 @@ Sink = Callable[[Sequence[LabelledFrame]], None]
 
 Look = Callable[[Sequence[FaceCrop]], None]
 
-ENDINGS = ("annotated.mp4", "annotated.png", "report.html", "timeline.png", "frames.csv", "timeline.json")
+OUTPUT_SUFFIXES = ("annotated.mp4", "annotated.png", "report.html", "timeline.png", "frames.csv", "timeline.json")
 """What results are called, behind the name of the job."""
 
 INTERRUPTED = "interrupted"
@@ -40,7 +40,7 @@ INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, slots=True)
-class FileJob:
+class FileTask:
     """What to do: read `path` and write results called `name` into the folder `out`."""
 
     path: Path
@@ -48,13 +48,13 @@ class FileJob:
     out: Path
     force: bool = False
 
-    def at(self, ending: str) -> Path:
+    def output_path(self, ending: str) -> Path:
         """Where the result with this ending lies."""
         return self.out / f"{self.name}.{ending}"
 
     def existing(self) -> list[Path]:
         """The results of this name that are there already, whoever wrote them."""
-        return [path for path in map(self.at, ENDINGS) if path.exists() or path.is_symlink()]
+        return [path for path in map(self.output_path, OUTPUT_SUFFIXES) if path.exists() or path.is_symlink()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class FileResult:
     outputs: tuple[Path, ...]
 
 
-class Engine:
+class FileProcessor:
     """The detector and the classifier, loaded once for many files, and the settings they were loaded with.
 
     `threads` is the number of cores that decoding and encoding may use; 0 is one per core. Unless it is 1, faces are
@@ -104,8 +104,8 @@ class Engine:
         builder = TimelineBuilder(self.settings.timeline.at_rate(factory.effective_fps(source, self.settings.fps)))
         try:
             run = run_file(
-                FileStages(source, follower, predictor, builder, sink, look or _ignore, pipelined=self.threads != 1),
-                RunControl(stop or Event(), (lambda run: progress(source.info, run)) if progress else _ignore),
+                FileStages(source, follower, predictor, builder, sink, look or _noop, pipelined=self.threads != 1),
+                RunControl(stop or Event(), (lambda run: progress(source.info, run)) if progress else _noop),
             )
         finally:
             source.close()
@@ -124,9 +124,9 @@ class Engine:
         )
 
 
-def run_job(
-    engine: Engine,
-    job: FileJob,
+def process_file(
+    engine: FileProcessor,
+    job: FileTask,
     *,
     metrics: Metrics | None = None,
     stop: StopFlag | None = None,
@@ -140,7 +140,7 @@ def run_job(
     thumbnails = Thumbnails()
     with ExitStack() as undo:
         undo.callback(source.close)
-        writers: list[Writer] = []
+        writers: list[Output] = []
         for make in _writers(engine, job, source.info, thumbnails):
             writers.append(make())
             undo.callback(writers[-1].discard)
@@ -155,14 +155,14 @@ def run_job(
             metrics=metrics or Metrics(CollectorRegistry()),
             stop=stop,
             progress=progress,
-            look=thumbnails.look if engine.settings.outputs.thumbnails else None,
+            look=thumbnails.update if engine.settings.outputs.thumbnails else None,
         )
         for writer in writers:
             writer.finish(summary)
     return FileResult(summary, tuple(writer.path for writer in writers))
 
 
-def make_folder(path: Path) -> None:
+def create_output_dir(path: Path) -> None:
     """Make the folder for results, and those above it. Raises `OutputError` where that is not possible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -178,7 +178,7 @@ class Thumbnails:
         self.pixels: dict[int, U8] = {}
         self._scores: dict[int, float] = {}
 
-    def look(self, crops: Sequence[FaceCrop]) -> None:
+    def update(self, crops: Sequence[FaceCrop]) -> None:
         """Keep those of `crops` that are better than what was kept before."""
         for crop in crops:
             person = crop.face.key.person_id
@@ -186,16 +186,18 @@ class Thumbnails:
                 self._scores[person], self.pixels[person] = crop.face.quality.score, crop.pixels
 
 
-def _writers(engine: Engine, job: FileJob, info: SourceInfo, faces: Thumbnails) -> Iterator[Callable[[], Writer]]:
+def _writers(
+    engine: FileProcessor, job: FileTask, info: SourceInfo, faces: Thumbnails
+) -> Iterator[Callable[[], Output]]:
     """What makes the writers that the settings ask for; the largest output first, so that a full disk shows early.
 
     A still image has no time, so there is no report and no picture of it.
     """
     from fer_stream.outputs import tables
-    from fer_stream.outputs.downsample import Trace
+    from fer_stream.outputs.downsample import ProbabilitySeries
 
     wanted, moving = engine.settings.outputs, info.kind == "video"
-    trace = Trace(max_gap_s=engine.settings.timeline.max_gap_s)
+    trace = ProbabilitySeries(max_gap_s=engine.settings.timeline.max_gap_s)
     if wanted.video:
         yield lambda: _annotated_writer(engine, job, info)
     if wanted.report and moving:
@@ -203,13 +205,13 @@ def _writers(engine: Engine, job: FileJob, info: SourceInfo, faces: Thumbnails) 
     if wanted.plot and moving:
         yield lambda: _picture_writer(job, trace)
     if wanted.table:
-        yield lambda: tables.FrameTableWriter(job.at("frames.csv"), force=job.force)
-    yield lambda: tables.TimelineWriter(job.at("timeline.json"), force=job.force)
+        yield lambda: tables.FrameTable(job.output_path("frames.csv"), force=job.force)
+    yield lambda: tables.TimelineJson(job.output_path("timeline.json"), force=job.force)
 
 
-def _annotated_writer(engine: Engine, job: FileJob, info: SourceInfo) -> Writer:
+def _annotated_writer(engine: FileProcessor, job: FileTask, info: SourceInfo) -> Output:
     from fer_stream.outputs.redaction import Redaction
-    from fer_stream.outputs.video import AnnotatedImageWriter, AnnotatedVideoWriter
+    from fer_stream.outputs.video import AnnotatedImage, AnnotatedVideo
 
     outputs = engine.settings.outputs
     people = None if outputs.redact_persons is None else frozenset(outputs.redact_persons)
@@ -219,23 +221,23 @@ def _annotated_writer(engine: Engine, job: FileJob, info: SourceInfo) -> Writer:
         return engine.open(job.path, job.name)
 
     if info.kind == "image":
-        return AnnotatedImageWriter(open_again, job.at("annotated.png"), redaction=redaction, force=job.force)
-    return AnnotatedVideoWriter(
-        open_again, job.at("annotated.mp4"), redaction=redaction, audio_from=job.path, force=job.force
+        return AnnotatedImage(open_again, job.output_path("annotated.png"), redaction=redaction, force=job.force)
+    return AnnotatedVideo(
+        open_again, job.output_path("annotated.mp4"), redaction=redaction, audio_from=job.path, force=job.force
     )
 
 
-def _report_writer(job: FileJob, trace: Trace, faces: Thumbnails) -> Writer:
-    from fer_stream.outputs.report import ReportWriter
+def _report_writer(job: FileTask, trace: ProbabilitySeries, faces: Thumbnails) -> Output:
+    from fer_stream.outputs.report import Report
 
-    return ReportWriter(job.at("report.html"), trace, thumbnails=faces.pixels, force=job.force)
-
-
-def _picture_writer(job: FileJob, trace: Trace) -> Writer:
-    from fer_stream.outputs.picture import TimelinePictureWriter
-
-    return TimelinePictureWriter(job.at("timeline.png"), trace, force=job.force)
+    return Report(job.output_path("report.html"), trace, thumbnails=faces.pixels, force=job.force)
 
 
-def _ignore(*_: object) -> None:
+def _picture_writer(job: FileTask, trace: ProbabilitySeries) -> Output:
+    from fer_stream.outputs.plot import TimelinePlot
+
+    return TimelinePlot(job.output_path("timeline.png"), trace, force=job.force)
+
+
+def _noop(*_: object) -> None:
     """Do nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def clock(time_s: float) -> str:
+def format_time(time_s: float) -> str:
     """A moment of a recording to a tenth of a second, as in `0:05.3` and `1:02:05.3`."""
     tenths = round(time_s * 10)
     minutes, tenths = divmod(tenths, 600)
@@ -12,7 +12,7 @@ def clock(time_s: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds}" if hours else f"{minutes}:{seconds}"
 
 
-def lasting(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A length of time, as in `4.7 s`, `2 min 19 s` and `1 h 2 min`."""
     if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
@@ -22,11 +22,11 @@ def lasting(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def count(number: int, noun: str, plural: str | None = None) -> str:
+def pluralize(number: int, noun: str, plural: str | None = None) -> str:
     """A number and what it counts, as in `1 person`, `0 people` and `1,394 frames`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A part of a whole, 0..1, as in `61%`; what would round to nothing is `under 1%`."""
     return f"{share:.0%}" if share >= 0.005 or share <= 0 else "under 1%"

@@ -16,12 +16,12 @@ from multiprocessing.connection import Connection, wait
 
 from fer_stream.config.settings import FileSettings
 from fer_stream.errors import FerStreamError
-from fer_stream.files import Engine, FileJob, FileResult, run_job
+from fer_stream.files import FileProcessor, FileTask, FileResult, process_file
 from fer_stream.outputs.atomic_file import discard_partials_of
 from fer_stream.pipeline import Progress, StopFlag
 from fer_stream.records import SourceInfo
 
-OnProgress = Callable[[FileJob, SourceInfo, Progress], object]
+OnProgress = Callable[[FileTask, SourceInfo, Progress], object]
 
 # What ends a batch: the parent hears it and tells its workers.
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -37,7 +37,7 @@ class Outcome:
     `trace` is the traceback of a fault that nobody foresaw.
     """
 
-    job: FileJob
+    job: FileTask
     result: FileResult | None = None
     error: str | None = None
     exit_code: int = 0
@@ -45,7 +45,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Underway:
+class _ProgressMessage:
     """How far a job is."""
 
     info: SourceInfo
@@ -53,11 +53,11 @@ class _Underway:
 
 
 @dataclass(frozen=True, slots=True)
-class _NotBegun:
+class _Skipped:
     """A job came after the word to halt."""
 
 
-_News = Outcome | _Underway | _NotBegun
+_Message = Outcome | _ProgressMessage | _Skipped
 
 
 def cores() -> int:
@@ -65,8 +65,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_jobs(
-    jobs: Sequence[FileJob], settings: FileSettings, *, processes: int, stop: StopFlag, progress: OnProgress
+def process_files(
+    jobs: Sequence[FileTask], settings: FileSettings, *, processes: int, stop: StopFlag, progress: OnProgress
 ) -> Generator[Outcome]:
     """Run `jobs` in at most `processes` worker processes; give each outcome as it comes.
 
@@ -76,22 +76,22 @@ def run_jobs(
     """
     if len(jobs) == 1:
         (job,) = jobs
-        yield _attempt(partial(Engine, settings), job, stop, partial(progress, job))
+        yield _run_one(partial(FileProcessor, settings), job, stop, partial(progress, job))
         return
-    crew = _Crew(jobs, settings, processes)
+    crew = _WorkerPool(jobs, settings, processes)
     try:
         while crew.has_work():
             if stop.is_set():
-                crew.halt()
+                crew.stop()
             yield from crew.outcomes(progress)
     finally:
         crew.kill()
 
 
-class _Crew:
+class _WorkerPool:
     """The worker processes, and the jobs that wait for one of them."""
 
-    def __init__(self, jobs: Sequence[FileJob], settings: FileSettings, processes: int) -> None:
+    def __init__(self, jobs: Sequence[FileTask], settings: FileSettings, processes: int) -> None:
         self._waiting = deque(jobs)
         self._processes = min(processes, len(jobs))
         self._settings = settings
@@ -107,25 +107,25 @@ class _Crew:
         ready = wait([worker.connection for worker in self._busy], _POLL_S)
         for worker in [worker for worker in self._busy if worker.connection in ready]:
             news = worker.receive()
-            if isinstance(news, _Underway):
+            if isinstance(news, _ProgressMessage):
                 progress(worker.job, news.info, news.run)
                 continue
-            self._go_on(worker)
+            self._dispatch_next(worker)
             if isinstance(news, Outcome):
                 yield news
 
-    def halt(self) -> None:
+    def stop(self) -> None:
         self._waiting.clear()
         for worker in self._busy:
-            worker.halt()
+            worker.stop()
 
     def kill(self) -> None:
         for worker in self._busy:
             worker.kill()
 
-    def _go_on(self, worker: _Worker) -> None:
+    def _dispatch_next(self, worker: _Worker) -> None:
         if self._waiting and worker.alive:
-            worker.begin(self._waiting.popleft())
+            worker.submit(self._waiting.popleft())
         else:
             self._busy.remove(worker)
             worker.end()
@@ -134,7 +134,7 @@ class _Crew:
 class _Worker:
     """A process that works on one job at a time, as its parent sees it."""
 
-    def __init__(self, job: FileJob, settings: FileSettings, threads: int) -> None:
+    def __init__(self, job: FileTask, settings: FileSettings, threads: int) -> None:
         # Spawned, not forked: OpenCV, FFmpeg and ONNX Runtime have threads that a fork would not take along.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
@@ -144,26 +144,26 @@ class _Worker:
         theirs.close()
         self.alive = True
         self._halted = False
-        self.begin(job)
+        self.submit(job)
 
-    def begin(self, job: FileJob) -> None:
+    def submit(self, job: FileTask) -> None:
         self.job = job
         self._send(job)
 
-    def halt(self) -> None:
+    def stop(self) -> None:
         """Have the job end with what it has; no other may be begun."""
         if not self._halted:
             self._halted = True
             self._send(None)
 
-    def receive(self) -> _News:
+    def receive(self) -> _Message:
         """What came from the process, or that it died."""
         try:
-            news: _News = self.connection.recv()
+            news: _Message = self.connection.recv()
         except (EOFError, OSError):
             self.alive = False
             self._process.join()
-            return Outcome(self.job, error=_death(self.job, self._process.exitcode or 0), exit_code=1)
+            return Outcome(self.job, error=_describe_crash(self.job, self._process.exitcode or 0), exit_code=1)
         return news
 
     def end(self) -> None:
@@ -177,7 +177,7 @@ class _Worker:
         self._process.kill()
         self.end()
 
-    def _send(self, message: FileJob | None) -> None:
+    def _send(self, message: FileTask | None) -> None:
         with suppress(OSError):  # it died, which `receive` will tell
             self.connection.send(message)
 
@@ -194,7 +194,7 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _death(job: FileJob, exit_code: int) -> str:
+def _describe_crash(job: FileTask, exit_code: int) -> str:
     if exit_code == -signal.SIGKILL:
         return (
             f"The process that worked on {job.path} was killed (SIGKILL), perhaps for want of memory. Work on fewer "
@@ -210,7 +210,7 @@ def _death(job: FileJob, exit_code: int) -> str:
 # In the worker process
 
 
-class _Halt:
+class _StopSignal:
     """Set when the parent says halt or is gone: while a job runs, nothing else can come from there."""
 
     def __init__(self, parent: Connection) -> None:
@@ -222,22 +222,22 @@ class _Halt:
 
 def _work(parent: Connection, settings: FileSettings, threads: int) -> None:
     """Work on one job after the other, until the parent says halt or is gone; signals never reach us."""
-    engine = cache(partial(Engine, settings, threads=threads))
-    halt = _Halt(parent)
+    engine = cache(partial(FileProcessor, settings, threads=threads))
+    halt = _StopSignal(parent)
 
     def tell(info: SourceInfo, run: Progress) -> None:
-        parent.send(_Underway(info, run))
+        parent.send(_ProgressMessage(info, run))
 
     with suppress(EOFError, ConnectionError):  # the parent is gone
         while (job := parent.recv()) is not None:
-            parent.send(_NotBegun() if halt.is_set() else _attempt(engine, job, halt, tell))
+            parent.send(_Skipped() if halt.is_set() else _run_one(engine, job, halt, tell))
 
 
-def _attempt(
-    engine: Callable[[], Engine], job: FileJob, stop: StopFlag, progress: Callable[[SourceInfo, Progress], object]
+def _run_one(
+    engine: Callable[[], FileProcessor], job: FileTask, stop: StopFlag, progress: Callable[[SourceInfo, Progress], object]
 ) -> Outcome:
     try:
-        result = run_job(engine(), job, stop=stop, progress=progress)
+        result = process_file(engine(), job, stop=stop, progress=progress)
     except FerStreamError as error:
         return Outcome(job, error=str(error), exit_code=error.exit_code)
     except Exception as error:  # noqa: BLE001 - one file must not take the others with it; the fault is reported

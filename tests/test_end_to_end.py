@@ -13,7 +13,7 @@ import pytest
 from fer_stream import FileSettings, analyze
 from fer_stream.api import Analysis
 from fer_stream.config.settings import DetectorSettings
-from fer_stream.files import Engine, FileJob, run_job
+from fer_stream.files import FileProcessor, FileTask, process_file
 from fer_stream.records import LABELS, UNKNOWN
 
 DETECTORS = ("yunet", "blazeface")
@@ -32,17 +32,17 @@ CLIPS = {
 
 
 @pytest.fixture(scope="module", params=DETECTORS)
-def engine(request: pytest.FixtureRequest, yunet_weights: Path) -> Engine:
+def engine(request: pytest.FixtureRequest, yunet_weights: Path) -> FileProcessor:
     weights = yunet_weights if request.param == "yunet" else None
-    return Engine(FileSettings(detector=DetectorSettings(type=request.param, weights=weights)))
+    return FileProcessor(FileSettings(detector=DetectorSettings(type=request.param, weights=weights)))
 
 
-def look(engine: Engine, clip: Path) -> Analysis:
+def look(engine: FileProcessor, clip: Path) -> Analysis:
     return analyze(clip, engine.settings)
 
 
 @pytest.mark.parametrize("name", CLIPS)
-def test_the_right_number_of_people_with_labels_that_hold(engine: Engine, clips: Path, name: str) -> None:
+def test_the_right_number_of_people_with_labels_that_hold(engine: FileProcessor, clips: Path, name: str) -> None:
     people, frames, least_labelled, most_changes = CLIPS[name]
     analysis = look(engine, clips / f"{name}.mp4")
     assert len(analysis.timelines) == people
@@ -58,7 +58,7 @@ def test_the_right_number_of_people_with_labels_that_hold(engine: Engine, clips:
         assert changes <= most_changes
 
 
-def test_looking_less_often_tells_the_same_of_the_same_people(engine: Engine, clips: Path) -> None:
+def test_looking_less_often_tells_the_same_of_the_same_people(engine: FileProcessor, clips: Path) -> None:
     """The bound is that of issue 7; boxes jittered by 1 % agree no better (docs/evidence/parameters.md)."""
     thorough = {"detector.interval_s": 0, "model.interval_s": 0}
     same = faces = 0
@@ -76,13 +76,13 @@ def rows(analysis: Analysis) -> dict[tuple[int, int], str]:
     return {(frame.index, face.person_id): face.label for frame in analysis.frames for face in frame.faces}
 
 
-def test_one_person_before_the_cut_and_one_after(engine: Engine, clips: Path) -> None:
+def test_one_person_before_the_cut_and_one_after(engine: FileProcessor, clips: Path) -> None:
     before, after = look(engine, clips / "leave_and_return.mp4").timelines
     assert before.time_s[-1] < 2.5
     assert after.time_s[0] > 10
 
 
-def test_faces_too_small_to_judge_are_people_whose_emotion_is_unknown(engine: Engine, clips: Path) -> None:
+def test_faces_too_small_to_judge_are_people_whose_emotion_is_unknown(engine: FileProcessor, clips: Path) -> None:
     analysis = look(engine, clips / "small_faces.mp4")
     judged = {face.person_id for frame in analysis.frames for face in frame.faces if face.quality.ok}
     assert analysis.timelines
@@ -91,7 +91,7 @@ def test_faces_too_small_to_judge_are_people_whose_emotion_is_unknown(engine: En
         assert person.person_id in judged or person.shares == {UNKNOWN: 1.0}
 
 
-def test_a_clip_of_backs_gives_few_people_and_no_forced_label(engine: Engine, clips: Path) -> None:
+def test_a_clip_of_backs_gives_few_people_and_no_forced_label(engine: FileProcessor, clips: Path) -> None:
     analysis = look(engine, clips / "long_mostly_no_face.mp4")
     assert len(analysis.frames) == 1394
     empty = sum(not frame.faces for frame in analysis.frames)
@@ -99,7 +99,7 @@ def test_a_clip_of_backs_gives_few_people_and_no_forced_label(engine: Engine, cl
 
 
 def test_faces_in_the_same_place_on_both_sides_of_a_join_are_two_people(
-    engine: Engine, clips: Path, tmp_path: Path
+    engine: FileProcessor, clips: Path, tmp_path: Path
 ) -> None:
     joined = tmp_path / "joined.mp4"
     join(clips / "one_face_crying.mp4", clips / "one_face_smile.mp4", joined)
@@ -110,7 +110,7 @@ def test_faces_in_the_same_place_on_both_sides_of_a_join_are_two_people(
 
 
 @pytest.mark.parametrize("fps", [0.5, 1.0, 5.0])
-def test_a_lower_rate_tells_the_same_story(engine: Engine, clips: Path, fps: float) -> None:
+def test_a_lower_rate_tells_the_same_story(engine: FileProcessor, clips: Path, fps: float) -> None:
     analysis = analyze(clips / "one_face_crying.mp4", engine.settings.with_values({"fps": fps}))
     (person,) = analysis.summary.people
     assert len(analysis.frames) == pytest.approx(19.7 * fps, abs=1)
@@ -136,9 +136,9 @@ def pictures(clip: Path) -> list[np.ndarray]:
         return [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
 
 
-def test_table_timeline_and_arrays_say_the_same(engine: Engine, clips: Path, tmp_path: Path) -> None:
+def test_table_timeline_and_arrays_say_the_same(engine: FileProcessor, clips: Path, tmp_path: Path) -> None:
     clip = clips / "one_face_crying.mp4"
-    run_job(engine, FileJob(clip, "clip", tmp_path))
+    process_file(engine, FileTask(clip, "clip", tmp_path))
     table = pd.read_csv(tmp_path / "clip.frames.csv")
     document = json.loads((tmp_path / "clip.timeline.json").read_text())
     analysis = look(engine, clip)

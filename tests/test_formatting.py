@@ -2,29 +2,29 @@ from __future__ import annotations
 
 import pytest
 
-from fer_stream.formatting import clock, count, lasting, percent
+from fer_stream.formatting import format_time, pluralize, format_duration, format_percent
 
 
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0, "0:00.0"), (5.34, "0:05.3"), (59.97, "1:00.0"), (3725.3, "1:02:05.3")]
 )
 def test_clock(seconds: float, said: str) -> None:
-    assert clock(seconds) == said
+    assert format_time(seconds) == said
 
 
 @pytest.mark.parametrize(
     ("seconds", "said"), [(4.7, "4.7 s"), (59.96, "1 min 0 s"), (139, "2 min 19 s"), (3725, "1 h 2 min")]
 )
 def test_lasting(seconds: float, said: str) -> None:
-    assert lasting(seconds) == said
+    assert format_duration(seconds) == said
 
 
 def test_count() -> None:
-    assert count(1, "person", "people") == "1 person"
-    assert count(0, "person", "people") == "0 people"
-    assert count(1394, "frame") == "1,394 frames"
+    assert pluralize(1, "person", "people") == "1 person"
+    assert pluralize(0, "person", "people") == "0 people"
+    assert pluralize(1394, "frame") == "1,394 frames"
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.612, "61%"), (0.004, "under 1%"), (0, "0%"), (1, "100%")])
 def test_percent(share: float, said: str) -> None:
-    assert percent(share) == said
+    assert format_percent(share) == said

@@ -27,9 +27,9 @@ from fer_stream.classify.classifier import ClassifierOutput
 from fer_stream.config.live import LiveTimelineSettings
 from fer_stream.config.settings import DetectorSettings
 from fer_stream.errors import OutputError
-from fer_stream.files import Engine, FileJob, run_job
+from fer_stream.files import FileProcessor, FileTask, process_file
 from fer_stream.metrics import Metrics
-from fer_stream.outputs.daily_tables import RollingTables
+from fer_stream.outputs.daily_tables import DailyTables
 from fer_stream.pipeline import Predictor, run_capture, run_classify, run_timeline
 from fer_stream.records import (
     LABELS,
@@ -58,14 +58,14 @@ NAME = "clip"
 
 
 @pytest.fixture(scope="module")
-def engine(yunet_weights: Path) -> Engine:
-    return Engine(FileSettings(detector=DetectorSettings(type="yunet", weights=yunet_weights)))
+def engine(yunet_weights: Path) -> FileProcessor:
+    return FileProcessor(FileSettings(detector=DetectorSettings(type="yunet", weights=yunet_weights)))
 
 
 class Poisoned:
     """Classifier that fails on every batch with one certain crop."""
 
-    def __init__(self, engine: Engine, poison: bytes) -> None:
+    def __init__(self, engine: FileProcessor, poison: bytes) -> None:
         self.spec: ModelSpec = engine.classifier.spec
         self._real = engine.classifier
         self._poison = poison
@@ -93,7 +93,7 @@ class Losses:
         return value("fer_predictions_missing_total", labels), value("fer_predictions_late_total", labels)
 
 
-def through_the_queue(engine: Engine, clip: Path, *, poison: bytes = b"") -> tuple[MemoryStore, Losses, MemoryQueue]:
+def through_the_queue(engine: FileProcessor, clip: Path, *, poison: bytes = b"") -> tuple[MemoryStore, Losses, MemoryQueue]:
     """Run capture, worker and timeline concurrently, with a queue of 40 crops that blocks the capture."""
     stop, ended = Event(), Event()
     passes: list[None] = []
@@ -153,7 +153,7 @@ def segments_of(store: MemoryStore) -> list[tuple[int, Segment]]:
 
 
 @pytest.mark.parametrize("name", ["one_face_crying", "two_faces", "leave_and_return"])
-def test_results_through_the_queue_equal_those_of_a_file_run(engine: Engine, clips: Path, name: str) -> None:
+def test_results_through_the_queue_equal_those_of_a_file_run(engine: FileProcessor, clips: Path, name: str) -> None:
     clip = clips / f"{name}.mp4"
     frames: list[LabelledFrame] = []
     summary = engine.process(engine.open(clip, NAME), frames.extend, metrics=metrics())
@@ -167,18 +167,18 @@ def test_results_through_the_queue_equal_those_of_a_file_run(engine: Engine, cli
     assert [frame.index for frame in shown] == [frame.index for frame in frames]
 
 
-def test_pipelining_does_not_change_the_results(engine: Engine, clips: Path, tmp_path: Path) -> None:
+def test_pipelining_does_not_change_the_results(engine: FileProcessor, clips: Path, tmp_path: Path) -> None:
     tables = []
     for threads in (1, 2):
-        job = FileJob(clips / "leave_and_return.mp4", NAME, tmp_path / str(threads))
+        job = FileTask(clips / "leave_and_return.mp4", NAME, tmp_path / str(threads))
         job.out.mkdir()
-        run_job(Engine(engine.settings, threads=threads), job)
-        tables.append(job.at("frames.csv").read_bytes())
+        process_file(FileProcessor(engine.settings, threads=threads), job)
+        tables.append(job.output_path("frames.csv").read_bytes())
     assert tables[0] == tables[1]
     assert tables[0].count(b"\n") > 100
 
 
-def test_prefetch_thread_ends_when_the_sink_fails(engine: Engine, clips: Path) -> None:
+def test_prefetch_thread_ends_when_the_sink_fails(engine: FileProcessor, clips: Path) -> None:
     def full(_: object) -> None:
         raise OutputError("No space left")
 
@@ -189,9 +189,9 @@ def test_prefetch_thread_ends_when_the_sink_fails(engine: Engine, clips: Path) -
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_error_of_the_detector_is_raised_after_the_frames_before_it(
-    engine: Engine, clips: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+    engine: FileProcessor, clips: Path, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing = Engine(engine.settings, threads=threads)
+    failing = FileProcessor(engine.settings, threads=threads)
     detect, looks, frames = failing.detector.detect, count(), list[LabelledFrame]()
 
     def fails(image: U8) -> Detections:
@@ -205,7 +205,7 @@ def test_error_of_the_detector_is_raised_after_the_frames_before_it(
     assert frames
 
 
-def test_crop_that_fails_does_not_affect_others(engine: Engine, clips: Path) -> None:
+def test_crop_that_fails_does_not_affect_others(engine: FileProcessor, clips: Path) -> None:
     clip = clips / "one_face_smile.mp4"
     poison: list[bytes] = []
     engine.process(
@@ -260,7 +260,7 @@ class Processed:
     ) -> None:
         self.store, self.left = MemoryStore(Retention(results=100_000)), list[int]()
         folder.mkdir()
-        files = RollingTables(folder, retention_days=None, clock=time.time)
+        files = DailyTables(folder, retention_days=None, clock=time.time)
         settings = LiveTimelineSettings().model_copy(update={"allowed_lateness_s": allowed_lateness_s})
         losses = Losses()
         processor = TimelineProcessor(self.store, files, losses.metrics, settings=lambda _: settings)

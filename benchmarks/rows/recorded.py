@@ -20,7 +20,7 @@ from benchmarks.material import clip_frames
 from benchmarks.peers import PEERS, PeerProcess
 from benchmarks.rows import Options, available_cores, pinned
 from benchmarks.scenes import encode_video, frame_rate, resized
-from fer_stream.files import Engine, FileJob, run_job
+from fer_stream.files import FileProcessor, FileTask, process_file
 from fer_stream.records import F32
 
 _TO_DECODING = Goal(0.5)
@@ -49,7 +49,7 @@ def measure(options: Options, clip: Path, *, peer_frames: int) -> Iterator[Line]
     """The lines of one clip."""
     frames = sum(1 for _ in clip_frames(clip, every=1))
     with pinned(available_cores(1)), ExitStack() as stack:
-        engine = Engine(options.settings, threads=1)
+        engine = FileProcessor(options.settings, threads=1)
         peers = {name: _Asked(clip, peer_frames) for name in PEERS}
         for name, peer in peers.items():
             peer.begin(name, stack)
@@ -76,10 +76,10 @@ def measure(options: Options, clip: Path, *, peer_frames: int) -> Iterator[Line]
         yield Line(what, ratio, "×", goal)
 
 
-def job(engine: Engine, clip: Path) -> None:
+def job(engine: FileProcessor, clip: Path) -> None:
     """The whole job once."""
     with tempfile.TemporaryDirectory(prefix="fer-") as folder:
-        run_job(engine, FileJob(clip, "clip", Path(folder)))
+        process_file(engine, FileTask(clip, "clip", Path(folder)))
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from av.video.frame import VideoFrame
 
-from fer_stream.capture.clock import Clocks, MediaClock
+from fer_stream.capture.camera import Clocks, MediaClock
 from fer_stream.capture.connection import REASONS, Connection, Disconnect, Reason
 from fer_stream.capture.source import Sampler
 from fer_stream.log import get_logger

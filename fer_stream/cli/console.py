@@ -23,8 +23,8 @@ from rich.progress import (
 from rich.text import Text
 
 from fer_stream.errors import OutputError
-from fer_stream.files import FileJob, FileResult
-from fer_stream.formatting import clock, count
+from fer_stream.files import FileTask, FileResult
+from fer_stream.formatting import format_time, pluralize
 from fer_stream import pipeline
 from fer_stream.pool import Outcome
 from fer_stream.records import DecodeErrors, PersonSummary, SourceInfo
@@ -68,7 +68,7 @@ class Console:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def progress(self, job: FileJob, info: SourceInfo, run: pipeline.Progress) -> None:
+    def progress(self, job: FileTask, info: SourceInfo, run: pipeline.Progress) -> None:
         """Move the bar of `job`; by media time, as not every frame may be looked at."""
         if job.name not in self._tasks:
             self._tasks[job.name] = self._bars.add_task(job.path.name, total=_length_s(info), frames=0)
@@ -86,7 +86,7 @@ class Console:
             return self._tell(outcome.job, outcome.result)
         return outcome.exit_code
 
-    def _tell(self, job: FileJob, result: FileResult) -> int:
+    def _tell(self, job: FileTask, result: FileResult) -> int:
         try:
             typer.echo(self._printable("\n".join(_lines(job, result))))
         except OSError as error:
@@ -153,11 +153,11 @@ def _length_s(info: SourceInfo) -> float | None:
     return info.frames / info.fps if info.frames and info.fps else None
 
 
-def _lines(job: FileJob, result: FileResult) -> Iterator[str]:
+def _lines(job: FileTask, result: FileResult) -> Iterator[str]:
     summary = result.summary
-    seen = count(len(summary.people), "person", "people")
+    seen = pluralize(len(summary.people), "person", "people")
     length = (
-        "" if summary.source.kind == "image" else f", {count(summary.frames, 'frame')} in {clock(summary.duration_s)}"
+        "" if summary.source.kind == "image" else f", {pluralize(summary.frames, 'frame')} in {format_time(summary.duration_s)}"
     )
     stopped = f" ({summary.stopped})" if summary.stopped else ""
     yield f"{job.path.name}: {seen}{length}{stopped}"
@@ -168,11 +168,11 @@ def _lines(job: FileJob, result: FileResult) -> Iterator[str]:
 
 def _person_line(person: PersonSummary) -> str:
     shares = ", ".join(f"{label} {share:.0%}" for label, share in person.shares.items())
-    return f"  person {person.person_id}, {clock(person.first_s)} to {clock(person.last_s)}: {shares}"
+    return f"  person {person.person_id}, {format_time(person.first_s)} to {format_time(person.last_s)}: {shares}"
 
 
 def _damage_lines(damage: DecodeErrors) -> Iterator[str]:
     if damage.packets:
-        yield f"  damaged: {count(damage.packets, 'packet')} could not be decoded ({damage.reason})"
+        yield f"  damaged: {pluralize(damage.packets, 'packet')} could not be decoded ({damage.reason})"
     if damage.truncated:
         yield "  damaged: the file ends before its container says it does"

@@ -79,22 +79,22 @@ def _format(at: float) -> str:
 
 
 def _summary(erasure: ErasureReport) -> str:
-    from fer_stream.formatting import count
+    from fer_stream.formatting import pluralize
 
     parts = [
-        count(erasure.results, "result"),
-        count(erasure.segments, "segment"),
-        count(erasure.pending, "queued face"),
-        count(erasure.files.rows, "row"),
-        count(erasure.files.recordings, "recording"),
+        pluralize(erasure.results, "result"),
+        pluralize(erasure.segments, "segment"),
+        pluralize(erasure.pending, "queued face"),
+        pluralize(erasure.files.rows, "row"),
+        pluralize(erasure.files.recordings, "recording"),
     ]
-    if unread := erasure.files.unread:
-        parts.append(f"{count(unread, 'line')} of the tables cannot be parsed and were left")
+    if unread := erasure.files.unparsable:
+        parts.append(f"{pluralize(unread, 'line')} of the tables cannot be parsed and were left")
     return ", ".join(parts)
 
 
 def _remaining(erasure: ErasureReport) -> str:
-    reasons = [f"{path.name} is still being recorded" for path in erasure.files.growing]
+    reasons = [f"{path.name} is still being recorded" for path in erasure.files.in_progress]
     if erasure.open_since_at is not None:
         since = _format(erasure.open_since_at)
         reasons.append(

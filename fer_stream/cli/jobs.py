@@ -251,13 +251,13 @@ def _each(job_ids: Sequence[str], config: Path | None, action: Callable[[Jobs, s
 
 
 def _table(found: Sequence[JobInfo]) -> str:
-    from fer_stream.formatting import lasting
+    from fer_stream.formatting import format_duration
 
     if not found:
         return "No jobs. Submit a file: fer-stream submit talk.mp4"
     rows = [("id", "state", "progress", "file", "age", "result / error")]
     rows += [
-        (i.job_id, i.state, _progress(i), i.path.name, lasting(time.time() - i.submitted_at), _result(i))
+        (i.job_id, i.state, _progress(i), i.path.name, format_duration(time.time() - i.submitted_at), _result(i))
         for i in found
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]

@@ -105,17 +105,17 @@ def _run_files(
 ) -> int:
     from fer_stream.capture.discovery import discover, output_names
     from fer_stream.cli.console import Console
-    from fer_stream.files import FileJob, make_folder
-    from fer_stream.pool import cores, run_jobs
+    from fer_stream.files import FileTask, create_output_dir
+    from fer_stream.pool import cores, process_files
 
     paths = discover(sources)
-    make_folder(out)
-    jobs = [FileJob(path, name, out, force) for path, name in zip(paths, output_names(paths), strict=True)]
+    create_output_dir(out)
+    jobs = [FileTask(path, name, out, force) for path, name in zip(paths, output_names(paths), strict=True)]
     at_once = processes or cores()
     with (
         stop_on_signals() as stop,
         Console(quiet=quiet) as console,
-        closing(run_jobs(jobs, settings, processes=at_once, stop=stop, progress=console.progress)) as outcomes,
+        closing(process_files(jobs, settings, processes=at_once, stop=stop, progress=console.progress)) as outcomes,
     ):
         codes = [console.show(outcome) for outcome in outcomes]
     return stop.exit_code or next(filter(None, codes), 0)

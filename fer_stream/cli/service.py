@@ -41,10 +41,10 @@ def validate(path: Annotated[Path, typer.Argument(help="YAML settings of the liv
     """
     from fer_stream.config.live import LiveSettings
     from fer_stream.config.loader import load
-    from fer_stream.formatting import count
+    from fer_stream.formatting import pluralize
 
     sources = load(path, LiveSettings).sources
-    typer.echo(f"{path} is valid: {count(len(sources), 'source')} ({', '.join(sources) or 'none'}).")
+    typer.echo(f"{path} is valid: {pluralize(len(sources), 'source')} ({', '.join(sources) or 'none'}).")
 
 
 def schema() -> None:

@@ -57,10 +57,10 @@ class RqJobs:
         name: str | None = None,
     ) -> JobInfo:
         """See `Jobs.submit`."""
-        from fer_stream.files import make_folder
+        from fer_stream.files import create_output_dir
 
         task = _make_task(path, out, settings, force=force, name=name)
-        make_folder(task.out)
+        create_output_dir(task.out)
         _refuse_existing(task)
         job_id = secrets.token_hex(6)
         return self._call(lambda client: self._enqueue(client, job_id, task, priority))
@@ -222,10 +222,10 @@ def _refuse_reserved(client: redis.Redis, names: redis.Redis, task: Task) -> Non
 
 
 def _refuse_existing(task: Task) -> None:
-    from fer_stream.files import FileJob
+    from fer_stream.files import FileTask
     from fer_stream.jobs.staging import refuse_existing
 
-    refuse_existing(FileJob(task.path, task.name, task.out, task.force))
+    refuse_existing(FileTask(task.path, task.name, task.out, task.force))
 
 
 def _cancel_waiting(job: FileRqJob) -> None:

@@ -8,7 +8,9 @@ store therefore allows files to be read and written, but no code to be executed.
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -24,11 +26,13 @@ from rq.exceptions import DeserializationError
 from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
+from rq.timeouts import JobTimeoutException
 from rq.utils import now
 
 from fer_stream.config.settings import FileSettings
-from fer_stream.errors import CodecError
+from fer_stream.errors import CodecError, DiskFull, FerStreamError, QueueError
 from fer_stream.jobs.job import PRIORITIES, JobInfo, JobState, Priority
+from fer_stream.log import redact_secrets
 
 FUNCTION = "fer_stream.jobs"
 """Function name in the record of every job. It is compared, never imported."""
@@ -297,3 +301,30 @@ def days_to_seconds(days: float) -> int:
 
 def _unix(moment: datetime | None) -> float | None:
     return moment.timestamp() if moment else None
+
+
+def classify_failure(error: BaseException | None, job: FileRqJob) -> tuple[str, bool]:
+    """Return the reason of a failure as text without secrets, and whether another attempt may succeed."""
+    if isinstance(error, JobTimeoutException):
+        return timeout_message(job), False
+    if isinstance(error, DeserializationError):
+        return f"Job {job.id} is refused: only JSON payloads are accepted.", False
+    if isinstance(error, FerStreamError):
+        retryable = isinstance(error, DiskFull | QueueError) and not isinstance(error, CodecError)
+        return redact_secrets(str(error)), retryable
+    return redact_secrets(f"Unexpected error, see the log of the worker: {type(error).__name__}: {error}"), True
+
+
+def timeout_message(job: FileRqJob) -> str:
+    """Return the error message of an attempt that exceeded `jobs.timeout_s`."""
+    return f"Processing took longer than {job.timeout} s: raise jobs.timeout_s, or analyse fewer frames (fps)."
+
+
+def describe_exit(status: int | None) -> str:
+    """Describe how a process ended, from its wait(2) status; None if the status is unknown."""
+    if status is None:
+        return "ended with an unknown status, see the log of the worker"
+    if not os.WIFSIGNALED(status):
+        return f"ended with code {os.waitstatus_to_exitcode(status)}, see the log of the worker"
+    name = signal.Signals(os.WTERMSIG(status)).name
+    return f"was killed ({name})" + (", possibly out of memory" if name == "SIGKILL" else "")

@@ -11,7 +11,7 @@ from pathlib import Path
 from redis.exceptions import RedisError
 
 from fer_stream.errors import OutputError, OutputExists
-from fer_stream.files import Engine, FileJob, FileResult, make_folder, run_job
+from fer_stream.files import FileProcessor, FileTask, FileResult, create_output_dir, process_file
 from fer_stream.jobs.record import FileRqJob
 from fer_stream.log import get_logger
 from fer_stream.pipeline import Progress
@@ -48,8 +48,8 @@ class ProgressReporter:
 
 
 def run_staged(
-    job: FileJob,
-    engine: Callable[[], Engine],
+    job: FileTask,
+    engine: Callable[[], FileProcessor],
     *,
     staging_dir: Path,
     on_progress: OnProgress,
@@ -61,17 +61,17 @@ def run_staged(
     errors of `run_job`, and `OutputExists` before any work if a result exists and the job does not `force`.
     """
     refuse_existing(job)
-    make_folder(staging_dir)
-    staged = FileJob(job.path, job.name, staging_dir)
+    create_output_dir(staging_dir)
+    staged = FileTask(job.path, job.name, staging_dir)
     try:
-        result = run_job(engine(), staged, progress=lambda info, run: on_progress(_fraction(info, run), run.frames))
+        result = process_file(engine(), staged, progress=lambda info, run: on_progress(_fraction(info, run), run.frames))
         before_publish()
         return replace(result, outputs=_publish(result.outputs, job))
     finally:
         shutil.rmtree(staging_dir, ignore_errors=True)
 
 
-def refuse_existing(job: FileJob) -> None:
+def refuse_existing(job: FileTask) -> None:
     """Raise `OutputExists` if a result of `job` exists and the job does not `force`."""
     existing = job.existing()
     if existing and not job.force:
@@ -80,7 +80,7 @@ def refuse_existing(job: FileJob) -> None:
         )
 
 
-def _publish(outputs: Sequence[Path], job: FileJob) -> tuple[Path, ...]:
+def _publish(outputs: Sequence[Path], job: FileTask) -> tuple[Path, ...]:
     refuse_existing(job)
     for path in outputs:
         try:

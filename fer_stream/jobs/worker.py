@@ -42,9 +42,16 @@ from rq.timeouts import HorseMonitorTimeoutException, JobTimeoutException
 from rq.utils import now
 
 from fer_stream.errors import FerStreamError
-from fer_stream.jobs.failures import classify_failure, describe_exit, timeout_message
 from fer_stream.jobs.maintenance import HEARTBEAT_TIMEOUT_S, Maintenance
-from fer_stream.jobs.record import FileRqJob, all_queues, fetch_jobs, priority_of
+from fer_stream.jobs.record import (
+    FileRqJob,
+    all_queues,
+    classify_failure,
+    describe_exit,
+    fetch_jobs,
+    priority_of,
+    timeout_message,
+)
 from fer_stream.log import get_logger
 from fer_stream.metrics import Metrics
 
@@ -263,7 +270,7 @@ class JobWorker(Worker):
         if os.getppid() != self.pid:
             os._exit(1)
         # Not at module level: the parent, which forks, must have neither their memory nor their threads.
-        from fer_stream.files import Engine, FileJob
+        from fer_stream.files import FileProcessor, FileTask
         from fer_stream.jobs.staging import ProgressReporter, run_staged
         from fer_stream.pool import cores
 
@@ -275,8 +282,8 @@ class JobWorker(Worker):
             job.update_meta(publishing=True)
 
         result = run_staged(
-            FileJob(task.path, task.name, task.out, force=task.force or job.publishing),
-            lambda: Engine(task.settings, threads=max(1, cores() // self._workers)),
+            FileTask(task.path, task.name, task.out, force=task.force or job.publishing),
+            lambda: FileProcessor(task.settings, threads=max(1, cores() // self._workers)),
             staging_dir=job.staging_dir(task),
             on_progress=ProgressReporter(job, partial(job.check_owned_by, self.name)),
             before_publish=before_publish,

@@ -15,7 +15,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-class HiddenFile:
+class AtomicFile:
     """A file beside `path` whose name begins with a dot, until `commit` gives it its name.
 
     Both lie in one folder, so that the renaming is atomic: a reader finds the old file, the new one or none, and
@@ -27,35 +27,35 @@ class HiddenFile:
         self.path = path
         self.partial = path.with_name(f".partial-{os.getpid()}-{secrets.token_hex(6)}{path.suffix}")
         self._force = force
-        with self.guard():
+        with self.translate_errors():
             self._refuse_existing()
             # Not tempfile: its files are private (0600), and results should follow the user's umask.
             os.close(os.open(self.partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
 
     @contextmanager
-    def guard(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         """Turn an `OSError` of the body into an `OutputError` that names `path` and the cure."""
         try:
             yield
         except OSError as error:
             raise self._explained(error) from error
 
-    def put(self, chunks: Iterable[bytes]) -> None:
+    def write(self, chunks: Iterable[bytes]) -> None:
         """Write `chunks`, one after the other, and commit."""
-        with self.guard(), self.partial.open("wb") as file:
+        with self.translate_errors(), self.partial.open("wb") as file:
             file.writelines(chunks)
         self.commit()
 
     def commit(self) -> None:
         """Put the file in place. Everything must have been written and closed."""
-        with self.guard():
+        with self.translate_errors():
             self._refuse_existing()
             _sync(self.partial)
             self.partial.replace(self.path)
 
     def discard(self) -> None:
         """Remove the hidden file. After `commit` there is none, and nothing happens."""
-        with self.guard():
+        with self.translate_errors():
             self.partial.unlink(missing_ok=True)
 
     def _refuse_existing(self) -> None:

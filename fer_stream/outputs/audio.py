@@ -23,7 +23,7 @@ _COPIED_FROM_HZ = {"aac": 7_350, "mp3": 16_000}
 _AAC_RATES_HZ = {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000}
 
 
-class Sound:
+class AudioRemuxer:
     """The first audio stream of `source` that can be decoded, on its way into `container` in step with the pictures.
 
     Media time 0 is the start of the source, as it is for the pictures; what sounds before it is left out. Sound that
@@ -41,7 +41,7 @@ class Sound:
         self._next: av.Packet[Any] | None = None
 
     @classmethod
-    def open(cls, path: Path, container: OutputContainer) -> Sound | None:
+    def open(cls, path: Path, container: OutputContainer) -> AudioRemuxer | None:
         """The sound of `path`, or None where it has none."""
         source = av.open(str(path.absolute()), metadata_errors="replace")
         for stream in source.streams.audio:
@@ -75,7 +75,7 @@ class Sound:
                 yield packet
 
     def _transcoded(self) -> Iterator[av.Packet[Any]]:
-        uniform = _Uniform(self._output.codec_context)
+        uniform = _Resampler(self._output.codec_context)
         for packet in self._read():
             # A decoder that meets bit errors has more to say than InvalidDataError, and makes frames that the encoder
             # refuses.
@@ -110,7 +110,7 @@ class Sound:
                 yield packet
 
 
-class _Uniform:
+class _Resampler:
     """Gives frames the format, layout and rate of `encoder`, also where theirs change, as between two programmes."""
 
     def __init__(self, encoder: AudioCodecContext) -> None:

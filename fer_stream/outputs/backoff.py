@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from fer_stream.errors import FilesStopped
+from fer_stream.errors import OutputUnavailable
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -14,7 +14,7 @@ _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 60.0
 
 
-def stopped_by(error: OSError, path: Path) -> FilesStopped:
+def output_error(error: OSError, path: Path) -> OutputUnavailable:
     """`error`, met while writing `path`, as an error that names the file and the cure."""
     if error.errno in _NO_ROOM:
         what, cure = f"No room left for {path}", "free some space there"
@@ -24,4 +24,4 @@ def stopped_by(error: OSError, path: Path) -> FilesStopped:
         what, cure = f"The folder for {path} is gone", "make it, or mount its disk, again"
     else:
         what, cure = f"Cannot write {path}: {error.strerror or error}", "look after the disk"
-    return FilesStopped(f"{what}. The service goes on without it; {cure}, and writing resumes by itself.")
+    return OutputUnavailable(f"{what}. The service goes on without it; {cure}, and writing resumes by itself.")

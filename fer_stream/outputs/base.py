@@ -9,7 +9,7 @@ from typing import Protocol
 from fer_stream.records import FileSummary, Gap, LabelledFrame, Segment
 
 
-class Writer(Protocol):
+class Output(Protocol):
     """Writes one output as the job runs, so that memory stays flat however long the source is.
 
     A writer works on a hidden file beside its `path` and puts it in place only when it is whole: what lies at
@@ -31,15 +31,15 @@ class Writer(Protocol):
         ...
 
 
-class RollingWriter(Protocol):
+class RollingOutput(Protocol):
     """Writes the tables of sources that never end, so that they can be continued from a checkpoint."""
 
     def append_frames(self, source: str, frames: Sequence[LabelledFrame]) -> None:
-        """Append final frames, in order. Raises `FilesStopped` once when writing is no longer possible."""
+        """Append final frames, in order. Raises `OutputUnavailable` once when writing is no longer possible."""
         ...
 
     def append_segments(self, source: str, segments: Sequence[Segment], gaps: Sequence[Gap]) -> None:
-        """Append closed segments and gaps. Raises `FilesStopped` as `append_frames` does."""
+        """Append closed segments and gaps. Raises `OutputUnavailable` as `append_frames` does."""
         ...
 
     def offsets(self, source: str) -> dict[str, int]:

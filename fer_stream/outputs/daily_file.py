@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fer_stream.errors import FilesStopped
-from fer_stream.outputs.backoff import stopped_by
+from fer_stream.errors import OutputUnavailable
+from fer_stream.outputs.backoff import output_error
 
 _NEVER = "0001-01-01"
 """The day of the newest file where there is none yet: every real one is newer."""
@@ -18,7 +18,7 @@ _DAY = r"\d{4}-[01]\d-[0-3]\d"
 _BLOCK = 65_536
 
 
-class DayFiles:
+class DailyFile:
     """The files `<folder>/<YYYY-MM-DD><ending>`, of which only the newest is written to.
 
     The object knows how far the newest was written by it; `settle` makes the disk agree. No file is held open in
@@ -38,17 +38,17 @@ class DayFiles:
         """The name of the newest file and its length in bytes, 0 where it is not there; empty if not known yet."""
         return {} if self._day is None else {self._day + self._ending: self._length}
 
-    def go_back(self, position: Mapping[str, int]) -> None:
+    def rewind(self, position: Mapping[str, int]) -> None:
         """Take `position` for what is written, if it names one of these files. `settle` carries it out."""
         for name, length in position.items():
             if match := self._name.fullmatch(name):
                 self._day, self._length, self._settled = match[1], length, False
 
-    def settle(self) -> int:
+    def reconcile(self) -> int:
         """Cut off and delete what lies beyond the position; returns how many bytes before it are not there.
 
         Without a position the newest file is taken up to its last whole row. A file that is gone altogether was
-        deleted on purpose and counts for nothing. Raises `FilesStopped`.
+        deleted on purpose and counts for nothing. Raises `OutputUnavailable`.
         """
         if self._settled:
             return 0
@@ -60,9 +60,9 @@ class DayFiles:
     def append(self, day: str, rows: bytes) -> None:
         """Write `rows` into the file of `day`, or into the newest one if that is of a later day.
 
-        Raises `FilesStopped`, and then nothing of `rows` stays.
+        Raises `OutputUnavailable`, and then nothing of `rows` stays.
         """
-        self.settle()
+        self.reconcile()
         day = max(day, self._day or _NEVER)
         with self._guard(self._path(day)):
             # Not its parents: where a disk was unmounted, the files would fill the one below it.
@@ -80,7 +80,7 @@ class DayFiles:
         if found not in (0, known):
             # As a second service would, or this process if it slept through the end of its lease.
             self._day, self._settled = None, False
-            raise FilesStopped(
+            raise OutputUnavailable(
                 f"Somebody else wrote to {self._path(day)}, so these rows were left out. "
                 "Let only one service write to a folder."
             )
@@ -132,7 +132,7 @@ class DayFiles:
         try:
             yield
         except OSError as error:
-            raise stopped_by(error, path) from error
+            raise output_error(error, path) from error
 
 
 @contextmanager

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fer_stream.backoff import Backoff
-from fer_stream.errors import FilesStopped, OutputError
+from fer_stream.errors import OutputError, OutputUnavailable
 from fer_stream.outputs.backoff import RETRY_MAX_S, RETRY_MIN_S
-from fer_stream.outputs.daily_file import DayFiles
-from fer_stream.outputs.retention import prune
+from fer_stream.outputs.daily_file import DailyFile
+from fer_stream.outputs.erasure import prune
 from fer_stream.outputs.tables import COLUMNS, rows, segment_document
 from fer_stream.records import Gap, LabelledFrame, Segment, stream_start_ms
 
@@ -31,11 +31,11 @@ _HEADER = (",".join(ROLLING_COLUMNS) + "\n").encode()
 _UNIX_EPOCH = datetime(1970, 1, 1)
 
 
-class RollingTables:
+class DailyTables:
     """Continues the tables of any number of sources in `folder`, which must exist.
 
     What is appended is with the operating system when the call returns: killing the process loses nothing. An
-    append that fails raises `FilesStopped` once and counts its rows as lost; so do those that follow, without
+    append that fails raises `OutputUnavailable` once and counts its rows as lost; so do those that follow, without
     raising, until it is time to try again. When writing resumes, a line in segments.jsonl says what was lost.
     Not for use by several threads, and by one process per source.
 
@@ -49,12 +49,12 @@ class RollingTables:
         self._sources: dict[str, _SourceFiles] = {}
 
     def append_frames(self, source: str, frames: Sequence[LabelledFrame]) -> None:
-        """Append the rows of `frames`, final and in order, of streams of `source`. Raises `FilesStopped`."""
+        """Append the rows of `frames`, final and in order, of streams of `source`. Raises `OutputUnavailable`."""
         files = self._of(source)
         files.append(files.frames, [_frame_lines(frame) for frame in frames])
 
     def append_segments(self, source: str, segments: Sequence[Segment], gaps: Sequence[Gap]) -> None:
-        """Append a line for each of `segments` and `gaps`, by when they ended. Raises `FilesStopped`."""
+        """Append a line for each of `segments` and `gaps`, by when they ended. Raises `OutputUnavailable`."""
         lines = [*map(_segment_line, segments), *map(_gap_line, gaps)]
         files = self._of(source)
         files.append(files.segments, sorted(lines, key=lambda line: line.at_us))
@@ -70,7 +70,7 @@ class RollingTables:
     def truncate(self, source: str, offsets: Mapping[str, int]) -> None:
         """Go back to what `offsets` said, and delete what is newer; where they are of another folder, nothing is.
 
-        Raises `FilesStopped` where the disk does not let it; then it is done before the next row is written.
+        Raises `OutputUnavailable` where the disk does not let it; then it is done before the next row is written.
         """
         self._of(source).truncate(offsets)
 
@@ -105,7 +105,7 @@ class _Lines(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Lost:
+class _LossCount:
     """What is missing from the files: `rows` that were not written between two wall times, and `bytes` that were."""
 
     rows: int = 0
@@ -113,23 +113,23 @@ class _Lost:
     first_us: int = 0
     last_us: int = 0
 
-    def and_rows(self, lines: Sequence[_Lines]) -> _Lost:
+    def and_rows(self, lines: Sequence[_Lines]) -> _LossCount:
         times = [line.at_us for line in lines] + ([self.first_us, self.last_us] if self.rows else [])
-        return _Lost(self.rows + _count(lines), self.bytes, min(times, default=0), max(times, default=0))
+        return _LossCount(self.rows + _count(lines), self.bytes, min(times, default=0), max(times, default=0))
 
 
 class _SourceFiles:
     """The two tables of one source, and what is missing from them."""
 
     def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
-        self.frames = DayFiles(folder, _FRAMES, _HEADER)
-        self.segments = DayFiles(folder, _SEGMENTS)
+        self.frames = DailyFile(folder, _FRAMES, _HEADER)
+        self.segments = DailyFile(folder, _SEGMENTS)
         self.lost_rows = 0
         self._identity = _identity(folder)
-        self._lost = _Lost()
+        self._lost = _LossCount()
         self._backoff = Backoff(RETRY_MIN_S, RETRY_MAX_S, clock=clock)
 
-    def append(self, file: DayFiles, lines: Sequence[_Lines]) -> None:
+    def append(self, file: DailyFile, lines: Sequence[_Lines]) -> None:
         waiting = list(lines)
         try:
             if not self._backoff.active:
@@ -138,7 +138,7 @@ class _SourceFiles:
             self._lost = self._lost.and_rows(waiting)
             self.lost_rows += _count(waiting)
 
-    def _write(self, file: DayFiles, waiting: list[_Lines]) -> None:
+    def _write(self, file: DailyFile, waiting: list[_Lines]) -> None:
         """Write `waiting`, and take from it what is written."""
         if not waiting:
             return
@@ -149,24 +149,24 @@ class _SourceFiles:
                 written = list(group)
                 file.append(day, "".join(line.text for line in written).encode())
                 del waiting[: len(written)]
-        except FilesStopped:
+        except OutputUnavailable:
             self._backoff.failed()
             raise
         self._backoff.reset()
 
     def _settle(self) -> None:
         for file in (self.frames, self.segments):
-            if missing := file.settle():
+            if missing := file.reconcile():
                 self._lost = replace(self._lost, bytes=self._lost.bytes + missing)
 
     def _tell_lost(self, day: str) -> None:
-        if self._lost != _Lost():
+        if self._lost != _LossCount():
             self.segments.append(day, _lost_line(self._lost).encode())
-            self._lost = _Lost()
+            self._lost = _LossCount()
 
     def offsets(self) -> dict[str, int]:
         # A file that cannot be looked at has no entry, and nothing will be cut off from it.
-        with suppress(FilesStopped):
+        with suppress(OutputUnavailable):
             self._settle()
         lost = {_LOST + name: number for name, number in asdict(self._lost).items() if number}
         return {_FOLDER: self._identity, **self.frames.position(), **self.segments.position(), **lost}
@@ -175,8 +175,8 @@ class _SourceFiles:
         # Older checkpoints name no folder.
         if offsets.get(_FOLDER, self._identity) == self._identity:
             for file in (self.frames, self.segments):
-                file.go_back(offsets)
-        self._lost = _Lost(**{field.name: offsets.get(_LOST + field.name, 0) for field in fields(_Lost)})
+                file.rewind(offsets)
+        self._lost = _LossCount(**{field.name: offsets.get(_LOST + field.name, 0) for field in fields(_LossCount)})
         self._settle()
 
 
@@ -212,7 +212,7 @@ def _gap_line(closed: Gap) -> _Lines:
     return _Lines(end_us, _json_line("gap", about, start_us, end_us))
 
 
-def _lost_line(lost: _Lost) -> str:
+def _lost_line(lost: _LossCount) -> str:
     times = (lost.first_us, lost.last_us) if lost.rows else (None, None)
     return _json_line("lost", {"rows": lost.rows, "bytes": lost.bytes}, *times)
 

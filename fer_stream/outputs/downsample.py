@@ -27,10 +27,10 @@ class Points:
 
     time_s: F64
     probs: F32
-    returns: NDArray[np.bool_]
+    after_gap: NDArray[np.bool_]
 
 
-class Trace:
+class ProbabilitySeries:
     """Collects smoothed probabilities as the job runs.
 
     Frames that were taken already are passed over, so that all the writers that share a trace may feed it. A
@@ -114,5 +114,5 @@ class _Bins:
         return Points(
             time_s=rows[:, _TIME] / counts[:, 0],
             probs=(rows[:, :_TIME] / counts).astype(np.float32),
-            returns=self._returns[: self._used].copy(),
+            after_gap=self._returns[: self._used].copy(),
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -33,8 +33,8 @@ class ErasedFiles:
 
     rows: int = 0
     recordings: int = 0
-    unread: int = 0
-    growing: list[Path] = field(default_factory=list)
+    unparsable: int = 0
+    in_progress: list[Path] = field(default_factory=list)
 
 
 def erase_files(
@@ -68,7 +68,7 @@ def erase_files(
 
 def _erase_recording(path: Path, growing: bool, erased: ErasedFiles, dry_run: bool) -> None:
     if growing:
-        erased.growing.append(path)
+        erased.in_progress.append(path)
         return
     if not dry_run:
         path.unlink()
@@ -83,7 +83,7 @@ def _blank(path: Path, is_meant: Callable[[bytes], bool], erased: ErasedFiles, d
             try:
                 meant = is_meant(line)
             except (ValueError, RecursionError):
-                erased.unread += 1
+                erased.unparsable += 1
                 continue
             if meant:
                 erased.rows += 1
@@ -136,3 +136,42 @@ def _iso(at: float) -> str:
 
 def _unix(name: str) -> float:
     return datetime.strptime(name, "%Y-%m-%dT%H%M%S.%f").replace(tzinfo=UTC).timestamp()
+
+
+# 2026-01-31.frames.csv, 2026-01-31.segments.jsonl, 2026-01-31T120000.000Z.mp4 and, while it grows, a dot before it.
+_OURS = re.compile(r"\.?(\d{4}-[01]\d-[0-3]\d)(?:\.frames\.csv|\.segments\.jsonl|T\d{6}\.\d{3}Z\.mp4)")
+
+
+def prune(folders: Iterable[Path], *, retention_days: int, now_s: float) -> int:
+    """Delete the tables and recordings in `folders` that are too old; returns how many there were.
+
+    The day (UTC) of `now_s`, in Unix seconds, and the `retention_days` days before it stay. Raises `OutputError`
+    where something cannot be deleted, after everything else was. A folder that is not there holds nothing.
+    """
+    first_kept = (datetime.fromtimestamp(now_s, UTC) - timedelta(days=retention_days)).date().isoformat()
+    deleted, faults = 0, list[OSError]()
+    for folder in folders:
+        try:
+            old = [path for path in folder.iterdir() if _is_old(path.name, first_kept)]
+        except FileNotFoundError:
+            continue
+        except OSError as fault:
+            faults.append(fault)
+            continue
+        for path in old:
+            try:
+                path.unlink(missing_ok=True)
+                deleted += 1
+            except OSError as fault:
+                faults.append(fault)
+    if faults:
+        raise OutputError(
+            f"{len(faults)} files or folders that are older than the retention cannot be deleted, first "
+            f"{faults[0].filename}: {faults[0].strerror}. Delete them, or make their folder writable."
+        )
+    return deleted
+
+
+def _is_old(name: str, first_kept: str) -> bool:
+    match = _OURS.fullmatch(name)
+    return match is not None and match[1] < first_kept

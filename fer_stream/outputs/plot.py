@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+import io
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
-from fer_stream.formatting import count, lasting, percent
-from fer_stream.outputs.downsample import Points, Trace
-from fer_stream.outputs.palette import COLOURS
-from fer_stream.records import F64, LABELS, UNKNOWN, FileSummary, PersonSummary
+from fer_stream.formatting import format_duration, format_percent, pluralize
+from fer_stream.outputs.atomic_file import AtomicFile
+from fer_stream.outputs.downsample import Points, ProbabilitySeries
+from fer_stream.outputs.draw import COLOURS
+from fer_stream.records import F64, LABELS, UNKNOWN, FileSummary, LabelledFrame, PersonSummary
 
 MAX_PEOPLE = 24
 """More rows than this cannot be read on one sheet; those who were seen longest are shown."""
@@ -41,7 +44,7 @@ _MAX_TICKS = 10
 _TICKS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600)
 
 
-def timeline_figure(summary: FileSummary, trace: Trace) -> Figure:
+def timeline_figure(summary: FileSummary, trace: ProbabilitySeries) -> Figure:
     """Per person a band with the labels, and the smoothed probabilities stacked below it, over a common time axis."""
     people = sorted(summary.people, key=lambda person: (-person.frames, person.person_id))[:MAX_PEOPLE]
     people.sort(key=lambda person: person.person_id)
@@ -96,13 +99,13 @@ def _beside(axis: Axes, text: str, **style: Any) -> None:
 
 def _with_breaks(points: Points) -> tuple[F64, F64]:
     """Times and probabilities with a row of NaN before each return, at which a stack breaks off."""
-    at = np.flatnonzero(points.returns)
+    at = np.flatnonzero(points.after_gap)
     return np.insert(points.time_s, at, np.nan), np.insert(points.probs.astype(np.float64), at, np.nan, axis=0)
 
 
 def _most(person: PersonSummary) -> str:
     label = max(person.shares, key=lambda label: person.shares[label], default=UNKNOWN)
-    return f"{label} {percent(person.shares.get(label, 0.0))}"
+    return f"{label} {format_percent(person.shares.get(label, 0.0))}"
 
 
 def _say_nobody(axis: Axes) -> None:
@@ -135,9 +138,9 @@ def tick(time_s: float, duration_s: float) -> str:
 
 def _draw_head(figure: Figure, summary: FileSummary, shown: int, height_in: float) -> None:
     facts = [
-        lasting(summary.duration_s),
-        count(summary.frames, "frame"),
-        count(len(summary.people), "person", "people"),
+        format_duration(summary.duration_s),
+        pluralize(summary.frames, "frame"),
+        pluralize(len(summary.people), "person", "people"),
     ]
     if shown < len(summary.people):
         facts.append(f"the {shown} seen longest are shown")
@@ -166,3 +169,28 @@ def _drawable(text: str) -> str:
     """`text` with a box for each character that the font lacks, about which matplotlib would warn."""
     glyphs = get_font(findfont(FontProperties())).get_charmap()
     return "".join(letter if ord(letter) in glyphs else "□" for letter in text)
+
+
+class TimelinePlot:
+    """Draws when all is known: only then matplotlib is loaded, and no row of the table waits for it."""
+
+    def __init__(self, path: Path, trace: ProbabilitySeries, *, force: bool = False) -> None:
+        self.path = path
+        self._trace = trace
+        self._output = AtomicFile(path, force=force)
+
+    def write(self, frames: Sequence[LabelledFrame]) -> None:
+        """Take note of the probabilities."""
+        self._trace.add(frames)
+
+    def finish(self, summary: FileSummary) -> None:
+        """Draw the sheet and put it in place."""
+        from fer_stream.outputs.plot import timeline_figure
+
+        png = io.BytesIO()
+        timeline_figure(summary, self._trace).savefig(png, format="png")
+        self._output.write([png.getvalue()])
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._output.discard()

@@ -12,7 +12,7 @@ import numpy as np
 
 from fer_stream.records import F32, U8, LabelledFrame
 
-HOLD_S = 0.5
+REDACTION_HOLD_S = 0.5
 """For so long before and after a detection the face is taken to be there, found or not."""
 
 _MARGIN = 0.3
@@ -29,7 +29,7 @@ class Redaction:
     kind: Literal["blur", "black"]
     people: frozenset[int] | None = None
 
-    def concerns(self, person: int) -> bool:
+    def applies_to(self, person: int) -> bool:
         """Is `person` one of those to cover?"""
         return self.people is None or person in self.people
 
@@ -40,8 +40,8 @@ class _Sighting:
     box: F32
 
 
-def with_covers(
-    frames: Iterable[LabelledFrame], redaction: Redaction | None, hold_s: float = HOLD_S
+def with_redactions(
+    frames: Iterable[LabelledFrame], redaction: Redaction | None, hold_s: float = REDACTION_HOLD_S
 ) -> Iterator[tuple[LabelledFrame, list[F32]]]:
     """Each frame with the boxes (float32 (4,), xyxy px) to cover in it; runs `hold_s` behind `frames`.
 
@@ -81,7 +81,7 @@ def _sightings(frames: Iterable[LabelledFrame], redaction: Redaction) -> dict[in
         face.person_id: _Sighting(frame.time_s, face.xyxy)
         for frame in frames
         for face in frame.faces
-        if redaction.concerns(face.person_id)
+        if redaction.applies_to(face.person_id)
     }
 
 
@@ -92,7 +92,7 @@ def _between(before: _Sighting, after: _Sighting, now_s: float) -> F32:
     return before.box + part * (after.box - before.box)
 
 
-def cover(image: U8, box: F32, kind: Literal["blur", "black"]) -> None:
+def redact_region(image: U8, box: F32, kind: Literal["blur", "black"]) -> None:
     """Cover `box` (xyxy px, may reach over the edge) and a margin around it, in `image` (H, W, 3) itself."""
     x1, y1, x2, y2 = box.tolist()
     dx, dy = _MARGIN * (x2 - x1), _MARGIN * (y2 - y1)

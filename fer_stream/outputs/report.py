@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 from plotly.offline import get_plotlyjs
 
-from fer_stream.formatting import clock, count, lasting, percent
-from fer_stream.outputs.atomic_file import HiddenFile
-from fer_stream.outputs.downsample import Points, Trace
-from fer_stream.outputs.palette import COLOURS
+from fer_stream.formatting import format_duration, format_percent, format_time, pluralize
+from fer_stream.outputs.atomic_file import AtomicFile
+from fer_stream.outputs.downsample import Points, ProbabilitySeries
+from fer_stream.outputs.draw import COLOURS
 from fer_stream.outputs.tables import timeline_document
-from fer_stream.records import LABELS, U8, UNKNOWN, Segment, FileSummary, LabelledFrame, PersonSummary
+from fer_stream.records import LABELS, U8, UNKNOWN, FileSummary, LabelledFrame, PersonSummary, Segment
 
 MAX_CHARTS = 60
 """More charts than this make a page slow; those who were seen longest get one."""
@@ -30,19 +30,19 @@ _MAX_ROWS = 300
 """Segments that a person's table shows; the timeline file holds them all."""
 
 
-class ReportWriter:
+class Report:
     """NAME.report.html: per person a timeline to look into, the shares, and how it all came about.
 
     `thumbnails` maps a person to a face crop, uint8 (48, 48), and is read when the report is finished.
     """
 
     def __init__(
-        self, path: Path, trace: Trace, *, thumbnails: Mapping[int, U8] | None = None, force: bool = False
+        self, path: Path, trace: ProbabilitySeries, *, thumbnails: Mapping[int, U8] | None = None, force: bool = False
     ) -> None:
         self.path = path
         self._trace = trace
         self._thumbnails = {} if thumbnails is None else thumbnails
-        self._output = HiddenFile(path, force=force)
+        self._output = AtomicFile(path, force=force)
 
     def write(self, frames: Sequence[LabelledFrame]) -> None:
         """Take note of the probabilities."""
@@ -51,14 +51,14 @@ class ReportWriter:
     def finish(self, summary: FileSummary) -> None:
         """Write the page and put it in place."""
         # A file name that is no valid UTF-8 reaches Python as lone surrogates.
-        self._output.put([report_page(summary, self._trace, self._thumbnails).encode("utf-8", "replace")])
+        self._output.write([report_page(summary, self._trace, self._thumbnails).encode("utf-8", "replace")])
 
     def discard(self) -> None:
         """Leave nothing behind."""
         self._output.discard()
 
 
-def report_page(summary: FileSummary, trace: Trace, thumbnails: Mapping[int, U8]) -> str:
+def report_page(summary: FileSummary, trace: ProbabilitySeries, thumbnails: Mapping[int, U8]) -> str:
     """The whole page. Every text that comes from outside is escaped."""
     charted = sorted(summary.people, key=lambda person: (-person.frames, person.person_id))[:MAX_CHARTS]
     charted.sort(key=lambda person: person.person_id)
@@ -83,11 +83,11 @@ def report_page(summary: FileSummary, trace: Trace, thumbnails: Mapping[int, U8]
 def _facts(summary: FileSummary) -> list[str]:
     source = summary.source
     facts = [
-        lasting(summary.duration_s),
-        count(summary.frames, "frame") + " looked at",
+        format_duration(summary.duration_s),
+        pluralize(summary.frames, "frame") + " looked at",
         f"{source.width} × {source.height} px",
         source.codec,
-        count(len(summary.people), "person", "people"),
+        pluralize(len(summary.people), "person", "people"),
     ]
     return facts if source.fps is None else [*facts[:3], f"{source.fps:.4g} fps", *facts[3:]]
 
@@ -99,7 +99,7 @@ def _notices(summary: FileSummary) -> list[str]:
     if summary.decode_errors.packets:
         reason = f" (first: {summary.decode_errors.reason})" if summary.decode_errors.reason else ""
         notices.append(
-            f"The source is damaged: {count(summary.decode_errors.packets, 'packet')} could not be read{reason}."
+            f"The source is damaged: {pluralize(summary.decode_errors.packets, 'packet')} could not be read{reason}."
         )
     if summary.decode_errors.truncated:
         notices.append("The source ends before it says it does: it was cut off.")
@@ -124,7 +124,7 @@ def _overview(summary: FileSummary, charted: set[int]) -> str:
 def _unconfirmed(summary: FileSummary) -> str:
     if not summary.unconfirmed_faces:
         return ""
-    return f" {count(summary.unconfirmed_faces, 'face')} seen in a single frame only, and counted to nobody."
+    return f" {pluralize(summary.unconfirmed_faces, 'face')} seen in a single frame only, and counted to nobody."
 
 
 def _overview_row(person: PersonSummary, charted: bool) -> str:
@@ -132,8 +132,8 @@ def _overview_row(person: PersonSummary, charted: bool) -> str:
     label, share = _shares(person)[0] if person.shares else (UNKNOWN, 1.0)
     return (
         f"<tr><td>{number}</td>"
-        f'<td class="rare">{clock(person.first_s)}</td><td class="rare">{clock(person.last_s)}</td>'
-        f'<td class="rare number">{person.frames:,}</td><td>{label} {percent(share)}</td>'
+        f'<td class="rare">{format_time(person.first_s)}</td><td class="rare">{format_time(person.last_s)}</td>'
+        f'<td class="rare number">{person.frames:,}</td><td>{label} {format_percent(share)}</td>'
         f'<td class="wide">{_shares_bar(person)}</td></tr>'
     )
 
@@ -141,11 +141,11 @@ def _overview_row(person: PersonSummary, charted: bool) -> str:
 def _person(person: PersonSummary, thumbnail: U8 | None) -> str:
     name = f"person-{person.person_id}"
     picture = "" if thumbnail is None else f'<img src="{_png(thumbnail)}" alt="Face of person {person.person_id}">'
-    told = ", ".join(f"{label} {percent(share)}" for label, share in _shares(person))
+    told = ", ".join(f"{label} {format_percent(share)}" for label, share in _shares(person))
     return (
         f'<section id="{name}" aria-labelledby="{name}-name"><div class="person">{picture}<div>'
         f'<h2 id="{name}-name">Person {person.person_id}</h2>'
-        f"<p>{clock(person.first_s)} to {clock(person.last_s)}, {count(person.frames, 'frame')}</p></div></div>"
+        f"<p>{format_time(person.first_s)} to {format_time(person.last_s)}, {pluralize(person.frames, 'frame')}</p></div></div>"
         f'<div class="chart" data-person="{person.person_id}" role="img" '
         f'aria-label="Timeline of person {person.person_id}: {told}"></div>'
         f'{_shares_bar(person)}<p class="told">{told}</p>{_segments(person)}</section>'
@@ -159,7 +159,7 @@ def _shares(person: PersonSummary) -> list[tuple[str, float]]:
 def _shares_bar(person: PersonSummary) -> str:
     parts = "".join(
         f'<span class="{_look(label)[0]}" style="width:{100 * share:.2f}%;{_look(label)[1]}" '
-        f'title="{label} {percent(share)}"></span>'
+        f'title="{label} {format_percent(share)}"></span>'
         for label, share in _shares(person)
     )
     return f'<div class="shares" aria-hidden="true">{parts}</div>'
@@ -177,14 +177,14 @@ def _look(label: str) -> tuple[str, str]:
 
 def _segments(person: PersonSummary) -> str:
     rows = "".join(
-        f"<tr><td>{_swatch(it.label)} {it.label}</td><td>{clock(it.start_s)}</td><td>{clock(it.end_s)}</td>"
-        f'<td class="number">{"" if it.label == UNKNOWN else percent(it.mean_prob)}</td></tr>'
+        f"<tr><td>{_swatch(it.label)} {it.label}</td><td>{format_time(it.start_s)}</td><td>{format_time(it.end_s)}</td>"
+        f'<td class="number">{"" if it.label == UNKNOWN else format_percent(it.mean_prob)}</td></tr>'
         for it in person.segments[:_MAX_ROWS]
     )
     left_out = len(person.segments) - _MAX_ROWS
-    more = f'<p class="told">{count(left_out, "more segment")} in the timeline file.</p>' if left_out > 0 else ""
+    more = f'<p class="told">{pluralize(left_out, "more segment")} in the timeline file.</p>' if left_out > 0 else ""
     return (
-        f'<details><summary>{count(len(person.segments), "segment")}</summary><div class="scroll"><table><thead><tr>'
+        f'<details><summary>{pluralize(len(person.segments), "segment")}</summary><div class="scroll"><table><thead><tr>'
         '<th scope="col">Label</th><th scope="col">From</th><th scope="col">To</th>'
         f'<th scope="col" class="number">Mean probability</th></tr></thead><tbody>{rows}</tbody></table>{more}'
         "</div></details>"
@@ -207,7 +207,7 @@ def _method(summary: FileSummary) -> str:
 # What the script of the page draws
 
 
-def _data(summary: FileSummary, people: Sequence[PersonSummary], trace: Trace) -> dict[str, Any]:
+def _data(summary: FileSummary, people: Sequence[PersonSummary], trace: ProbabilitySeries) -> dict[str, Any]:
     last_s = max([summary.duration_s, *(person.last_s for person in people)])
     return {
         "labels": LABELS,
@@ -232,13 +232,13 @@ def _chart(person: PersonSummary, points: Points) -> dict[str, Any]:
 
 def _fallen_to_zero(points: Points) -> Points:
     """`points` with two of probability zero in each absence: Plotly's stacks cannot have gaps."""
-    at = np.flatnonzero(points.returns)
+    at = np.flatnonzero(points.after_gap)
     edges = np.stack([points.time_s[at - 1] + 0.001, points.time_s[at] - 0.001], axis=1).ravel()
     twice = np.repeat(at, 2)
     return Points(
         np.insert(points.time_s, twice, edges),
         np.insert(points.probs, twice, 0, axis=0),
-        np.insert(points.returns, twice, False),
+        np.insert(points.after_gap, twice, False),
     )
 
 

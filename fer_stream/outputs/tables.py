@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
 
-from fer_stream.outputs.atomic_file import HiddenFile
+from fer_stream.outputs.atomic_file import AtomicFile
 from fer_stream.records import (
     LABELS,
     DecodeErrors,
@@ -35,25 +35,25 @@ _FACE = "%d,%.6f,%d,%.2f,%.2f,%.2f,%.2f,%.4f,%.4f,%s," + "%.4f," * len(LABELS) +
 _NO_FACE = "%d,%.6f" + "," * (len(COLUMNS) - 2) + "\n"
 
 
-class FrameTableWriter:
+class FrameTable:
     """NAME.frames.csv: one row per frame and face, and one for a frame without a face."""
 
     def __init__(self, path: Path, *, force: bool = False) -> None:
         self.path = path
-        self._output = HiddenFile(path, force=force)
-        with self._output.guard():
+        self._output = AtomicFile(path, force=force)
+        with self._output.translate_errors():
             self._file = self._output.partial.open("w", encoding="ascii", newline="")
             self._file.write(_HEADER)
 
     def write(self, frames: Sequence[LabelledFrame]) -> None:
         """Append the rows of `frames`, where others can read them at once."""
-        with self._output.guard():
+        with self._output.translate_errors():
             self._file.writelines(map(rows, frames))
             self._file.flush()
 
     def finish(self, summary: FileSummary) -> None:  # noqa: ARG002 - the rows say everything
         """Put the table in place."""
-        with self._output.guard():
+        with self._output.translate_errors():
             self._file.close()
         self._output.commit()
 
@@ -79,12 +79,12 @@ def rows(frame: LabelledFrame) -> str:
     )  # fmt: skip
 
 
-class TimelineWriter:
+class TimelineJson:
     """NAME.timeline.json: what the job was, and every person's segments."""
 
     def __init__(self, path: Path, *, force: bool = False) -> None:
         self.path = path
-        self._output = HiddenFile(path, force=force)
+        self._output = AtomicFile(path, force=force)
 
     def write(self, frames: Sequence[LabelledFrame]) -> None:
         """Take note of nothing: the summary holds it all."""
@@ -93,7 +93,7 @@ class TimelineWriter:
         """Write the document and put it in place."""
         document = json.dumps(timeline_document(summary), indent=2, ensure_ascii=False, allow_nan=False)
         # A file name that is no valid UTF-8 reaches Python as lone surrogates, which JSON can only hold escaped.
-        self._output.put([document.encode("utf-8", "backslashreplace"), b"\n"])
+        self._output.write([document.encode("utf-8", "backslashreplace"), b"\n"])
 
     def discard(self) -> None:
         """Leave nothing behind."""

@@ -14,10 +14,10 @@ import cv2
 
 from fer_stream.capture.source import FrameSource
 from fer_stream.errors import OutputError
-from fer_stream.outputs.atomic_file import HiddenFile
+from fer_stream.outputs.atomic_file import AtomicFile
 from fer_stream.outputs.draw import Annotator
 from fer_stream.outputs.mp4 import Mp4File
-from fer_stream.outputs.redaction import Redaction, cover, with_covers
+from fer_stream.outputs.redaction import Redaction, redact_region, with_redactions
 from fer_stream.records import F32, U8, Frame, FileSummary, LabelledFrame
 
 OpenSource = Callable[[], FrameSource]
@@ -32,7 +32,7 @@ _TOO_FAR_APART = (av.error.PatchWelcomeError, av.error.ArgumentError)
 _SAME_TIME_S = 0.001
 
 
-class AnnotatedVideoWriter:
+class AnnotatedVideo:
     """NAME.annotated.mp4.
 
     The source is opened and decoded a second time, by a thread of its own, so that no part of the job has to keep
@@ -53,7 +53,7 @@ class AnnotatedVideoWriter:
         self._open_source = open_source
         self._redaction = redaction
         self._audio_from = audio_from
-        self._output = HiddenFile(path, force=force)
+        self._output = AtomicFile(path, force=force)
         self._waiting: Queue[LabelledFrame | FileSummary | None] = Queue(_MAX_WAITING)
         self._summary: FileSummary | None = None
         self._fault: BaseException | None = None
@@ -98,7 +98,7 @@ class AnnotatedVideoWriter:
 
     def _work(self) -> None:
         try:
-            with self._output.guard():
+            with self._output.translate_errors():
                 self._encode()
         except av.FFmpegError as error:
             why = ", as it does pictures many hours apart" if isinstance(error, _TOO_FAR_APART) else ""
@@ -116,7 +116,7 @@ class AnnotatedVideoWriter:
             Mp4File(self._output.partial, audio_from=self._audio_from) as video,
         ):
             pictures = source.frames()
-            for labelled, covers in with_covers(self._arrivals(), self._redaction):
+            for labelled, covers in with_redactions(self._arrivals(), self._redaction):
                 image = _picture_of(labelled, pictures, source)
                 if image is None:
                     continue
@@ -131,7 +131,7 @@ class AnnotatedVideoWriter:
         self._summary = item
 
 
-class AnnotatedImageWriter:
+class AnnotatedImage:
     """NAME.annotated.png, for a still image."""
 
     def __init__(
@@ -140,12 +140,12 @@ class AnnotatedImageWriter:
         self.path = path
         self._open_source = open_source
         self._redaction = redaction
-        self._output = HiddenFile(path, force=force)
+        self._output = AtomicFile(path, force=force)
         self._png: bytes | None = None
 
     def write(self, frames: Sequence[LabelledFrame]) -> None:
         """Draw the one frame that a still image has."""
-        for labelled, covers in with_covers(frames, self._redaction):
+        for labelled, covers in with_redactions(frames, self._redaction):
             with closing(self._open_source()) as source:
                 image = _picture_of(labelled, source.frames(), source)
             if image is not None:
@@ -155,7 +155,7 @@ class AnnotatedImageWriter:
     def finish(self, summary: FileSummary) -> None:  # noqa: ARG002 - the picture says everything
         """Put the picture in place; without a frame there is none."""
         if self._png is not None:
-            self._output.put([self._png])
+            self._output.write([self._png])
         else:
             self._output.discard()
 
@@ -191,6 +191,6 @@ def annotated(
     picture = image.copy()
     if redaction is not None:
         for box in covers:
-            cover(picture, box, redaction.kind)
+            redact_region(picture, box, redaction.kind)
     annotator.draw(picture, labelled.faces)
     return picture

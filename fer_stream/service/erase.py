@@ -51,7 +51,7 @@ class ErasureReport:
     @property
     def complete(self) -> bool:
         """True if no data of the range is left."""
-        return self.open_since_at is None and not self.files.growing
+        return self.open_since_at is None and not self.files.in_progress
 
 
 def erase(settings: LiveSettings, source: str, from_s: float, to_s: float, *, dry_run: bool) -> ErasureReport:

@@ -11,8 +11,8 @@ from fer_stream.config.web import WebSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.log import get_logger
-from fer_stream.outputs.preview import preview_of
-from fer_stream.outputs.redaction import HOLD_S
+from fer_stream.outputs.draw import preview_of
+from fer_stream.outputs.redaction import REDACTION_HOLD_S
 from fer_stream.records import F32, U8, Detections, Frame
 from fer_stream.store.protocol import ResultStore
 
@@ -36,7 +36,7 @@ class PreviewBuffer:
         self._blur = blur
         self._period_s = 1 / fps
         self._lock = Lock()
-        self._frames: deque[Frame] = deque(maxlen=math.ceil(HOLD_S * fps) + 1 if blur else 1)
+        self._frames: deque[Frame] = deque(maxlen=math.ceil(REDACTION_HOLD_S * fps) + 1 if blur else 1)
         self._boxes: deque[tuple[float, F32]] = deque()
         self._latest_boxes: F32 | None = None
 
@@ -53,7 +53,7 @@ class PreviewBuffer:
                 self._frames.clear()
             if self._blur and self._latest_boxes is not None:
                 self._boxes.append((frame.time_s, self._latest_boxes))
-                while frame.time_s - self._boxes[0][0] > 3 * HOLD_S:
+                while frame.time_s - self._boxes[0][0] > 3 * REDACTION_HOLD_S:
                     self._boxes.popleft()
             if not self.requested:
                 self._frames.clear()
@@ -63,14 +63,16 @@ class PreviewBuffer:
     def pop(self) -> tuple[Frame, list[F32]] | None:
         """Return the newest frame that is ready, and the boxes to cover in it, each float32 (4,) xyxy in px."""
         with self._lock:
-            ready_until_s = self._boxes[-1][0] - HOLD_S if self._blur and self._boxes else math.inf
+            ready_until_s = self._boxes[-1][0] - REDACTION_HOLD_S if self._blur and self._boxes else math.inf
             ready = [frame for frame in self._frames if frame.time_s <= ready_until_s]
             if not ready:
                 return None
             for _ in ready:
                 self._frames.popleft()
             at_s = ready[-1].time_s
-            return ready[-1], [box for time_s, boxes in self._boxes if abs(time_s - at_s) <= HOLD_S for box in boxes]
+            return ready[-1], [
+                box for time_s, boxes in self._boxes if abs(time_s - at_s) <= REDACTION_HOLD_S for box in boxes
+            ]
 
     def _on_detections(self, detections: Detections) -> None:
         self._latest_boxes = detections.xyxy

@@ -10,8 +10,8 @@ from fer_stream.backoff import Backoff
 from fer_stream.config.live import RecordingSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.log import get_logger
-from fer_stream.outputs.backoff import RETRY_MAX_S, RETRY_MIN_S, stopped_by
-from fer_stream.outputs.recording import Recorder
+from fer_stream.outputs.backoff import RETRY_MAX_S, RETRY_MIN_S, output_error
+from fer_stream.outputs.recording import VideoRecorder
 from fer_stream.outputs.redaction import Redaction
 from fer_stream.records import Frame, LabelledFrame, stream_start_ms
 from fer_stream.store.protocol import ResultStore, position_of
@@ -86,15 +86,15 @@ class RecordingThread(Thread):
                     _log.info("recording_resumed", source=self._source)
                 return True
             except OSError as error:
-                _log.error("recording_suspended", source=self._source, error=str(stopped_by(error, self._directory)))
+                _log.error("recording_suspended", source=self._source, error=str(output_error(error, self._directory)))
             backoff.failed()
             while backoff.active:
                 if self._closing.wait(_POLL_S):
                     return False
 
-    def _recorder(self) -> Recorder:
+    def _recorder(self) -> VideoRecorder:
         settings = self._settings
-        return Recorder(
+        return VideoRecorder(
             self._directory,
             self._source,
             segment_s=settings.segment_s,
@@ -104,7 +104,7 @@ class RecordingThread(Thread):
             max_gap_s=self._max_gap_s,
         )
 
-    def _record(self, recorder: Recorder) -> None:
+    def _record(self, recorder: VideoRecorder) -> None:
         try:
             for labelled in self._store.results(self._source, self._after, 100, _POLL_S):
                 self._after = position_of(labelled)
@@ -122,7 +122,7 @@ class RecordingThread(Thread):
             return self._frames.popleft()
         return None
 
-    def _close(self, recorder: Recorder) -> None:
+    def _close(self, recorder: VideoRecorder) -> None:
         try:
             recorder.close()
         except FerStreamError as error:

@@ -10,10 +10,10 @@ from fer_stream.broker.lease import AutoRenewingLease, Lease
 from fer_stream.broker.queue import RedisQueue
 from fer_stream.config.live import LiveSettings
 from fer_stream.errors import FerStreamError, OutputError
-from fer_stream.files import make_folder
+from fer_stream.files import create_output_dir
 from fer_stream.log import get_logger
 from fer_stream.metrics import Metrics
-from fer_stream.outputs.daily_tables import RollingTables
+from fer_stream.outputs.daily_tables import DailyTables
 from fer_stream.pipeline import run_timeline
 from fer_stream.service.connections import (
     connect_queue,
@@ -132,15 +132,15 @@ def _is_live(settings: LiveSettings, source: str) -> bool:
     return found is None or found.kind == "camera" or found.playback == "realtime"
 
 
-def _open_tables(context: ServiceContext) -> RollingTables | None:
+def _open_tables(context: ServiceContext) -> DailyTables | None:
     settings = context.settings.recordings
     if settings.dir is None:
         return None
     try:
-        make_folder(settings.dir)
+        create_output_dir(settings.dir)
     except OutputError as error:
         _log.error("tables_suspended", error=str(error))
-    return RollingTables(settings.dir, retention_days=settings.retention_days, clock=time.time)
+    return DailyTables(settings.dir, retention_days=settings.retention_days, clock=time.time)
 
 
 def _watch_disks(context: ServiceContext) -> None:
@@ -165,7 +165,7 @@ def _acquire(lease: Lease, context: ServiceContext) -> bool:
     return False
 
 
-def _prune(tables: RollingTables) -> None:
+def _prune(tables: DailyTables) -> None:
     try:
         tables.prune()
     except FerStreamError as error:

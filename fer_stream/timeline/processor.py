@@ -13,9 +13,9 @@ from functools import partial
 
 from fer_stream.broker.protocols import JOURNAL_START, JournalEntry
 from fer_stream.config.live import LiveTimelineSettings
-from fer_stream.errors import FilesStopped, LeaseLost, StoreFull
+from fer_stream.errors import OutputUnavailable, LeaseLost, StoreFull
 from fer_stream.log import get_logger
-from fer_stream.outputs.base import RollingWriter
+from fer_stream.outputs.base import RollingOutput
 from fer_stream.records import FaceCrop, Gap, LabelledFrame, Segment
 from fer_stream.store.protocol import Checkpoint, ResultStore
 from fer_stream.timeline.metrics import TimelineMetrics
@@ -46,7 +46,7 @@ class TimelineProcessor:
     def __init__(
         self,
         store: ResultStore,
-        files: RollingWriter | None,
+        files: RollingOutput | None,
         metrics: TimelineMetrics,
         *,
         settings: Callable[[str], LiveTimelineSettings],
@@ -136,15 +136,15 @@ class TimelineProcessor:
                 self.metrics.count_rejected(len(frames))
                 _log.error("results_rejected", source=source, results=len(frames), error=str(error))
 
-    def _write(self, source: str, write: Callable[[RollingWriter], None]) -> None:
+    def _write(self, source: str, write: Callable[[RollingOutput], None]) -> None:
         if self._files is None:
             return
         try:
             write(self._owned(self._files))
-        except FilesStopped as error:
+        except OutputUnavailable as error:
             _log.error("writing_suspended", source=source, error=str(error))
 
-    def _owned(self, files: RollingWriter) -> RollingWriter:
+    def _owned(self, files: RollingOutput) -> RollingOutput:
         if not self._owns():
             raise LeaseLost("Lease lost to another process; stopped writing.")
         return files

@@ -22,7 +22,7 @@ from rq.serializers import JSONSerializer
 
 from fer_stream.config.live import JobSettings
 from fer_stream.errors import InvalidJobState, OutputExists
-from fer_stream.files import Engine, FileJob, run_job
+from fer_stream.files import FileProcessor, FileTask, process_file
 from fer_stream.jobs.job import JobInfo, Priority
 from fer_stream.jobs.queue import RqJobs
 from tests.support.waiting import wait_until
@@ -46,7 +46,7 @@ def test_job_writes_the_same_results_as_run(shared_service: JobsService, clips: 
     clip = clips / "one_face_smile.mp4"
     settings = shared_service.live.for_files()
     job_id = shared_service.jobs.submit(clip, out=shared_service.out, settings=settings, name="all").job_id
-    expected = run_job(Engine(settings), FileJob(clip, "all", tmp_path)).outputs
+    expected = process_file(FileProcessor(settings), FileTask(clip, "all", tmp_path)).outputs
     info = shared_service.wait(job_id, "done", "failed")
     assert info.error is None
     assert sorted(path.name for path in info.outputs) == sorted(path.name for path in expected)

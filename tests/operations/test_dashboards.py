@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fer_stream.outputs.palette import COLOURS
+from fer_stream.outputs.draw import COLOURS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GRAFANA = ROOT / "configs" / "grafana"

@@ -11,7 +11,7 @@ import pytest
 
 from fer_stream.config.live import MetricsSettings
 from fer_stream.errors import ConfigError, OutputError
-from fer_stream.service.prometheus_sd import check_ports, write_targets
+from fer_stream.service.supervisor import check_ports, write_targets
 
 ROLES = ["capture", "classify", "classify", "timeline"]
 

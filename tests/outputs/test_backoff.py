@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_stream.outputs.backoff import stopped_by
+from fer_stream.outputs.backoff import output_error
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,6 @@ from fer_stream.outputs.backoff import stopped_by
     ],
 )
 def test_the_error_names_the_file_and_the_cure(code: int, says: str) -> None:
-    error = stopped_by(OSError(code, os.strerror(code)), Path("/data/door/x.csv"))
+    error = output_error(OSError(code, os.strerror(code)), Path("/data/door/x.csv"))
     with pytest.raises(type(error), match=f"{says}.*, and writing resumes by itself"):
         raise error

@@ -11,17 +11,17 @@ from typing import Any, Protocol
 import pytest
 
 from fer_stream.errors import DiskFull, OutputError, OutputExists
-from fer_stream.outputs.base import Writer
-from fer_stream.outputs.downsample import Trace
-from fer_stream.outputs.picture import TimelinePictureWriter
-from fer_stream.outputs.report import ReportWriter
-from fer_stream.outputs.tables import FrameTableWriter, TimelineWriter
-from fer_stream.outputs.video import AnnotatedImageWriter, AnnotatedVideoWriter
+from fer_stream.outputs.base import Output
+from fer_stream.outputs.downsample import ProbabilitySeries
+from fer_stream.outputs.plot import TimelinePlot
+from fer_stream.outputs.report import Report
+from fer_stream.outputs.tables import FrameTable, TimelineJson
+from fer_stream.outputs.video import AnnotatedImage, AnnotatedVideo
 from fer_stream.records import U8, FileSummary, LabelledFrame
 
 
 class MakeWriter(Protocol):
-    def __call__(self, path: Path, *, force: bool = False) -> Writer: ...
+    def __call__(self, path: Path, *, force: bool = False) -> Output: ...
 
 
 KINDS = ["frames.csv", "timeline.json", "annotated.mp4", "annotated.png", "timeline.png", "report.html"]
@@ -37,20 +37,20 @@ def make(kind: str, pictures: Callable[..., Any], gradient: Callable[[int, int],
     def source() -> Any:
         return pictures([gradient(176, 144)] * 50, [index / 25 for index in range(50)])
 
-    def writer(path: Path, *, force: bool = False) -> Writer:
+    def writer(path: Path, *, force: bool = False) -> Output:
         match kind:
             case "frames.csv":
-                return FrameTableWriter(path, force=force)
+                return FrameTable(path, force=force)
             case "timeline.json":
-                return TimelineWriter(path, force=force)
+                return TimelineJson(path, force=force)
             case "annotated.mp4":
-                return AnnotatedVideoWriter(source, path, force=force)
+                return AnnotatedVideo(source, path, force=force)
             case "annotated.png":
-                return AnnotatedImageWriter(source, path, force=force)
+                return AnnotatedImage(source, path, force=force)
             case "timeline.png":
-                return TimelinePictureWriter(path, Trace(), force=force)
+                return TimelinePlot(path, ProbabilitySeries(), force=force)
             case _:
-                return ReportWriter(path, Trace(), force=force)
+                return Report(path, ProbabilitySeries(), force=force)
 
     return writer
 
@@ -61,7 +61,7 @@ def job(kind: str, frames: list[LabelledFrame]) -> list[LabelledFrame]:
     return frames[:1] if kind == "annotated.png" else frames
 
 
-def _run(writer: Writer, frames: Sequence[LabelledFrame], summary: FileSummary) -> None:
+def _run(writer: Output, frames: Sequence[LabelledFrame], summary: FileSummary) -> None:
     for start in range(0, len(frames), 7):
         writer.write(frames[start : start + 7])
     writer.finish(summary)

@@ -21,8 +21,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_stream.errors import FilesStopped, OutputError
-from fer_stream.outputs.daily_tables import ROLLING_COLUMNS, RollingTables
+from fer_stream.errors import OutputUnavailable, OutputError
+from fer_stream.outputs.daily_tables import ROLLING_COLUMNS, DailyTables
 from fer_stream.outputs.tables import COLUMNS
 from fer_stream.records import LABELS, Gap, LabelledFace, LabelledFrame, Quality, Segment, stream_id_of
 
@@ -43,8 +43,8 @@ class Clock:
         return self.now_s
 
 
-def tables(folder: Path, clock: Clock | None = None, retention_days: int | None = None) -> RollingTables:
-    return RollingTables(folder, retention_days=retention_days, clock=clock or Clock())
+def tables(folder: Path, clock: Clock | None = None, retention_days: int | None = None) -> DailyTables:
+    return DailyTables(folder, retention_days=retention_days, clock=clock or Clock())
 
 
 def frame(index: int, time_s: float, *faces: LabelledFace) -> LabelledFrame:
@@ -176,7 +176,7 @@ def histories(draw: st.DrawFn) -> list[Item]:
     return items
 
 
-def hand_over(rolling: RollingTables, items: Sequence[Item]) -> None:
+def hand_over(rolling: DailyTables, items: Sequence[Item]) -> None:
     rolling.append_frames("door", [item for item in items if isinstance(item, LabelledFrame)])
     rolling.append_segments("door", [item for item in items if isinstance(item, Segment)], [])
 
@@ -365,7 +365,7 @@ def test_a_full_disk_stops_the_files_and_writing_resumes(small_disk: Callable[[i
     rolling = tables(disk, clock)
     rolling.append_frames("door", frames(10))
     fill(disk)
-    with pytest.raises(FilesStopped, match=r"No room left for .*2026-01-01\.frames\.csv.*free some space") as caught:
+    with pytest.raises(OutputUnavailable, match=r"No room left for .*2026-01-01\.frames\.csv.*free some space") as caught:
         rolling.append_frames("door", frames(100, 10))
     assert isinstance(caught.value, OutputError)
     assert row_count(disk) == 10
@@ -374,7 +374,7 @@ def test_a_full_disk_stops_the_files_and_writing_resumes(small_disk: Callable[[i
     rolling.append_frames("door", frames(5, 110))  # too early to try again: counted, nothing raised
     assert rolling.lost_rows("door") == 105
     clock.now_s += 1
-    with pytest.raises(FilesStopped):
+    with pytest.raises(OutputUnavailable):
         rolling.append_segments("door", [segment(0, 8)], [])
     clock.now_s += 1
     (disk / "ballast").unlink()
@@ -395,7 +395,7 @@ def test_what_was_lost_is_told_after_a_restart_too(small_disk: Callable[[int], P
     disk = small_disk(64)
     rolling = tables(disk)
     fill(disk)
-    with pytest.raises(FilesStopped):
+    with pytest.raises(OutputUnavailable):
         rolling.append_frames("door", frames(2, 15))
     offsets = json.loads(json.dumps(rolling.offsets("door")))
     (disk / "ballast").unlink()
@@ -413,7 +413,7 @@ def test_a_day_that_cannot_begin_loses_no_row_of_the_day_before(tmp_path: Path) 
     rolling.append_frames("door", frames(1))
     in_the_way = tmp_path / "door" / "2026-01-02.frames.csv"
     in_the_way.mkdir()
-    with pytest.raises(FilesStopped, match=in_the_way.name):
+    with pytest.raises(OutputUnavailable, match=in_the_way.name):
         rolling.append_frames("door", [frame(1, 0.1), *[frame(index, DAY_S, FACE) for index in range(2, 80)]])
     in_the_way.rmdir()
     assert row_count(tmp_path) == 2
@@ -427,7 +427,7 @@ def test_a_day_that_cannot_begin_loses_no_row_of_the_day_before(tmp_path: Path) 
 def test_one_source_that_cannot_be_written_stops_no_other(tmp_path: Path) -> None:
     (tmp_path / "door").write_text("a file where a folder should be")
     rolling = tables(tmp_path)
-    with pytest.raises(FilesStopped, match="door"):
+    with pytest.raises(OutputUnavailable, match="door"):
         rolling.append_frames("door", frames(1))
     rolling.append_frames("hall", frames(1))
     assert (tmp_path / "hall" / "2026-01-01.frames.csv").exists()
@@ -439,7 +439,7 @@ def test_a_folder_that_vanishes_is_noticed_and_not_made_again(tmp_path: Path) ->
     rolling = tables(disk, clock)
     rolling.append_frames("door", frames(3))
     shutil.rmtree(disk)
-    with pytest.raises(FilesStopped, match=r"The folder for .* is gone.*mount"):
+    with pytest.raises(OutputUnavailable, match=r"The folder for .* is gone.*mount"):
         rolling.append_frames("door", frames(2, 3))
     assert not disk.exists()
     disk.mkdir()
@@ -452,7 +452,7 @@ def test_a_folder_that_vanishes_is_noticed_and_not_made_again(tmp_path: Path) ->
 def test_a_folder_that_may_not_be_written_is_told(tmp_path: Path, forbid_writing: Callable[[Path], None]) -> None:
     rolling = tables(tmp_path)
     forbid_writing(tmp_path)
-    with pytest.raises(FilesStopped, match=r"Not allowed to write .*make .* writable"):
+    with pytest.raises(OutputUnavailable, match=r"Not allowed to write .*make .* writable"):
         rolling.append_frames("door", frames(1))
     assert rolling.lost_rows("door") == 1
 
@@ -467,7 +467,7 @@ def test_a_restart_on_a_bad_disk_is_made_good_later(tmp_path: Path) -> None:
     (disk / "door").rename(elsewhere)
     (disk / "door").write_text("in the way")
     again = tables(disk, clock)
-    with pytest.raises(FilesStopped):
+    with pytest.raises(OutputUnavailable):
         again.truncate("door", offsets)
     (disk / "door").unlink()
     elsewhere.rename(disk / "door")
@@ -486,7 +486,7 @@ def test_a_restart_without_the_disk_is_made_good_when_it_is_back(tmp_path: Path)
     disk.rename(unmounted)
     for _ in range(2):  # the second restart reads what the first one committed
         again = tables(disk, clock)
-        with pytest.raises(FilesStopped, match="is gone"):
+        with pytest.raises(OutputUnavailable, match="is gone"):
             again.truncate("door", offsets)
         assert again.offsets("door") == offsets
         offsets = again.offsets("door")
@@ -501,7 +501,7 @@ def test_a_newest_table_that_cannot_be_opened_is_not_lost(tmp_path: Path) -> Non
     table.rename(tmp_path / "aside")
     table.mkdir()
     rolling = tables(tmp_path, clock)
-    with pytest.raises(FilesStopped):
+    with pytest.raises(OutputUnavailable):
         rolling.append_frames("door", frames(1, 3))
     table.rmdir()
     (tmp_path / "aside").rename(table)
@@ -517,7 +517,7 @@ def test_rows_of_somebody_else_are_never_cut_off(tmp_path: Path) -> None:
     owner = tables(tmp_path)
     owner.append_frames("door", frames(3, 3))
     before = content(tmp_path)
-    with pytest.raises(FilesStopped, match="Somebody else wrote"):
+    with pytest.raises(OutputUnavailable, match="Somebody else wrote"):
         asleep.append_frames("door", frames(3, 3))
     assert content(tmp_path) == before
     owner.append_frames("door", frames(1, 6))

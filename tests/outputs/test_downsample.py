@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_stream.outputs.downsample import Trace
+from fer_stream.outputs.downsample import ProbabilitySeries
 from fer_stream.records import LabelledFace, LabelledFrame, Quality
 
 
@@ -19,22 +19,22 @@ def _frame(index: int, time_s: float, *people: int, prob: float = 0.4) -> Labell
 
 
 def test_a_short_job_keeps_every_frame() -> None:
-    trace = Trace()
+    trace = ProbabilitySeries()
     trace.add([_frame(i, i / 30, 1, prob=i / 100) for i in range(60)])
     points = trace.points(1)
     assert points.time_s == pytest.approx(np.arange(60) / 30)
     assert points.probs[:, 3] == pytest.approx(np.arange(60) / 100)
-    assert not points.returns.any()
+    assert not points.after_gap.any()
 
 
 def test_nobody_has_no_points() -> None:
-    points = Trace().points(7)
+    points = ProbabilitySeries().points(7)
     assert len(points.time_s) == 0
     assert points.probs.shape == (0, 7)
 
 
 def test_writers_that_share_a_trace_count_once() -> None:
-    trace = Trace()
+    trace = ProbabilitySeries()
     frames = [_frame(0, 0.0, 1, prob=0.2), _frame(1, 0.001, 1, prob=0.8)]
     trace.add(frames)
     trace.add(frames)
@@ -42,17 +42,17 @@ def test_writers_that_share_a_trace_count_once() -> None:
 
 
 def test_an_absence_is_marked() -> None:
-    trace = Trace(max_gap_s=0.5)
+    trace = ProbabilitySeries(max_gap_s=0.5)
     trace.add([_frame(i, i / 10, *([1] if i < 5 or i > 14 else [])) for i in range(20)])
     points = trace.points(1)
-    assert np.flatnonzero(points.returns).tolist() == [5]
+    assert np.flatnonzero(points.after_gap).tolist() == [5]
     assert points.time_s[5] == pytest.approx(1.5)
 
 
 def test_frames_far_apart_are_no_absence() -> None:
-    trace = Trace(max_gap_s=0.5)
+    trace = ProbabilitySeries(max_gap_s=0.5)
     trace.add([_frame(i, float(i), 1) for i in range(20)])
-    assert not trace.points(1).returns.any()
+    assert not trace.points(1).after_gap.any()
 
 
 steps = st.lists(st.tuples(st.floats(0, 5), st.floats(0, 1), st.booleans()), min_size=1, max_size=300)
@@ -60,7 +60,7 @@ steps = st.lists(st.tuples(st.floats(0, 5), st.floats(0, 1), st.booleans()), min
 
 @given(steps, st.integers(2, 40))
 def test_points_are_bounded_in_order_and_lose_no_mass(steps: list[tuple[float, float, bool]], most: int) -> None:
-    trace = Trace(max_points=most)
+    trace = ProbabilitySeries(max_points=most)
     times_s = np.cumsum([step for step, _, _ in steps])
     for index, (time_s, (_, prob, seen)) in enumerate(zip(times_s.tolist(), steps, strict=True)):
         trace.add([_frame(index, time_s, *([1] if seen else []), prob=prob)])
@@ -72,12 +72,12 @@ def test_points_are_bounded_in_order_and_lose_no_mass(steps: list[tuple[float, f
     assert points.probs.sum(axis=1) == pytest.approx(np.ones(len(points.time_s)), abs=1e-5)
     if seen_s:
         assert seen_s[0] - 1e-9 <= points.time_s[0] <= points.time_s[-1] <= seen_s[-1] + 1e-9
-        assert not points.returns[0]
+        assert not points.after_gap[0]
 
 
 @given(st.integers(1, 3000))
 def test_the_mean_over_a_long_time_is_kept(count: int) -> None:
-    trace = Trace(max_points=64)
+    trace = ProbabilitySeries(max_points=64)
     probs = np.random.default_rng(count).random(count)
     trace.add([_frame(i, i * 0.04, 1, prob=float(prob)) for i, prob in enumerate(probs)])
     points = trace.points(1)

@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from fer_stream.outputs.draw import Annotator
-from fer_stream.outputs.palette import bgr
+from fer_stream.outputs.draw import Annotator, bgr
 from fer_stream.records import U8, UNKNOWN, LabelledFace, Quality
 
 FaceMaker = Callable[..., LabelledFace]

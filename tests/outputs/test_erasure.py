@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from fer_stream.errors import OutputError
-from fer_stream.outputs.daily_tables import RollingTables
+from fer_stream.outputs.daily_tables import DailyTables
 from fer_stream.outputs.erasure import ErasedFiles, erase_files
 from fer_stream.records import Gap, LabelledFace, LabelledFrame, Quality, Segment, stream_id_of
 
@@ -32,9 +32,9 @@ def segments(*spans: tuple[float, float]) -> list[Segment]:
 
 
 @pytest.fixture
-def tables(tmp_path: Path) -> RollingTables:
+def tables(tmp_path: Path) -> DailyTables:
     """Ten rows, three segments and a gap, by a writer that goes on."""
-    writer = RollingTables(tmp_path, retention_days=None, clock=lambda: NOON)
+    writer = DailyTables(tmp_path, retention_days=None, clock=lambda: NOON)
     writer.append_frames("door", frames(0, 10))
     writer.append_segments(
         "door", segments((0, 2.5), (3, 4), (5.5, 9)), [Gap(STREAM, 4, 5, "stalled")]
@@ -55,32 +55,32 @@ def kept(folder: Path) -> tuple[list[int], list[tuple[str, float]]]:
     return pd.read_csv(table)["frame_index"].tolist(), [(line["kind"], line["start_s"]) for line in told]
 
 
-def test_what_was_seen_in_that_time_is_gone_and_nothing_else(tables: RollingTables, tmp_path: Path) -> None:
+def test_what_was_seen_in_that_time_is_gone_and_nothing_else(tables: DailyTables, tmp_path: Path) -> None:
     assert erase(tmp_path, 2, 6).rows == 4 + 3
     assert kept(tmp_path) == ([0, 1, 6, 7, 8, 9], [("gap", 4.0)])
     assert erase(tmp_path, 2, 6).rows == 0
 
 
-def test_the_ends_of_the_time(tables: RollingTables, tmp_path: Path) -> None:
+def test_the_ends_of_the_time(tables: DailyTables, tmp_path: Path) -> None:
     assert erase(tmp_path, 4, 5.5).rows == 2  # a segment that ends when it begins, or begins when it ends, is out
     assert kept(tmp_path)[1] == [("segment", 0.0), ("segment", 3.0), ("gap", 4.0), ("segment", 5.5)]
 
 
-def test_the_writer_goes_on_and_a_restart_finds_its_place(tables: RollingTables, tmp_path: Path) -> None:
+def test_the_writer_goes_on_and_a_restart_finds_its_place(tables: DailyTables, tmp_path: Path) -> None:
     before = tables.offsets("door")
     erase(tmp_path, 2, 6)
     assert tables.offsets("door") == before
     tables.append_frames("door", frames(10, 12))
     tables.append_segments("door", segments((9, 11)), [])
     assert tables.lost_rows("door") == 0
-    again = RollingTables(tmp_path, retention_days=None, clock=lambda: NOON)
+    again = DailyTables(tmp_path, retention_days=None, clock=lambda: NOON)
     again.truncate("door", before)
     again.append_frames("door", frames(10, 13))
     assert again.lost_rows("door") == 0
     assert kept(tmp_path) == ([0, 1, 6, 7, 8, 9, 10, 11, 12], [("gap", 4.0)])
 
 
-def test_looking_changes_nothing(tables: RollingTables, tmp_path: Path) -> None:
+def test_looking_changes_nothing(tables: DailyTables, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert erase(tmp_path, 0, 100, dry_run=True).rows == 13
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -92,16 +92,16 @@ def test_looking_changes_nothing(tables: RollingTables, tmp_path: Path) -> None:
      b'{"kind": "segment", "start": null}\n', b"[" * 100_000 + b"\n"],
 )  # fmt: skip
 def test_a_line_that_is_not_ours_stops_nothing_and_is_counted(
-    line: bytes, tables: RollingTables, tmp_path: Path
+    line: bytes, tables: DailyTables, tmp_path: Path
 ) -> None:
     for path in (tmp_path / "door").iterdir():
         with path.open("ab") as file:
             file.write(line)
-    again = RollingTables(tmp_path, retention_days=None, clock=lambda: NOON)
+    again = DailyTables(tmp_path, retention_days=None, clock=lambda: NOON)
     again.append_frames("door", frames(10, 12))
     again.append_segments("door", segments((10, 11)), [])
     told = erase(tmp_path, 0, 100)
-    assert (told.rows, told.unread) == (10 + 3 + 2 + 1, 2)
+    assert (told.rows, told.unparsable) == (10 + 3 + 2 + 1, 2)
     for path in (tmp_path / "door").iterdir():
         assert line in path.read_bytes()
 
@@ -118,7 +118,7 @@ def test_recordings_go_as_a_whole(tmp_path: Path) -> None:
     growing = folder / names[2]
     os.utime(growing, (NOON + 100, NOON + 100))
     told = erase(tmp_path, 10, 20, now_s=NOON + 101)
-    assert (told.recordings, told.growing) == (1, [growing])
+    assert (told.recordings, told.in_progress) == (1, [growing])
     assert sorted(path.name for path in folder.iterdir()) == sorted(set(names) - {names[1]})
     # Nobody wrote to it for a while: its process died.
     assert erase(tmp_path, 10, 20, now_s=NOON + 200).recordings == 1

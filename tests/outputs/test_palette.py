@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from fer_stream.outputs.palette import COLOURS, bgr
+from fer_stream.outputs.draw import COLOURS, bgr
 from fer_stream.records import LABELS, UNKNOWN
 
 # Machado, Oliveira and Fernandes (2009), severity 1.0, for linear RGB.

@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from fer_stream.outputs.downsample import Trace
-from fer_stream.outputs.palette import bgr
-from fer_stream.outputs.picture import TimelinePictureWriter
-from fer_stream.outputs.plot import MAX_PEOPLE, tick, timeline_figure
-from fer_stream.records import UNKNOWN, Segment, FileSummary, LabelledFrame, PersonSummary
+from fer_stream.outputs.downsample import ProbabilitySeries
+from fer_stream.outputs.draw import bgr
+from fer_stream.outputs.plot import MAX_PEOPLE, TimelinePlot, tick, timeline_figure
+from fer_stream.records import UNKNOWN, FileSummary, LabelledFrame, PersonSummary, Segment
 
 
 @pytest.fixture
-def trace(frames: list[LabelledFrame]) -> Trace:
-    trace = Trace()
+def trace(frames: list[LabelledFrame]) -> ProbabilitySeries:
+    trace = ProbabilitySeries()
     trace.add(frames)
     return trace
 
@@ -38,13 +37,13 @@ def _pixels(figure: Figure) -> np.ndarray:
 def test_the_writer_makes_a_png_from_what_it_was_given(
     frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
-    writer = TimelinePictureWriter(tmp_path / "clip.timeline.png", Trace())
+    writer = TimelinePlot(tmp_path / "clip.timeline.png", ProbabilitySeries())
     writer.write(frames)
     writer.finish(summary)
     assert writer.path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_row_per_person_says_who_and_what(summary: FileSummary, trace: Trace) -> None:
+def test_a_row_per_person_says_who_and_what(summary: FileSummary, trace: ProbabilitySeries) -> None:
     texts = _texts(timeline_figure(summary, trace))
     assert texts[0] == "clip.mp4"
     assert texts[1] == "2.0 s · 50 frames · 2 people"
@@ -53,9 +52,14 @@ def test_a_row_per_person_says_who_and_what(summary: FileSummary, trace: Trace) 
 
 def test_bands_have_the_colours_of_the_labels_and_absences_are_blank(summary: FileSummary) -> None:
     person = PersonSummary(
-        1, 0.0, 2.0, 40, (Segment("clip@0", 1, "angry", 0, 0.5, 0.7), Segment("clip@0", 1, "sad", 1.5, 2.0, 0.7)), {"sad": 1.0}
+        1,
+        0.0,
+        2.0,
+        40,
+        (Segment("clip@0", 1, "angry", 0, 0.5, 0.7), Segment("clip@0", 1, "sad", 1.5, 2.0, 0.7)),
+        {"sad": 1.0},
     )
-    image = _pixels(timeline_figure(replace(summary, people=(person,)), Trace()))
+    image = _pixels(timeline_figure(replace(summary, people=(person,)), ProbabilitySeries()))
     width = image.shape[1]
     columns = {time_s: round(width * (0.1 + 0.875 * time_s / 2)) for time_s in (0.25, 1.03, 1.75)}
     row = int(np.flatnonzero((image[:, columns[0.25]] == bgr("angry")).all(axis=1))[5])
@@ -65,28 +69,31 @@ def test_bands_have_the_colours_of_the_labels_and_absences_are_blank(summary: Fi
 
 def test_unknown_is_hatched(summary: FileSummary) -> None:
     person = PersonSummary(1, 0.0, 2.0, 40, (Segment("clip@0", 1, UNKNOWN, 0, 2.0, 0.0),), {UNKNOWN: 1.0})
-    image = _pixels(timeline_figure(replace(summary, people=(person,)), Trace()))
+    image = _pixels(timeline_figure(replace(summary, people=(person,)), ProbabilitySeries()))
     band = image[135:170, 400:900]
     gray = (np.abs(band.astype(int) - bgr(UNKNOWN)) < 40).all(axis=2)
     assert 0.05 < gray.mean() < 0.7
 
 
 def test_nobody_is_said_in_words(summary: FileSummary) -> None:
-    assert "No face was followed." in _texts(timeline_figure(replace(summary, people=()), Trace()))
+    assert "No face was followed." in _texts(timeline_figure(replace(summary, people=()), ProbabilitySeries()))
 
 
 def test_of_a_crowd_those_seen_longest_are_shown(summary: FileSummary) -> None:
     crowd = tuple(
-        PersonSummary(number, 0.0, 2.0, number, (Segment("clip@0", number, "sad", 0, 2, 0.5),), {"sad": 1.0}) for number in range(1, 41)
+        PersonSummary(number, 0.0, 2.0, number, (Segment("clip@0", number, "sad", 0, 2, 0.5),), {"sad": 1.0})
+        for number in range(1, 41)
     )
-    texts = _texts(timeline_figure(replace(summary, people=crowd), Trace()))
+    texts = _texts(timeline_figure(replace(summary, people=crowd), ProbabilitySeries()))
     assert f"the {MAX_PEOPLE} seen longest are shown" in texts[1]
     assert "Person 40" in texts
     assert "Person 1" not in texts
 
 
 @pytest.mark.parametrize("name", ["$x$ & <b>.mp4", "会議.mp4", "a\nb.mp4", "caf\udce9.mp4"])
-def test_any_file_name_can_be_drawn_without_a_warning(name: str, summary: FileSummary, trace: Trace) -> None:
+def test_any_file_name_can_be_drawn_without_a_warning(
+    name: str, summary: FileSummary, trace: ProbabilitySeries
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         image = _pixels(timeline_figure(replace(summary, source=replace(summary.source, name=name)), trace))
@@ -103,5 +110,5 @@ def test_tick(time_s: float, duration_s: float, said: str) -> None:
 
 @pytest.mark.parametrize("duration_s", [0.0, 0.4, 7.0, 100.0, 8000.0, 1e6])
 def test_the_axis_has_a_readable_number_of_ticks(duration_s: float, summary: FileSummary) -> None:
-    figure = timeline_figure(replace(summary, duration_s=duration_s), Trace())
+    figure = timeline_figure(replace(summary, duration_s=duration_s), ProbabilitySeries())
     assert 2 <= len(figure.axes[-1].get_xticks()) <= 60

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from fer_stream.capture.pixel_formats import ArrayPixels
-from fer_stream.outputs.preview import preview_of
+from fer_stream.outputs.draw import preview_of
 from fer_stream.records import U8, Frame
 
 FACE = np.array([170, 60, 280, 190], np.float32)

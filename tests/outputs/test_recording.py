@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 
 from fer_stream.capture.pixel_formats import ArrayPixels
-from fer_stream.errors import FilesStopped, OutputError
-from fer_stream.outputs.recording import Recorder
+from fer_stream.errors import OutputUnavailable, OutputError
+from fer_stream.outputs.recording import VideoRecorder
 from fer_stream.outputs.redaction import Redaction
 from fer_stream.records import U8, Frame, LabelledFace, LabelledFrame, Quality, stream_id_of
 from tests.support.waiting import wait_until
@@ -35,7 +35,7 @@ FPS = 10
 PROBS = np.full(7, 1 / 7, np.float32)
 FACE = LabelledFace(3, np.array([60, 40, 110, 100], np.float32), 0.9, Quality(0.8, "ok"), PROBS, PROBS, "happy")
 
-MakeRecorder = Callable[..., Recorder]
+MakeRecorder = Callable[..., VideoRecorder]
 
 
 class Clock:
@@ -52,8 +52,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def recorder(clock: Clock) -> MakeRecorder:
-    def make(folder: Path, *, redaction: Redaction | None = None, retention_days: int | None = None) -> Recorder:
-        return Recorder(
+    def make(folder: Path, *, redaction: Redaction | None = None, retention_days: int | None = None) -> VideoRecorder:
+        return VideoRecorder(
             folder, "door", segment_s=60.0, redaction=redaction, retention_days=retention_days, clock=clock
         )
 
@@ -69,7 +69,7 @@ def noise(index: int) -> U8:
 
 
 def record(
-    recorder: Recorder,
+    recorder: VideoRecorder,
     times_s: Sequence[float],
     image: Callable[[int], U8] = lambda index: picture(),
     faces: Callable[[int], tuple[LabelledFace, ...]] = lambda index: (FACE,),
@@ -313,7 +313,7 @@ def test_a_full_disk_stops_the_recording_and_it_resumes(
         shown.append(index)
         return noise(index)
 
-    with pytest.raises(FilesStopped, match=r"No room left for .*door.*free some space"):
+    with pytest.raises(OutputUnavailable, match=r"No room left for .*door.*free some space"):
         record(recording, steps(0.0, 600), show)
     wait_until(lambda: recording.written + recording.dropped == len(shown))
     (broken,) = names(disk)
@@ -334,7 +334,7 @@ def test_a_full_disk_stops_the_recording_and_it_resumes(
 def test_a_folder_that_is_gone_is_told(recorder: MakeRecorder, tmp_path: Path) -> None:
     recording = recorder(tmp_path / "unmounted")
     record(recording, [0.0])
-    with pytest.raises(FilesStopped, match=r"is gone.*mount its disk"):
+    with pytest.raises(OutputUnavailable, match=r"is gone.*mount its disk"):
         recording.close()
     assert recording.dropped == 1
     assert not (tmp_path / "unmounted").exists()

@@ -7,17 +7,17 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from fer_stream.outputs.recording_queue import Shot, ShotQueue
+from fer_stream.outputs.recording import RecordingItem, RecordingQueue
 from fer_stream.records import LabelledFrame
 
 
-def shot(index: int, time_s: float | None = None, *, stream_id: str = "door@1", side: int = 10) -> Shot:
+def shot(index: int, time_s: float | None = None, *, stream_id: str = "door@1", side: int = 10) -> RecordingItem:
     image = np.zeros((side, side, 3), np.uint8)
     labelled = LabelledFrame(stream_id, index, index / 10 if time_s is None else time_s, ())
-    return Shot(labelled, (side, side), image)
+    return RecordingItem(labelled, (side, side), image)
 
 
-def runs(queue: ShotQueue, max_gap_s: float = 2.0) -> list[list[int]]:
+def runs(queue: RecordingQueue, max_gap_s: float = 2.0) -> list[list[int]]:
     """The indices of the shots of every run of a closed queue."""
     found = []
     while queue.wait():
@@ -26,7 +26,7 @@ def runs(queue: ShotQueue, max_gap_s: float = 2.0) -> list[list[int]]:
 
 
 def test_a_run_ends_at_a_gap_another_epoch_or_size_and_where_time_goes_back() -> None:
-    queue = ShotQueue(10**6)
+    queue = RecordingQueue(10**6)
     for item in [
         shot(0), shot(1), shot(2, 2.1), shot(3, 4.2),
         shot(4, 4.3, side=12), shot(5, 4.4, side=12),
@@ -39,7 +39,7 @@ def test_a_run_ends_at_a_gap_another_epoch_or_size_and_where_time_goes_back() ->
 
 
 def test_the_oldest_pictures_are_dropped_but_not_their_frames() -> None:
-    queue = ShotQueue(3 * 300)
+    queue = RecordingQueue(3 * 300)
     for index in range(10):
         queue.put(shot(index))
     queue.close()
@@ -50,7 +50,7 @@ def test_the_oldest_pictures_are_dropped_but_not_their_frames() -> None:
 
 
 def test_a_picture_larger_than_the_limit_still_passes() -> None:
-    queue = ShotQueue(100)
+    queue = RecordingQueue(100)
     queue.put(shot(0))
     queue.put(shot(1))
     queue.close()
@@ -59,7 +59,7 @@ def test_a_picture_larger_than_the_limit_still_passes() -> None:
 
 @pytest.mark.parametrize("taken", [0, 3, 6])
 def test_taking_makes_room(taken: int) -> None:
-    queue = ShotQueue(3 * 300)
+    queue = RecordingQueue(3 * 300)
     for index in range(6):
         queue.put(shot(index))
     for _ in range(taken):
@@ -74,7 +74,7 @@ def test_taking_makes_room(taken: int) -> None:
 
 
 def test_skipped_pictures_are_counted() -> None:
-    queue = ShotQueue(10**6)
+    queue = RecordingQueue(10**6)
     queue.put(shot(0))
     queue.put(shot(1))
     queue.skip()
@@ -84,13 +84,13 @@ def test_skipped_pictures_are_counted() -> None:
 
 
 def test_a_run_ends_where_nothing_comes_for_the_length_of_a_gap() -> None:
-    queue = ShotQueue(10**6)
+    queue = RecordingQueue(10**6)
     queue.put(shot(0))
     assert [shot.labelled.index for shot in queue.run(0.01)] == [0]
 
 
 def test_a_stuck_encoder_costs_no_memory() -> None:
-    queue = ShotQueue(300)
+    queue = RecordingQueue(300)
     for index in range(5000):
         queue.put(shot(index))
     queue.close()
@@ -100,7 +100,7 @@ def test_a_stuck_encoder_costs_no_memory() -> None:
 
 
 def test_waiting_ends_with_a_shot_and_with_closing() -> None:
-    queue, answers = ShotQueue(10**6), list[bool]()
+    queue, answers = RecordingQueue(10**6), list[bool]()
 
     def consume() -> None:
         while True:

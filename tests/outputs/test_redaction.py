@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_stream.outputs.redaction import HOLD_S, Redaction, cover, with_covers
+from fer_stream.outputs.redaction import REDACTION_HOLD_S, Redaction, redact_region, with_redactions
 from fer_stream.records import F32, U8, LabelledFace, LabelledFrame, Quality
 
 FPS = 10.0
@@ -30,12 +30,12 @@ def _frames(*seen: dict[int, float]) -> list[LabelledFrame]:
 
 
 def _lefts(frames: list[LabelledFrame], redaction: Redaction | None = EVERYBODY) -> list[list[float]]:
-    return [sorted(float(box[0]) for box in covers) for _, covers in with_covers(frames, redaction)]
+    return [sorted(float(box[0]) for box in covers) for _, covers in with_redactions(frames, redaction)]
 
 
 def test_without_redaction_every_frame_passes_at_once_and_bare() -> None:
     frames = iter(_frames({1: 0}, {}, {1: 5}))
-    first = next(with_covers(frames, None))
+    first = next(with_redactions(frames, None))
     assert first[0].index == 0
     assert first[1] == []
     assert next(frames).index == 1
@@ -67,7 +67,7 @@ sightings = st.lists(st.dictionaries(st.integers(1, 3), st.floats(0, 100, width=
 @given(sightings)
 def test_every_frame_leaves_once_and_every_detection_is_covered(seen: list[dict[int, float]]) -> None:
     frames = _frames(*seen)
-    settled = list(with_covers(frames, EVERYBODY))
+    settled = list(with_redactions(frames, EVERYBODY))
     assert [frame.index for frame, _ in settled] == list(range(len(frames)))
     for frame, covers in settled:
         boxes = {tuple(box.tolist()) for box in covers}
@@ -77,11 +77,11 @@ def test_every_frame_leaves_once_and_every_detection_is_covered(seen: list[dict[
 @given(sightings)
 def test_no_frame_of_a_short_gap_is_bare(seen: list[dict[int, float]]) -> None:
     frames = _frames(*seen)
-    bare = [not covers for _, covers in with_covers(frames, EVERYBODY)]
+    bare = [not covers for _, covers in with_redactions(frames, EVERYBODY)]
     for person in (1, 2, 3):
         found = [frame.index for frame in frames if any(face.person_id == person for face in frame.faces)]
         for before, after in pairwise(found):
-            if (after - before) / FPS <= HOLD_S:
+            if (after - before) / FPS <= REDACTION_HOLD_S:
                 assert not any(bare[before:after])
 
 
@@ -92,7 +92,7 @@ def _noise(height: int = 120, width: int = 160) -> U8:
 @pytest.mark.parametrize("kind", ["blur", "black"])
 def test_a_cover_reaches_over_the_box_and_no_further(kind: str) -> None:
     image, before = _noise(), _noise()
-    cover(image, np.array([60, 40, 100, 80], np.float32), "blur" if kind == "blur" else "black")
+    redact_region(image, np.array([60, 40, 100, 80], np.float32), "blur" if kind == "blur" else "black")
     changed = (image != before).any(axis=2)
     assert changed[28:92, 48:112].mean() > 0.99
     changed[28:92, 48:112] = False
@@ -101,7 +101,7 @@ def test_a_cover_reaches_over_the_box_and_no_further(kind: str) -> None:
 
 def test_black_is_black() -> None:
     image = _noise()
-    cover(image, np.array([60, 40, 100, 80], np.float32), "black")
+    redact_region(image, np.array([60, 40, 100, 80], np.float32), "black")
     assert not image[28:92, 48:112].any()
 
 
@@ -114,8 +114,8 @@ def test_of_a_blurred_face_nothing_finer_than_an_eighth_is_left() -> None:
             other[row : row + 10, column : column + 10] = face[row : row + 10, column : column + 10][::-1, ::-1]
     assert (face != other).mean() > 0.9
     box = np.array([15, 15, 65, 65], np.float32)
-    cover(face, box, "blur")
-    cover(other, box, "blur")
+    redact_region(face, box, "blur")
+    redact_region(other, box, "blur")
     assert np.array_equal(face, other)
 
 
@@ -126,7 +126,7 @@ def test_of_a_blurred_face_nothing_finer_than_an_eighth_is_left() -> None:
 @pytest.mark.parametrize("kind", ["blur", "black"])
 def test_covers_at_the_edge_and_beyond_do_no_harm(kind: str, box: tuple[float, ...]) -> None:
     image = _noise()
-    cover(image, np.array(box, np.float32), "blur" if kind == "blur" else "black")
+    redact_region(image, np.array(box, np.float32), "blur" if kind == "blur" else "black")
     assert image.shape == (120, 160, 3)
 
 
@@ -134,5 +134,5 @@ def test_cover_on_a_gradient_keeps_its_mean(gradient: Callable[[int, int], U8]) 
     image = gradient(160, 120)
     mean = image[28:92, 48:112].mean()
     box: F32 = np.array([60, 40, 100, 80], np.float32)
-    cover(image, box, "blur")
+    redact_region(image, box, "blur")
     assert image[28:92, 48:112].mean() == pytest.approx(mean, abs=2)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fer_stream.outputs.downsample import Trace
-from fer_stream.outputs.report import MAX_CHARTS, ReportWriter, report_page
+from fer_stream.outputs.downsample import ProbabilitySeries
+from fer_stream.outputs.report import MAX_CHARTS, Report, report_page
 from fer_stream.records import LABELS, Segment, FileSummary, LabelledFrame, PersonSummary
 
 
@@ -36,8 +36,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def trace(frames: list[LabelledFrame]) -> Trace:
-    trace = Trace()
+def trace(frames: list[LabelledFrame]) -> ProbabilitySeries:
+    trace = ProbabilitySeries()
     trace.add(frames)
     return trace
 
@@ -50,7 +50,7 @@ def _data(page: str) -> dict[str, Any]:
     return data
 
 
-def test_the_page_needs_nothing_from_elsewhere(summary: FileSummary, trace: Trace) -> None:
+def test_the_page_needs_nothing_from_elsewhere(summary: FileSummary, trace: ProbabilitySeries) -> None:
     page = Page(report_page(summary, trace, {}))
     for tag, attributes in page.elements:
         assert "src" not in attributes, tag
@@ -61,7 +61,7 @@ def test_the_page_needs_nothing_from_elsewhere(summary: FileSummary, trace: Trac
     assert "default-src 'none'" in (policies[0] or "")
 
 
-def test_a_section_and_a_chart_per_person(summary: FileSummary, trace: Trace) -> None:
+def test_a_section_and_a_chart_per_person(summary: FileSummary, trace: ProbabilitySeries) -> None:
     page = Page(report_page(summary, trace, {}))
     charts = [div for div in page.all("div") if div.get("class") == "chart"]
     assert [chart["data-person"] for chart in charts] == ["1", "2"]
@@ -70,7 +70,7 @@ def test_a_section_and_a_chart_per_person(summary: FileSummary, trace: Trace) ->
     assert len(page.all("h1")) == 1
 
 
-def test_the_data_are_those_of_the_job(summary: FileSummary, trace: Trace) -> None:
+def test_the_data_are_those_of_the_job(summary: FileSummary, trace: ProbabilitySeries) -> None:
     data = _data(report_page(summary, trace, {}))
     assert data["labels"] == list(LABELS)
     assert data["duration_ms"] == 2000
@@ -82,7 +82,7 @@ def test_the_data_are_those_of_the_job(summary: FileSummary, trace: Trace) -> No
 
 
 def test_an_absence_falls_to_zero(frames: list[LabelledFrame], summary: FileSummary) -> None:
-    trace = Trace(max_gap_s=0.1)
+    trace = ProbabilitySeries(max_gap_s=0.1)
     trace.add(frames)
     first = _data(report_page(summary, trace, {}))["people"]["1"]
     at = first["time_ms"].index(361)
@@ -91,7 +91,7 @@ def test_an_absence_falls_to_zero(frames: list[LabelledFrame], summary: FileSumm
     assert [first["probs"][5][i] for i in range(at - 1, at + 3)] == [0.05, 0, 0, 0.05]
 
 
-def test_what_went_wrong_is_said(summary: FileSummary, trace: Trace) -> None:
+def test_what_went_wrong_is_said(summary: FileSummary, trace: ProbabilitySeries) -> None:
     text = Page(report_page(replace(summary, stopped="interrupted"), trace, {})).text
     assert "Stopped early: interrupted" in text
     assert "2 packets could not be read (first: Invalid data found" in text
@@ -99,7 +99,7 @@ def test_what_went_wrong_is_said(summary: FileSummary, trace: Trace) -> None:
     assert "1 face seen in a single frame only" in text
 
 
-def test_how_it_came_about_is_said(summary: FileSummary, trace: Trace) -> None:
+def test_how_it_came_about_is_said(summary: FileSummary, trace: ProbabilitySeries) -> None:
     text = Page(report_page(summary, trace, {})).text
     assert "emotion-1, trained on FER-2013" in text
     assert "yunet-2023mar" in text
@@ -110,7 +110,7 @@ def test_how_it_came_about_is_said(summary: FileSummary, trace: Trace) -> None:
 NASTY = '"><script>alert(1)<!-- <script>&.mp4'
 
 
-def test_nothing_from_outside_becomes_markup(summary: FileSummary, trace: Trace) -> None:
+def test_nothing_from_outside_becomes_markup(summary: FileSummary, trace: ProbabilitySeries) -> None:
     evil = replace(
         summary,
         source=replace(summary.source, name=NASTY, codec=NASTY),
@@ -125,7 +125,7 @@ def test_nothing_from_outside_becomes_markup(summary: FileSummary, trace: Trace)
     assert len(attacked.elements) == count
 
 
-def test_thumbnails_are_off_unless_given(summary: FileSummary, trace: Trace) -> None:
+def test_thumbnails_are_off_unless_given(summary: FileSummary, trace: ProbabilitySeries) -> None:
     assert not Page(report_page(summary, trace, {})).all("img")
     thumbnails = {2: np.zeros((48, 48), np.uint8)}
     (image,) = Page(report_page(summary, trace, thumbnails)).all("img")
@@ -135,14 +135,14 @@ def test_thumbnails_are_off_unless_given(summary: FileSummary, trace: Trace) -> 
 
 def test_thumbnails_that_come_while_the_job_runs_are_shown(summary: FileSummary, tmp_path: Path) -> None:
     thumbnails: dict[int, Any] = {}
-    writer = ReportWriter(tmp_path / "clip.report.html", Trace(), thumbnails=thumbnails)
+    writer = Report(tmp_path / "clip.report.html", ProbabilitySeries(), thumbnails=thumbnails)
     thumbnails[1] = np.zeros((48, 48), np.uint8)
     writer.finish(summary)
     assert 'alt="Face of person 1"' in writer.path.read_text("utf-8")
 
 
 def test_nobody_is_said_in_words(summary: FileSummary) -> None:
-    page = Page(report_page(replace(summary, people=()), Trace(), {}))
+    page = Page(report_page(replace(summary, people=()), ProbabilitySeries(), {}))
     assert "No face was followed." in page.text
     assert not [div for div in page.all("div") if div.get("class") == "chart"]
 
@@ -152,7 +152,7 @@ def test_of_a_crowd_those_seen_longest_have_charts(summary: FileSummary) -> None
         PersonSummary(number, 0.0, 2.0, number, (Segment("clip@0", number, "sad", 0, 2, 0.5),), {"sad": 1.0})
         for number in range(1, 101)
     )
-    page = Page(report_page(replace(summary, people=crowd), Trace(), {}))
+    page = Page(report_page(replace(summary, people=crowd), ProbabilitySeries(), {}))
     charts = [div for div in page.all("div") if div.get("class") == "chart"]
     assert len(charts) == MAX_CHARTS
     assert len(page.all("tr")) == 1 + 100 + 2 * MAX_CHARTS

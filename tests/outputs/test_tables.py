@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fer_stream.outputs.tables import COLUMNS, FrameTableWriter, TimelineWriter, timeline_document
+from fer_stream.outputs.tables import COLUMNS, FrameTable, TimelineJson, timeline_document
 from fer_stream.records import LABELS, FileSummary, LabelledFrame
 
 
 @pytest.fixture
 def table(frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path) -> Path:
-    writer = FrameTableWriter(tmp_path / "clip.frames.csv")
+    writer = FrameTable(tmp_path / "clip.frames.csv")
     for frame in frames:
         writer.write([frame])
     writer.finish(summary)
@@ -54,7 +54,7 @@ def test_pandas_reads_the_types_that_are_documented(table: Path, frames: list[La
 
 
 def _read(summary: FileSummary, folder: Path) -> dict[str, Any]:
-    writer = TimelineWriter(folder / "clip.timeline.json")
+    writer = TimelineJson(folder / "clip.timeline.json")
     writer.finish(summary)
     document = json.loads(writer.path.read_text("utf-8"))
     assert isinstance(document, dict)
@@ -120,7 +120,7 @@ def test_the_examples_of_the_documentation_run(
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(examples) == 2
     table.rename(table.with_name("talk.frames.csv"))
-    TimelineWriter(table.with_name("talk.timeline.json")).finish(summary)
+    TimelineJson(table.with_name("talk.timeline.json")).finish(summary)
     monkeypatch.chdir(table.parent)
     for example in examples:
         exec(example, {})

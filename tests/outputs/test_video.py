@@ -15,9 +15,9 @@ from fer_stream.capture.file import VideoFileSource
 from fer_stream.capture.image import ImageSource
 from fer_stream.capture.source import Sampler
 from fer_stream.errors import DiskFull, OutputError, SourceNotFound
-from fer_stream.outputs.palette import bgr
+from fer_stream.outputs.draw import bgr
 from fer_stream.outputs.redaction import Redaction
-from fer_stream.outputs.video import AnnotatedImageWriter, AnnotatedVideoWriter
+from fer_stream.outputs.video import AnnotatedImage, AnnotatedVideo
 from fer_stream.records import U8, DecodeErrors, FileSummary, LabelledFace, LabelledFrame
 
 FaceMaker = Callable[..., LabelledFace]
@@ -51,7 +51,7 @@ def still(pictures: SourceMaker, gradient: Callable[[int, int], U8]) -> Callable
 def test_the_faces_are_drawn_where_they_are(
     still: SourceMaker, frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
-    writer = AnnotatedVideoWriter(still, tmp_path / "clip.annotated.mp4")
+    writer = AnnotatedVideo(still, tmp_path / "clip.annotated.mp4")
     writer.write(frames)
     writer.finish(summary)
     images, times_s = _decode(writer.path)
@@ -67,7 +67,7 @@ def test_a_real_clip_keeps_its_frames_times_and_size(
 ) -> None:
     clip = clips / "three_faces.mp4"
     frames = _bare(clip, fps)
-    writer = AnnotatedVideoWriter(_opener(clip, fps), tmp_path / "a.mp4", audio_from=clip)
+    writer = AnnotatedVideo(_opener(clip, fps), tmp_path / "a.mp4", audio_from=clip)
     writer.write(frames)
     writer.finish(summary)
     images, times_s = _decode(writer.path)
@@ -84,7 +84,7 @@ def test_a_redacted_face_is_bare_in_no_frame(
 ) -> None:
     stripes = np.zeros((144, 176, 3), np.uint8)
     stripes[:, ::4] = 255
-    writer = AnnotatedVideoWriter(
+    writer = AnnotatedVideo(
         lambda: pictures([stripes] * 50, [index / 25 for index in range(50)]),
         tmp_path / "a.mp4",
         redaction=Redaction("blur" if kind == "blur" else "black", frozenset({1})),
@@ -98,7 +98,7 @@ def test_a_redacted_face_is_bare_in_no_frame(
 
 
 def test_without_frames_there_is_no_video(still: SourceMaker, summary: FileSummary, tmp_path: Path) -> None:
-    writer = AnnotatedVideoWriter(still, tmp_path / "a.mp4")
+    writer = AnnotatedVideo(still, tmp_path / "a.mp4")
     writer.finish(summary)
     assert list(tmp_path.iterdir()) == []
 
@@ -108,14 +108,14 @@ def test_the_source_is_closed(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     source = pictures([gradient(64, 64)] * 50, [index / 25 for index in range(50)])
-    writer = AnnotatedVideoWriter(lambda: source, tmp_path / "a.mp4")
+    writer = AnnotatedVideo(lambda: source, tmp_path / "a.mp4")
     writer.write(frames)
     writer.finish(summary)
     assert source.closed
 
 
 def test_no_thread_is_left(still: SourceMaker, frames: list[LabelledFrame], tmp_path: Path) -> None:
-    writer = AnnotatedVideoWriter(still, tmp_path / "a.mp4")
+    writer = AnnotatedVideo(still, tmp_path / "a.mp4")
     writer.write(frames)
     writer.discard()
     assert not [thread for thread in threading.enumerate() if thread.name == "annotate a.mp4"]
@@ -127,7 +127,7 @@ def test_a_fault_of_the_encoder_reaches_the_job(
     def gone() -> Any:
         raise SourceNotFound("clip.mp4 is gone")
 
-    writer = AnnotatedVideoWriter(gone, tmp_path / "a.mp4")
+    writer = AnnotatedVideo(gone, tmp_path / "a.mp4")
     with pytest.raises(SourceNotFound, match="is gone"):
         _run_for_long(writer, frames, summary)
     writer.discard()
@@ -139,7 +139,7 @@ def test_pictures_that_an_mp4_cannot_hold_are_refused_with_a_cure(
 ) -> None:
     """As a damaged file has them, and the recording of a camera that saw nobody for a night."""
     times_s = [0.0, 20_000.0, 60_000.0]
-    writer = AnnotatedVideoWriter(lambda: pictures([gradient(64, 64)] * 3, times_s), tmp_path / "a.mp4")
+    writer = AnnotatedVideo(lambda: pictures([gradient(64, 64)] * 3, times_s), tmp_path / "a.mp4")
     writer.write([LabelledFrame("clip@1", index, time_s, ()) for index, time_s in enumerate(times_s)])
     with pytest.raises(OutputError, match=r"a\.mp4: FFmpeg refuses .* hours apart\. Leave it out with --no"):
         writer.finish(summary)
@@ -151,13 +151,13 @@ def test_hours_are_blamed_for_nothing_else(
     still: SourceMaker, frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
     (tmp_path / "none.mp4").write_bytes(b"neither pictures nor sound")
-    writer = AnnotatedVideoWriter(still, tmp_path / "a.mp4", audio_from=tmp_path / "none.mp4")
+    writer = AnnotatedVideo(still, tmp_path / "a.mp4", audio_from=tmp_path / "none.mp4")
     with pytest.raises(OutputError, match=r"FFmpeg refuses it \(Invalid data [^)]*\)\. Leave it out with --no-video"):
         _run_for_long(writer, frames, summary)
     writer.discard()
 
 
-def _run_for_long(writer: AnnotatedVideoWriter, frames: Sequence[LabelledFrame], summary: FileSummary) -> None:
+def _run_for_long(writer: AnnotatedVideo, frames: Sequence[LabelledFrame], summary: FileSummary) -> None:
     for _ in range(40):
         writer.write(frames)
     writer.finish(summary)
@@ -168,7 +168,7 @@ def test_a_disk_that_fills_up_in_the_middle_is_told(
 ) -> None:
     noise = [np.random.default_rng(i).integers(0, 256, (144, 176, 3), dtype=np.uint8) for i in range(100)]
     disk = small_disk(256)
-    writer = AnnotatedVideoWriter(lambda: pictures(noise, [i / 25 for i in range(100)]), disk / "a.mp4")
+    writer = AnnotatedVideo(lambda: pictures(noise, [i / 25 for i in range(100)]), disk / "a.mp4")
     frames = [LabelledFrame("clip@1", i, i / 25, ()) for i in range(100)]
     with pytest.raises(DiskFull, match=r"a\.mp4"):
         _run_for_long(writer, frames, summary)
@@ -180,7 +180,7 @@ def test_a_disk_that_fills_up_in_the_middle_is_told(
 def test_other_pictures_on_the_second_reading_are_refused(
     shift: dict[str, Any], still: SourceMaker, frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
-    writer = AnnotatedVideoWriter(still, tmp_path / "a.mp4")
+    writer = AnnotatedVideo(still, tmp_path / "a.mp4")
     with pytest.raises(OutputError, match="other pictures"):
         _run_for_long(writer, [*frames[:20], replace(frames[20], **shift)], summary)
     writer.discard()
@@ -193,7 +193,7 @@ def test_a_damaged_source_may_end_sooner_the_second_time(
 ) -> None:  # fmt: skip
     damage = DecodeErrors(1, "Invalid data")
     source = pictures([gradient(64, 64)] * 48, [index / 25 for index in range(48)], damage=damage)
-    writer = AnnotatedVideoWriter(lambda: source, tmp_path / "a.mp4")
+    writer = AnnotatedVideo(lambda: source, tmp_path / "a.mp4")
     writer.write(frames)
     writer.finish(summary)
     assert len(_decode(writer.path)[0]) == 48
@@ -203,7 +203,7 @@ def test_a_still_image_is_annotated_as_png(
     face: FaceMaker, summary: FileSummary, gradient: Callable[[int, int], U8], tmp_path: Path
 ) -> None:
     cv2.imwrite(str(tmp_path / "portrait.jpg"), gradient(320, 241))
-    writer = AnnotatedImageWriter(
+    writer = AnnotatedImage(
         lambda: ImageSource(tmp_path / "portrait.jpg", name="portrait.jpg", stream_start_ms=1),
         tmp_path / "portrait.annotated.png",
         redaction=Redaction("black"),
@@ -218,5 +218,5 @@ def test_a_still_image_is_annotated_as_png(
 
 
 def test_without_a_frame_there_is_no_png(still: SourceMaker, summary: FileSummary, tmp_path: Path) -> None:
-    AnnotatedImageWriter(still, tmp_path / "a.png").finish(summary)
+    AnnotatedImage(still, tmp_path / "a.png").finish(summary)
     assert list(tmp_path.iterdir()) == []

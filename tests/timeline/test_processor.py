@@ -17,7 +17,7 @@ from fer_stream.broker.protocols import JOURNAL_START, JournalEntry
 from fer_stream.config.live import LiveTimelineSettings
 from fer_stream.errors import LeaseLost
 from fer_stream.metrics import Metrics
-from fer_stream.outputs.daily_tables import RollingTables
+from fer_stream.outputs.daily_tables import DailyTables
 from fer_stream.records import LABELS, Face, FaceKey, FrameHeader, Prediction, Quality
 from fer_stream.timeline.metrics import TimelineMetrics
 from fer_stream.timeline.processor import TimelineProcessor
@@ -55,7 +55,7 @@ def make_metrics() -> TimelineMetrics:
 
 
 def make(store: MemoryStore, folder: Path, metrics: TimelineMetrics | None = None) -> TimelineProcessor:
-    files = RollingTables(folder, retention_days=None, clock=time.time)
+    files = DailyTables(folder, retention_days=None, clock=time.time)
     processor = TimelineProcessor(store, files, metrics or make_metrics(), settings=lambda _: waiting(math.inf))
     processor.open(SOURCE)
     return processor
@@ -114,7 +114,7 @@ def test_unreadable_entries_are_counted(tmp_path: Path) -> None:
 
 def test_files_are_not_modified_after_the_lease_is_lost(tmp_path: Path) -> None:
     owned = [True]
-    store, files = MemoryStore(), RollingTables(tmp_path, retention_days=None, clock=time.time)
+    store, files = MemoryStore(), DailyTables(tmp_path, retention_days=None, clock=time.time)
     processor = TimelineProcessor(
         store, files, make_metrics(), settings=lambda _: waiting(math.inf), owns=lambda: owned[0]
     )

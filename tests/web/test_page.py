@@ -19,8 +19,8 @@ import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from fer_stream.formatting import lasting, percent
-from fer_stream.outputs.palette import COLOURS
+from fer_stream.formatting import format_duration, format_percent
+from fer_stream.outputs.draw import COLOURS
 from fer_stream.records import LABELS, UNKNOWN, Gap, LabelledFrame, Segment
 from fer_stream.store.protocol import CameraState, Checkpoint
 
@@ -174,11 +174,11 @@ def test_labels_colours_and_formats_match_the_report(live: Live, open_page: Open
     seconds = [0, 4.74, 59.94, 59.96, 139, 3599, 3720]
     assert page.evaluate(
         "(all) => import('./format.js').then(({formatDuration}) => all.map(formatDuration))", seconds
-    ) == [lasting(each) for each in seconds]
+    ) == [format_duration(each) for each in seconds]
     shares = [0, 0.004, 0.124, 1]
     assert page.evaluate(
         "(all) => import('./format.js').then(({formatPercent}) => all.map(formatPercent))", shares
-    ) == [percent(each) for each in shares]
+    ) == [format_percent(each) for each in shares]
 
 
 # Cameras

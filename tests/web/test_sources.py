@@ -128,7 +128,7 @@ def test_timeline_of_many_hours_has_every_segment_once(
 def test_too_long_timeline_is_refused_as_json_but_not_as_csv(
     web: Web, segment: Callable[..., Segment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_stream.web.history.MAX_SEGMENTS", 20)
+    monkeypatch.setattr("fer_stream.web.sources.MAX_SEGMENTS", 20)
     now = time.time()
     web.store.commit("door", CHECKPOINT, [segment(now - 3000 + number) for number in range(21)], [])
     response = web.get("/sources/door/timeline")
