@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import random
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import av
 
@@ -22,84 +20,10 @@ from fer_stream.backoff import Backoff
 from fer_stream.capture.camera_session import CameraSession, CameraStatus, DecodedFrame
 from fer_stream.capture.connection import Connection, Disconnect, parse_camera_url
 from fer_stream.capture.pixel_formats import FrameConverter
+from fer_stream.capture.source import Clocks
 from fer_stream.config.sources import CameraSettings
 from fer_stream.metrics import Metrics
 from fer_stream.records import DecodeErrors, Frame, Gap, SourceInfo, stream_id_of
-
-TOLERANCE_S = 1.0
-"""Maximum difference between PTS and arrival time: above network jitter, below what a viewer notices."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """Clocks of a camera, in seconds: `monotonic` for media time and timeouts, `wall` for Unix time."""
-
-    monotonic: Callable[[], float] = time.monotonic
-    wall: Callable[[], float] = time.time
-
-
-class MediaClock:
-    """Converts the PTS of a camera to media time.
-
-    PTS state when a frame was recorded, the arrival only when the network delivered it. Time therefore follows valid
-    PTS: `time_s` = PTS + offset, with the offset of the fastest frame so far (no frame comes from the future). A PTS
-    that is missing after valid ones, does not increase or leaps ahead is a discontinuity: the frame gets its arrival
-    time, and later PTS are relative to it. Every frame of a stream without PTS gets its arrival time, which is not a
-    discontinuity. A camera whose clock runs slow is corrected in steps of `TOLERANCE_S`.
-
-    `on_discontinuity` is called once per discontinuity.
-    """
-
-    def __init__(self, on_discontinuity: Callable[[], None]) -> None:
-        self._on_discontinuity = on_discontinuity
-        self._offset_s: float | None = None
-        self._last_pts_s: float | None = None
-        self._last_arrival_s = 0.0
-        self._last_s = 0.0
-
-    def restart(self) -> None:
-        """Start a new connection, whose PTS are unrelated to earlier ones. Media time continues."""
-        self._offset_s = self._last_pts_s = None
-
-    def time_s(self, pts_s: float | None, arrived_s: float) -> float:
-        """Return the media time of a frame that arrived `arrived_s` seconds after the session start."""
-        if not self._is_continuous(pts_s, arrived_s):
-            self._on_discontinuity()
-            self._offset_s = None
-        self._last_pts_s, self._last_arrival_s = pts_s, arrived_s
-        self._last_s = max(self._last_s, arrived_s if pts_s is None else self._from_pts(pts_s, arrived_s))
-        return self._last_s
-
-    def _is_continuous(self, pts_s: float | None, arrived_s: float) -> bool:
-        if self._last_pts_s is None:
-            return True  # FFmpeg returns the first frame of some cameras without a PTS
-        if pts_s is None:
-            return False
-        step_s = pts_s - self._last_pts_s
-        return 0 < step_s < arrived_s - self._last_arrival_s + TOLERANCE_S
-
-    def _from_pts(self, pts_s: float, arrived_s: float) -> float:
-        if self._offset_s is None or not 0 <= arrived_s - (pts_s + self._offset_s) <= TOLERANCE_S:
-            self._offset_s = arrived_s - pts_s
-        return pts_s + self._offset_s
-
-
-class Pacer:
-    """Spreads frames that arrive in bursts, such as those of an HLS segment, over time according to their PTS."""
-
-    def __init__(self) -> None:
-        self._offset_s: float | None = None
-
-    def delay_s(self, pts_s: float | None, now_s: float) -> float:
-        """Return the delay of a frame in seconds. A late or implausibly early frame restarts the pacing."""
-        if pts_s is None:
-            return 0.0
-        early_s = 0.0 if self._offset_s is None else pts_s + self._offset_s - now_s
-        if self._offset_s is None or abs(early_s) > TOLERANCE_S:
-            self._offset_s = now_s - pts_s
-            return 0.0
-        return max(0.0, early_s)
-
 
 # A cancelled reader that blocks in FFmpeg ends after a timeout; until then the next one can run beside it. A third
 # would indicate a leak.

@@ -9,9 +9,8 @@ from typing import Generic, TypeVar
 
 from av.video.frame import VideoFrame
 
-from fer_stream.capture.camera import Clocks, MediaClock
 from fer_stream.capture.connection import REASONS, Connection, Disconnect, Reason
-from fer_stream.capture.source import Sampler
+from fer_stream.capture.source import Clocks, MediaClock, Sampler
 from fer_stream.log import get_logger
 from fer_stream.metrics import Metrics
 from fer_stream.records import DecodeErrors, Gap, SourceInfo, source_of

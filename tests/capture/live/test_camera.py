@@ -15,10 +15,10 @@ import pytest
 from av.video.frame import VideoFrame
 from prometheus_client import CollectorRegistry
 
-from fer_stream.capture.camera import CameraSource, Clocks, ReconnectPolicy
+from fer_stream.capture.camera import CameraSource, ReconnectPolicy
 from fer_stream.capture.camera_session import DecodedFrame
 from fer_stream.capture.connection import Disconnect
-from fer_stream.capture.source import FrameSource
+from fer_stream.capture.source import Clocks, FrameSource
 from fer_stream.config.sources import CameraSettings
 from fer_stream.errors import UnreadableSource
 from fer_stream.metrics import Metrics

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_stream.capture.camera import TOLERANCE_S, MediaClock, Pacer
+from fer_stream.capture.source import TOLERANCE_S, MediaClock, Pacer
 
 
 class Recorder:
