@@ -21,7 +21,7 @@ from fer_stream.capture.camera_session import CameraSession, CameraStatus, Decod
 from fer_stream.capture.connection import Connection, Disconnect, parse_camera_url
 from fer_stream.capture.pixel_formats import FrameConverter
 from fer_stream.capture.source import Clocks
-from fer_stream.config.sources import CameraSettings
+from fer_stream.config.live import CameraSettings
 from fer_stream.metrics import Metrics
 from fer_stream.records import DecodeErrors, Frame, Gap, SourceInfo, stream_id_of
 

@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fer_stream.capture.source import Pacer
-from fer_stream.config.sources import CameraSettings
+from fer_stream.config.live import CameraSettings
 from fer_stream.errors import UnreadableSource
 from fer_stream.log import redact_secrets
 from fer_stream.records import SourceInfo

@@ -1,4 +1,4 @@
-"""Protocol of frame sources, and reduction of their frame rate."""
+"""Protocol of frame sources, reduction of their frame rate, and the media time of live frames."""
 
 from __future__ import annotations
 

@@ -14,9 +14,8 @@ from fer_stream.broker.lease import AutoRenewingLease, Lease
 from fer_stream.broker.source_registry import SourceKeys
 from fer_stream.capture.camera import CameraSource
 from fer_stream.capture.source import FrameSource, throttle
-from fer_stream.config.live import LiveSettings
+from fer_stream.config.live import LiveSettings, SourceSettings
 from fer_stream.config.settings import DetectorSettings
-from fer_stream.config.sources import SourceSettings
 from fer_stream.errors import FerStreamError, LeaseLost
 from fer_stream.faces.detector import FaceDetector, SynchronizedDetector, ZoneFilter
 from fer_stream.log import get_logger

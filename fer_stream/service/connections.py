@@ -16,9 +16,8 @@ from fer_stream.broker.journal import RedisJournal
 from fer_stream.broker.lease import Lease
 from fer_stream.broker.protocols import Overflow, Redelivery
 from fer_stream.broker.queue import RedisQueue
-from fer_stream.config.live import LiveSettings, LiveTimelineSettings
+from fer_stream.config.live import LiveSettings, LiveTimelineSettings, OverflowSettings, SourceSettings
 from fer_stream.config.servers import ServerSettings
-from fer_stream.config.sources import OverflowSettings, SourceSettings
 from fer_stream.store.protocol import Retention
 from fer_stream.store.redis import RedisStore
 

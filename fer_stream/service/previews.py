@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from threading import Event, Lock, Thread
 
-from fer_stream.config.web import WebSettings
+from fer_stream.config.servers import WebSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.log import get_logger

@@ -25,8 +25,7 @@ from fer_stream.service.connections import (
 )
 from fer_stream.service.process import ServiceContext, reload_settings
 from fer_stream.store.redis import lease_key
-from fer_stream.timeline.metrics import TimelineMetrics
-from fer_stream.timeline.processor import TimelineProcessor
+from fer_stream.timeline.processor import TimelineMetrics, TimelineProcessor
 
 _log = get_logger(__name__)
 

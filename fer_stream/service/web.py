@@ -9,7 +9,7 @@ from functools import partial
 import uvicorn
 from fastapi import FastAPI
 
-from fer_stream.config.web import WebSettings
+from fer_stream.config.servers import WebSettings
 from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.jobs.queue import RqJobs
 from fer_stream.log import get_logger

@@ -24,7 +24,7 @@ from fer_stream.records import (
     Prediction,
     Segment,
 )
-from fer_stream.timeline.person import Person, PersonState
+from fer_stream.timeline.labelling import Person, PersonState
 from fer_stream.timeline.smoothing import Sample
 
 Message = FrameHeader | Face | Prediction | EndOfStream

@@ -27,8 +27,7 @@ from fer_stream.metrics import Metrics
 from fer_stream.store.protocol import ResultStore
 from fer_stream.web import jobs as job_routes
 from fer_stream.web import sources
-from fer_stream.web.problems import on_http_error, on_validation_error
-from fer_stream.web.schemas import API, FrameEvent, HealthModel, ProblemModel
+from fer_stream.web.schemas import API, FrameEvent, HealthModel, ProblemModel, on_http_error, on_validation_error
 from fer_stream.web.security import SecurityMiddleware
 from fer_stream.web.state import State, WebState
 

@@ -18,8 +18,7 @@ from fer_stream.capture.source import Sampler
 from fer_stream.errors import FerStreamError
 from fer_stream.store.protocol import START, CameraState, ResultStore, result_position
 from fer_stream.store.schemas import FrameDocument
-from fer_stream.web.problems import STORE_RETRY_S, problem_of
-from fer_stream.web.schemas import SourceModel, frame_event
+from fer_stream.web.schemas import STORE_RETRY_S, SourceModel, frame_event, problem_of
 from fer_stream.web.state import Overview, SourceSnapshot, StreamLimiter
 
 _STATE_INTERVAL_S = 1.0

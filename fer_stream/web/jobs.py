@@ -12,8 +12,7 @@ from fastapi import Path as PathParam
 from starlette.responses import FileResponse
 
 from fer_stream.jobs.job import PRIORITIES, Priority
-from fer_stream.web.problems import Problem
-from fer_stream.web.schemas import API, REPORT_SUFFIX, JobModel
+from fer_stream.web.schemas import API, REPORT_SUFFIX, JobModel, Problem
 from fer_stream.web.state import State
 from fer_stream.web.uploads import is_web_upload
 

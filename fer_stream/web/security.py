@@ -18,11 +18,11 @@ from ipaddress import ip_address
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fer_stream.config.web import WebSettings
+from fer_stream.config.servers import WebSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.log import get_logger
 from fer_stream.metrics import Metrics
-from fer_stream.web.problems import Problem, problem_of
+from fer_stream.web.schemas import Problem, problem_of
 
 _log = get_logger(__name__)
 

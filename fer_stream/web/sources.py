@@ -21,8 +21,7 @@ from starlette.responses import Response, StreamingResponse
 from fer_stream.store.protocol import ResultStore
 from fer_stream.store.schemas import StoredGap, StoredSegment
 from fer_stream.web.events import EventStream, OverviewFeed, SourceFeed, sse
-from fer_stream.web.problems import Problem
-from fer_stream.web.schemas import API, SourceModel, Timeline, TimelinePerson, timeline_gap, timeline_segment
+from fer_stream.web.schemas import API, Problem, SourceModel, Timeline, TimelinePerson, timeline_gap, timeline_segment
 from fer_stream.web.state import State
 
 router = APIRouter(prefix=API, tags=["sources"])

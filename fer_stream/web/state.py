@@ -18,7 +18,7 @@ from fer_stream.jobs.job import Jobs
 from fer_stream.metrics import Metrics
 from fer_stream.store.protocol import CameraState, ResultStore
 from fer_stream.store.schemas import FrameDocument
-from fer_stream.web.problems import Problem
+from fer_stream.web.schemas import Problem
 from fer_stream.web.uploads import Uploads, delete_unused
 
 R = TypeVar("R")

@@ -25,7 +25,7 @@ from starlette.requests import ClientDisconnect, Request
 from fer_stream.errors import DiskFull, OutputError
 from fer_stream.jobs.job import JobInfo
 from fer_stream.log import get_logger
-from fer_stream.web.problems import Problem
+from fer_stream.web.schemas import Problem
 
 _log = get_logger(__name__)
 

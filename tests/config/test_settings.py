@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 from redis.connection import ConnectionPool, SSLConnection
 
-from fer_stream.config.live import Changes, LiveSettings, changes
+from fer_stream.config.live import Changes, LiveSettings, SourceSettings, changes
 from fer_stream.config.loader import load, parse
-from fer_stream.config.servers import QueueSettings, StoreSettings
+from fer_stream.config.servers import QueueSettings, StoreSettings, WebSettings
 from fer_stream.config.settings import FileSettings, Settings
-from fer_stream.config.sources import SourceSettings
-from fer_stream.config.web import WebSettings
 from fer_stream.errors import ConfigError
 from fer_stream.log import redact_secrets
 

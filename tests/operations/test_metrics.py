@@ -11,7 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from fer_stream.metrics import Metrics
 from fer_stream.records import LABELS, UNKNOWN, Face, FaceKey, LabelledFace, LabelledFrame, Prediction, Quality
-from fer_stream.timeline.metrics import TimelineMetrics
+from fer_stream.timeline.processor import TimelineMetrics
 
 LABEL_NAMES = {
     *("source", "stage", "reason", "model", "emotion", "shard", "server", "path"),

@@ -19,8 +19,7 @@ from fer_stream.errors import LeaseLost
 from fer_stream.metrics import Metrics
 from fer_stream.outputs.daily_tables import DailyTables
 from fer_stream.records import LABELS, Face, FaceKey, FrameHeader, Prediction, Quality
-from fer_stream.timeline.metrics import TimelineMetrics
-from fer_stream.timeline.processor import TimelineProcessor
+from fer_stream.timeline.processor import TimelineMetrics, TimelineProcessor
 from fer_stream.timeline.source_timeline import Watermark
 from tests.support.memory_store import MemoryStore
 

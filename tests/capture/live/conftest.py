@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from fer_stream.capture.camera import CameraSource
 from fer_stream.capture.pixel_formats import ArrayPixels
-from fer_stream.config.sources import CameraSettings
+from fer_stream.config.live import CameraSettings
 from fer_stream.metrics import Metrics
 from fer_stream.records import Frame, Gap
 from tests.support.waiting import wait_until

@@ -19,7 +19,7 @@ from fer_stream.capture.camera import CameraSource, ReconnectPolicy
 from fer_stream.capture.camera_session import DecodedFrame
 from fer_stream.capture.connection import Disconnect
 from fer_stream.capture.source import Clocks, FrameSource
-from fer_stream.config.sources import CameraSettings
+from fer_stream.config.live import CameraSettings
 from fer_stream.errors import UnreadableSource
 from fer_stream.metrics import Metrics
 from fer_stream.records import DecodeErrors, Frame
@@ -156,7 +156,7 @@ def test_process_can_exit_during_a_blocked_read(camera: Callable[..., Camera]) -
     frozen = camera().start()
     program = (
         "import sys; from prometheus_client import CollectorRegistry;"
-        "from fer_stream.capture.camera import CameraSource; from fer_stream.config.sources import CameraSettings;"
+        "from fer_stream.capture.camera import CameraSource; from fer_stream.config.live import CameraSettings;"
         "from fer_stream.metrics import Metrics;"
         "source = CameraSource(sys.argv[1], name='door', metrics=Metrics(CollectorRegistry()),"
         " settings=CameraSettings(stall_timeout_s=300));"

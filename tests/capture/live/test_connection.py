@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fer_stream.capture.connection import parse_camera_url
-from fer_stream.config.sources import CameraSettings, SourceSettings
+from fer_stream.config.live import CameraSettings, SourceSettings
 from fer_stream.errors import UnreadableSource
 
 CANARY = "Canary7"

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from fer_stream.capture.camera import CameraSource
 from fer_stream.capture.connection import Connection, parse_camera_url
-from fer_stream.config.sources import CameraSettings
+from fer_stream.config.live import CameraSettings
 from fer_stream.metrics import Metrics
 
 if TYPE_CHECKING:
