@@ -1,4 +1,4 @@
-"""The command line as a person meets it: results, exit codes, Ctrl-C, full disks."""
+"""Command line: results, exit codes, interrupts, full disks."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ FER_STREAM = Path(sys.executable).with_name("fer-stream")
 OUTPUTS = ("frames.csv", "timeline.json", "timeline.png", "annotated.mp4", "report.html")
 
 
-class Said(NamedTuple):
+class CommandResult(NamedTuple):
     code: int
     out: str
     err: str
 
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 
 
 @pytest.fixture
 def fer(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the command line in this process."""
+    """Return a function that runs the command line in this process."""
 
-    def run(*arguments: str | Path) -> Said:
+    def run(*arguments: str | Path) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["fer-stream", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
             main()
-        said = capfd.readouterr()
-        return Said(end.value.code if isinstance(end.value.code, int) else 0, said.out, said.err)
+        result = capfd.readouterr()
+        return CommandResult(end.value.code if isinstance(end.value.code, int) else 0, result.out, result.err)
 
     return run
 
@@ -55,35 +55,35 @@ def names(folder: Path) -> set[str]:
 
 
 def test_help_has_examples_and_exit_codes(fer: Run) -> None:
-    said = fer("run", "--help")
-    assert said.code == 0
-    assert "fer-stream run talk.mp4 --fps 5" in said.out
-    assert "130 after Ctrl-C" in said.out
+    result = fer("run", "--help")
+    assert result.code == 0
+    assert "fer-stream run talk.mp4 --fps 5" in result.out
+    assert "130 after Ctrl-C" in result.out
 
 
-def test_a_video_becomes_all_its_outputs(fer: Run, clips: Path, tmp_path: Path) -> None:
-    said = fer("run", clips / "one_face_smile.mp4", "--out", tmp_path)
-    assert said.code == 0
-    assert names(tmp_path) == {f"one_face_smile.{ending}" for ending in OUTPUTS}
-    assert "one_face_smile.mp4: 1 person, 72 frames" in said.out
-    assert said.err == "", "no progress bar where there is no terminal"
+def test_video_gives_all_outputs(fer: Run, clips: Path, tmp_path: Path) -> None:
+    result = fer("run", clips / "one_face_smile.mp4", "--out", tmp_path)
+    assert result.code == 0
+    assert names(tmp_path) == {f"one_face_smile.{suffix}" for suffix in OUTPUTS}
+    assert "one_face_smile.mp4: 1 person, 72 frames" in result.out
+    assert result.err == "", "progress bar without a terminal"
 
 
-def test_outputs_can_be_left_out(fer: Run, clips: Path, tmp_path: Path) -> None:
+def test_outputs_can_be_disabled(fer: Run, clips: Path, tmp_path: Path) -> None:
     options = ("--no-video", "--no-report", "--no-plot", "--no-table", "--quiet")
-    said = fer("run", clips / "one_face_smile.mp4", "--out", tmp_path, *options)
-    assert said == Said(0, "", "")
+    result = fer("run", clips / "one_face_smile.mp4", "--out", tmp_path, *options)
+    assert result == CommandResult(0, "", "")
     assert names(tmp_path) == {"one_face_smile.timeline.json"}
 
 
-def test_a_still_image(fer: Run, portrait: Path, tmp_path: Path) -> None:
-    said = fer("run", portrait, "--out", tmp_path / "out")
-    assert said.code == 0
+def test_still_image_gives_table_timeline_and_annotated_image(fer: Run, portrait: Path, tmp_path: Path) -> None:
+    result = fer("run", portrait, "--out", tmp_path / "out")
+    assert result.code == 0
     assert names(tmp_path / "out") == {"portrait.frames.csv", "portrait.timeline.json", "portrait.annotated.png"}
     assert pd.read_csv(tmp_path / "out" / "portrait.frames.csv").label.tolist() == ["happy"]
 
 
-def test_the_small_model(fer: Run, portrait: Path, tmp_path: Path) -> None:
+def test_model_size_selects_the_model(fer: Run, portrait: Path, tmp_path: Path) -> None:
     ids = []
     for size in ("standard", "small"):
         assert fer("run", portrait, "--out", tmp_path / size, "--model-size", size).code == 0
@@ -96,155 +96,162 @@ def test_the_small_model(fer: Run, portrait: Path, tmp_path: Path) -> None:
     assert ids[0] != ids[1]
 
 
-def test_a_bad_file_is_reported_and_the_others_go_on(fer: Run, clips: Path, tmp_path: Path) -> None:
+def test_unreadable_files_are_reported_and_the_others_processed(fer: Run, clips: Path, tmp_path: Path) -> None:
     text = tmp_path / "notes.mp4"
     text.write_text("buy milk")
     (tmp_path / "empty.mp4").touch()
-    said = fer(
+    result = fer(
         "run", text, tmp_path / "empty.mp4", clips / "one_face_smile.mp4", "--out", tmp_path / "out", "--no-video"
     )
-    assert said.code == 3
-    assert "notes.mp4" in said.err
-    assert "empty.mp4" in said.err
-    assert "one_face_smile.mp4: 1 person" in said.out
+    assert result.code == 3
+    assert "notes.mp4" in result.err
+    assert "empty.mp4" in result.err
+    assert "one_face_smile.mp4: 1 person" in result.out
     assert {name.partition(".")[0] for name in names(tmp_path / "out")} == {"one_face_smile"}
 
 
-def test_nothing_to_do(fer: Run, tmp_path: Path) -> None:
-    said = fer("run", tmp_path / "none.mp4", "--out", tmp_path / "out")
-    assert said.code == 3
-    assert "none.mp4" in said.err
+def test_missing_file_is_reported(fer: Run, tmp_path: Path) -> None:
+    result = fer("run", tmp_path / "none.mp4", "--out", tmp_path / "out")
+    assert result.code == 3
+    assert "none.mp4" in result.err
 
 
-def test_results_are_not_replaced_without_force(fer: Run, clips: Path, tmp_path: Path) -> None:
+def test_existing_results_are_replaced_only_with_force(fer: Run, clips: Path, tmp_path: Path) -> None:
     command = ("run", clips / "one_face_smile.mp4", "--out", tmp_path, "--no-video", "--no-report", "--no-plot")
-    kept = tmp_path / "one_face_smile.frames.csv"
-    kept.write_text("mine")
-    said = fer(*command)
-    assert said.code == 5
-    assert "--force" in said.err
-    assert names(tmp_path) == {kept.name}
-    assert kept.read_text() == "mine"
+    existing = tmp_path / "one_face_smile.frames.csv"
+    existing.write_text("not a result")
+    result = fer(*command)
+    assert result.code == 5
+    assert "--force" in result.err
+    assert names(tmp_path) == {existing.name}
+    assert existing.read_text() == "not a result"
     assert fer(*command, "--force").code == 0
-    assert len(pd.read_csv(kept)) == 72
+    assert len(pd.read_csv(existing)) == 72
 
 
-def test_wrong_settings(fer: Run, clips: Path, tmp_path: Path) -> None:
+def test_invalid_settings_are_reported_with_their_line(fer: Run, clips: Path, tmp_path: Path) -> None:
     config = tmp_path / "my.yaml"
-    config.write_text("detector:\n  knid: yunet\n")
-    said = fer("run", clips / "one_face_smile.mp4", "--config", config, "--out", tmp_path)
-    assert said.code == 2
-    assert "my.yaml:2: detector.knid is no setting; did you mean kind?" in said.err
+    config.write_text("detector:\n  tpye: yunet\n")
+    result = fer("run", clips / "one_face_smile.mp4", "--config", config, "--out", tmp_path)
+    assert result.code == 2
+    assert "my.yaml:2: unknown setting 'detector.tpye'. Did you mean 'type'?" in result.err
     assert fer("run", clips / "one_face_smile.mp4", "--fps", "-1", "--out", tmp_path).code == 2
 
 
-def test_thumbnails_would_undo_redaction(fer: Run, clips: Path, tmp_path: Path) -> None:
-    said = fer("run", clips / "one_face_smile.mp4", "--thumbnails", "--redact", "blur", "--out", tmp_path)
-    assert said.code == 2
-    assert "leave one of them out" in said.err
+def test_thumbnails_and_redaction_exclude_each_other(fer: Run, clips: Path, tmp_path: Path) -> None:
+    result = fer("run", clips / "one_face_smile.mp4", "--thumbnails", "--redact", "blur", "--out", tmp_path)
+    assert result.code == 2
+    assert "thumbnails show the faces that redact hides: remove one of the two" in result.err
 
 
-def test_people_to_redact_need_a_way_to_do_it(fer: Run, clips: Path, tmp_path: Path) -> None:
-    said = fer("run", clips / "one_face_smile.mp4", "--redact-person", "1", "--out", tmp_path)
-    assert said.code == 2
-    assert "but not how: with redact (--redact) blur or black" in said.err
+def test_redact_person_requires_redact(fer: Run, clips: Path, tmp_path: Path) -> None:
+    result = fer("run", clips / "one_face_smile.mp4", "--redact-person", "1", "--out", tmp_path)
+    assert result.code == 2
+    assert "redact_persons needs redact (--redact) blur or black" in result.err
     assert names(tmp_path) == set()
 
 
-def test_missing_weights_say_what_to_do(
+def test_missing_weights_suggest_the_download(
     fer: Run, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FER_STREAM_CACHE", str(tmp_path / "cache"))
-    said = fer("run", clips / "one_face_smile.mp4", "--detector", "yunet", "--out", tmp_path / "out")
-    assert said.code == 4
-    assert "fer-stream models pull" in said.err
+    result = fer("run", clips / "one_face_smile.mp4", "--detector", "yunet", "--out", tmp_path / "out")
+    assert result.code == 4
+    assert "fer-stream models pull" in result.err
 
 
-def test_an_output_folder_that_cannot_be(fer: Run, clips: Path, tmp_path: Path) -> None:
+def test_output_folder_that_cannot_be_created_is_reported(fer: Run, clips: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    said = fer("run", clips / "one_face_smile.mp4", "--out", tmp_path / "file" / "out")
-    assert said.code == 5
-    assert "--out" in said.err
+    result = fer("run", clips / "one_face_smile.mp4", "--out", tmp_path / "file" / "out")
+    assert result.code == 5
+    assert "--out" in result.err
 
 
-def test_a_full_disk(fer: Run, clips: Path, small_disk: Callable[[int], Path]) -> None:
+def test_full_disk_is_reported_and_leaves_no_files(fer: Run, clips: Path, small_disk: Callable[[int], Path]) -> None:
     disk = small_disk(16)
-    said = fer("run", clips / "one_face_crying.mp4", "--out", disk)
-    assert said.code == 5
-    assert str(disk) in said.err
-    assert "free some space" in said.err
+    result = fer("run", clips / "one_face_crying.mp4", "--out", disk)
+    assert result.code == 5
+    assert str(disk) in result.err
+    assert "free some space" in result.err
     assert names(disk) == set()
 
 
-def test_files_side_by_side_give_what_one_by_one_gives(fer: Run, clips: Path, tmp_path: Path) -> None:
+def test_parallel_processes_give_the_same_results(fer: Run, clips: Path, tmp_path: Path) -> None:
     sources = [clips / "one_face_smile.mp4", clips / "two_faces.mp4", clips / "three_faces.mp4"]
-    for jobs in ("1", "2"):
+    for workers in ("1", "2"):
         assert (
-            fer("run", *sources, "--workers", jobs, "--out", tmp_path / jobs, "--no-video", "--no-report").code == 0
+            fer("run", *sources, "--workers", workers, "--out", tmp_path / workers, "--no-video", "--no-report").code
+            == 0
         )
     assert names(tmp_path / "1") == names(tmp_path / "2")
     for table in (tmp_path / "1").glob("*.csv"):
         assert table.read_bytes() == (tmp_path / "2" / table.name).read_bytes()
 
 
-def run_apart(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """Run `fer-stream run --no-video` in a process of its own."""
+def run_process(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run `fer-stream run --no-video` in its own process."""
     return subprocess.run([FER_STREAM, "run", "--no-video", *arguments], timeout=240, **options)
 
 
-def test_a_name_that_cannot_be_printed_is_escaped(clips: Path, tmp_path: Path) -> None:
+def test_unprintable_file_name_is_escaped(clips: Path, tmp_path: Path) -> None:
     sources = [tmp_path / os.fsdecode(b"caf\xe9.mp4"), tmp_path / "b.mp4"]
     for source in sources:
         shutil.copy(clips / "three_faces.mp4", source)
     strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
-    done = run_apart(*sources, "--workers", "2", "--out", tmp_path / "out", capture_output=True, env=strict)
-    assert done.returncode == 0, done.stderr
-    assert rb"caf\udce9.mp4: 3 people" in done.stdout
-    assert b"b.mp4: 3 people" in done.stdout
+    completed = run_process(*sources, "--workers", "2", "--out", tmp_path / "out", capture_output=True, env=strict)
+    assert completed.returncode == 0, completed.stderr
+    assert rb"caf\udce9.mp4: 3 people" in completed.stdout
+    assert b"b.mp4: 3 people" in completed.stdout
 
 
-def test_where_nothing_can_be_said_the_results_are_written_all_the_same(clips: Path, tmp_path: Path) -> None:
+def test_results_are_written_even_if_stdout_is_full(clips: Path, tmp_path: Path) -> None:
     sources = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
     for source in sources:
         shutil.copy(clips / "three_faces.mp4", source)
     with Path("/dev/full").open("w") as full:
-        done = run_apart(*sources, "--workers", "1", "--out", tmp_path / "out", stdout=full, stderr=subprocess.PIPE)
-    assert done.returncode != 0
-    told = done.stderr.decode()
+        completed = run_process(
+            *sources, "--workers", "1", "--out", tmp_path / "out", stdout=full, stderr=subprocess.PIPE
+        )
+    assert completed.returncode != 0
+    errors = completed.stderr.decode()
     for source in sources:
-        assert f"Cannot say what came of {source} on the standard output: No space left on device." in told
-    assert "Traceback" not in told
+        assert f"Cannot say what came of {source} on the standard output: No space left on device." in errors
+    assert "Traceback" not in errors
     assert {"a.timeline.json", "b.timeline.json"} <= names(tmp_path / "out")
 
 
-def test_it_ends_where_not_even_faults_can_be_told(clips: Path, tmp_path: Path) -> None:
+def test_run_ends_if_stderr_is_full(clips: Path, tmp_path: Path) -> None:
     broken, out = tmp_path / "broken.mp4", tmp_path / "out"
     broken.write_bytes(b"no video")
     with Path("/dev/full").open("w") as full:
-        done = run_apart(broken, clips / "long_mostly_no_face.mp4", "--workers", "2", "--out", out, stderr=full)
-    assert done.returncode != 0
-    assert not list(out.glob(".*")), "nothing half-written is left"
+        completed = run_process(
+            broken, clips / "long_mostly_no_face.mp4", "--workers", "2", "--out", out, stderr=full
+        )
+    assert completed.returncode != 0
+    assert not list(out.glob(".*")), "partial files remain"
 
 
 @pytest.fixture
-def not_under_nohup() -> Iterator[None]:
-    """What a test starts hears SIGHUP, even if the tests do not."""
+def default_sighup() -> Iterator[None]:
+    """Reset SIGHUP, which child processes inherit as ignored if the tests run under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.usefixtures("not_under_nohup")
+@pytest.mark.usefixtures("default_sighup")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_when_stopped_the_outputs_are_whole(
-    clips: Path, tmp_path: Path, number: signal.Signals, code: int, jobs: str
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_stopped_run_leaves_complete_partial_results(
+    clips: Path, tmp_path: Path, number: signal.Signals, code: int, workers: str
 ) -> None:
-    sources = [tmp_path / "a.mp4", tmp_path / "b.mp4"][: int(jobs)]
+    sources = [tmp_path / "a.mp4", tmp_path / "b.mp4"][: int(workers)]
     for source in sources:
         shutil.copy(clips / "long_mostly_no_face.mp4", source)
     out = tmp_path / "out"
-    process = subprocess.Popen([FER_STREAM, "run", *sources, "--workers", jobs, "--out", out], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [FER_STREAM, "run", *sources, "--workers", workers, "--out", out], stdout=subprocess.PIPE
+    )
     wait_until(lambda: sum(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")) == len(sources))
     process.send_signal(number)
     assert process.wait(60) == code
@@ -255,15 +262,15 @@ def test_when_stopped_the_outputs_are_whole(
         assert 0 < len(table.frame_index.unique()) == document["analysed"]["frames"] < 1394
         with av.open(str(out / f"{source.stem}.annotated.mp4")) as video:
             assert sum(1 for _ in video.decode(video=0)) == document["analysed"]["frames"]
-    assert not list(out.glob(".*")), "nothing half-written is left"
+    assert not list(out.glob(".*")), "partial files remain"
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "message"),
     [(signal.SIGSEGV, "crashed the process that worked on it (SIGSEGV, exit code -11)"), (signal.SIGKILL, "memory")],
 )
-def test_a_file_that_crashes_its_process_is_named_and_the_others_go_on(
-    clips: Path, tmp_path: Path, number: signal.Signals, said: str
+def test_file_that_crashes_its_process_is_reported_and_the_others_processed(
+    clips: Path, tmp_path: Path, number: signal.Signals, message: str
 ) -> None:
     bad, good, out = tmp_path / "bad.mp4", tmp_path / "good.mp4", tmp_path / "out"
     shutil.copy(clips / "long_mostly_no_face.mp4", bad)
@@ -273,17 +280,17 @@ def test_a_file_that_crashes_its_process_is_named_and_the_others_go_on(
     wait_until(lambda: any(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")))
     (partial,) = out.glob(".partial-*.csv")
     os.kill(int(partial.name.split("-")[1]), number)
-    told, faults = process.communicate(timeout=240)
+    output, errors = process.communicate(timeout=240)
     assert process.returncode == 1
-    assert "good.mp4: 1 person, 72 frames" in told
-    (fault,) = faults.splitlines()
-    assert str(bad) in fault
-    assert said in fault
-    assert {name.partition(".")[0] for name in names(out)} == {"good"}, "nothing half-written is left"
+    assert "good.mp4: 1 person, 72 frames" in output
+    (error,) = errors.splitlines()
+    assert str(bad) in error
+    assert message in error
+    assert {name.partition(".")[0] for name in names(out)} == {"good"}, "partial files remain"
 
 
-def test_an_interrupt_while_the_workers_start(clips: Path, tmp_path: Path) -> None:
-    """Ctrl-C in a terminal goes to every process at once."""
+def test_interrupt_during_the_start_of_workers_ends_quietly(clips: Path, tmp_path: Path) -> None:
+    """Ctrl-C in a terminal sends SIGINT to every process."""
     sources = [tmp_path / "a.mp4", tmp_path / "b.mp4", tmp_path / "c.mp4"]
     for source in sources:
         shutil.copy(clips / "long_mostly_no_face.mp4", source)
@@ -299,10 +306,11 @@ def test_an_interrupt_while_the_workers_start(clips: Path, tmp_path: Path) -> No
     assert names(tmp_path / "out") == set()
 
 
-def test_with_nohup_it_outlives_its_terminal(clips: Path, tmp_path: Path) -> None:
+def test_run_under_nohup_ignores_sighup(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(
-        ["nohup", FER_STREAM, "run", clips / "three_faces.mp4", clips / "two_faces.mp4", "--workers", "1", "--out", out],
+        ["nohup", FER_STREAM, "run", clips / "three_faces.mp4", clips / "two_faces.mp4", "--workers", "1",
+         "--out", out],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     wait_until(lambda: any(out.glob(".partial-*.csv")))
@@ -314,11 +322,11 @@ def test_with_nohup_it_outlives_its_terminal(clips: Path, tmp_path: Path) -> Non
 def _command_line(process: str) -> bytes:
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes()
-    except OSError:  # it is gone
+    except OSError:  # the process has exited
         return b""
 
 
-def test_a_second_interrupt_ends_it_at_once(clips: Path, tmp_path: Path) -> None:
+def test_second_interrupt_ends_the_run_immediately(clips: Path, tmp_path: Path) -> None:
     sources = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
     for source in sources:
         shutil.copy(clips / "long_mostly_no_face.mp4", source)
@@ -329,7 +337,7 @@ def test_a_second_interrupt_ends_it_at_once(clips: Path, tmp_path: Path) -> None
     wait_until(lambda: any(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")))
     (partial,) = out.glob(".partial-*.csv")
     worker = int(partial.name.split("-")[1])
-    os.kill(worker, signal.SIGSTOP)  # as if it hung
+    os.kill(worker, signal.SIGSTOP)  # simulates a hanging process
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
@@ -338,13 +346,13 @@ def test_a_second_interrupt_ends_it_at_once(clips: Path, tmp_path: Path) -> None
     assert names(out) == set()
 
 
-def watched(process: subprocess.Popen[bytes], screen: int) -> bytes:
-    """Everything that `process` shows on its terminal."""
+def read_terminal(process: subprocess.Popen[bytes], screen: int) -> bytes:
+    """Return the output of `process` on its terminal until it exits."""
     shown = b""
     try:
         while chunk := os.read(screen, 4096):
             shown += chunk
-    except OSError:  # the terminal is gone when the process is
+    except OSError:  # the terminal closes when the process exits
         pass
     os.close(screen)
     assert process.wait(60) == 0, shown
@@ -352,20 +360,20 @@ def watched(process: subprocess.Popen[bytes], screen: int) -> bytes:
 
 
 @pytest.mark.parametrize("options", [(), ("--fps", "5")])
-def test_a_terminal_sees_progress_and_a_file_the_results(
+def test_progress_goes_to_the_terminal_and_results_to_a_file(
     clips: Path, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     master, slave = pty.openpty()
     command: list[str | Path] = [FER_STREAM, "run", clips / "one_face_crying.mp4", "--out", tmp_path, "--no-video"]
-    with (tmp_path / "said.txt").open("wb") as file:
+    with (tmp_path / "result.txt").open("wb") as file:
         terminal = {**os.environ, "TERM": "xterm"}
         process = subprocess.Popen([*command, *options], stderr=slave, stdout=file, env=terminal)
     os.close(slave)
-    shown = watched(process, master)
+    shown = read_terminal(process, master)
     assert b"one_face_crying.mp4" in shown
     assert re.search(rb"[1-9]\d* fps", shown)
     assert max(map(int, re.findall(rb"(\d+)%", shown))) == 100
-    assert "one_face_crying.mp4: 1 person" in (tmp_path / "said.txt").read_text()
+    assert "one_face_crying.mp4: 1 person" in (tmp_path / "result.txt").read_text()
 
 
 def test_progress_and_results_share_a_terminal(clips: Path, tmp_path: Path) -> None:
@@ -373,54 +381,54 @@ def test_progress_and_results_share_a_terminal(clips: Path, tmp_path: Path) -> N
     command: list[str | Path] = [FER_STREAM, "run", clips / "three_faces.mp4", "--out", tmp_path, "--no-video"]
     process = subprocess.Popen(command, stderr=slave, stdout=slave, env={**os.environ, "TERM": "xterm"})
     os.close(slave)
-    assert b"three_faces.mp4: 3 people" in watched(process, master)
+    assert b"three_faces.mp4: 3 people" in read_terminal(process, master)
 
 
-def test_the_api_needs_no_main_thread_or_folder(clips: Path) -> None:
+def test_api_runs_without_main_guard(clips: Path) -> None:
     code = "from fer_stream import analyze; print(len(analyze({!r}).timelines))".format(str(clips / "two_faces.mp4"))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "2"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == "2"
 
 
-def test_live_settings_to_start_from(fer: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_creates_valid_settings(fer: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "live.yaml"
-    said = fer("init", path)
-    assert said.code == 0
-    assert f"fer-stream validate {path}" in said.out
+    result = fer("init", path)
+    assert result.code == 0
+    assert f"fer-stream validate {path}" in result.out
     shipped = Path(__file__).resolve().parents[2] / "configs" / "live.yaml"
     assert path.read_text() == shipped.read_text()
     monkeypatch.delenv("CAMERA_PASSWORD", raising=False)
-    said = fer("validate", path)
-    assert said.code == 2
-    assert "sources.front-door.url needs the environment variable CAMERA_PASSWORD, which is not set." in said.err
+    result = fer("validate", path)
+    assert result.code == 2
+    assert "sources.front-door.url needs the environment variable CAMERA_PASSWORD, which is not set." in result.err
     monkeypatch.setenv("CAMERA_PASSWORD", "abc")
-    assert fer("validate", path) == Said(0, f"{path} is valid: 2 sources (front-door, back-yard).\n", "")
+    assert fer("validate", path) == CommandResult(0, f"{path} is valid: 2 sources (front-door, back-yard).\n", "")
 
 
-def test_init_replaces_nothing_unless_told_to(fer: Run, tmp_path: Path) -> None:
+def test_init_replaces_a_file_only_with_force(fer: Run, tmp_path: Path) -> None:
     path = tmp_path / "live.yaml"
-    path.write_text("mine")
-    said = fer("init", path)
-    assert said.code == 5
-    assert "--force" in said.err
-    assert path.read_text() == "mine"
+    path.write_text("existing")
+    result = fer("init", path)
+    assert result.code == 5
+    assert "--force" in result.err
+    assert path.read_text() == "existing"
     assert fer("init", path, "--force").code == 0
-    assert path.read_text() != "mine"
+    assert path.read_text() != "existing"
     assert fer("init", tmp_path / "none" / "live.yaml").code == 5
 
 
-def test_validate_tells_every_fault(fer: Run, tmp_path: Path) -> None:
+def test_validate_lists_every_error(fer: Run, tmp_path: Path) -> None:
     path = tmp_path / "live.yaml"
     path.write_text("sources:\n  hall:\n    url: rtps://me:Canary7@cam\n    fsp: 5\nlog: {level: loud}\n")
-    said = fer("validate", path)
-    assert (said.code, said.out) == (2, "")
-    assert [line.partition("live.yaml:")[2].split(":")[0] for line in said.err.splitlines()] == ["3", "4", "5"]
-    assert "Canary7" not in said.err
+    result = fer("validate", path)
+    assert (result.code, result.out) == (2, "")
+    assert [line.partition("live.yaml:")[2].split(":")[0] for line in result.err.splitlines()] == ["3", "4", "5"]
+    assert "Canary7" not in result.err
     path.write_text("log: {level: debug}\n")
-    assert fer("validate", path).out == f"{path} is valid: 0 sources (none yet).\n"
+    assert fer("validate", path).out == f"{path} is valid: 0 sources (none).\n"
 
 
-def test_the_schema_is_json(fer: Run) -> None:
-    said = fer("schema")
-    assert said.code == 0
-    assert "sources" in json.loads(said.out)["properties"]
+def test_schema_is_json(fer: Run) -> None:
+    result = fer("schema")
+    assert result.code == 0
+    assert "sources" in json.loads(result.out)["properties"]
