@@ -48,8 +48,7 @@ from fer_stream.records import (
     stream_id_of,
 )
 from fer_stream.store.protocol import Retention
-from fer_stream.timeline.metrics import TimelineMetrics
-from fer_stream.timeline.processor import TimelineProcessor
+from fer_stream.timeline.processor import TimelineMetrics, TimelineProcessor
 from tests.support.memory_broker import MemoryJournal, MemoryQueue
 from tests.support.memory_store import MemoryStore
 from tests.support.waiting import wait_until
@@ -93,7 +92,9 @@ class Losses:
         return value("fer_predictions_missing_total", labels), value("fer_predictions_late_total", labels)
 
 
-def through_the_queue(engine: FileProcessor, clip: Path, *, poison: bytes = b"") -> tuple[MemoryStore, Losses, MemoryQueue]:
+def through_the_queue(
+    engine: FileProcessor, clip: Path, *, poison: bytes = b""
+) -> tuple[MemoryStore, Losses, MemoryQueue]:
     """Run capture, worker and timeline concurrently, with a queue of 40 crops that blocks the capture."""
     stop, ended = Event(), Event()
     passes: list[None] = []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer_stream.capture.pixel_formats import ArrayPixels
-from fer_stream.config.web import WebSettings
+from fer_stream.config.servers import WebSettings
 from fer_stream.faces.crop import CropGeometry
 from fer_stream.faces.detector import DetectorSpec
 from fer_stream.records import F32, U8, Detections, Frame
