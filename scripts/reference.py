@@ -81,6 +81,7 @@ def settings() -> str:
 
 
 def _groups(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """Yield the table of a group of settings and those of the groups in it."""
     plain = {key: field for key, field in model.model_fields.items() if not _group(field)}
     if plain:
         title = f"### {prefix.rstrip('.')}\n\n" if prefix else ""
@@ -90,7 +91,8 @@ def _groups(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for key, field in model.model_fields.items():
         if group := _group(field):
             if prefix == "sources.NAME." and key in ("detector", "tracker", "quality"):
-                continue  # identical to the groups of the service
+                yield f"`{prefix}{key}` has the keys of [`{key}`](#{key}_1), which it overrides for this source.\n"
+                continue
             yield from _groups(
                 group, f"{prefix}{key}." if get_origin(field.annotation) is not dict else f"{key}.NAME."
             )
@@ -148,10 +150,8 @@ def metrics() -> str:
         labels = ", ".join(f"`{label}`" for label in collector._labelnames)
         rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
     return (
-        "# Metrics\n\nEach process serves its metrics on a port of its own "
-        "([monitoring](../how-to/monitoring.md)).\n\n| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n"
-        + "\n".join(rows)
-        + "\n"
+        "# Metrics\n\nEach process serves its metrics on its own port ([monitoring](../how-to/monitoring.md)).\n\n"
+        "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
     )
 
 
@@ -173,9 +173,7 @@ def http_api() -> str:
     parts.append("## Schemas\n")
     for name, schema in sorted(document["components"]["schemas"].items()):
         if "properties" in schema:
-            parts.append(
-                f"### {name}\n\n" + (schema.get("description", "") + "\n\n" if "description" in schema else "")
-            )
+            parts.append(f"### {name}\n" + (f"\n{schema['description']}\n" if "description" in schema else ""))
             rows = [f"| `{key}` | {_json_type(each)} | {' '.join(each.get('description', '').split())} |"
                     for key, each in schema["properties"].items()]  # fmt: skip
             parts.append("| key | type | meaning |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n")
@@ -183,10 +181,21 @@ def http_api() -> str:
 
 
 def _parameters(operation: dict[str, Any]) -> Iterator[str]:
-    rows = [f"| `{each['name']}` | {each['in']} | {_json_type(each['schema'])} | {each.get('description', '')} |"
-            for each in operation.get("parameters", ())]  # fmt: skip
+    rows = [f"| `{each['name']}` | {each['in']} | {_json_type(each['schema'])} | {_json_default(each)} | "
+            f"{each.get('description', '')} |" for each in operation.get("parameters", ())]  # fmt: skip
     if rows:
-        yield "| parameter | in | type | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
+        yield (
+            "| parameter | in | type | default | meaning |\n| --- | --- | --- | --- | --- |\n"
+            + "\n".join(rows)
+            + "\n"
+        )
+
+
+def _json_default(parameter: dict[str, Any]) -> str:
+    if parameter.get("required"):
+        return "required"
+    default = parameter["schema"].get("default")
+    return "" if default is None else f"`{default}`"
 
 
 def _responses(operation: dict[str, Any]) -> Iterator[str]:
@@ -215,14 +224,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="only list pages that are not current")
     check = parser.parse_args().check
-    stale = [name for name, text in pages().items()
-             if not (REFERENCE / name).exists() or (REFERENCE / name).read_text(encoding="utf-8") != text]  # fmt: skip
-    for name in stale:
+    stale = {name: text for name, text in pages().items() if not _is_current(REFERENCE / name, text)}
+    for name, text in stale.items():
         if check:
             print(f"docs/reference/{name} is not current: run `make docs`.", file=sys.stderr)
         else:
-            (REFERENCE / name).write_text(pages()[name], encoding="utf-8")
+            (REFERENCE / name).write_text(text, encoding="utf-8")
     return 1 if check and stale else 0
+
+
+def _is_current(page: Path, text: str) -> bool:
+    return page.exists() and page.read_text(encoding="utf-8") == text
 
 
 if __name__ == "__main__":
