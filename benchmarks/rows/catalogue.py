@@ -54,8 +54,8 @@ def run_row(name: str, options: Options) -> Row:
 
 def measure_lines(row: RowDefinition, options: Options) -> list[Line]:
     """Return the lines of a row, or one line with the reason if it cannot be measured."""
-    measure: Measure = getattr(import_module(f"benchmarks.rows.{row.module}"), row.function)
     try:
+        measure: Measure = getattr(import_module(f"benchmarks.rows.{row.module}"), row.function)
         return list(measure(options))
     except NotMeasurable as error:
         return [Line("all", unmeasured_reason=str(error))]
