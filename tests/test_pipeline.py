@@ -172,7 +172,7 @@ def test_pipelining_does_not_change_the_results(engine: FileProcessor, clips: Pa
     tables = []
     for threads in (1, 2):
         job = FileTask(clips / "leave_and_return.mp4", NAME, tmp_path / str(threads))
-        job.out.mkdir()
+        job.output_dir.mkdir()
         process_file(FileProcessor(engine.settings, threads=threads), job)
         tables.append(job.output_path("frames.csv").read_bytes())
     assert tables[0] == tables[1]
@@ -213,7 +213,7 @@ def test_crop_that_fails_does_not_affect_others(engine: FileProcessor, clips: Pa
         engine.open(clip, NAME),
         lambda _: None,
         metrics=metrics(),
-        look=lambda crops: poison.extend(c.pixels.tobytes() for c in crops),
+        on_crops=lambda crops: poison.extend(c.pixels.tobytes() for c in crops),
     )
     store, losses, queue = through_the_queue(engine, clip, poison=poison[10])
     (stream_id,) = {frame.stream_id for frame in store.results(NAME, "0", 1, 0)}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.goals import Goal, Line, NotMeasurable, Rounds
 from benchmarks.rows import Options
-from fer_stream.outputs.tables import COLUMNS
+from fer_stream.outputs.table import COLUMNS
 
 _COMMAND = (sys.executable, "-m", "fer_stream.cli")
 _HEADER = len(",".join(COLUMNS)) + 1

@@ -152,7 +152,7 @@ def _twice(observed: Observed) -> dict[str, int]:
         ),
         "rows": sum(count_duplicates(one.keys) for one in tables),
         "segments": sum(
-            count_duplicates((s["stream_id"], s["person"], s["start_s"]) for s in one.segments) for one in tables
+            count_duplicates((s["stream_id"], s["person_id"], s["start_s"]) for s in one.segments) for one in tables
         ),
         "segments_that_overlap": sum(map(_overlaps, tables)),
         "gaps": sum(count_duplicates((gap["stream_id"], gap["start_s"]) for gap in one.gaps) for one in tables),
@@ -165,16 +165,16 @@ def _twice(observed: Observed) -> dict[str, int]:
 
 
 def _overlaps(tables: Tables) -> int:
-    ordered = sorted(tables.segments, key=lambda one: (one["stream_id"], one["person"], one["start_s"]))
+    ordered = sorted(tables.segments, key=lambda one: (one["stream_id"], one["person_id"], one["start_s"]))
     return sum(
-        (first["stream_id"], first["person"]) == (second["stream_id"], second["person"])
+        (first["stream_id"], first["person_id"]) == (second["stream_id"], second["person_id"])
         and second["start_s"] < first["end_s"] - _TIME_TOLERANCE_S
         for first, second in pairwise(ordered)
     )
 
 
 def _differences(tables: Tables) -> int:
-    disk = {(s["stream_id"], s["person"], s["label"], s["start_s"], s["end_s"]) for s in tables.segments}
+    disk = {(s["stream_id"], s["person_id"], s["label"], s["start_s"], s["end_s"]) for s in tables.segments}
     store = {(s["stream_id"], s["person_id"], s["label"], s["start_s"], s["end_s"]) for s in tables.stored}
     return len(disk ^ store)
 

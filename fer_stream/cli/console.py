@@ -1,4 +1,4 @@
-"""What the command line shows a person: progress on stderr, results on stdout."""
+"""Console output of the command line: progress on stderr, results on stdout."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from fer_stream.errors import OutputError
-from fer_stream.files import FileTask, FileResult
-from fer_stream.formatting import format_time, pluralize
 from fer_stream import pipeline
+from fer_stream.errors import OutputError
+from fer_stream.files import FileResult, FileTask
+from fer_stream.formatting import format_time, pluralize
 from fer_stream.pool import Outcome
 from fer_stream.records import DecodeErrors, PersonSummary, SourceInfo
 from fer_stream.training.progress import Begun, Epoch, Step
 
 
 class _Fps(ProgressColumn):
-    """Frames looked at a second; the speed of a task is in seconds of media."""
+    """Analysed frames per second. Speed and completion of the task are in seconds of media time."""
 
     def render(self, task: Task) -> Text:
         if not (task.speed and task.completed):
@@ -41,12 +41,12 @@ class _Fps(ProgressColumn):
 
 
 class Console:
-    """Shows how far each file is, where stderr is a terminal, and says what came of it."""
+    """Progress bars, if stderr is a terminal, and a summary of each file."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._tasks: dict[str, TaskID] = {}
-        # Asked before the bars redirect it; it may be closed.
+        # Read before the bars redirect stdout, which may be closed.
         self._encoding = getattr(sys.stdout, "encoding", "utf-8")
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
@@ -57,7 +57,7 @@ class Console:
             console=Terminal(stderr=True),
             disable=quiet or not sys.stderr.isatty(),
             transient=True,
-            # Over the bars, where both are on one screen; a file is to get its results.
+            # Prints results above the bars on a terminal; a redirected stdout must get them unchanged.
             redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
 
@@ -68,49 +68,50 @@ class Console:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def progress(self, job: FileTask, info: SourceInfo, run: pipeline.Progress) -> None:
-        """Move the bar of `job`; by media time, as not every frame may be looked at."""
-        if job.name not in self._tasks:
-            self._tasks[job.name] = self._bars.add_task(job.path.name, total=_length_s(info), frames=0)
-        self._bars.update(self._tasks[job.name], completed=run.last_s, frames=run.frames)
+    def progress(self, task: FileTask, info: SourceInfo, progress: pipeline.Progress) -> None:
+        """Advance the bar of `task` by media time, because not every frame is necessarily analysed."""
+        if task.name not in self._tasks:
+            self._tasks[task.name] = self._bars.add_task(task.path.name, total=_duration_s(info), frames=0)
+        self._bars.update(self._tasks[task.name], completed=progress.last_s, frames=progress.frames)
 
     def show(self, outcome: Outcome) -> int:
-        """Say how a job ended; return its exit code."""
-        if outcome.job.name in self._tasks:
-            self._bars.remove_task(self._tasks.pop(outcome.job.name))
+        """Print the outcome of a task and return its exit code."""
+        if outcome.task.name in self._tasks:
+            self._bars.remove_task(self._tasks.pop(outcome.task.name))
         if outcome.result is None:
             typer.echo(f"fer-stream: {outcome.error}", err=True)
-            if outcome.trace:
-                typer.echo(outcome.trace, err=True)
+            if outcome.traceback:
+                typer.echo(outcome.traceback, err=True)
         elif not self._quiet:
-            return self._tell(outcome.job, outcome.result)
+            return self._print_summary(outcome.task, outcome.result)
         return outcome.exit_code
 
-    def _tell(self, job: FileTask, result: FileResult) -> int:
+    def _print_summary(self, task: FileTask, result: FileResult) -> int:
         try:
-            typer.echo(self._printable("\n".join(_lines(job, result))))
+            typer.echo(self._printable("\n".join(_summary_lines(task, result))))
         except OSError as error:
-            said = f"Cannot say what came of {job.path} on the standard output: {error.strerror}."
-            typer.echo(f"fer-stream: {said}", err=True)
+            typer.echo(
+                f"fer-stream: Cannot print the summary of {task.path} to standard output: {error.strerror}.", err=True
+            )
             return OutputError.exit_code
         return 0
 
     def _printable(self, text: str) -> str:
-        """`text` with escapes for what the standard output cannot show, as in a file name that is not UTF-8."""
+        """Return `text` with escapes for characters that stdout cannot encode, as in names that are not UTF-8."""
         return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
 
 
 @contextmanager
 def download_bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for a download, where stderr is a terminal; gives what to call with bytes done and bytes in all."""
+    """Show a bar for a download if stderr is a terminal; yield a function of bytes received and total bytes."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=Terminal(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task(name)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda received, total: bar.update(task, completed=received, total=total)
 
 
 class TrainingBar:
-    """Shows how far a training is: a bar where stderr is a terminal, and a line an epoch everywhere."""
+    """Progress of a training: a bar if stderr is a terminal, and a line per epoch."""
 
     def __init__(self, epochs: int, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -128,41 +129,39 @@ class TrainingBar:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def progress(self, news: Begun | Epoch | Step) -> None:
-        """Move the bar; say what is learned from, and how an epoch went."""
-        if isinstance(news, Step):
-            self._bar.update(self._task, completed=news.epoch + news.step / news.steps)
+    def progress(self, message: Begun | Epoch | Step) -> None:
+        """Advance the bar, or print a line about the data or an epoch."""
+        if isinstance(message, Step):
+            self._bar.update(self._task, completed=message.epoch + message.step / message.steps)
         elif self._quiet:
             return
-        elif isinstance(news, Begun):
-            typer.echo(_begun_line(news), err=True)
+        elif isinstance(message, Begun):
+            typer.echo(_dataset_line(message), err=True)
         else:
-            text = f"epoch {news.epoch + 1}/{self._epochs}: loss {news.loss:.3f}, PublicTest {news.accuracy:.2%}"
-            typer.echo(f"{text}, {news.seconds:.0f} s", err=True)
+            text = f"epoch {message.epoch + 1}/{self._epochs}: loss {message.loss:.3f}"
+            typer.echo(f"{text}, PublicTest {message.accuracy:.2%}, {message.seconds:.0f} s", err=True)
 
 
-def _begun_line(news: Begun) -> str:
-    copies = f"{news.copies} of them copies of a test image, {'left out' if news.dropped else 'kept'}"
-    shared = f"; {news.shared} PrivateTest images are copies of PublicTest images" if news.shared else ""
-    return f"{news.images} training images, {copies}{shared}"
+def _dataset_line(stats: Begun) -> str:
+    copies = f"{stats.copies} of them copies of a test image, {'left out' if stats.dropped else 'kept'}"
+    shared = f"; {stats.shared} PrivateTest images are copies of PublicTest images" if stats.shared else ""
+    return f"{stats.images} training images, {copies}{shared}"
 
 
-def _length_s(info: SourceInfo) -> float | None:
+def _duration_s(info: SourceInfo) -> float | None:
     if info.duration_s:
         return info.duration_s
     return info.frames / info.fps if info.frames and info.fps else None
 
 
-def _lines(job: FileTask, result: FileResult) -> Iterator[str]:
+def _summary_lines(task: FileTask, result: FileResult) -> Iterator[str]:
     summary = result.summary
-    seen = pluralize(len(summary.people), "person", "people")
-    length = (
-        "" if summary.source.kind == "image" else f", {pluralize(summary.frames, 'frame')} in {format_time(summary.duration_s)}"
-    )
+    people = pluralize(len(summary.people), "person", "people")
+    frames = f", {pluralize(summary.frames, 'frame')} in {format_time(summary.duration_s)}"
     stopped = f" ({summary.stopped})" if summary.stopped else ""
-    yield f"{job.path.name}: {seen}{length}{stopped}"
+    yield f"{task.path.name}: {people}{'' if summary.source.kind == 'image' else frames}{stopped}"
     yield from map(_person_line, summary.people)
-    yield from _damage_lines(summary.decode_errors)
+    yield from _decode_error_lines(summary.decode_errors)
     yield "  results: " + ", ".join(str(path) for path in result.outputs)
 
 
@@ -171,8 +170,8 @@ def _person_line(person: PersonSummary) -> str:
     return f"  person {person.person_id}, {format_time(person.first_s)} to {format_time(person.last_s)}: {shares}"
 
 
-def _damage_lines(damage: DecodeErrors) -> Iterator[str]:
-    if damage.packets:
-        yield f"  damaged: {pluralize(damage.packets, 'packet')} could not be decoded ({damage.reason})"
-    if damage.truncated:
-        yield "  damaged: the file ends before its container says it does"
+def _decode_error_lines(errors: DecodeErrors) -> Iterator[str]:
+    if errors.packets:
+        yield f"  damaged: {pluralize(errors.packets, 'packet')} could not be decoded ({errors.reason})"
+    if errors.truncated:
+        yield "  damaged: the file ends before its declared length"

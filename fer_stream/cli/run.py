@@ -115,7 +115,7 @@ def _run_files(
     with (
         stop_on_signals() as stop,
         Console(quiet=quiet) as console,
-        closing(process_files(jobs, settings, processes=at_once, stop=stop, progress=console.progress)) as outcomes,
+        closing(process_files(jobs, settings, workers=at_once, stop=stop, progress=console.progress)) as outcomes,
     ):
         codes = [console.show(outcome) for outcome in outcomes]
     return stop.exit_code or next(filter(None, codes), 0)

@@ -223,9 +223,8 @@ def _refuse_reserved(client: redis.Redis, names: redis.Redis, task: Task) -> Non
 
 def _refuse_existing(task: Task) -> None:
     from fer_stream.files import FileTask
-    from fer_stream.jobs.staging import refuse_existing
 
-    refuse_existing(FileTask(task.path, task.name, task.out, task.force))
+    FileTask(task.path, task.name, task.out, task.force).refuse_existing()
 
 
 def _cancel_waiting(job: FileRqJob) -> None:

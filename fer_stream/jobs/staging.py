@@ -10,8 +10,8 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from fer_stream.errors import OutputError, OutputExists
-from fer_stream.files import FileProcessor, FileTask, FileResult, create_output_dir, process_file
+from fer_stream.errors import OutputError
+from fer_stream.files import FileProcessor, FileResult, FileTask, create_output_dir, process_file
 from fer_stream.jobs.record import FileRqJob
 from fer_stream.log import get_logger
 from fer_stream.pipeline import Progress
@@ -60,7 +60,7 @@ def run_staged(
     `before_publish` is called before the first result is moved and may raise to discard all of them. Raises the
     errors of `run_job`, and `OutputExists` before any work if a result exists and the job does not `force`.
     """
-    refuse_existing(job)
+    job.refuse_existing()
     create_output_dir(staging_dir)
     staged = FileTask(job.path, job.name, staging_dir)
     try:
@@ -71,25 +71,16 @@ def run_staged(
         shutil.rmtree(staging_dir, ignore_errors=True)
 
 
-def refuse_existing(job: FileTask) -> None:
-    """Raise `OutputExists` if a result of `job` exists and the job does not `force`."""
-    existing = job.existing()
-    if existing and not job.force:
-        raise OutputExists(
-            f"{existing[0]} exists. Use --force to replace it, or choose another directory with --out."
-        )
-
-
 def _publish(outputs: Sequence[Path], job: FileTask) -> tuple[Path, ...]:
-    refuse_existing(job)
+    job.refuse_existing()
     for path in outputs:
         try:
-            path.replace(job.out / path.name)
+            path.replace(job.output_dir / path.name)
         except OSError as error:
             raise OutputError(
-                f"Cannot write {job.out / path.name}: {error.strerror}. Name another folder with --out."
+                f"Cannot write {job.output_dir / path.name}: {error.strerror}. Name another folder with --out."
             ) from error
-    return tuple(job.out / path.name for path in outputs)
+    return tuple(job.output_dir / path.name for path in outputs)
 
 
 def _fraction(info: SourceInfo, progress: Progress) -> float | None:

@@ -1,4 +1,4 @@
-"""A file that is written out of sight and put in place only when it is whole."""
+"""Output files that appear under their name only when they are complete, and errors of writing files."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fer_stream.errors import DiskFull, OutputError, OutputExists
+from fer_stream.errors import DiskFull, OutputError, OutputExists, OutputUnavailable
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+ACCESS_ERRNOS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+# Retries of live files. A full disk is rarely freed within seconds, so one attempt per minute is frequent enough.
+RETRY_MIN_S, RETRY_MAX_S = 1.0, 60.0
 
 
 class AtomicFile:
-    """A file beside `path` whose name begins with a dot, until `commit` gives it its name.
+    """A file that is written under a hidden name beside `path` and renamed by `commit`.
 
-    Both lie in one folder, so that the renaming is atomic: a reader finds the old file, the new one or none, and
-    never a part. Raises `OutputExists` where something is at `path` and `force` is not set, and `OutputError`
-    where nothing can be written there.
+    Both names are in the same directory, so the rename is atomic: a reader finds the old file, the new one or none,
+    but never a part. Raises `OutputExists` if `path` exists and `force` is False, and `OutputError` if the file
+    cannot be written.
     """
 
     def __init__(self, path: Path, *, force: bool = False) -> None:
@@ -28,63 +31,94 @@ class AtomicFile:
         self.partial = path.with_name(f".partial-{os.getpid()}-{secrets.token_hex(6)}{path.suffix}")
         self._force = force
         with self.translate_errors():
-            self._refuse_existing()
-            # Not tempfile: its files are private (0600), and results should follow the user's umask.
+            self._check_target()
+            # Not tempfile: its files are private (0600), but results should follow the user's umask.
             os.close(os.open(self.partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """Turn an `OSError` of the body into an `OutputError` that names `path` and the cure."""
+        """Convert an `OSError` of the body to an `OutputError` that contains `path` and a remedy."""
         try:
             yield
         except OSError as error:
-            raise self._explained(error) from error
+            raise self._output_error(error) from error
 
     def write(self, chunks: Iterable[bytes]) -> None:
-        """Write `chunks`, one after the other, and commit."""
+        """Write `chunks` and commit."""
         with self.translate_errors(), self.partial.open("wb") as file:
             file.writelines(chunks)
         self.commit()
 
     def commit(self) -> None:
-        """Put the file in place. Everything must have been written and closed."""
+        """Rename the hidden file to `path`. It must be closed."""
         with self.translate_errors():
-            self._refuse_existing()
+            self._check_target()
             _sync(self.partial)
             self.partial.replace(self.path)
 
     def discard(self) -> None:
-        """Remove the hidden file. After `commit` there is none, and nothing happens."""
+        """Remove the hidden file. Does nothing after `commit`."""
         with self.translate_errors():
             self.partial.unlink(missing_ok=True)
 
-    def _refuse_existing(self) -> None:
+    def _check_target(self) -> None:
         if self.path.is_dir():
-            raise OutputError(f"Cannot write {self.path}: a folder has that name. Name another folder with --out.")
-        if not self._force and (self.path.exists() or self.path.is_symlink()):
-            raise OutputExists(f"{self.path} exists. Use --force to replace it, or name another folder with --out.")
-
-    def _explained(self, error: OSError) -> OutputError:
-        folder = self.path.parent
-        if error.errno in _NO_ROOM:
-            return DiskFull(f"No room left for {self.path}: free some space there or name another folder with --out.")
-        if error.errno in _NOT_ALLOWED:
-            return OutputError(
-                f"Not allowed to write {self.path}: make {folder} writable or name another folder with --out."
+            raise OutputError(
+                f"Cannot write {self.path}: it is a directory. Choose another output directory with --out."
             )
-        if error.errno == errno.ENOENT and not folder.exists():
-            return OutputError(f"Cannot write {self.path}: make the folder {folder} first.")
-        return OutputError(f"Cannot write {self.path}: {error.strerror or error}. Name another folder with --out.")
+        if not self._force:
+            refuse_existing([self.path])
+
+    def _output_error(self, error: OSError) -> OutputError:
+        directory = self.path.parent
+        if error.errno in DISK_FULL_ERRNOS:
+            return DiskFull(
+                f"Cannot write {self.path}: the disk is full. Free space or choose another directory with --out."
+            )
+        if error.errno in ACCESS_ERRNOS:
+            return OutputError(
+                f"Cannot write {self.path}: permission denied. Make {directory} writable or choose another directory "
+                "with --out."
+            )
+        if error.errno == errno.ENOENT and not directory.exists():
+            return OutputError(
+                f"Cannot write {self.path}: the directory {directory} does not exist. Create it first."
+            )
+        return OutputError(
+            f"Cannot write {self.path}: {error.strerror or error}. Choose another directory with --out."
+        )
 
 
-def discard_partials_of(process: int, folder: Path) -> None:
-    """Remove the hidden files in `folder` that a process of this machine, which has died, did not finish."""
-    for path in folder.glob(f".partial-{process}-*"):
+def refuse_existing(paths: Iterable[Path]) -> None:
+    """Raise `OutputExists` if one of `paths` exists, even as a broken symbolic link."""
+    for path in paths:
+        if path.exists() or path.is_symlink():
+            raise OutputExists(f"{path} exists. Use --force to replace it, or choose another directory with --out.")
+
+
+def discard_partial_files(pid: int, directory: Path) -> None:
+    """Remove the hidden files that the dead process `pid` of this machine left in `directory`."""
+    for path in directory.glob(f".partial-{pid}-*"):
         path.unlink(missing_ok=True)
 
 
+def output_error(error: OSError, path: Path) -> OutputUnavailable:
+    """Convert an error of writing the live file `path`; the message contains the path and a remedy."""
+    if error.errno in DISK_FULL_ERRNOS:
+        reason, remedy = "the disk is full", "Free space"
+    elif error.errno in ACCESS_ERRNOS:
+        reason, remedy = "permission denied", f"Make {path.parent} writable"
+    elif error.errno == errno.ENOENT:
+        reason, remedy = "its directory no longer exists", "Create it or mount its disk"
+    else:
+        reason, remedy = str(error.strerror or error), "Check the disk"
+    return OutputUnavailable(
+        f"Cannot write {path}: {reason}. The service continues without it. {remedy}; writing resumes automatically."
+    )
+
+
 def _sync(path: Path) -> None:
-    # Some file systems report a full disk only here, and a name must not survive a power cut that its bytes did not.
+    # Some file systems report a full disk only here, and after a power loss the name must not exist without its data.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

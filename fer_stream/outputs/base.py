@@ -1,51 +1,73 @@
-"""What a writer is: one output file of one source."""
+"""Interfaces of outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from fer_stream.records import FileSummary, Gap, LabelledFrame, Segment
+from fer_stream.records import U8, FileSummary, Gap, LabelledFrame, Segment, SourceInfo
+
+if TYPE_CHECKING:
+    from fer_stream.capture.source import FrameSource
+    from fer_stream.outputs.downsample import ProbabilitySeries
 
 
 class Output(Protocol):
-    """Writes one output as the job runs, so that memory stays flat however long the source is.
+    """One output file of one source, written while the source is processed, with constant memory.
 
-    A writer works on a hidden file beside its `path` and puts it in place only when it is whole: what lies at
-    `path` is always complete. Errors are `OutputError`s that name the file and the cure.
+    It is written under a hidden name beside `path` and renamed when it is complete. Methods raise `OutputError`s that
+    contain the path and a remedy.
     """
 
     path: Path
 
     def write(self, frames: Sequence[LabelledFrame]) -> None:
-        """Take the next frames, final and in order."""
+        """Add the next frames, in order and with final labels."""
         ...
 
     def finish(self, summary: FileSummary) -> None:
-        """Complete the output and put it in place. Nothing is written afterwards."""
+        """Complete the output and rename it to `path`. Must be the last call except for `discard`."""
         ...
 
     def discard(self) -> None:
-        """Give up: leave nothing behind. May follow `finish`, and then does nothing."""
+        """Remove the hidden file. Does nothing after `finish`."""
         ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutputContext:
+    """Properties of the file that outputs are created for.
+
+    `input_path` is the file, `open_source` opens it again. `series` is shared by all outputs, and `thumbnails` maps
+    each person to a face crop, uint8 (48, 48); both are filled during processing. With `force`, existing outputs are
+    replaced.
+    """
+
+    input_path: Path
+    info: SourceInfo
+    open_source: Callable[[], FrameSource]
+    series: ProbabilitySeries
+    thumbnails: Mapping[int, U8]
+    force: bool
 
 
 class RollingOutput(Protocol):
-    """Writes the tables of sources that never end, so that they can be continued from a checkpoint."""
+    """Tables of sources that never end, which can be continued from a checkpoint."""
 
     def append_frames(self, source: str, frames: Sequence[LabelledFrame]) -> None:
-        """Append final frames, in order. Raises `OutputUnavailable` once when writing is no longer possible."""
+        """Append final frames, in order. Raises `OutputUnavailable` once when writing becomes impossible."""
         ...
 
     def append_segments(self, source: str, segments: Sequence[Segment], gaps: Sequence[Gap]) -> None:
-        """Append closed segments and gaps. Raises `OutputUnavailable` as `append_frames` does."""
+        """Append closed segments and gaps. Raises `OutputUnavailable` like `append_frames`."""
         ...
 
     def offsets(self, source: str) -> dict[str, int]:
-        """How far the files of `source` are written, for a checkpoint."""
+        """Return the lengths of the files of `source`, for a checkpoint."""
         ...
 
     def truncate(self, source: str, offsets: Mapping[str, int]) -> None:
-        """Go back to what `offsets` said."""
+        """Truncate the files of `source` to the lengths returned by `offsets`."""
         ...

@@ -10,7 +10,7 @@ from fer_stream.backoff import Backoff
 from fer_stream.config.live import RecordingSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.log import get_logger
-from fer_stream.outputs.backoff import RETRY_MAX_S, RETRY_MIN_S, output_error
+from fer_stream.outputs.atomic_file import RETRY_MAX_S, RETRY_MIN_S, output_error
 from fer_stream.outputs.recording import VideoRecorder
 from fer_stream.outputs.redaction import Redaction
 from fer_stream.records import Frame, LabelledFrame, stream_start_ms

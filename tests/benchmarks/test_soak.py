@@ -18,7 +18,7 @@ from benchmarks.soak.faults import FAULTS, Fault, fault_sequence
 from benchmarks.soak.truth import Row, compare, read_lines, read_rows, visits
 from benchmarks.watch import RECORDED_METRICS
 from fer_stream.metrics import Metrics
-from fer_stream.outputs.tables import COLUMNS
+from fer_stream.outputs.table import COLUMNS
 from tests.support.synthetic import Scene
 
 
@@ -127,11 +127,11 @@ def test_tables_of_the_service_are_read(tmp_path: Path) -> None:
     face = "1,0.5,{track},{x},0,{x},9,0.9,0.8,ok,0,0,0,1,0,0,0,{label},1000,z"
     lines = [head, no_face, face.format(track=2, x=30, label="sad"), face.format(track=1, x=10, label="happy")]
     (tmp_path / "2026-01-31.frames.csv").write_text("\n".join(lines) + "\n")
-    (tmp_path / "2026-01-31.segments.jsonl").write_text('{"kind": "gap"}\n{"kind": "segment", "person": 1}\n')
+    (tmp_path / "2026-01-31.segments.jsonl").write_text('{"kind": "gap"}\n{"kind": "segment", "person_id": 1}\n')
     rows, keys = read_rows(tmp_path)
     assert rows == [Row(1000, 0, 1.25, ()), Row(1000, 1, 1.5, ((1, 10.0, "happy"), (2, 30.0, "sad")))]
     assert keys == [("1000", "0", ""), ("1000", "1", "2"), ("1000", "1", "1")]
-    assert read_lines(tmp_path, "segment") == [{"kind": "segment", "person": 1}]
+    assert read_lines(tmp_path, "segment") == [{"kind": "segment", "person_id": 1}]
 
 
 @pytest.mark.parametrize("name", ["soak", "capacity"])

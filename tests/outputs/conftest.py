@@ -39,7 +39,7 @@ class Pictures:
     images: Sequence[U8]
     times_s: Sequence[float]
     stream_id: str = "clip@1"
-    damage: DecodeErrors = field(default_factory=DecodeErrors)
+    decode_errors: DecodeErrors = field(default_factory=DecodeErrors)
     closed: bool = False
 
     @property

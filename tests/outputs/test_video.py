@@ -192,7 +192,7 @@ def test_a_damaged_source_may_end_sooner_the_second_time(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     damage = DecodeErrors(1, "Invalid data")
-    source = pictures([gradient(64, 64)] * 48, [index / 25 for index in range(48)], damage=damage)
+    source = pictures([gradient(64, 64)] * 48, [index / 25 for index in range(48)], decode_errors=damage)
     writer = AnnotatedVideo(lambda: source, tmp_path / "a.mp4")
     writer.write(frames)
     writer.finish(summary)

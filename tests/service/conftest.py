@@ -32,11 +32,12 @@ from fer_stream.config.live import LiveSettings
 from fer_stream.config.loader import load
 from fer_stream.config.settings import DetectorSettings, ModelSettings
 from fer_stream.metrics import Metrics
-from fer_stream.outputs.tables import rows, segment_document
+from fer_stream.outputs.table import frame_rows
 from fer_stream.records import FaceCrop, Gap, LabelledFrame, unix_time
 from fer_stream.service.connections import connect_queue, connect_store, open_queue, open_store
 from fer_stream.store.protocol import START, position_of
 from fer_stream.store.redis import RedisStore
+from fer_stream.store.schemas import SegmentDocument, segment_document
 from tests.support.waiting import wait_until
 
 FER_STREAM = (sys.executable, "-m", "fer_stream.cli")
@@ -236,7 +237,7 @@ class Service:
         """Return True if every face has one row, every frame one result and every segment one line."""
         rows = [(*row.split(",")[:3], row.rsplit(",", 2)[1]) for row in self.dated_rows(source)]
         results = [position_of(frame) for frame in self.results(source)]
-        lines = [(line["stream_id"], line["person"], line["start_s"]) for line in self.lines(source, "segment")]
+        lines = [(line["stream_id"], line["person_id"], line["start_s"]) for line in self.lines(source, "segment")]
         stored = self.store.segments(source, 0, FOREVER)
         kept = [(one.stream_id, one.person_id, round(one.start_s, 6)) for one in stored]
         return all(len(set(found)) == len(found) for found in (rows, results, lines, kept)) and bool(rows)
@@ -267,14 +268,14 @@ class Service:
 
     def written_segments(self, source: str) -> list[Segment]:
         """Return the closed segments on disk."""
-        return sorted(_segment(line["person"], line) for line in self.lines(source, "segment"))
+        return sorted(_segment(line["person_id"], line) for line in self.lines(source, "segment"))
 
 
 def _rounded(gap: Gap) -> tuple[str, float, float]:
     return gap.reason, round(gap.start_s, 6), round(gap.end_s, 6)
 
 
-def _segment(person: int, document: dict[str, Any]) -> Segment:
+def _segment(person: int, document: SegmentDocument | dict[str, Any]) -> Segment:
     return person, document["label"], document["start_s"], document["end_s"], document["mean_prob"]
 
 
@@ -316,7 +317,7 @@ class ExpectedResults:
 
     def __init__(self, analysis: Analysis) -> None:
         self.indexes = [frame.index for frame in analysis.frames]
-        self.rows = "".join(map(rows, analysis.frames)).splitlines()
+        self.rows = "".join(map(frame_rows, analysis.frames)).splitlines()
         self.segments: list[Segment] = sorted(
             _segment(person.person_id, segment_document(segment))
             for person in analysis.summary.people

@@ -166,7 +166,7 @@ def test_killed_capture_starts_a_new_session(
     live.wait(lambda: live.written_segments(NAME) == live.segments(NAME))
     segments = live.lines(NAME, "segment")
     assert {line["stream_id"] for line in segments} == {old, live.stream_id(NAME)}
-    assert len({(line["stream_id"], line["person"], line["start_s"]) for line in segments}) == len(segments)
+    assert len({(line["stream_id"], line["person_id"], line["start_s"]) for line in segments}) == len(segments)
     assert live.stop() == [0]
 
 

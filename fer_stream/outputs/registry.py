@@ -1,0 +1,83 @@
+"""Registry of the outputs of `fer-stream run`.
+
+The command line reads it, so this module imports nothing outside the standard library.
+
+To add an output, write a module with a function `create(path, context, **settings)` that returns an `Output`, then
+add an entry to `OUTPUTS`, a field of the same name to `OutputSettings` and an option `--no-…` to the command `run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from fer_stream.config.settings import OutputSettings
+    from fer_stream.outputs.base import Output, OutputContext
+
+Kind = Literal["video", "image"]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputEntry:
+    """An output that settings can disable."""
+
+    factory: str
+    """`module:function`, imported when the output is created."""
+    suffixes: tuple[tuple[Kind, str], ...]
+    """Kinds of sources that have this output, and the suffix of its file: NAME.suffix."""
+    settings: tuple[str, ...] = ()
+    """Fields of `OutputSettings` that are passed to the factory."""
+    optional: bool = True
+    """Whether `OutputSettings` has a field for it and the command line an option `--no-…`."""
+
+    def suffix(self, kind: Kind) -> str | None:
+        """Return the suffix of the file for a kind of source, or None if it has no such output."""
+        return dict(self.suffixes).get(kind)
+
+
+# Ordered by size, largest first, so that a full disk is noticed early. A still image has no time axis, so it has
+# neither report nor plot.
+OUTPUTS = {
+    "video": OutputEntry(
+        "fer_stream.outputs.video:create",
+        (("video", "annotated.mp4"), ("image", "annotated.png")),
+        settings=("redact", "redact_persons"),
+    ),
+    "report": OutputEntry(
+        "fer_stream.outputs.report:create",
+        (("video", "report.html"),),
+        settings=("thumbnails",),
+    ),
+    "plot": OutputEntry("fer_stream.outputs.plot:create", (("video", "timeline.png"),)),
+    "table": OutputEntry(
+        "fer_stream.outputs.table:create",
+        (("video", "frames.csv"), ("image", "frames.csv")),
+    ),
+    "timeline": OutputEntry(
+        "fer_stream.outputs.timeline_json:create",
+        (("video", "timeline.json"), ("image", "timeline.json")),
+        optional=False,
+    ),
+}
+"""Outputs by name."""
+
+OUTPUT_SUFFIXES = tuple(dict.fromkeys(suffix for entry in OUTPUTS.values() for _, suffix in entry.suffixes))
+"""Suffixes of all outputs."""
+
+
+def create_outputs(settings: OutputSettings, stem: Path, context: OutputContext) -> Iterator[Output]:
+    """Create the outputs that `settings` enable, in the order of `OUTPUTS`, as `<stem>.<suffix>`.
+
+    Raises an `OutputError` if one cannot be created; those before it must be discarded by the caller.
+    """
+    for name, entry in OUTPUTS.items():
+        suffix = entry.suffix(context.info.kind)
+        if suffix and (not entry.optional or getattr(settings, name)):
+            module, _, function = entry.factory.partition(":")
+            create = getattr(import_module(module), function)
+            options = {field: getattr(settings, field) for field in entry.settings}
+            yield create(stem.with_name(f"{stem.name}.{suffix}"), context, **options)

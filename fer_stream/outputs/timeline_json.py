@@ -1,0 +1,131 @@
+"""NAME.timeline.json: metadata, and the segments of each person. docs/reference/formats.md describes the format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from fer_stream.outputs.atomic_file import AtomicFile
+from fer_stream.outputs.base import OutputContext
+from fer_stream.records import (
+    DecodeErrors,
+    FileSummary,
+    LabelledFrame,
+    ModelSpec,
+    PersonSummary,
+    Segment,
+    SourceInfo,
+)
+from fer_stream.store.schemas import round_prob, round_time, segment_document
+
+TIMELINE_FORMAT = "fer-stream.timeline"
+TIMELINE_VERSION = 1
+
+
+class TimelineJson:
+    """NAME.timeline.json: metadata of the run, and shares and segments of each person."""
+
+    def __init__(self, path: Path, *, force: bool = False) -> None:
+        self.path = path
+        self._output = AtomicFile(path, force=force)
+
+    def write(self, frames: Sequence[LabelledFrame]) -> None:
+        """Do nothing: the document is made from the summary."""
+
+    def finish(self, summary: FileSummary) -> None:
+        """Write the document."""
+        document = json.dumps(timeline_document(summary), indent=2, ensure_ascii=False, allow_nan=False)
+        # Python reads a file name that is not valid UTF-8 as lone surrogates, which JSON can only contain escaped.
+        self._output.write([document.encode("utf-8", "backslashreplace"), b"\n"])
+
+    def discard(self) -> None:
+        """Remove the incomplete file."""
+        self._output.discard()
+
+
+def create(path: Path, context: OutputContext) -> TimelineJson:
+    """Create the timeline of a file."""
+    return TimelineJson(path, force=context.force)
+
+
+def timeline_document(summary: FileSummary) -> dict[str, Any]:
+    """Convert `summary` to the document of docs/reference/formats.md. Paths are reduced to file names."""
+    return {
+        "format": TIMELINE_FORMAT,
+        "version": TIMELINE_VERSION,
+        "source": _source(summary.source),
+        "analysed": {
+            "frames": summary.frames,
+            "duration_s": round_time(summary.duration_s),
+            "stopped": summary.stopped,
+            "decode_errors": _decode_errors(summary.decode_errors),
+        },
+        "detector": summary.detector,
+        "model": _model(summary.model),
+        "versions": summary.versions,
+        "settings": _without_directories(summary.settings),
+        "unconfirmed_faces": summary.unconfirmed_faces,
+        "people": [_person(person) for person in summary.people],
+    }
+
+
+def _source(info: SourceInfo) -> dict[str, Any]:
+    return {
+        "name": PurePath(info.name).name,
+        "kind": info.kind,
+        "width": info.width,
+        "height": info.height,
+        "fps": info.fps,
+        "frames": info.frames,
+        "duration_s": info.duration_s,
+        "codec": info.codec,
+        "pixel_format": info.pixel_format,
+    }
+
+
+def _decode_errors(errors: DecodeErrors) -> dict[str, Any]:
+    return {"packets": errors.packets, "reason": errors.reason, "truncated": errors.truncated}
+
+
+def _model(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "id": spec.model_id,
+        "sha256": spec.sha256,
+        "dataset": spec.dataset,
+        "licence": spec.licence,
+        "labels": list(spec.labels),
+        "metrics": spec.metrics,
+    }
+
+
+def _person(person: PersonSummary) -> dict[str, Any]:
+    return {
+        "person_id": person.person_id,
+        "first_s": round_time(person.first_s),
+        "last_s": round_time(person.last_s),
+        "frames": person.frames,
+        "shares": {label: round_prob(share) for label, share in person.shares.items()},
+        "segments": [_segment(segment) for segment in person.segments],
+    }
+
+
+def _segment(segment: Segment) -> dict[str, Any]:
+    # The person is the parent object.
+    return {key: value for key, value in segment_document(segment).items() if key != "person_id"}
+
+
+def _without_directories(value: object) -> Any:
+    """Return `value` with paths as text and absolute paths reduced to their file names."""
+    match value:
+        case dict():
+            return {key: _without_directories(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_without_directories(item) for item in value]
+        case PurePath() | str() if PurePath(value).is_absolute():
+            return PurePath(value).name
+        case PurePath():
+            return str(value)
+        case _:
+            return value
