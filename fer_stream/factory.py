@@ -12,20 +12,20 @@ from fer_stream.capture.discovery import is_image
 from fer_stream.capture.source import FrameSource, Sampler
 from fer_stream.classify.backends import BACKENDS, available_backends, cpu_flags, select_backend
 from fer_stream.classify.model_card import listed_files
-from fer_stream.config.live import SourceSettings
-from fer_stream.config.settings import DetectorSettings, FileSettings, ModelSettings
 from fer_stream.errors import WeightsError
 from fer_stream.faces.bytetrack import ByteTrack
 from fer_stream.faces.detection_scheduler import DetectionScheduler
 from fer_stream.faces.extractor import ClassificationSampler, FaceExtractor
 from fer_stream.faces.identity import IdentityAssigner, IdentityTracker, NoTracking
 from fer_stream.faces.registry import DETECTORS
-from fer_stream.metrics import Metrics
 
 if TYPE_CHECKING:
     from fer_stream.capture.camera import CameraSource
     from fer_stream.classify.classifier import EmotionClassifier
+    from fer_stream.config.live import SourceSettings
+    from fer_stream.config.settings import DetectorSettings, FileSettings, ModelSettings
     from fer_stream.faces.detector import FaceDetector
+    from fer_stream.metrics import Metrics
 
 DEFAULT_FPS = 25.0
 """Frame rate assumed for a source that does not declare one."""

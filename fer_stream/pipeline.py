@@ -18,17 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from threading import Event
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from fer_stream.broker.protocols import Delivery, Journal, MessageQueue
-from fer_stream.capture.source import FrameSource
-from fer_stream.classify.classifier import EmotionClassifier
-from fer_stream.faces.extractor import FaceEvent, FaceExtractor
 from fer_stream.faces.quality import apply_agreement
 from fer_stream.log import get_logger
-from fer_stream.metrics import Metrics
 from fer_stream.records import (
     EndOfStream,
     Face,
@@ -39,9 +34,16 @@ from fer_stream.records import (
     LabelledFrame,
     Prediction,
 )
-from fer_stream.timeline.builder import Message, TimelineBuilder
-from fer_stream.timeline.processor import TimelineProcessor
-from fer_stream.timeline.source_timeline import Watermark
+
+if TYPE_CHECKING:
+    from fer_stream.broker.protocols import Delivery, Journal, MessageQueue
+    from fer_stream.capture.source import FrameSource
+    from fer_stream.classify.classifier import EmotionClassifier
+    from fer_stream.faces.extractor import FaceEvent, FaceExtractor
+    from fer_stream.metrics import Metrics
+    from fer_stream.timeline.builder import Message, TimelineBuilder
+    from fer_stream.timeline.processor import TimelineProcessor
+    from fer_stream.timeline.source_timeline import Watermark
 
 _log = get_logger(__name__)
 

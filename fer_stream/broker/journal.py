@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from redis.exceptions import OutOfMemoryError
 
 from fer_stream.broker import scripts
-from fer_stream.broker.client import RedisClient
 from fer_stream.broker.codec import decode, encode
-from fer_stream.broker.lease import Lease
 from fer_stream.broker.protocols import JOURNAL_START, JournalEntry, JournalMessage, journal_source
 from fer_stream.broker.source_registry import SourceKeys, SourceRegistry, shard_of
 from fer_stream.errors import CodecError, QueueError
 from fer_stream.records import Face, FaceCrop, Prediction, unix_time
+
+if TYPE_CHECKING:
+    from fer_stream.broker.client import RedisClient
+    from fer_stream.broker.lease import Lease
 
 # The timeline trims processed entries. Expiry covers sources that were removed for good.
 _EXPIRE_MS = 7 * 86_400_000

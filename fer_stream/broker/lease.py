@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event, Thread
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
-from fer_stream.broker.client import RedisClient, Script
 from fer_stream.broker.scripts import ACQUIRE_LEASE, RELEASE_LEASE, RENEW_LEASE
 from fer_stream.errors import FerStreamError
 from fer_stream.log import get_logger
+
+if TYPE_CHECKING:
+    from fer_stream.broker.client import RedisClient, Script
 
 _log = get_logger(__name__)
 

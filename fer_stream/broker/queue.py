@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import count, groupby
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 from redis.exceptions import OutOfMemoryError
 
 from fer_stream.broker import scripts
-from fer_stream.broker.client import Connection, RedisClient
 from fer_stream.broker.codec import decode, encode
 from fer_stream.broker.consumer import Consumer, ConsumerOptions
-from fer_stream.broker.lease import Lease
 from fer_stream.broker.protocols import Counts, Delivery, Overflow, Redelivery
 from fer_stream.broker.source_registry import COUNTS_EXPIRE_MS, GROUP, SourceKeys, SourceRegistry
 from fer_stream.errors import CodecError, QueueFull
 from fer_stream.records import FaceCrop, Prediction, source_of, unix_time
+
+if TYPE_CHECKING:
+    from fer_stream.broker.client import Connection, RedisClient
+    from fer_stream.broker.lease import Lease
 
 OUTCOMES = ("enqueued", "acked", "dropped", "dead")
 """Suffixes of the counts of a stream in Redis, in the order of the fields of `Counts`."""

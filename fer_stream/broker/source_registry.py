@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from zlib import crc32
 
-from fer_stream.broker.client import RedisClient
 from fer_stream.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fer_stream.broker.client import RedisClient
 
 SOURCES = "fer:sources"
 """Set of the names of all sources."""

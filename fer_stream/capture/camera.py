@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import av
 
@@ -22,8 +23,10 @@ from fer_stream.capture.connection import Connection, Disconnect, parse_camera_u
 from fer_stream.capture.pixel_formats import FrameConverter
 from fer_stream.capture.source import Clocks
 from fer_stream.config.live import CameraSettings
-from fer_stream.metrics import Metrics
 from fer_stream.records import DecodeErrors, Frame, Gap, SourceInfo, stream_id_of
+
+if TYPE_CHECKING:
+    from fer_stream.metrics import Metrics
 
 # A cancelled reader that blocks in FFmpeg ends after a timeout; until then the next one can run beside it. A third
 # would indicate a leak.

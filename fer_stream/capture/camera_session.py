@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from av.video.frame import VideoFrame
 
 from fer_stream.capture.connection import REASONS, Connection, Disconnect, Reason
 from fer_stream.capture.source import Clocks, MediaClock, Sampler
 from fer_stream.log import get_logger
-from fer_stream.metrics import Metrics
 from fer_stream.records import DecodeErrors, Gap, SourceInfo, source_of
+
+if TYPE_CHECKING:
+    from fer_stream.metrics import Metrics
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import av
 import av.error
@@ -16,10 +16,12 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fer_stream.capture.source import Pacer
-from fer_stream.config.live import CameraSettings
 from fer_stream.errors import UnreadableSource
 from fer_stream.log import redact_secrets
 from fer_stream.records import SourceInfo
+
+if TYPE_CHECKING:
+    from fer_stream.config.live import CameraSettings
 
 Reason = Literal[
     "refused", "unauthorized", "not_found", "timeout", "stalled", "ended", "decode", "network", "internal"

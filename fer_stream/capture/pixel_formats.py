@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -15,7 +16,8 @@ from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 
-from fer_stream.records import U8, Pixels
+if TYPE_CHECKING:
+    from fer_stream.records import U8, Pixels
 
 # Formats with 8-bit luma in the first plane: 16 to 235, or 0 to 255 if the frame or the format says so.
 _LIMITED_RANGE = {"yuv420p", "yuv422p", "yuv444p", "nv12", "nv21"}

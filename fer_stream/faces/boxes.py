@@ -5,13 +5,14 @@ A box is (x1, y1, x2, y2) in px.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_stream.records import F32, F64, I64
+if TYPE_CHECKING:
+    from fer_stream.records import F32, F64, I64
 
 _TINY = np.finfo(np.float64).tiny
 

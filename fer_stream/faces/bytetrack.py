@@ -12,12 +12,15 @@ filter works with times in seconds, so frames may be skipped or unevenly spaced.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fer_stream.config.settings import TrackerSettings
 from fer_stream.faces.boxes import iou_matrix
-from fer_stream.records import F32, F64, I64, Detections
+
+if TYPE_CHECKING:
+    from fer_stream.config.settings import TrackerSettings
+    from fer_stream.records import F32, F64, I64, Detections
 
 _MIN_IOU = 0.1
 """Minimum IoU of a detection with the predicted box. The paper uses 0.2 between neighbouring frames."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from fer_stream.faces.crop import CropGeometry
 from fer_stream.records import U8, Detections
+
+if TYPE_CHECKING:
+    from fer_stream.faces.crop import CropGeometry
 
 Zone = tuple[float, float, float, float]
 """Left, top, right and bottom of an area as fractions 0..1 of the frame."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from fer_stream.config.settings import QualitySettings
 from fer_stream.faces.crop import crop_face
-from fer_stream.faces.detection_scheduler import DetectionScheduler
-from fer_stream.faces.detector import FaceDetector
 from fer_stream.faces.identity import Backfill, IdentityAssigner, SceneCutDetector, TrackAssignment
 from fer_stream.faces.quality import assess
-from fer_stream.metrics import Metrics
 from fer_stream.records import (
     TIMESTAMP_TOLERANCE_S,
     U8,
@@ -23,6 +20,12 @@ from fer_stream.records import (
     Frame,
     FrameHeader,
 )
+
+if TYPE_CHECKING:
+    from fer_stream.config.settings import QualitySettings
+    from fer_stream.faces.detection_scheduler import DetectionScheduler
+    from fer_stream.faces.detector import FaceDetector
+    from fer_stream.metrics import Metrics
 
 FaceEvent = FaceCrop | Face | FrameHeader
 """A face to classify, a face not to classify, or the header of a frame."""

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
 
-from fer_stream.config.settings import TrackerSettings
 from fer_stream.faces.boxes import iou_matrix
 from fer_stream.records import F32, I64, U8, Detections, Frame
+
+if TYPE_CHECKING:
+    from fer_stream.config.settings import TrackerSettings
 
 _THUMBNAIL_PX = (32, 18)
 

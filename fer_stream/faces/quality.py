@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from cv2.typing import MatLike
 
-from fer_stream.config.settings import QualitySettings
 from fer_stream.records import F32, U8, Quality, QualityReason
+
+if TYPE_CHECKING:
+    from fer_stream.config.settings import QualitySettings
 
 _PASS_SCORE = 0.5
 """Score of a property at its threshold."""

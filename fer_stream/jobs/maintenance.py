@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import redis
 from redis.client import Pipeline
@@ -10,7 +10,6 @@ from rq.job import Job, JobStatus
 from rq.registry import clean_registries
 from rq.worker_registration import clean_worker_registry
 
-from fer_stream.jobs.job import JobState
 from fer_stream.jobs.record import (
     IDS,
     MAINTENANCE,
@@ -22,7 +21,10 @@ from fer_stream.jobs.record import (
     queue_for,
 )
 from fer_stream.log import get_logger
-from fer_stream.metrics import Metrics
+
+if TYPE_CHECKING:
+    from fer_stream.jobs.job import JobState
+    from fer_stream.metrics import Metrics
 
 _log = get_logger(__name__)
 

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import redis
 from redis.client import Pipeline
@@ -14,10 +14,7 @@ from rq.job import JobStatus, Retry
 from rq.serializers import JSONSerializer
 from rq.utils import now
 
-from fer_stream.broker.client import RedisClient
 from fer_stream.capture.discovery import ensure_readable, output_names
-from fer_stream.config.live import JobSettings
-from fer_stream.config.settings import FileSettings
 from fer_stream.errors import CodecError, ConfigError, InvalidJobState, JobNotFound, OutputError, OutputExists
 from fer_stream.jobs.job import TERMINAL_STATES, JobInfo, Priority
 from fer_stream.jobs.record import (
@@ -33,6 +30,11 @@ from fer_stream.jobs.record import (
     validate_name,
 )
 from fer_stream.log import get_logger
+
+if TYPE_CHECKING:
+    from fer_stream.broker.client import RedisClient
+    from fer_stream.config.live import JobSettings
+    from fer_stream.config.settings import FileSettings
 
 R = TypeVar("R")
 

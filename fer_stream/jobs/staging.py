@@ -7,15 +7,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
 from fer_stream.errors import OutputError
 from fer_stream.files import FileProcessor, FileResult, FileTask, create_output_dir, process_file
-from fer_stream.jobs.record import FileRqJob
 from fer_stream.log import get_logger
-from fer_stream.pipeline import Progress
-from fer_stream.records import SourceInfo
+
+if TYPE_CHECKING:
+    from fer_stream.jobs.record import FileRqJob
+    from fer_stream.pipeline import Progress
+    from fer_stream.records import SourceInfo
 
 _log = get_logger(__name__)
 
@@ -64,7 +67,9 @@ def run_staged(
     create_output_dir(staging_dir)
     staged = FileTask(job.path, job.name, staging_dir)
     try:
-        result = process_file(engine(), staged, progress=lambda info, run: on_progress(_fraction(info, run), run.frames))
+        result = process_file(
+            engine(), staged, progress=lambda info, run: on_progress(_fraction(info, run), run.frames)
+        )
         before_publish()
         return replace(result, outputs=_publish(result.outputs, job))
     finally:

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 from redis.exceptions import RedisError
@@ -53,7 +53,9 @@ from fer_stream.jobs.record import (
     timeout_message,
 )
 from fer_stream.log import get_logger
-from fer_stream.metrics import Metrics
+
+if TYPE_CHECKING:
+    from fer_stream.metrics import Metrics
 
 _log = get_logger(__name__)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING
 
 from fer_stream import factory
 from fer_stream.backoff import Backoff
@@ -14,8 +15,6 @@ from fer_stream.broker.lease import AutoRenewingLease, Lease
 from fer_stream.broker.source_registry import SourceKeys
 from fer_stream.capture.camera import CameraSource
 from fer_stream.capture.source import FrameSource, throttle
-from fer_stream.config.live import LiveSettings, SourceSettings
-from fer_stream.config.settings import DetectorSettings
 from fer_stream.errors import FerStreamError, LeaseLost
 from fer_stream.faces.detector import FaceDetector, SynchronizedDetector, ZoneFilter
 from fer_stream.log import get_logger
@@ -34,6 +33,10 @@ from fer_stream.service.process import ServiceContext, reload_settings
 from fer_stream.service.recording import RecordingThread
 from fer_stream.store.protocol import CameraState, ResultStore
 from fer_stream.timeline.source_timeline import stream_id_of_state
+
+if TYPE_CHECKING:
+    from fer_stream.config.live import LiveSettings, SourceSettings
+    from fer_stream.config.settings import DetectorSettings
 
 _log = get_logger(__name__)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +14,9 @@ from fer_stream.log import get_logger
 from fer_stream.pipeline import Predictor, run_classify
 from fer_stream.records import CROP_SIZE_PX
 from fer_stream.service.connections import connect_queue, open_queue
-from fer_stream.service.process import ServiceContext
+
+if TYPE_CHECKING:
+    from fer_stream.service.process import ServiceContext
 
 _log = get_logger(__name__)
 

@@ -11,17 +11,17 @@ from threading import Event
 from typing import TYPE_CHECKING, Literal
 
 from fer_stream.broker.client import RedisClient, open_client
-from fer_stream.broker.consumer import ConsumerOptions
 from fer_stream.broker.journal import RedisJournal
-from fer_stream.broker.lease import Lease
 from fer_stream.broker.protocols import Overflow, Redelivery
 from fer_stream.broker.queue import RedisQueue
-from fer_stream.config.live import LiveSettings, LiveTimelineSettings, OverflowSettings, SourceSettings
-from fer_stream.config.servers import ServerSettings
 from fer_stream.store.protocol import Retention
 from fer_stream.store.redis import RedisStore
 
 if TYPE_CHECKING:
+    from fer_stream.broker.consumer import ConsumerOptions
+    from fer_stream.broker.lease import Lease
+    from fer_stream.config.live import LiveSettings, LiveTimelineSettings, OverflowSettings, SourceSettings
+    from fer_stream.config.servers import ServerSettings
     from fer_stream.jobs.queue import RqJobs
 
 

@@ -8,12 +8,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
-from fer_stream.broker.client import RedisClient
 from fer_stream.broker.lease import is_held
 from fer_stream.broker.source_registry import shard_of
-from fer_stream.config.live import LiveSettings
-from fer_stream.config.servers import ServerSettings
 from fer_stream.outputs.erasure import ErasedFiles, erase_files
 from fer_stream.records import unix_time
 from fer_stream.service.connections import (
@@ -27,6 +25,11 @@ from fer_stream.service.connections import (
 from fer_stream.store.protocol import START, position_of
 from fer_stream.store.redis import RedisStore, lease_key
 from fer_stream.timeline.source_timeline import SourceTimeline
+
+if TYPE_CHECKING:
+    from fer_stream.broker.client import RedisClient
+    from fer_stream.config.live import LiveSettings
+    from fer_stream.config.servers import ServerSettings
 
 _PAGE_SIZE = 500
 

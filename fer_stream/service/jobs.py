@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -13,7 +14,9 @@ from fer_stream.errors import QueueError
 from fer_stream.jobs.worker import JobWorker
 from fer_stream.log import get_logger
 from fer_stream.service.connections import connect_store, store_url
-from fer_stream.service.process import ServiceContext
+
+if TYPE_CHECKING:
+    from fer_stream.service.process import ServiceContext
 
 _log = get_logger(__name__)
 

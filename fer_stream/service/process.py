@@ -12,18 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from fer_stream import __version__
-from fer_stream.broker.client import RedisClient
 from fer_stream.broker.lease import Owner
 from fer_stream.config.live import Changes, LiveSettings, changes
 from fer_stream.errors import FerStreamError
 from fer_stream.log import configure_logging, get_logger
 from fer_stream.metrics import Metrics
 from fer_stream.service.health import Health, serve_endpoint
+
+if TYPE_CHECKING:
+    from fer_stream.broker.client import RedisClient
 
 _log = get_logger(__name__)
 

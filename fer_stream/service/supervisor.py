@@ -14,17 +14,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from fer_stream.backoff import Backoff
 from fer_stream.broker.embedded import EmbeddedServer, Role, with_death_signal
 from fer_stream.broker.lease import Owner
-from fer_stream.config.live import LiveSettings, MetricsSettings
-from fer_stream.config.servers import ServerSettings
 from fer_stream.errors import ConfigError, FerStreamError, OutputError
 from fer_stream.log import get_logger
 from fer_stream.service.connections import connect_queue, open_queue
 from fer_stream.service.process import OWNER_VARIABLE, ServiceContext
+
+if TYPE_CHECKING:
+    from fer_stream.config.live import LiveSettings, MetricsSettings
+    from fer_stream.config.servers import ServerSettings
 
 _log = get_logger(__name__)
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from fer_stream.broker.consumer import ConsumerOptions
 from fer_stream.broker.lease import AutoRenewingLease, Lease
-from fer_stream.broker.queue import RedisQueue
-from fer_stream.config.live import LiveSettings
 from fer_stream.errors import FerStreamError, OutputError
 from fer_stream.files import create_output_dir
 from fer_stream.log import get_logger
-from fer_stream.metrics import Metrics
 from fer_stream.outputs.daily_tables import DailyTables
 from fer_stream.pipeline import run_timeline
 from fer_stream.service.connections import (
@@ -26,6 +24,11 @@ from fer_stream.service.connections import (
 from fer_stream.service.process import ServiceContext, reload_settings
 from fer_stream.store.redis import lease_key
 from fer_stream.timeline.processor import TimelineMetrics, TimelineProcessor
+
+if TYPE_CHECKING:
+    from fer_stream.broker.queue import RedisQueue
+    from fer_stream.config.live import LiveSettings
+    from fer_stream.metrics import Metrics
 
 _log = get_logger(__name__)
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
 
-from fer_stream.config.servers import WebSettings
 from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.jobs.queue import RqJobs
 from fer_stream.log import get_logger
 from fer_stream.service.connections import connect_store, open_store
-from fer_stream.service.process import ServiceContext
 from fer_stream.web.app import create_app
-from fer_stream.web.state import WebState
+
+if TYPE_CHECKING:
+    from fer_stream.config.servers import WebSettings
+    from fer_stream.service.process import ServiceContext
+    from fer_stream.web.state import WebState
 
 _log = get_logger(__name__)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -21,15 +21,17 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from fer_stream import __version__
-from fer_stream.config.live import LiveSettings
-from fer_stream.jobs.job import Jobs
-from fer_stream.metrics import Metrics
-from fer_stream.store.protocol import ResultStore
 from fer_stream.web import jobs as job_routes
 from fer_stream.web import sources
 from fer_stream.web.schemas import API, FrameEvent, HealthModel, ProblemModel, on_http_error, on_validation_error
 from fer_stream.web.security import SecurityMiddleware
 from fer_stream.web.state import State, WebState
+
+if TYPE_CHECKING:
+    from fer_stream.config.live import LiveSettings
+    from fer_stream.jobs.job import Jobs
+    from fer_stream.metrics import Metrics
+    from fer_stream.store.protocol import ResultStore
 
 _STATIC_DIR = Path(__file__).parent / "static"
 

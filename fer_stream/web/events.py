@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 from starlette.responses import StreamingResponse
@@ -17,9 +17,11 @@ from starlette.types import Receive, Scope, Send
 from fer_stream.capture.source import Sampler
 from fer_stream.errors import FerStreamError
 from fer_stream.store.protocol import START, CameraState, ResultStore, result_position
-from fer_stream.store.schemas import FrameDocument
 from fer_stream.web.schemas import STORE_RETRY_S, SourceModel, frame_event, problem_of
-from fer_stream.web.state import Overview, SourceSnapshot, StreamLimiter
+
+if TYPE_CHECKING:
+    from fer_stream.store.schemas import FrameDocument
+    from fer_stream.web.state import Overview, SourceSnapshot, StreamLimiter
 
 _STATE_INTERVAL_S = 1.0
 _MAX_WAIT_S = 1.0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -28,8 +28,10 @@ from fer_stream.errors import (
 )
 from fer_stream.jobs.job import JobInfo, JobState, Priority
 from fer_stream.log import redact_secrets
-from fer_stream.store.protocol import CameraState
 from fer_stream.store.schemas import FrameDocument, StoredGap, StoredSegment
+
+if TYPE_CHECKING:
+    from fer_stream.store.protocol import CameraState
 
 API = "/api/v1"
 """Path prefix of all routes except health and the page."""

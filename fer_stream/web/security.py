@@ -14,15 +14,18 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fer_stream.config.servers import WebSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.log import get_logger
-from fer_stream.metrics import Metrics
 from fer_stream.web.schemas import Problem, problem_of
+
+if TYPE_CHECKING:
+    from fer_stream.config.servers import WebSettings
+    from fer_stream.metrics import Metrics
 
 _log = get_logger(__name__)
 

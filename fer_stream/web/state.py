@@ -6,20 +6,22 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import anyio
 import anyio.to_thread
 from fastapi import Depends, Request
 
-from fer_stream.config.live import LiveSettings
 from fer_stream.errors import FerStreamError
-from fer_stream.jobs.job import Jobs
-from fer_stream.metrics import Metrics
-from fer_stream.store.protocol import CameraState, ResultStore
-from fer_stream.store.schemas import FrameDocument
 from fer_stream.web.schemas import Problem
 from fer_stream.web.uploads import Uploads, delete_unused
+
+if TYPE_CHECKING:
+    from fer_stream.config.live import LiveSettings
+    from fer_stream.jobs.job import Jobs
+    from fer_stream.metrics import Metrics
+    from fer_stream.store.protocol import CameraState, ResultStore
+    from fer_stream.store.schemas import FrameDocument
 
 R = TypeVar("R")
 

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
 import anyio
@@ -23,9 +23,11 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from fer_stream.errors import DiskFull, OutputError
-from fer_stream.jobs.job import JobInfo
 from fer_stream.log import get_logger
 from fer_stream.web.schemas import Problem
+
+if TYPE_CHECKING:
+    from fer_stream.jobs.job import JobInfo
 
 _log = get_logger(__name__)
 
