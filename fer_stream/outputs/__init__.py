@@ -1,1 +1,1 @@
-"""Timelines out: tables, pictures, video, report."""
+"""Outputs: tables, timelines, plots, reports, annotated videos and recordings."""

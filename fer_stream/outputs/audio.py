@@ -1,4 +1,4 @@
-"""The sound of a file, carried over into the annotated video."""
+"""Audio of a file, copied or transcoded into the annotated video."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 
 _COPIED_FROM_HZ = {"aac": 7_350, "mp3": 16_000}
-"""What browsers play inside MP4, and from which rate on MP4 takes it; anything else becomes AAC."""
+"""Codecs that browsers play in MP4, and the lowest rate that MP4 allows for each; everything else is transcoded."""
 
 _AAC_RATES_HZ = {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000}
 
 
 class AudioRemuxer:
-    """The first audio stream of `source` that can be decoded, on its way into `container` in step with the pictures.
+    """Writes an audio stream of `source` to `container`, in step with the frames.
 
-    Media time 0 is the start of the source, as it is for the pictures; what sounds before it is left out. Sound that
-    cannot be read is left out too, packet by packet: the pictures go on without it.
+    Media time 0 is the start of the source, as for the frames; earlier audio is omitted. Packets that cannot be
+    decoded are omitted too; the video continues without them.
     """
 
     def __init__(self, source: InputContainer, stream: AudioStream, container: OutputContainer) -> None:
@@ -35,33 +35,33 @@ class AudioRemuxer:
         self._stream = stream
         self._container = container
         self._start_s = (source.start_time or 0) / av.time_base
-        copied = _is_copied(stream.codec_context)
-        self._output = container.add_stream_from_template(stream) if copied else _aac(container, stream)
-        self._packets = self._in_order(self._copied() if copied else self._transcoded())
+        copied = _can_copy(stream.codec_context)
+        self._output = container.add_stream_from_template(stream) if copied else _add_aac(container, stream)
+        self._packets = self._monotonic(self._copied() if copied else self._transcoded())
         self._next: av.Packet[Any] | None = None
 
     @classmethod
     def open(cls, path: Path, container: OutputContainer) -> AudioRemuxer | None:
-        """The sound of `path`, or None where it has none."""
+        """Open the first audio stream of `path` that can be decoded; return None if there is none."""
         source = av.open(str(path.absolute()), metadata_errors="replace")
         for stream in source.streams.audio:
-            # A stream of a kind that this FFmpeg does not know has no context.
+            # A stream with a codec unknown to this FFmpeg has no context.
             if stream.codec_context is not None:
                 return cls(source, stream, container)
         source.close()
         return None
 
     def copy_until(self, time_s: float | None) -> None:
-        """Write what sounds before media time `time_s`; None is everything that is left."""
+        """Write the audio before media time `time_s`, or all remaining audio if it is None."""
         self._next = self._next or next(self._packets, None)
         while self._next is not None and (time_s is None or _time_s(self._next) < time_s):
-            # The header of each packet of a transport stream is checked on its way into an MP4.
+            # FFmpeg validates the header of each packet of a transport stream when it is written to an MP4.
             with suppress(av.error.InvalidDataError):
                 self._container.mux(self._next)
             self._next = next(self._packets, None)
 
     def close(self) -> None:
-        """Release the source."""
+        """Close the source."""
         self._source.close()
 
     def _copied(self) -> Iterator[av.Packet[Any]]:
@@ -75,63 +75,64 @@ class AudioRemuxer:
                 yield packet
 
     def _transcoded(self) -> Iterator[av.Packet[Any]]:
-        uniform = _Resampler(self._output.codec_context)
+        resampler = _Resampler(self._output.codec_context)
         for packet in self._read():
-            # A decoder that meets bit errors has more to say than InvalidDataError, and makes frames that the encoder
-            # refuses.
+            # On bit errors, the decoder raises more than InvalidDataError and returns frames that the encoder
+            # rejects.
             with suppress(av.FFmpegError):
                 for frame in self._stream.codec_context.decode(packet):
                     if self._to_media_time(frame):
-                        for ready in uniform.frames(frame):
-                            yield from self._output.encode(ready)
+                        for resampled in resampler.frames(frame):
+                            yield from self._output.encode(resampled)
         yield from self._output.encode(None)
 
     def _to_media_time(self, frame: AudioFrame) -> bool:
-        """Count `frame` from media time 0, in samples of the output; is it to be heard at all?"""
+        """Set the time of `frame` to media time, in samples of the output; return False if it must be omitted."""
         if frame.pts is None or frame.time_base is None:
             return False
-        clock = Fraction(1, self._output.codec_context.sample_rate)
-        frame.pts, frame.time_base = round((frame.pts * frame.time_base - self._start_s) / clock), clock
+        time_base = Fraction(1, self._output.codec_context.sample_rate)
+        frame.pts, frame.time_base = round((frame.pts * frame.time_base - self._start_s) / time_base), time_base
         return frame.pts >= 0
 
     def _read(self) -> Iterator[av.Packet[Any]]:
         try:
             yield from self._source.demux(self._stream)
         except av.error.FFmpegError:
-            # The file is damaged from here on; the summary says so, from the pictures.
+            # The rest of the file is damaged, which the decoder of the frames reports.
             return
 
-    def _in_order(self, packets: Iterator[av.Packet[Any]]) -> Iterator[av.Packet[Any]]:
+    def _monotonic(self, packets: Iterator[av.Packet[Any]]) -> Iterator[av.Packet[Any]]:
         last = None
         for packet in packets:
-            # A damaged file may step back in time, and an MP4 cannot.
+            # Timestamps of a damaged file can decrease, which MP4 does not allow.
             if packet.dts is not None and (last is None or packet.dts > last):
                 last = packet.dts
                 yield packet
 
 
 class _Resampler:
-    """Gives frames the format, layout and rate of `encoder`, also where theirs change, as between two programmes."""
+    """Converts frames to format, layout and rate of `encoder`, also if theirs change, as between two TV
+    programmes."""
 
     def __init__(self, encoder: AudioCodecContext) -> None:
         self._encoder = encoder
-        self._taken: tuple[str, str, int] | None = None
+        self._input: tuple[str, str, int] | None = None
 
     def frames(self, frame: AudioFrame) -> list[AudioFrame]:
-        """`frame` as the encoder takes it; part of it may come with the next one."""
-        given = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if given != self._taken:
-            to = self._encoder
-            self._resampler = AudioResampler(to.format, to.layout, to.sample_rate)
-            self._taken = given
+        """Convert `frame`; a part of it may be returned by the next call."""
+        properties = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if properties != self._input:
+            encoder = self._encoder
+            self._resampler = AudioResampler(encoder.format, encoder.layout, encoder.sample_rate)
+            self._input = properties
         return self._resampler.resample(frame)
 
 
-def _is_copied(codec: AudioCodecContext) -> bool:
+def _can_copy(codec: AudioCodecContext) -> bool:
     return codec.sample_rate >= _COPIED_FROM_HZ.get(codec.codec.canonical_name, math.inf)
 
 
-def _aac(container: OutputContainer, stream: AudioStream) -> AudioStream:
+def _add_aac(container: OutputContainer, stream: AudioStream) -> AudioStream:
     rate_hz = stream.codec_context.sample_rate
     layout = "mono" if stream.codec_context.channels == 1 else "stereo"
     return container.add_stream("aac", rate=rate_hz if rate_hz in _AAC_RATES_HZ else 48_000, layout=layout)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from fer_stream.records import U8, FileSummary, Gap, LabelledFrame, Segment, SourceInfo
-
 if TYPE_CHECKING:
     from fer_stream.capture.source import FrameSource
     from fer_stream.outputs.downsample import ProbabilitySeries
+    from fer_stream.records import U8, FileSummary, Gap, LabelledFrame, Segment, SourceInfo
 
 
 class Output(Protocol):

@@ -1,4 +1,4 @@
-"""The tables of the live service: per source and day a frames.csv and a segments.jsonl, see docs/reference/live-files.md."""
+"""Tables of the live service: frames.csv and segments.jsonl per source and day, see docs/reference/live-files.md."""
 
 from __future__ import annotations
 
@@ -15,211 +15,236 @@ from typing import Any, NamedTuple
 
 from fer_stream.backoff import Backoff
 from fer_stream.errors import OutputError, OutputUnavailable
-from fer_stream.outputs.backoff import RETRY_MAX_S, RETRY_MIN_S
+from fer_stream.log import get_logger
+from fer_stream.outputs.atomic_file import RETRY_MAX_S, RETRY_MIN_S
 from fer_stream.outputs.daily_file import DailyFile
 from fer_stream.outputs.erasure import prune
-from fer_stream.outputs.tables import COLUMNS, rows, segment_document
+from fer_stream.outputs.table import COLUMNS, frame_rows
 from fer_stream.records import Gap, LabelledFrame, Segment, stream_start_ms
+from fer_stream.store.schemas import gap_document, segment_document
 
-ROLLING_COLUMNS = (*COLUMNS, "stream_start_ms", "wall_time")
-"""The columns of a rolling frames.csv, in order: those of NAME.frames.csv, and the wall clock."""
+_log = get_logger(__name__)
+
+DAILY_COLUMNS = (*COLUMNS, "stream_start_ms", "wall_time")
+"""Columns of DAY.frames.csv, in order: those of NAME.frames.csv, session start and wall time."""
 
 _FRAMES, _SEGMENTS = ".frames.csv", ".segments.jsonl"
-_LOST = "lost_"
-_FOLDER = "folder"
-_HEADER = (",".join(ROLLING_COLUMNS) + "\n").encode()
+_HEADER = (",".join(DAILY_COLUMNS) + "\n").encode()
 _UNIX_EPOCH = datetime(1970, 1, 1)
+
+# Keys of a checkpoint beside the file names.
+_LOST = "lost_"
+_DIRECTORY = "directory_id"
 
 
 class DailyTables:
-    """Continues the tables of any number of sources in `folder`, which must exist.
+    """Tables of any number of sources in `directory`, which must exist.
 
-    What is appended is with the operating system when the call returns: killing the process loses nothing. An
-    append that fails raises `OutputUnavailable` once and counts its rows as lost; so do those that follow, without
-    raising, until it is time to try again. When writing resumes, a line in segments.jsonl says what was lost.
-    Not for use by several threads, and by one process per source.
+    Rows are passed to the operating system before a call returns, so killing the process loses nothing. An append
+    that fails raises `OutputUnavailable` once and counts its rows as lost. The following appends count their rows
+    without raising until the next attempt is due. When writing resumes, a line in segments.jsonl reports the loss.
+    Not thread-safe; only one process may write the tables of a source.
 
-    `retention_days` None keeps everything; `clock` tells Unix seconds.
+    `retention_days` None keeps all files. `clock` returns Unix seconds. With `stopped`, a failure was logged before, so
+    the first row that is written logs `writing_resumed`.
     """
 
-    def __init__(self, folder: Path, *, retention_days: int | None, clock: Callable[[], float]) -> None:
-        self._folder = folder
+    def __init__(
+        self, directory: Path, *, retention_days: int | None, clock: Callable[[], float], stopped: bool = False
+    ) -> None:
+        self._directory = directory
         self._retention_days = retention_days
         self._clock = clock
+        self._stopped = stopped
         self._sources: dict[str, _SourceFiles] = {}
 
     def append_frames(self, source: str, frames: Sequence[LabelledFrame]) -> None:
-        """Append the rows of `frames`, final and in order, of streams of `source`. Raises `OutputUnavailable`."""
-        files = self._of(source)
-        files.append(files.frames, [_frame_lines(frame) for frame in frames])
+        """Append the rows of `frames`, which must be final and in order. Raises `OutputUnavailable`."""
+        files = self._files(source)
+        self._append(files, files.frames, [_frame_lines(frame) for frame in frames])
 
     def append_segments(self, source: str, segments: Sequence[Segment], gaps: Sequence[Gap]) -> None:
-        """Append a line for each of `segments` and `gaps`, by when they ended. Raises `OutputUnavailable`."""
+        """Append a line per segment and gap, ordered by their ends. Raises `OutputUnavailable`."""
         lines = [*map(_segment_line, segments), *map(_gap_line, gaps)]
-        files = self._of(source)
-        files.append(files.segments, sorted(lines, key=lambda line: line.at_us))
+        files = self._files(source)
+        self._append(files, files.segments, sorted(lines, key=lambda line: line.at_us))
 
     def offsets(self, source: str) -> dict[str, int]:
-        """Where the files of `source` end, for a checkpoint: file name in its folder → length in bytes.
+        """Return the lengths of the files of `source` for a checkpoint: file name → bytes.
 
-        What was lost and is not told yet stands there too, so that a restart does not forget it, and a number for
-        the folder: another one may have files of the same names.
+        The result also contains losses that are not reported yet, so that a restart reports them, and a number that
+        identifies the directory, because another one can have files of the same names.
         """
-        return self._of(source).offsets()
+        return self._files(source).offsets()
 
     def truncate(self, source: str, offsets: Mapping[str, int]) -> None:
-        """Go back to what `offsets` said, and delete what is newer; where they are of another folder, nothing is.
+        """Truncate the files to `offsets` and delete newer ones, unless `offsets` are of another directory.
 
-        Raises `OutputUnavailable` where the disk does not let it; then it is done before the next row is written.
+        Raises `OutputUnavailable` if the disk prevents it; it is then repeated before the next row is written.
         """
-        self._of(source).truncate(offsets)
+        self._files(source).truncate(offsets)
 
     def lost_rows(self, source: str) -> int:
-        """How many rows of `source` were lost since the start."""
-        return self._of(source).lost_rows
+        """Return the number of rows of `source` lost since the start."""
+        return self._files(source).lost_rows
 
     def prune(self) -> int:
-        """Delete what is too old, of all sources and former ones, and recordings too; returns how many files.
+        """Delete expired tables and recordings of current and former sources; return the number of files.
 
-        Raises `OutputError` where that is not possible.
+        Raises `OutputError` if a file cannot be deleted.
         """
         if self._retention_days is None:
             return 0
         try:
-            folders = [path for path in self._folder.iterdir() if path.is_dir()]
+            directories = [path for path in self._directory.iterdir() if path.is_dir()]
         except OSError as error:
-            raise OutputError(f"Cannot look for old files in {self._folder}: {error.strerror}.") from error
-        return prune(folders, retention_days=self._retention_days, now_s=self._clock())
+            raise OutputError(f"Cannot search {self._directory} for expired files: {error.strerror}.") from error
+        return prune(directories, retention_days=self._retention_days, now_s=self._clock())
 
-    def _of(self, source: str) -> _SourceFiles:
+    def _append(self, files: _SourceFiles, file: DailyFile, lines: Sequence[_Lines]) -> None:
+        files.append(file, lines)
+        # Sources that are added after the first success do not log that writing resumed.
+        self._stopped = self._stopped and files.stopped
+
+    def _files(self, source: str) -> _SourceFiles:
         if source not in self._sources:
-            self._sources[source] = _SourceFiles(self._folder / source, self._clock)
+            self._sources[source] = _SourceFiles(self._directory / source, self._clock, self._stopped)
         return self._sources[source]
 
 
 class _Lines(NamedTuple):
-    """One or more whole lines of text of the same wall time, in Unix µs."""
+    """Complete lines of text with the same wall time, in Unix µs."""
 
     at_us: int
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class _LossCount:
-    """What is missing from the files: `rows` that were not written between two wall times, and `bytes` that were."""
+class LossCount:
+    """Losses of the files: `rows` not written, between two wall times in Unix µs, and missing `bytes`."""
 
     rows: int = 0
     bytes: int = 0
     first_us: int = 0
     last_us: int = 0
 
-    def and_rows(self, lines: Sequence[_Lines]) -> _LossCount:
+    def add_rows(self, lines: Sequence[_Lines]) -> LossCount:
+        """Return the sum with `lines`."""
         times = [line.at_us for line in lines] + ([self.first_us, self.last_us] if self.rows else [])
-        return _LossCount(self.rows + _count(lines), self.bytes, min(times, default=0), max(times, default=0))
+        return LossCount(self.rows + _count(lines), self.bytes, min(times, default=0), max(times, default=0))
 
 
 class _SourceFiles:
-    """The two tables of one source, and what is missing from them."""
+    """The two tables of one source, and their losses."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
-        self.frames = DailyFile(folder, _FRAMES, _HEADER)
-        self.segments = DailyFile(folder, _SEGMENTS)
+    def __init__(self, directory: Path, clock: Callable[[], float], stopped: bool) -> None:
+        self.frames = DailyFile(directory, _FRAMES, _HEADER)
+        self.segments = DailyFile(directory, _SEGMENTS)
         self.lost_rows = 0
-        self._identity = _identity(folder)
-        self._lost = _LossCount()
+        self.stopped = stopped
+        self._source = directory.name
+        self._directory_id = _directory_id(directory)
+        self._losses = LossCount()
         self._backoff = Backoff(RETRY_MIN_S, RETRY_MAX_S, clock=clock)
 
     def append(self, file: DailyFile, lines: Sequence[_Lines]) -> None:
-        waiting = list(lines)
+        remaining = list(lines)
         try:
             if not self._backoff.active:
-                self._write(file, waiting)
+                self._write(file, remaining)
         finally:
-            self._lost = self._lost.and_rows(waiting)
-            self.lost_rows += _count(waiting)
+            self._losses = self._losses.add_rows(remaining)
+            self.lost_rows += _count(remaining)
 
-    def _write(self, file: DailyFile, waiting: list[_Lines]) -> None:
-        """Write `waiting`, and take from it what is written."""
-        if not waiting:
+    def _write(self, file: DailyFile, remaining: list[_Lines]) -> None:
+        """Write `remaining` and remove from it the lines that were written."""
+        if not remaining:
             return
         try:
-            self._settle()
-            self._tell_lost(_day(waiting[0].at_us))
-            for day, group in groupby(list(waiting), key=lambda line: _day(line.at_us)):
-                written = list(group)
-                file.append(day, "".join(line.text for line in written).encode())
-                del waiting[: len(written)]
+            self._reconcile()
+            self._report_losses(_day(remaining[0].at_us))
+            for day, group in groupby(list(remaining), key=lambda line: _day(line.at_us)):
+                lines = list(group)
+                file.append(day, "".join(line.text for line in lines).encode())
+                del remaining[: len(lines)]
         except OutputUnavailable:
             self._backoff.failed()
+            self.stopped = True
             raise
+        if self.stopped:
+            self.stopped = False
+            _log.info("writing_resumed", output="tables", source=self._source, lost_rows=self.lost_rows)
         self._backoff.reset()
 
-    def _settle(self) -> None:
+    def _reconcile(self) -> None:
         for file in (self.frames, self.segments):
             if missing := file.reconcile():
-                self._lost = replace(self._lost, bytes=self._lost.bytes + missing)
+                self._losses = replace(self._losses, bytes=self._losses.bytes + missing)
 
-    def _tell_lost(self, day: str) -> None:
-        if self._lost != _LossCount():
-            self.segments.append(day, _lost_line(self._lost).encode())
-            self._lost = _LossCount()
+    def _report_losses(self, day: str) -> None:
+        if self._losses != LossCount():
+            self.segments.append(day, _lost_line(self._losses).encode())
+            self._losses = LossCount()
 
     def offsets(self) -> dict[str, int]:
-        # A file that cannot be looked at has no entry, and nothing will be cut off from it.
+        # A file that cannot be read has no entry and is not truncated.
         with suppress(OutputUnavailable):
-            self._settle()
-        lost = {_LOST + name: number for name, number in asdict(self._lost).items() if number}
-        return {_FOLDER: self._identity, **self.frames.position(), **self.segments.position(), **lost}
+            self._reconcile()
+        losses = {_LOST + name: number for name, number in asdict(self._losses).items() if number}
+        return {_DIRECTORY: self._directory_id, **self.frames.position(), **self.segments.position(), **losses}
 
     def truncate(self, offsets: Mapping[str, int]) -> None:
-        # Older checkpoints name no folder.
-        if offsets.get(_FOLDER, self._identity) == self._identity:
+        # Older checkpoints contain no directory.
+        if offsets.get(_DIRECTORY, self._directory_id) == self._directory_id:
             for file in (self.frames, self.segments):
                 file.rewind(offsets)
-        self._lost = _LossCount(**{field.name: offsets.get(_LOST + field.name, 0) for field in fields(_LossCount)})
-        self._settle()
+        self._losses = LossCount(**{field.name: offsets.get(_LOST + field.name, 0) for field in fields(LossCount)})
+        try:
+            self._reconcile()
+        except OutputUnavailable:
+            self.stopped = True
+            raise
 
 
-def _identity(folder: Path) -> int:
-    """48 bits, which JSON holds exactly."""
-    return int.from_bytes(hashlib.blake2b(os.fsencode(folder.resolve()), digest_size=6).digest())
+def _directory_id(directory: Path) -> int:
+    """Return a hash of 48 bits, which JSON represents exactly."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode(directory.resolve()), digest_size=6).digest())
 
 
 def _count(lines: Sequence[_Lines]) -> int:
     return sum(line.text.count("\n") for line in lines)
 
 
-# The text of a row
+# Text of the rows
 
 
 def _frame_lines(frame: LabelledFrame) -> _Lines:
     at_us = _wall_us(frame.stream_id, frame.time_s)
-    return _Lines(at_us, rows(frame).replace("\n", f",{stream_start_ms(frame.stream_id)},{_iso(at_us)}\n"))
+    return _Lines(at_us, frame_rows(frame).replace("\n", f",{stream_start_ms(frame.stream_id)},{_iso(at_us)}\n"))
 
 
-def _segment_line(closed: Segment) -> _Lines:
-    segment = closed
-    start_us, end_us = (_wall_us(closed.stream_id, time_s) for time_s in (segment.start_s, segment.end_s))
-    about = {"stream_id": closed.stream_id, "person": closed.person_id, **segment_document(segment)}
-    return _Lines(end_us, _json_line("segment", about, start_us, end_us))
+def _segment_line(segment: Segment) -> _Lines:
+    document = {"stream_id": segment.stream_id, **segment_document(segment)}
+    return _timed_line("segment", document, segment)
 
 
-def _gap_line(closed: Gap) -> _Lines:
-    gap = closed
-    start_us, end_us = (_wall_us(closed.stream_id, time_s) for time_s in (gap.start_s, gap.end_s))
-    times = {"start_s": round(gap.start_s, 6), "end_s": round(gap.end_s, 6)}
-    about = {"stream_id": closed.stream_id, "reason": gap.reason, **times}
-    return _Lines(end_us, _json_line("gap", about, start_us, end_us))
+def _gap_line(gap: Gap) -> _Lines:
+    return _timed_line("gap", {"stream_id": gap.stream_id, **gap_document(gap)}, gap)
 
 
-def _lost_line(lost: _LossCount) -> str:
-    times = (lost.first_us, lost.last_us) if lost.rows else (None, None)
-    return _json_line("lost", {"rows": lost.rows, "bytes": lost.bytes}, *times)
+def _timed_line(kind: str, document: Mapping[str, Any], record: Segment | Gap) -> _Lines:
+    start_us, end_us = (_wall_us(record.stream_id, time_s) for time_s in (record.start_s, record.end_s))
+    return _Lines(end_us, _json_line(kind, document, start_us, end_us))
 
 
-def _json_line(kind: str, about: Mapping[str, Any], start_us: int | None, end_us: int | None) -> str:
+def _lost_line(losses: LossCount) -> str:
+    times = (losses.first_us, losses.last_us) if losses.rows else (None, None)
+    return _json_line("lost", {"rows": losses.rows, "bytes": losses.bytes}, *times)
+
+
+def _json_line(kind: str, document: Mapping[str, Any], start_us: int | None, end_us: int | None) -> str:
     start, end = (None if time_us is None else _iso(time_us) for time_us in (start_us, end_us))
-    return json.dumps({"kind": kind, **about, "start": start, "end": end}, allow_nan=False) + "\n"
+    return json.dumps({"kind": kind, **document, "start": start, "end": end}, allow_nan=False) + "\n"
 
 
 def _wall_us(stream_id: str, time_s: float) -> int:

@@ -1,4 +1,4 @@
-"""The probabilities of every person over time, in bounded memory: what picture and report draw."""
+"""Probabilities of each person over time in bounded memory, as plot and report draw them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from fer_stream.records import F32, F64, LABELS, LabelledFrame
 
 MAX_POINTS = 1024
-"""Points a person is drawn with at the most: about one per pixel of a wide chart."""
+"""Maximum number of points per person: about one per pixel of a wide chart."""
 
-_FIRST_WIDTH_S = 0.01
+_INITIAL_BIN_S = 0.01
 _TIME, _COUNT = len(LABELS), len(LABELS) + 1
 
 
@@ -21,8 +21,8 @@ _TIME, _COUNT = len(LABELS), len(LABELS) + 1
 class Points:
     """One person over time; n is the number of points.
 
-    `time_s` float64 (n,) rises, `probs` float32 (n, 7) are mean smoothed probabilities, `returns` bool (n,) is
-    true where the person comes back after an absence: no line leads there.
+    `time_s` float64 (n,) increases, `probs` float32 (n, 7) are mean smoothed probabilities, `after_gap` bool (n,) is
+    True for the first point after an absence, which must not be connected to the point before it.
     """
 
     time_s: F64
@@ -31,10 +31,10 @@ class Points:
 
 
 class ProbabilitySeries:
-    """Collects smoothed probabilities as the job runs.
+    """Collects smoothed probabilities during a run.
 
-    Frames that were taken already are passed over, so that all the writers that share a trace may feed it. A
-    person is away when frames were looked at without finding them for longer than `max_gap_s`.
+    Frames that were added before are ignored, so that several outputs can share a series and each add all frames. A
+    person is absent if frames without them follow for longer than `max_gap_s`.
     """
 
     def __init__(self, *, max_points: int = MAX_POINTS, max_gap_s: float = 0.5) -> None:
@@ -45,7 +45,7 @@ class ProbabilitySeries:
         self._last_index = -1
 
     def add(self, frames: Sequence[LabelledFrame]) -> None:
-        """Take the next frames, final and in order."""
+        """Add the next frames, in order and with final labels."""
         for frame in frames:
             if frame.index <= self._last_index:
                 continue
@@ -56,53 +56,53 @@ class ProbabilitySeries:
                 bins.add(frame.time_s, face.smoothed, self._frames, self._max_gap_s)
 
     def points(self, person_id: int) -> Points:
-        """Person `person_id` so far; no points for somebody who was never seen."""
+        """Return the points of a person so far; none for an unknown person."""
         return self._people.get(person_id, _Bins(self._max_points)).points()
 
 
 class _Bins:
-    """Sums over equal bins of time. Whenever there are too many bins, their width doubles.
+    """Sums over equal time bins. When their number exceeds the maximum, their width doubles.
 
-    Only bins that hold something take room, so a long absence costs nothing.
+    Empty bins are not stored, so a long absence needs no memory.
     """
 
     def __init__(self, max_points: int) -> None:
         self._max_points = max_points
-        self._width_s = _FIRST_WIDTH_S
+        self._width_s = _INITIAL_BIN_S
         self._rows = np.zeros((16, len(LABELS) + 2))
-        self._returns = np.zeros(16, np.bool_)
+        self._after_gap = np.zeros(16, np.bool_)
         self._used = 0
         self._bin = -1
         self._last_frame = 0
         self._last_s = 0.0
 
     def add(self, time_s: float, probs: F32, frame: int, max_gap_s: float) -> None:
-        away = self._used > 0 and frame - self._last_frame > 1 and time_s - self._last_s > max_gap_s
+        after_gap = self._used > 0 and frame - self._last_frame > 1 and time_s - self._last_s > max_gap_s
         self._last_frame, self._last_s = frame, time_s
         while self._used == self._max_points and int(time_s / self._width_s) != self._bin:
-            self._widen()
+            self._double_width()
         if self._used == 0 or int(time_s / self._width_s) != self._bin:
-            self._open(time_s, away)
+            self._start_bin(time_s, after_gap)
         row = self._rows[self._used - 1]
         row[:_TIME] += probs
         row[_TIME] += time_s
         row[_COUNT] += 1
 
-    def _open(self, time_s: float, away: bool) -> None:
+    def _start_bin(self, time_s: float, after_gap: bool) -> None:
         if self._used == len(self._rows):
             self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
-            self._returns = np.concatenate([self._returns, np.zeros_like(self._returns)])
+            self._after_gap = np.concatenate([self._after_gap, np.zeros_like(self._after_gap)])
         self._bin = int(time_s / self._width_s)
-        self._returns[self._used] = away
+        self._after_gap[self._used] = after_gap
         self._used += 1
 
-    def _widen(self) -> None:
+    def _double_width(self) -> None:
         self._width_s *= 2
         rows = self._rows[: self._used]
         bins = (rows[:, _TIME] / rows[:, _COUNT] / self._width_s).astype(np.int64)
         starts = np.flatnonzero(np.diff(bins, prepend=-1))
         merged = np.add.reduceat(rows, starts)
-        self._returns[: len(starts)] = self._returns[starts]
+        self._after_gap[: len(starts)] = self._after_gap[starts]
         self._rows[: len(starts)] = merged
         self._rows[len(starts) :] = 0
         self._used = len(starts)
@@ -114,5 +114,5 @@ class _Bins:
         return Points(
             time_s=rows[:, _TIME] / counts[:, 0],
             probs=(rows[:, :_TIME] / counts).astype(np.float32),
-            after_gap=self._returns[: self._used].copy(),
+            after_gap=self._after_gap[: self._used].copy(),
         )

@@ -1,4 +1,4 @@
-"""Boxes, labels and bars on a picture."""
+"""Boxes, labels and bars drawn on a frame, and previews."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ COLOURS = {
     "neutral": "#56B4E9",
     UNKNOWN: "#9AA0A6",
 }
-"""Label → `#RRGGBB`."""
+"""Label → `#RRGGBB`. Colours of Okabe and Ito, distinguishable with all types of colour vision."""
 
 
 def bgr(label: str) -> tuple[int, int, int]:
-    """The colour of `label` as OpenCV orders it: blue, green, red, each 0..255."""
+    """Return the colour of `label` in the order of OpenCV: blue, green, red, each 0..255."""
     red, green, blue = bytes.fromhex(COLOURS[label][1:])
     return blue, green, red
 
@@ -41,18 +41,18 @@ Size = tuple[int, int]
 Colour = tuple[int, int, int]
 """Blue, green, red."""
 
-_INK = (32, 27, 24)
-_RAIL = (66, 58, 52)
-_PAPER = (250, 250, 250)
-_DIM = (200, 195, 190)
+_BACKGROUND = (32, 27, 24)
+_BAR_TRACK = (66, 58, 52)
+_TEXT = (250, 250, 250)
+_MUTED_TEXT = (200, 195, 190)
 _OPACITY = 0.82
 
-# Strong corners shorter than so many widths of the line would be blots.
-_LEAST_CORNER = 6
+# Minimum length of bold corners, in line widths. Shorter ones would be blots.
+_MIN_CORNER = 6
 
-# How high a card with a named bar for every emotion may be, in heights of the picture and of the face.
-_PICTURES_HIGH = 0.45
-_FACES_HIGH, _FACES_HIGH_TO_KEEP = 1.4, 1.8
+# Maximum height of a card with named bars, relative to the frame and to the face.
+_MAX_CARD_TO_FRAME = 0.45
+_MAX_CARD_TO_FACE, _MAX_CARD_TO_FACE_IF_NAMED = 1.4, 1.8
 
 
 class _Rect(NamedTuple):
@@ -68,45 +68,45 @@ class _Rect(NamedTuple):
 
 
 class _Card(NamedTuple):
-    """Where a person's card is: which of the places around the box, and whether its bars have names."""
+    """Layout of a person's card: index of its position around the box, and whether its bars are named."""
 
-    place: int
+    position: int
     named: bool
 
 
 class Annotator:
-    """Draws the faces of the frames of one stream: a box, and beside it a card with number, label and bars.
+    """Draws the faces of one stream: a box, and next to it a card with number, label and bars.
 
-    Remembers where each person's card was, so that cards do not jump about from frame to frame.
+    Keeps the layout of each card from frame to frame, if possible, so that cards do not jump.
     """
 
     def __init__(self) -> None:
         self._cards: dict[int, _Card] = {}
 
     def draw(self, image: U8, faces: Sequence[LabelledFace]) -> None:
-        """Draw `faces` into `image` itself, uint8 (H, W, 3) BGR of any size."""
-        picture = image.shape[1], image.shape[0]
-        text_px = _text_px(picture)
+        """Draw `faces` into `image`, uint8 (H, W, 3) BGR of any size, in place."""
+        frame_size = image.shape[1], image.shape[0]
+        text_px = _text_px(frame_size)
         boxes = [_rect(face.xyxy) for face in faces]
         for face, box in zip(faces, boxes, strict=True):
             _outline(image, box, bgr(face.label), text_px)
-        taken: list[_Rect] = []
+        placed: list[_Rect] = []
         cards: dict[int, _Card] = {}
         for face, box in zip(faces, boxes, strict=True):
             last = self._cards.get(face.person_id, _Card(0, named=False))
-            named = _has_room_for_names(box, picture, text_px, last.named)
+            named = _fits_names(box, frame_size, text_px, last.named)
             size = _card_size(_title(face), text_px, named=named)
-            places = _around(box, size, picture, text_px)
-            place = _best(places, last.place, boxes, taken)
-            _paste(image, _card(face, text_px, named=named), places[place])
-            taken.append(places[place])
-            cards[face.person_id] = _Card(place, named)
+            candidates = _candidates(box, size, frame_size, text_px)
+            position = _best_position(candidates, last.position, boxes, placed)
+            _paste(image, _card(face, text_px, named=named), candidates[position])
+            placed.append(candidates[position])
+            cards[face.person_id] = _Card(position, named)
         self._cards = cards
 
 
-def _text_px(picture: Size) -> int:
-    """9 px is the least at which the font can be read; from there on text grows slower than the picture."""
-    return max(9, round(6 + 0.018 * min(picture)))
+def _text_px(frame_size: Size) -> int:
+    """Return the font size. 9 px is the smallest readable one; above, text grows more slowly than the frame."""
+    return max(9, round(6 + 0.018 * min(frame_size)))
 
 
 def _rect(xyxy: F32) -> _Rect:
@@ -120,57 +120,58 @@ def _title(face: LabelledFace) -> str:
     return f"{face.person_id}  {face.label}"
 
 
-# Where things go
+# Positions of cards
 
 
-def _has_room_for_names(box: _Rect, picture: Size, text_px: int, had: bool) -> bool:
-    """A card with a line for every emotion should dwarf neither the face nor the picture."""
+def _fits_names(box: _Rect, frame_size: Size, text_px: int, was_named: bool) -> bool:
+    """Return whether a card with named bars is small enough relative to the face and the frame."""
     height = _card_size("", text_px, named=True)[1]
-    # Two thresholds, or a face that moves to and fro would make its card flicker.
-    faces = _FACES_HIGH_TO_KEEP if had else _FACES_HIGH
-    return height <= min(_PICTURES_HIGH * picture[1], faces * (box.bottom - box.top))
+    # Two thresholds, because the card of a face at the threshold would flicker.
+    max_to_face = _MAX_CARD_TO_FACE_IF_NAMED if was_named else _MAX_CARD_TO_FACE
+    return height <= min(_MAX_CARD_TO_FRAME * frame_size[1], max_to_face * (box.bottom - box.top))
 
 
-def _around(box: _Rect, size: Size, picture: Size, text_px: int) -> list[_Rect]:
+def _candidates(box: _Rect, size: Size, frame_size: Size, text_px: int) -> list[_Rect]:
     width, height = size
     gap = max(2, text_px // 4)
-    beside = (box.right + gap, box.left - gap - width)
+    right, left = box.right + gap, box.left - gap - width
     above, below = box.top - gap - height, box.bottom + gap
     corners = [
-        (beside[0], box.top), (beside[1], box.top), (box.left, above), (box.left, below),
-        (beside[0], box.bottom - height), (beside[1], box.bottom - height),
+        (right, box.top), (left, box.top), (box.left, above), (box.left, below),
+        (right, box.bottom - height), (left, box.bottom - height),
         (box.right - width, above), (box.right - width, below),
     ]  # fmt: skip
-    return [_inside(x, y, size, picture) for x, y in corners]
+    return [_inside(x, y, size, frame_size) for x, y in corners]
 
 
-def _inside(x: int, y: int, size: Size, picture: Size) -> _Rect:
-    left = max(0, min(x, picture[0] - size[0]))
-    top = max(0, min(y, picture[1] - size[1]))
+def _inside(x: int, y: int, size: Size, frame_size: Size) -> _Rect:
+    left = max(0, min(x, frame_size[0] - size[0]))
+    top = max(0, min(y, frame_size[1] - size[1]))
     return _Rect(left, top, left + size[0], top + size[1])
 
 
-def _best(places: Sequence[_Rect], last: int, boxes: Sequence[_Rect], taken: Sequence[_Rect]) -> int:
-    """The place that hides the least of faces and, twice as bad, of other cards; the last one if none is better."""
+def _best_position(candidates: Sequence[_Rect], last: int, boxes: Sequence[_Rect], placed: Sequence[_Rect]) -> int:
+    """Return the candidate that hides the least of faces and, with twice the weight, of other cards; `last` in
+    ties."""
 
-    def cost(place: int) -> tuple[int, bool, int]:
-        rect = places[place]
-        hidden = sum(map(rect.overlap_px, boxes)) + 2 * sum(map(rect.overlap_px, taken))
-        return hidden, place != last, place
+    def cost(position: int) -> tuple[int, bool, int]:
+        rect = candidates[position]
+        hidden = sum(map(rect.overlap_px, boxes)) + 2 * sum(map(rect.overlap_px, placed))
+        return hidden, position != last, position
 
-    return min(range(len(places)), key=cost)
+    return min(range(len(candidates)), key=cost)
 
 
-# What is drawn
+# Boxes and cards
 
 
 def _outline(image: U8, box: _Rect, colour: Colour, text_px: int) -> None:
-    """A thin box with strong corners, dark outside so that it stands out from any background."""
+    """Draw a thin box with bold corners and a dark outline, visible on any background."""
     thin = max(1, text_px // 12)
-    cv2.rectangle(image, (box.left - thin, box.top - thin), (box.right + thin, box.bottom + thin), _INK, thin)
+    cv2.rectangle(image, (box.left - thin, box.top - thin), (box.right + thin, box.bottom + thin), _BACKGROUND, thin)
     cv2.rectangle(image, (box.left, box.top), (box.right, box.bottom), colour, thin)
     corner = round(0.18 * min(box.right - box.left, box.bottom - box.top))
-    if corner < _LEAST_CORNER * thin:
+    if corner < _MIN_CORNER * thin:
         return
     for x, inwards in ((box.left, corner), (box.right, -corner)):
         for y, down in ((box.top, corner), (box.bottom, -corner)):
@@ -178,74 +179,76 @@ def _outline(image: U8, box: _Rect, colour: Colour, text_px: int) -> None:
             cv2.line(image, (x, y), (x, y + down), colour, 2 * thin + 1)
 
 
-class _Measures(NamedTuple):
-    """The parts of a card in px: `left` is where the bars begin, `step` from one bar to the next."""
+class _CardLayout(NamedTuple):
+    """Dimensions of a card in px: `left` is the start of the bars, `step` the distance from one bar to the next."""
 
     pad: int
     title: int
     left: int
     step: int
     length: int
-    thick: int
+    thickness: int
 
 
 @lru_cache(maxsize=16)
-def _measures(text_px: int, *, named: bool) -> _Measures:
+def _card_layout(text_px: int, *, named: bool) -> _CardLayout:
     pad, title = max(2, round(0.3 * text_px)), _text("", text_px, bold=True).shape[0]
     if not named:
         step = max(4, round(0.6 * text_px))
-        return _Measures(pad, title, 2 * pad, step, length=round(0.9 * text_px), thick=step - 1)
+        return _CardLayout(pad, title, 2 * pad, step, length=round(0.9 * text_px), thickness=step - 1)
     names = [_text(label, _name_px(text_px), bold=True) for label in LABELS]
     step = names[0].shape[0]
     left = 3 * pad + max(name.shape[1] for name in names)
-    return _Measures(pad, title, left, step, length=round(3.2 * text_px), thick=max(2, round(0.45 * step)))
+    return _CardLayout(pad, title, left, step, length=round(3.2 * text_px), thickness=max(2, round(0.45 * step)))
 
 
 @lru_cache(maxsize=256)
 def _card_size(title: str, text_px: int, *, named: bool) -> Size:
-    at = _measures(text_px, named=named)
-    wide = _text(title, text_px, bold=True).shape[1] + 4 * at.pad
+    layout = _card_layout(text_px, named=named)
+    width = _text(title, text_px, bold=True).shape[1] + 4 * layout.pad
     if named:
-        return max(wide, at.left + at.length + 2 * at.pad), at.title + len(LABELS) * at.step + 3 * at.pad
-    return max(wide, at.left + len(LABELS) * at.step + at.pad), at.title + at.length + 2 * at.pad
+        height = layout.title + len(LABELS) * layout.step + 3 * layout.pad
+        return max(width, layout.left + layout.length + 2 * layout.pad), height
+    height = layout.title + layout.length + 2 * layout.pad
+    return max(width, layout.left + len(LABELS) * layout.step + layout.pad), height
 
 
 def _card(face: LabelledFace, text_px: int, *, named: bool) -> U8:
-    """The title over the bars: named ones that lie, or upright ones in the order of `LABELS`, told by colour."""
-    at = _measures(text_px, named=named)
+    """Draw the title above horizontal named bars, or above vertical unnamed ones in the order of `LABELS`."""
+    layout = _card_layout(text_px, named=named)
     card = _empty_card(_title(face), face.label, text_px, named=named).copy()
     for number, (label, prob) in enumerate(zip(LABELS, face.smoothed.tolist(), strict=True)):
         colour = bgr(UNKNOWN if face.label == UNKNOWN else label)
-        full = max(1, round(prob * at.length))
-        _bar(card, at, number, named=named)[-full:] = colour
+        filled = max(1, round(prob * layout.length))
+        _bar(card, layout, number, named=named)[-filled:] = colour
     return card
 
 
 @lru_cache(maxsize=64)
 def _empty_card(title: str, label: str, text_px: int, *, named: bool) -> U8:
     width, height = _card_size(title, text_px, named=named)
-    at = _measures(text_px, named=named)
-    card = np.full((height, width, 3), _INK, np.uint8)
-    card[:, : max(2, at.pad * 2 // 3)] = bgr(label)
-    _write(card, _text(title, text_px, bold=True), (2 * at.pad, at.pad), _PAPER)
+    layout = _card_layout(text_px, named=named)
+    card = np.full((height, width, 3), _BACKGROUND, np.uint8)
+    card[:, : max(2, layout.pad * 2 // 3)] = bgr(label)
+    _write(card, _text(title, text_px, bold=True), (2 * layout.pad, layout.pad), _TEXT)
     for number, name in enumerate(LABELS):
-        _bar(card, at, number, named=named)[:] = _RAIL
+        _bar(card, layout, number, named=named)[:] = _BAR_TRACK
         if named:
             chosen = name == label
-            top = 2 * at.pad + at.title + number * at.step
+            top = 2 * layout.pad + layout.title + number * layout.step
             text = _text(name, _name_px(text_px), bold=chosen)
-            _write(card, text, (2 * at.pad, top), _PAPER if chosen else _DIM)
+            _write(card, text, (2 * layout.pad, top), _TEXT if chosen else _MUTED_TEXT)
     return card
 
 
-def _bar(card: U8, at: _Measures, number: int, *, named: bool) -> U8:
-    """The part of `card` in which bar `number` lies, turned so that it fills from the last row upwards."""
+def _bar(card: U8, layout: _CardLayout, number: int, *, named: bool) -> U8:
+    """Return a view of bar `number` in `card`, rotated so that the bar grows from the last row upwards."""
     if not named:
-        top, left = at.pad + at.title, at.left + number * at.step
-        return card[top : top + at.length, left : left + at.thick]
-    top = 2 * at.pad + at.title + number * at.step + (at.step - at.thick) // 2
-    lying = card[top : top + at.thick, at.left : at.left + at.length]
-    return lying.transpose(1, 0, 2)[::-1]
+        top, left = layout.pad + layout.title, layout.left + number * layout.step
+        return card[top : top + layout.length, left : left + layout.thickness]
+    top = 2 * layout.pad + layout.title + number * layout.step + (layout.step - layout.thickness) // 2
+    horizontal = card[top : top + layout.thickness, layout.left : layout.left + layout.length]
+    return horizontal.transpose(1, 0, 2)[::-1]
 
 
 def _name_px(text_px: int) -> int:
@@ -253,9 +256,9 @@ def _name_px(text_px: int) -> int:
 
 
 def _paste(image: U8, card: U8, rect: _Rect) -> None:
-    under = image[rect.top : rect.bottom, rect.left : rect.right]
-    height, width = under.shape[:2]
-    cv2.addWeighted(under, 1 - _OPACITY, card[:height, :width], _OPACITY, 0, dst=under)
+    target = image[rect.top : rect.bottom, rect.left : rect.right]
+    height, width = target.shape[:2]
+    cv2.addWeighted(target, 1 - _OPACITY, card[:height, :width], _OPACITY, 0, dst=target)
 
 
 # Text
@@ -263,14 +266,14 @@ def _paste(image: U8, card: U8, rect: _Rect) -> None:
 
 def _write(card: U8, text: U8, at: tuple[int, int], colour: Colour) -> None:
     left, top = at
-    under = card[top : top + text.shape[0], left : left + text.shape[1]]
-    share = text[: under.shape[0], : under.shape[1], None].astype(np.float32) / 255
-    under[:] = under + share * (np.array(colour, np.float32) - under)
+    target = card[top : top + text.shape[0], left : left + text.shape[1]]
+    alpha = text[: target.shape[0], : target.shape[1], None].astype(np.float32) / 255
+    target[:] = target + alpha * (np.array(colour, np.float32) - target)
 
 
 @lru_cache(maxsize=512)
 def _text(text: str, px: int, *, bold: bool) -> U8:
-    """`text` as coverage 0..255, uint8 (h, w); h depends on the size alone."""
+    """Render `text` as coverage 0..255, uint8 (h, w); h depends on the font size only."""
     font = _font(px, bold)
     ascent, descent = font.getmetrics()
     canvas = Image.new("L", (round(font.getlength(text)) + 1, ascent + descent))
@@ -280,26 +283,28 @@ def _text(text: str, px: int, *, bold: bool) -> U8:
 
 @lru_cache(maxsize=16)
 def _font(px: int, bold: bool) -> ImageFont.FreeTypeFont:
-    # DejaVu comes with matplotlib; OpenCV draws its own fonts as strokes, which small sizes do not survive.
+    # DejaVu is part of matplotlib. The stroke fonts of OpenCV are not readable at small sizes.
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), px)
 
 
-LONG_SIDE_PX = 640
-_QUALITY = 70
+# Previews
+
+PREVIEW_LONG_SIDE_PX = 640
+_JPEG_QUALITY = 70
 
 
-def preview_of(frame: Frame, covers: Sequence[F32] = ()) -> Preview:
-    """`frame` with its long side at most 640 px, and with the boxes `covers` (xyxy px of the frame) blurred.
+def preview_of(frame: Frame, regions: Sequence[F32] = ()) -> Preview:
+    """Return `frame` as a JPEG with a long side of at most 640 px and the boxes `regions` (xyxy px) blurred.
 
-    About 25 KB for a room, at a quality at which the faces are still clear.
+    About 25 KB for an indoor scene, at a quality at which unredacted faces are clear.
     """
     height, width = frame.pixels.shape
-    factor = min(1.0, LONG_SIDE_PX / max(width, height))
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    # A copy in any case: others still read the frame.
+    scale = min(1.0, PREVIEW_LONG_SIDE_PX / max(width, height))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    # Always a copy, because the pixels of the frame are shared.
     small = np.array(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), np.uint8)
-    for box in covers:
-        redact_region(small, box * factor, "blur")
-    _, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    for region in regions:
+        redact_region(small, region * scale, "blur")
+    _, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     return Preview(frame.stream_id, frame.index, width, height, jpeg.tobytes())

@@ -38,6 +38,13 @@ class OutputEntry:
         """Return the suffix of the file for a kind of source, or None if it has no such output."""
         return dict(self.suffixes).get(kind)
 
+    def create(self, path: Path, context: OutputContext, settings: OutputSettings) -> Output:
+        """Create the output at `path`. Raises an `OutputError` if that is not possible."""
+        module, _, function = self.factory.partition(":")
+        create = getattr(import_module(module), function)
+        output: Output = create(path, context, **{field: getattr(settings, field) for field in self.settings})
+        return output
+
 
 # Ordered by size, largest first, so that a full disk is noticed early. A still image has no time axis, so it has
 # neither report nor plot.
@@ -77,7 +84,4 @@ def create_outputs(settings: OutputSettings, stem: Path, context: OutputContext)
     for name, entry in OUTPUTS.items():
         suffix = entry.suffix(context.info.kind)
         if suffix and (not entry.optional or getattr(settings, name)):
-            module, _, function = entry.factory.partition(":")
-            create = getattr(import_module(module), function)
-            options = {field: getattr(settings, field) for field in entry.settings}
-            yield create(stem.with_name(f"{stem.name}.{suffix}"), context, **options)
+            yield entry.create(stem.with_name(f"{stem.name}.{suffix}"), context, settings)

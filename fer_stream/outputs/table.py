@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fer_stream.outputs.atomic_file import AtomicFile
-from fer_stream.outputs.base import OutputContext
 from fer_stream.records import LABELS, FileSummary, LabelledFrame
+
+if TYPE_CHECKING:
+    from fer_stream.outputs.base import OutputContext
 
 COLUMNS = (
     "frame_index", "time_s", "person_id", "x1", "y1", "x2", "y2", "confidence", "quality", "quality_reason",

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fer_stream.outputs.atomic_file import AtomicFile
-from fer_stream.outputs.base import OutputContext
-from fer_stream.records import (
-    DecodeErrors,
-    FileSummary,
-    LabelledFrame,
-    ModelSpec,
-    PersonSummary,
-    Segment,
-    SourceInfo,
-)
 from fer_stream.store.schemas import round_prob, round_time, segment_document
+
+if TYPE_CHECKING:
+    from fer_stream.outputs.base import OutputContext
+    from fer_stream.records import (
+        DecodeErrors,
+        FileSummary,
+        LabelledFrame,
+        ModelSpec,
+        PersonSummary,
+        Segment,
+        SourceInfo,
+    )
 
 TIMELINE_FORMAT = "fer-stream.timeline"
 TIMELINE_VERSION = 1

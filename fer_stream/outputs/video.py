@@ -1,12 +1,13 @@
-"""NAME.annotated.mp4 and NAME.annotated.png: the source again, with what was seen drawn in."""
+"""NAME.annotated.mp4 and NAME.annotated.png: the source with boxes, labels and bars."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Thread
+from typing import TYPE_CHECKING, Literal
 
 import av
 import av.error
@@ -18,26 +19,29 @@ from fer_stream.outputs.atomic_file import AtomicFile
 from fer_stream.outputs.draw import Annotator
 from fer_stream.outputs.mp4 import Mp4File
 from fer_stream.outputs.redaction import Redaction, redact_region, with_redactions
-from fer_stream.records import F32, U8, Frame, FileSummary, LabelledFrame
+from fer_stream.records import F32, U8, FileSummary, Frame, LabelledFrame
+
+if TYPE_CHECKING:
+    from fer_stream.outputs.base import OutputContext
 
 OpenSource = Callable[[], FrameSource]
 
-# Frames without pixels that may wait for the encoder: enough to keep it busy, too few to weigh anything.
-_MAX_WAITING = 512
+# Frames without pixels that may wait for the encoder: enough to keep it busy, few enough to need little memory.
+_MAX_QUEUED = 512
 
-# What FFmpeg says of pictures between which lies more time than an MP4 can hold.
+# Errors of FFmpeg for frames that are further apart than an MP4 can represent.
 _TOO_FAR_APART = (av.error.PatchWelcomeError, av.error.ArgumentError)
 
-# Times that differ by more are not those of the same picture.
-_SAME_TIME_S = 0.001
+# Tolerance when comparing the time of a frame in both passes.
+_TOLERANCE_S = 0.001
 
 
 class AnnotatedVideo:
     """NAME.annotated.mp4.
 
-    The source is opened and decoded a second time, by a thread of its own, so that no part of the job has to keep
-    pictures until their labels are final. The video holds the frames that were looked at, at their own times; a
-    job that looked at none leaves no video.
+    The source is opened and decoded again in a separate thread, so that no frames have to be stored until their
+    labels are final. The video contains the analysed frames at their own times. Without analysed frames there is no
+    video.
     """
 
     def __init__(
@@ -54,60 +58,60 @@ class AnnotatedVideo:
         self._redaction = redaction
         self._audio_from = audio_from
         self._output = AtomicFile(path, force=force)
-        self._waiting: Queue[LabelledFrame | FileSummary | None] = Queue(_MAX_WAITING)
+        self._queue: Queue[LabelledFrame | FileSummary | None] = Queue(_MAX_QUEUED)
         self._summary: FileSummary | None = None
-        self._fault: BaseException | None = None
+        self._error: BaseException | None = None
         self._frames = 0
-        self._thread = Thread(target=self._work, name=f"annotate {path.name}", daemon=True)
+        self._thread = Thread(target=self._run, name=f"annotate {path.name}", daemon=True)
         self._thread.start()
 
     def write(self, frames: Sequence[LabelledFrame]) -> None:
-        """Hand `frames` to the encoder; waits while it is far behind."""
+        """Pass `frames` to the encoder; blocks while its queue is full."""
         for frame in frames:
-            self._hand_over(frame)
+            self._put(frame)
 
     def finish(self, summary: FileSummary) -> None:
-        """Wait for the encoder, then put the video in place."""
-        self._hand_over(summary)
+        """Wait for the encoder and complete the video."""
+        self._put(summary)
         self._thread.join()
-        if self._fault is not None:
-            raise self._fault
+        if self._error is not None:
+            raise self._error
         if self._frames:
             self._output.commit()
         else:
             self._output.discard()
 
     def discard(self) -> None:
-        """Stop the encoder and leave nothing behind."""
+        """Stop the encoder and remove the incomplete video."""
         with suppress(Empty):
             while True:
-                self._waiting.get_nowait()
+                self._queue.get_nowait()
         if self._thread.is_alive():
-            self._waiting.put(None)
+            self._queue.put(None)
         self._thread.join()
         self._output.discard()
 
-    def _hand_over(self, item: LabelledFrame | FileSummary) -> None:
-        # The encoder may give up while this waits for room.
+    def _put(self, item: LabelledFrame | FileSummary) -> None:
+        # The encoder may fail while this waits for space.
         while self._thread.is_alive():
             with suppress(Full):
-                self._waiting.put(item, timeout=0.1)
+                self._queue.put(item, timeout=0.1)
                 return
-        if self._fault is not None:
-            raise self._fault
+        if self._error is not None:
+            raise self._error
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         try:
             with self._output.translate_errors():
                 self._encode()
         except av.FFmpegError as error:
-            why = ", as it does pictures many hours apart" if isinstance(error, _TOO_FAR_APART) else ""
-            self._fault = OutputError(
-                f"Cannot write {self._output.path}: FFmpeg refuses it ({error.strerror}){why}. "
-                "Leave it out with --no-video."
+            cause = ", probably because frames are many hours apart" if isinstance(error, _TOO_FAR_APART) else ""
+            self._error = OutputError(
+                f"Cannot write {self._output.path}: FFmpeg failed ({error.strerror}){cause}. "
+                "Omit the video with --no-video."
             )
-        except BaseException as fault:  # noqa: BLE001 - raised again in the thread of the job
-            self._fault = fault
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread of the caller
+            self._error = error
 
     def _encode(self) -> None:
         annotator = Annotator()
@@ -115,18 +119,18 @@ class AnnotatedVideo:
             closing(self._open_source()) as source,
             Mp4File(self._output.partial, audio_from=self._audio_from) as video,
         ):
-            pictures = source.frames()
-            for labelled, covers in with_redactions(self._arrivals(), self._redaction):
-                image = _picture_of(labelled, pictures, source)
+            frames = source.frames()
+            for labelled, regions in with_redactions(self._queued_frames(), self._redaction):
+                image = _matching_image(labelled, frames, source)
                 if image is None:
                     continue
-                video.add(annotated(image, labelled, covers, self._redaction, annotator), labelled.time_s)
+                video.add(annotate(image, labelled, regions, self._redaction, annotator), labelled.time_s)
                 self._frames += 1
             if self._summary is not None:
-                video.close(whole_sound=self._summary.stopped is None)
+                video.close(full_audio=self._summary.stopped is None)
 
-    def _arrivals(self) -> Iterator[LabelledFrame]:
-        while isinstance(item := self._waiting.get(), LabelledFrame):
+    def _queued_frames(self) -> Iterator[LabelledFrame]:
+        while isinstance(item := self._queue.get(), LabelledFrame):
             yield item
         self._summary = item
 
@@ -144,34 +148,50 @@ class AnnotatedImage:
         self._png: bytes | None = None
 
     def write(self, frames: Sequence[LabelledFrame]) -> None:
-        """Draw the one frame that a still image has."""
-        for labelled, covers in with_redactions(frames, self._redaction):
+        """Draw the single frame of a still image."""
+        for labelled, regions in with_redactions(frames, self._redaction):
             with closing(self._open_source()) as source:
-                image = _picture_of(labelled, source.frames(), source)
+                image = _matching_image(labelled, source.frames(), source)
             if image is not None:
-                picture = annotated(image, labelled, covers, self._redaction, Annotator())
-                self._png = cv2.imencode(".png", picture)[1].tobytes()
+                annotated = annotate(image, labelled, regions, self._redaction, Annotator())
+                self._png = cv2.imencode(".png", annotated)[1].tobytes()
 
-    def finish(self, summary: FileSummary) -> None:  # noqa: ARG002 - the picture says everything
-        """Put the picture in place; without a frame there is none."""
+    def finish(self, summary: FileSummary) -> None:  # noqa: ARG002 - the image contains the frame only
+        """Write the image; without a frame there is none."""
         if self._png is not None:
             self._output.write([self._png])
         else:
             self._output.discard()
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Remove the incomplete file."""
         self._output.discard()
 
 
-def _picture_of(labelled: LabelledFrame, pictures: Iterator[Frame], source: FrameSource) -> U8 | None:
-    """Walk on in `pictures` to the frame that was labelled.
+def create(
+    path: Path,
+    context: OutputContext,
+    *,
+    redact: Literal["none", "blur", "black"],
+    redact_persons: Collection[int] | None,
+) -> AnnotatedVideo | AnnotatedImage:
+    """Create the annotated video of a file, or the annotated image of a still image."""
+    redaction = Redaction.from_settings(redact, redact_persons)
+    if context.info.kind == "image":
+        return AnnotatedImage(context.open_source, path, redaction=redaction, force=context.force)
+    return AnnotatedVideo(
+        context.open_source, path, redaction=redaction, audio_from=context.input_path, force=context.force
+    )
 
-    None where a damaged source ends before: its last frames may be decoded one time and not the next. Boxes on
-    another picture would be wrong, and with redaction would bare faces: better no video than that one.
+
+def _matching_image(labelled: LabelledFrame, frames: Iterator[Frame], source: FrameSource) -> U8 | None:
+    """Advance `frames` to the frame that was labelled; return its pixels, uint8 (H, W, 3) BGR.
+
+    Returns None if a damaged source ends before it: its last frames are not decoded reliably. Raises `OutputError` if
+    the frames differ from the first pass: boxes would be in the wrong place, and redaction would miss faces.
     """
-    for frame in pictures:
-        if frame.index == labelled.index and abs(frame.time_s - labelled.time_s) <= _SAME_TIME_S:
+    for frame in frames:
+        if frame.index == labelled.index and abs(frame.time_s - labelled.time_s) <= _TOLERANCE_S:
             return frame.image
         if frame.index >= labelled.index:
             break
@@ -179,18 +199,18 @@ def _picture_of(labelled: LabelledFrame, pictures: Iterator[Frame], source: Fram
         if source.decode_errors.packets:
             return None
     raise OutputError(
-        f"{source.info.name} gave other pictures when it was read again for the annotated video. "
-        "Is it still being written to? Wait until it is whole, or use --no-video."
+        f"{source.info.name} had other frames when it was read again for the annotated video. If it is still being "
+        "written, wait until it is complete; otherwise omit the video with --no-video."
     )
 
 
-def annotated(
-    image: U8, labelled: LabelledFrame, covers: Sequence[F32], redaction: Redaction | None, annotator: Annotator
+def annotate(
+    image: U8, labelled: LabelledFrame, regions: Sequence[F32], redaction: Redaction | None, annotator: Annotator
 ) -> U8:
-    """A copy of `image`, uint8 (H, W, 3) BGR, with `covers` covered as `redaction` says and the faces drawn in."""
-    picture = image.copy()
+    """Return a copy of `image`, uint8 (H, W, 3) BGR, with `regions` redacted and the faces drawn."""
+    annotated = image.copy()
     if redaction is not None:
-        for box in covers:
-            redact_region(picture, box, redaction.kind)
-    annotator.draw(picture, labelled.faces)
-    return picture
+        for region in regions:
+            redact_region(annotated, region, redaction.kind)
+    annotator.draw(annotated, labelled.faces)
+    return annotated

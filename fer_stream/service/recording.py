@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections import deque
 from threading import Event, Thread
+from typing import TYPE_CHECKING
 
 from fer_stream.backoff import Backoff
-from fer_stream.config.live import RecordingSettings
-from fer_stream.errors import FerStreamError
+from fer_stream.errors import FerStreamError, OutputUnavailable
 from fer_stream.log import get_logger
 from fer_stream.outputs.atomic_file import RETRY_MAX_S, RETRY_MIN_S, output_error
 from fer_stream.outputs.recording import VideoRecorder
-from fer_stream.outputs.redaction import Redaction
 from fer_stream.records import Frame, LabelledFrame, stream_start_ms
 from fer_stream.store.protocol import ResultStore, position_of
+
+if TYPE_CHECKING:
+    from fer_stream.config.live import RecordingSettings
 
 _log = get_logger(__name__)
 
@@ -67,7 +69,7 @@ class RecordingThread(Thread):
         """Write labelled frames until closed."""
         if not self._create_directory():
             return
-        recorder = self._recorder()
+        recorder = VideoRecorder(self._settings, self._source, clock=time.time, max_gap_s=self._max_gap_s)
         while not self._closing.is_set():
             self._record(recorder)
         deadline_s = time.monotonic() + self._label_timeout_s
@@ -83,26 +85,17 @@ class RecordingThread(Thread):
             try:
                 self._directory.mkdir(parents=True, exist_ok=True)
                 if backoff.failures:
-                    _log.info("recording_resumed", source=self._source)
+                    _log.info("writing_resumed", output="recording", source=self._source)
                 return True
             except OSError as error:
-                _log.error("recording_suspended", source=self._source, error=str(output_error(error, self._directory)))
+                self._log_error(output_error(error, self._directory))
             backoff.failed()
             while backoff.active:
                 if self._closing.wait(_POLL_S):
                     return False
 
     def _recorder(self) -> VideoRecorder:
-        settings = self._settings
-        return VideoRecorder(
-            self._directory,
-            self._source,
-            segment_s=settings.segment_s,
-            redaction=None if settings.redact == "none" else Redaction(settings.redact),
-            retention_days=settings.retention_days,
-            clock=time.time,
-            max_gap_s=self._max_gap_s,
-        )
+        return VideoRecorder(self._settings, self._source, clock=time.time, max_gap_s=self._max_gap_s)
 
     def _record(self, recorder: VideoRecorder) -> None:
         try:
@@ -112,7 +105,7 @@ class RecordingThread(Thread):
                 if frame is not None:
                     recorder.add(frame, labelled)
         except FerStreamError as error:
-            _log.error("recording_failed", source=self._source, error=str(error))
+            self._log_error(error)
             self._closing.wait(_POLL_S)
 
     def _take_frame(self, labelled: LabelledFrame) -> Frame | None:
@@ -126,4 +119,10 @@ class RecordingThread(Thread):
         try:
             recorder.close()
         except FerStreamError as error:
+            self._log_error(error)
+
+    def _log_error(self, error: FerStreamError) -> None:
+        if isinstance(error, OutputUnavailable):
+            _log.error("writing_stopped", output="recording", source=self._source, error=str(error))
+        else:
             _log.error("recording_failed", source=self._source, error=str(error))
