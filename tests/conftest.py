@@ -36,6 +36,45 @@ GSTREAMER = "python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gst
 BINDINGS = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
 
 
+# Markers by path; everything else is a unit test. The first match counts.
+_MARKERS = {
+    "tests/cli/": "e2e",
+    "tests/deploy/test_stack.py": "e2e",
+    "tests/deploy/test_users.py": "e2e",
+    "tests/jobs/": "e2e",
+    "tests/operations/test_prometheus.py": "e2e",
+    "tests/operations/test_roles.py": "e2e",
+    "tests/service/": "e2e",
+    "tests/test_docs.py": "e2e",
+    "tests/test_end_to_end.py": "e2e",
+    "tests/test_wheel.py": "e2e",
+    "tests/web/test_page": "e2e",
+    "tests/benchmarks/": "integration",
+    "tests/broker/": "integration",
+    "tests/capture/": "integration",
+    "tests/classify/": "integration",
+    "tests/deploy/": "integration",
+    "tests/faces/test_detectors.py": "integration",
+    "tests/operations/": "integration",
+    "tests/outputs/": "integration",
+    "tests/store/": "integration",
+    "tests/support/": "integration",
+    "tests/test_imports.py": "integration",
+    "tests/test_memory.py": "integration",
+    "tests/test_model_files.py": "integration",
+    "tests/test_pipeline.py": "integration",
+    "tests/training/": "integration",
+    "tests/web/": "integration",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        path = item.path.relative_to(ROOT).as_posix()
+        marker = next((marker for prefix, marker in _MARKERS.items() if path.startswith(prefix)), "unit")
+        item.add_marker(marker)
+
+
 def _material() -> Path:
     return Path(os.environ.get("FER_STREAM_TEST_DATA", ROOT.parent / "shared"))
 
