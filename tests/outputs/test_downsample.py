@@ -1,3 +1,5 @@
+"""Downsampling of probabilities."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -18,55 +20,57 @@ def _frame(index: int, time_s: float, *people: int, prob: float = 0.4) -> Labell
     return LabelledFrame("s@1", index, time_s, faces)
 
 
-def test_a_short_job_keeps_every_frame() -> None:
-    trace = ProbabilitySeries()
-    trace.add([_frame(i, i / 30, 1, prob=i / 100) for i in range(60)])
-    points = trace.points(1)
+def test_short_series_keeps_every_frame() -> None:
+    series = ProbabilitySeries()
+    series.add([_frame(i, i / 30, 1, prob=i / 100) for i in range(60)])
+    points = series.points(1)
     assert points.time_s == pytest.approx(np.arange(60) / 30)
     assert points.probs[:, 3] == pytest.approx(np.arange(60) / 100)
     assert not points.after_gap.any()
 
 
-def test_nobody_has_no_points() -> None:
+def test_unknown_person_has_no_points() -> None:
     points = ProbabilitySeries().points(7)
     assert len(points.time_s) == 0
     assert points.probs.shape == (0, 7)
 
 
-def test_writers_that_share_a_trace_count_once() -> None:
-    trace = ProbabilitySeries()
+def test_frames_added_twice_count_once() -> None:
+    series = ProbabilitySeries()
     frames = [_frame(0, 0.0, 1, prob=0.2), _frame(1, 0.001, 1, prob=0.8)]
-    trace.add(frames)
-    trace.add(frames)
-    assert trace.points(1).probs[:, 3] == pytest.approx([0.5])
+    series.add(frames)
+    series.add(frames)
+    assert series.points(1).probs[:, 3] == pytest.approx([0.5])
 
 
-def test_an_absence_is_marked() -> None:
-    trace = ProbabilitySeries(max_gap_s=0.5)
-    trace.add([_frame(i, i / 10, *([1] if i < 5 or i > 14 else [])) for i in range(20)])
-    points = trace.points(1)
+def test_first_point_after_an_absence_is_marked() -> None:
+    series = ProbabilitySeries(max_gap_s=0.5)
+    series.add([_frame(i, i / 10, *([1] if i < 5 or i > 14 else [])) for i in range(20)])
+    points = series.points(1)
     assert np.flatnonzero(points.after_gap).tolist() == [5]
     assert points.time_s[5] == pytest.approx(1.5)
 
 
-def test_frames_far_apart_are_no_absence() -> None:
-    trace = ProbabilitySeries(max_gap_s=0.5)
-    trace.add([_frame(i, float(i), 1) for i in range(20)])
-    assert not trace.points(1).after_gap.any()
+def test_low_frame_rate_is_not_an_absence() -> None:
+    series = ProbabilitySeries(max_gap_s=0.5)
+    series.add([_frame(i, float(i), 1) for i in range(20)])
+    assert not series.points(1).after_gap.any()
 
 
 steps = st.lists(st.tuples(st.floats(0, 5), st.floats(0, 1), st.booleans()), min_size=1, max_size=300)
 
 
 @given(steps, st.integers(2, 40))
-def test_points_are_bounded_in_order_and_lose_no_mass(steps: list[tuple[float, float, bool]], most: int) -> None:
-    trace = ProbabilitySeries(max_points=most)
+def test_points_are_bounded_and_ordered_and_their_probabilities_sum_to_1(
+    steps: list[tuple[float, float, bool]], max_points: int
+) -> None:
+    series = ProbabilitySeries(max_points=max_points)
     times_s = np.cumsum([step for step, _, _ in steps])
     for index, (time_s, (_, prob, seen)) in enumerate(zip(times_s.tolist(), steps, strict=True)):
-        trace.add([_frame(index, time_s, *([1] if seen else []), prob=prob)])
-    points = trace.points(1)
+        series.add([_frame(index, time_s, *([1] if seen else []), prob=prob)])
+    points = series.points(1)
     seen_s = [time_s for time_s, (_, _, seen) in zip(times_s, steps, strict=True) if seen]
-    assert len(points.time_s) <= most
+    assert len(points.time_s) <= max_points
     assert bool(len(points.time_s)) == bool(seen_s)
     assert (np.diff(points.time_s) > 0).all()
     assert points.probs.sum(axis=1) == pytest.approx(np.ones(len(points.time_s)), abs=1e-5)
@@ -76,11 +80,11 @@ def test_points_are_bounded_in_order_and_lose_no_mass(steps: list[tuple[float, f
 
 
 @given(st.integers(1, 3000))
-def test_the_mean_over_a_long_time_is_kept(count: int) -> None:
-    trace = ProbabilitySeries(max_points=64)
+def test_points_of_a_long_series_are_within_the_range_of_the_probabilities(count: int) -> None:
+    series = ProbabilitySeries(max_points=64)
     probs = np.random.default_rng(count).random(count)
-    trace.add([_frame(i, i * 0.04, 1, prob=float(prob)) for i, prob in enumerate(probs)])
-    points = trace.points(1)
+    series.add([_frame(i, i * 0.04, 1, prob=float(prob)) for i, prob in enumerate(probs)])
+    points = series.points(1)
     width_s = np.diff(points.time_s).min() if len(points.time_s) > 1 else 1.0
     assert count < 64 or width_s > 0.03
     assert points.probs[:, 3].min() >= probs.min() - 1e-6

@@ -1,3 +1,5 @@
+"""Colours of labels."""
+
 from __future__ import annotations
 
 from itertools import combinations
@@ -26,16 +28,16 @@ def _lab(label: str, seen_through: object) -> np.ndarray:
 
 
 @pytest.mark.parametrize("deficiency", DEFICIENCIES)
-def test_emotions_are_told_apart_with_every_colour_vision(deficiency: str) -> None:
+def test_colours_are_distinguishable_with_every_type_of_colour_vision(deficiency: str) -> None:
     seen = {label: _lab(label, DEFICIENCIES[deficiency]) for label in LABELS}
     pairs = list(combinations(LABELS, 2))
     differences = deltaE_ciede2000([seen[a] for a, _ in pairs], [seen[b] for _, b in pairs])  # type: ignore[no-untyped-call]
-    nearest = min(zip(differences, pairs, strict=True))
-    # A difference of 2 is just noticed; 9 is plain to see side by side.
-    assert nearest[0] > 9, nearest
+    smallest = min(zip(differences, pairs, strict=True))
+    # A difference of 2 is just noticeable; 9 is clear side by side.
+    assert smallest[0] > 9, smallest
 
 
-def test_every_label_has_a_colour_of_its_own() -> None:
+def test_every_label_has_a_different_colour() -> None:
     assert list(COLOURS) == [*LABELS, UNKNOWN]
     assert len(set(COLOURS.values())) == 8
     assert bgr("angry") == (0x00, 0x5E, 0xD5)

@@ -1,3 +1,5 @@
+"""Plot of the timelines."""
+
 from __future__ import annotations
 
 import io
@@ -12,15 +14,15 @@ from matplotlib.figure import Figure
 
 from fer_stream.outputs.downsample import ProbabilitySeries
 from fer_stream.outputs.draw import bgr
-from fer_stream.outputs.plot import MAX_PEOPLE, TimelinePlot, tick, timeline_figure
+from fer_stream.outputs.plot import MAX_PEOPLE, TimelinePlot, format_tick, timeline_figure
 from fer_stream.records import UNKNOWN, FileSummary, LabelledFrame, PersonSummary, Segment
 
 
 @pytest.fixture
-def trace(frames: list[LabelledFrame]) -> ProbabilitySeries:
-    trace = ProbabilitySeries()
-    trace.add(frames)
-    return trace
+def series(frames: list[LabelledFrame]) -> ProbabilitySeries:
+    series = ProbabilitySeries()
+    series.add(frames)
+    return series
 
 
 def _texts(figure: Figure) -> list[str]:
@@ -34,23 +36,21 @@ def _pixels(figure: Figure) -> np.ndarray:
     return np.asarray(cv2.imdecode(np.frombuffer(png.getvalue(), np.uint8), cv2.IMREAD_COLOR))
 
 
-def test_the_writer_makes_a_png_from_what_it_was_given(
-    frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path
-) -> None:
-    writer = TimelinePlot(tmp_path / "clip.timeline.png", ProbabilitySeries())
-    writer.write(frames)
-    writer.finish(summary)
-    assert writer.path.read_bytes().startswith(b"\x89PNG")
+def test_output_is_a_png(frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path) -> None:
+    output = TimelinePlot(tmp_path / "clip.timeline.png", ProbabilitySeries())
+    output.write(frames)
+    output.finish(summary)
+    assert output.path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_row_per_person_says_who_and_what(summary: FileSummary, trace: ProbabilitySeries) -> None:
-    texts = _texts(timeline_figure(summary, trace))
+def test_each_person_has_a_row_with_the_main_label(summary: FileSummary, series: ProbabilitySeries) -> None:
+    texts = _texts(timeline_figure(summary, series))
     assert texts[0] == "clip.mp4"
     assert texts[1] == "2.0 s · 50 frames · 2 people"
     assert texts[2:] == ["Person 1", "happy 60%", "Person 2", "sad 100%"]
 
 
-def test_bands_have_the_colours_of_the_labels_and_absences_are_blank(summary: FileSummary) -> None:
+def test_bands_have_the_colours_of_the_labels_and_absence_is_blank(summary: FileSummary) -> None:
     person = PersonSummary(
         1,
         0.0,
@@ -75,40 +75,38 @@ def test_unknown_is_hatched(summary: FileSummary) -> None:
     assert 0.05 < gray.mean() < 0.7
 
 
-def test_nobody_is_said_in_words(summary: FileSummary) -> None:
-    assert "No face was followed." in _texts(timeline_figure(replace(summary, people=()), ProbabilitySeries()))
+def test_plot_without_people_has_a_message(summary: FileSummary) -> None:
+    assert "No faces were tracked." in _texts(timeline_figure(replace(summary, people=()), ProbabilitySeries()))
 
 
-def test_of_a_crowd_those_seen_longest_are_shown(summary: FileSummary) -> None:
-    crowd = tuple(
+def test_only_people_seen_longest_are_shown(summary: FileSummary) -> None:
+    people = tuple(
         PersonSummary(number, 0.0, 2.0, number, (Segment("clip@0", number, "sad", 0, 2, 0.5),), {"sad": 1.0})
         for number in range(1, 41)
     )
-    texts = _texts(timeline_figure(replace(summary, people=crowd), ProbabilitySeries()))
+    texts = _texts(timeline_figure(replace(summary, people=people), ProbabilitySeries()))
     assert f"the {MAX_PEOPLE} seen longest are shown" in texts[1]
     assert "Person 40" in texts
     assert "Person 1" not in texts
 
 
 @pytest.mark.parametrize("name", ["$x$ & <b>.mp4", "会議.mp4", "a\nb.mp4", "caf\udce9.mp4"])
-def test_any_file_name_can_be_drawn_without_a_warning(
-    name: str, summary: FileSummary, trace: ProbabilitySeries
-) -> None:
+def test_any_file_name_is_drawn_without_a_warning(name: str, summary: FileSummary, series: ProbabilitySeries) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        image = _pixels(timeline_figure(replace(summary, source=replace(summary.source, name=name)), trace))
+        image = _pixels(timeline_figure(replace(summary, source=replace(summary.source, name=name)), series))
     assert image.shape[1] == 1560
 
 
 @pytest.mark.parametrize(
-    ("time_s", "duration_s", "said"),
+    ("time_s", "duration_s", "expected"),
     [(2.5, 10, "2.5 s"), (65, 600, "1:05"), (3725, 7200, "1:02:05"), (0, 7200, "0:00:00")],
 )
-def test_tick(time_s: float, duration_s: float, said: str) -> None:
-    assert tick(time_s, duration_s) == said
+def test_format_of_ticks(time_s: float, duration_s: float, expected: str) -> None:
+    assert format_tick(time_s, duration_s) == expected
 
 
 @pytest.mark.parametrize("duration_s", [0.0, 0.4, 7.0, 100.0, 8000.0, 1e6])
-def test_the_axis_has_a_readable_number_of_ticks(duration_s: float, summary: FileSummary) -> None:
+def test_time_axis_has_a_readable_number_of_ticks(duration_s: float, summary: FileSummary) -> None:
     figure = timeline_figure(replace(summary, duration_s=duration_s), ProbabilitySeries())
     assert 2 <= len(figure.axes[-1].get_xticks()) <= 60
