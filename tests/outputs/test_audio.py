@@ -1,3 +1,5 @@
+"""Audio of annotated videos."""
+
 from __future__ import annotations
 
 import random
@@ -19,7 +21,7 @@ RATE_HZ = 44_100
 
 
 def _clip(path: Path, codec: str, *, seconds: float = 2.0, click_s: float = 1.0, channels: int = 1) -> Path:
-    """A gray clip of 25 fps whose sound is silence with a short tone from `click_s` on."""
+    """Write a gray clip of 25 fps whose audio is silent except for a short tone from `click_s`."""
     time_s = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
     tone = 0.5 * np.sin(2 * np.pi * 1000 * time_s) * ((time_s >= click_s) & (time_s < click_s + 0.2))
     rate = 48_000 if codec == "libopus" else RATE_HZ
@@ -42,10 +44,9 @@ def _clip(path: Path, codec: str, *, seconds: float = 2.0, click_s: float = 1.0,
 
 
 def _ffmpeg(path: Path, codec: str, *sound: str, seconds: int = 4) -> Path:
-    """A gray clip of 25 fps with a tone of 1 kHz."""
+    """Write a gray clip of 25 fps with a tone of 1 kHz."""
     binary = shutil.which("ffmpeg")
-    if binary is None:
-        pytest.skip("needs ffmpeg: apt-get install ffmpeg")
+    assert binary, "ffmpeg is not installed: apt-get install ffmpeg"
     gray, tone = f"color=gray:s=64x48:r=25:d={seconds}", f"sine=1000:duration={seconds}"
     lavfi = ("-f", "lavfi", "-i")
     command = [binary, "-v", "error", *lavfi, gray, *lavfi, tone, "-c:v", "mpeg4", "-c:a", codec, *sound, str(path)]
@@ -53,31 +54,31 @@ def _ffmpeg(path: Path, codec: str, *sound: str, seconds: int = 4) -> Path:
     return path
 
 
-def _heard_s(path: Path, from_s: float = 0.0) -> float:
-    """How many seconds sound of what follows `from_s`."""
-    heard_s = 0.0
+def _audible_s(path: Path, from_s: float = 0.0) -> float:
+    """Return the seconds after `from_s` that are not silent."""
+    audible_s = 0.0
     with av.open(str(path)) as container:
         for packet in container.demux(audio=0):
-            # What was damaged in the source may be copied as it is.
+            # Damaged packets can be copied unchanged.
             with suppress(av.error.InvalidDataError):
                 for frame in packet.decode():
                     assert isinstance(frame, av.AudioFrame)
                     if (frame.time or 0.0) >= from_s and np.abs(frame.to_ndarray()).max():
-                        heard_s += frame.samples / frame.sample_rate
-    return heard_s
+                        audible_s += frame.samples / frame.sample_rate
+    return audible_s
 
 
-def _annotate(clip: Path, target: Path, *, seconds: float = 2.0, whole_sound: bool = True) -> Path:
+def _annotate(clip: Path, target: Path, *, seconds: float = 2.0, full_audio: bool = True) -> Path:
     picture = np.full((48, 64, 3), 90, np.uint8)
     with Mp4File(target, audio_from=clip) as video:
         for index in range(round(25 * seconds)):
             video.add(picture, index / 25)
-        video.close(whole_sound=whole_sound)
+        video.close(full_audio=full_audio)
     return target
 
 
-def _sound(path: Path) -> tuple[str, float, float]:
-    """Codec, time at which it becomes loud and time of the last sample."""
+def _audio_properties(path: Path) -> tuple[str, float, float]:
+    """Return codec, time of the first loud sample, and end of the audio."""
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
         codec = stream.codec_context.codec.canonical_name
@@ -87,7 +88,7 @@ def _sound(path: Path) -> tuple[str, float, float]:
         if peaks.max() > 0.2 * (1 if samples.dtype.kind == "f" else 32768):
             loud_s = start_s + float(np.argmax(peaks > 0.5 * peaks.max())) / rate
             return codec, loud_s, frames[-1][0] + frames[-1][1].shape[1] / rate
-    raise AssertionError("the tone is missing")
+    raise AssertionError("no tone")
 
 
 @pytest.mark.parametrize(
@@ -101,32 +102,32 @@ def _sound(path: Path) -> tuple[str, float, float]:
         ("mkv", "libopus", "aac"),
     ],
 )
-def test_sound_is_kept_in_a_codec_that_browsers_play_and_in_step(
+def test_audio_stays_in_step_in_a_codec_that_browsers_play(
     container: str, codec: str, becomes: str, tmp_path: Path
 ) -> None:
     clip = _clip(tmp_path / f"clip.{container}", codec)
-    kept, loud_s, end_s = _sound(_annotate(clip, tmp_path / "out.mp4"))
+    kept, loud_s, end_s = _audio_properties(_annotate(clip, tmp_path / "out.mp4"))
     assert kept == becomes
     assert loud_s == pytest.approx(1.0, abs=0.03)
     assert end_s == pytest.approx(2.0, abs=0.1)
 
 
-def test_many_channels_become_two(tmp_path: Path) -> None:
+def test_surround_is_mixed_down_to_two_channels(tmp_path: Path) -> None:
     out = _annotate(_clip(tmp_path / "clip.mkv", "ac3", channels=6), tmp_path / "out.mp4")
     with av.open(str(out)) as container:
         assert container.streams.audio[0].codec_context.channels == 2
-    assert _sound(out)[1] == pytest.approx(1.0, abs=0.03)
+    assert _audio_properties(out)[1] == pytest.approx(1.0, abs=0.03)
 
 
-def test_sound_of_a_job_that_was_stopped_ends_with_the_pictures(tmp_path: Path) -> None:
+def test_audio_of_an_interrupted_run_ends_with_the_frames(tmp_path: Path) -> None:
     clip = _clip(tmp_path / "clip.mp4", "aac", seconds=6.0, click_s=0.5)
-    assert _sound(_annotate(clip, tmp_path / "all.mp4", seconds=2.0))[2] == pytest.approx(6.0, abs=0.1)
-    stopped = _annotate(clip, tmp_path / "part.mp4", seconds=2.0, whole_sound=False)
-    assert _sound(stopped)[2] == pytest.approx(2.0, abs=0.1)
+    assert _audio_properties(_annotate(clip, tmp_path / "all.mp4", seconds=2.0))[2] == pytest.approx(6.0, abs=0.1)
+    stopped = _annotate(clip, tmp_path / "part.mp4", seconds=2.0, full_audio=False)
+    assert _audio_properties(stopped)[2] == pytest.approx(2.0, abs=0.1)
 
 
-def test_sound_and_pictures_are_interleaved(tmp_path: Path) -> None:
-    """A browser that plays the beginning must not have to fetch the end."""
+def test_audio_and_frames_are_interleaved(tmp_path: Path) -> None:
+    """A browser can play the beginning without loading the end."""
     out = _annotate(_clip(tmp_path / "clip.mp4", "aac", seconds=20.0), tmp_path / "out.mp4", seconds=20.0)
     with av.open(str(out)) as container:
         order = [packet.stream.type for packet in container.demux() if packet.size]
@@ -134,60 +135,60 @@ def test_sound_and_pictures_are_interleaved(tmp_path: Path) -> None:
     assert 0.15 < quarter.count("audio") / order.count("audio") < 0.35
 
 
-def test_a_silent_clip_stays_silent(clips: Path, tmp_path: Path) -> None:
+def test_clip_without_audio_has_none_in_the_output(clips: Path, tmp_path: Path) -> None:
     out = _annotate(clips / "three_faces.mp4", tmp_path / "out.mp4")
     with av.open(str(out)) as container:
         assert not container.streams.audio
 
 
-def test_sound_of_a_truncated_clip_is_kept_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_audio_of_a_truncated_clip_is_kept_up_to_its_end(tmp_path: Path) -> None:
     clip = _clip(tmp_path / "clip.mkv", "flac", seconds=8.0, click_s=0.5)
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
-    codec, loud_s, _ = _sound(_annotate(clip, tmp_path / "out.mp4", seconds=3.0))
+    codec, loud_s, _ = _audio_properties(_annotate(clip, tmp_path / "out.mp4", seconds=3.0))
     assert codec == "aac"
     assert loud_s == pytest.approx(0.5, abs=0.03)
 
 
 @pytest.mark.parametrize("lost", [1, 2, 5, 9])
-def test_sound_goes_on_after_a_packet_of_a_transport_stream_was_lost(lost: int, tmp_path: Path) -> None:
+def test_audio_continues_after_a_lost_packet_of_a_transport_stream(lost: int, tmp_path: Path) -> None:
     whole = _ffmpeg(tmp_path / "clip.ts", "aac").read_bytes()
     packets = [whole[start : start + 188] for start in range(0, len(whole), 188)]
     sound = [index for index, packet in enumerate(packets) if int.from_bytes(packet[1:3]) & 0x1FFF == 0x101]
     del packets[sound[lost]]
     (tmp_path / "clip.ts").write_bytes(b"".join(packets))
-    assert _heard_s(_annotate(tmp_path / "clip.ts", tmp_path / "out.mp4", seconds=4.0)) > 3.5
+    assert _audible_s(_annotate(tmp_path / "clip.ts", tmp_path / "out.mp4", seconds=4.0)) > 3.5
 
 
 @pytest.mark.parametrize(("rate_hz", "becomes"), [(8_000, "aac"), (11_025, "aac"), (16_000, "mp3"), (22_050, "mp3")])
-def test_mp3_is_copied_where_an_mp4_can_hold_its_rate(rate_hz: int, becomes: str, tmp_path: Path) -> None:
+def test_mp3_is_copied_if_mp4_supports_its_rate(rate_hz: int, becomes: str, tmp_path: Path) -> None:
     clip = _ffmpeg(tmp_path / "clip.avi", "libmp3lame", "-ar", str(rate_hz))
     out = _annotate(clip, tmp_path / "out.mp4", seconds=4.0)
     with av.open(str(out)) as container:
         assert container.streams.audio[0].codec_context.codec.canonical_name == becomes
-    assert _heard_s(out) == pytest.approx(4.0, abs=0.3)
+    assert _audible_s(out) == pytest.approx(4.0, abs=0.3)
 
 
 @pytest.mark.parametrize(("codec", "before", "after"), [("ac3", 6, 2), ("mp2", 2, 1), ("ac3", 1, 6)])
-def test_sound_goes_on_where_the_number_of_its_channels_changes(
+def test_audio_continues_when_the_number_of_channels_changes(
     codec: str, before: int, after: int, tmp_path: Path
 ) -> None:
-    """As in a recording of television, between two programmes."""
+    """As between two programmes of a TV recording."""
     for number, channels in enumerate((before, after)):
         _ffmpeg(tmp_path / f"{number}.ts", codec, "-ac", str(channels), "-output_ts_offset", str(4 * number))
     clip = tmp_path / "clip.ts"
     clip.write_bytes((tmp_path / "0.ts").read_bytes() + (tmp_path / "1.ts").read_bytes())
     out = _annotate(clip, tmp_path / "out.mp4", seconds=8.0)
-    assert _heard_s(out) == pytest.approx(8.0, abs=0.3)
-    assert _heard_s(out, from_s=4.5) == pytest.approx(3.5, abs=0.2)
+    assert _audible_s(out) == pytest.approx(8.0, abs=0.3)
+    assert _audible_s(out, from_s=4.5) == pytest.approx(3.5, abs=0.2)
 
 
 @pytest.mark.parametrize(("codec", "container"), [("ac3", "ts"), ("eac3", "ts"), ("alac", "mov"), ("mp2", "ts")])
-def test_bit_errors_cost_the_sound_near_them(codec: str, container: str, tmp_path: Path) -> None:
+def test_bit_errors_affect_only_the_audio_near_them(codec: str, container: str, tmp_path: Path) -> None:
     clip = _ffmpeg(tmp_path / f"clip.{container}", codec, "-ac", "2")
     data = bytearray(clip.read_bytes())
     rng = random.Random(0)
     for _ in range(len(data) // 1500):
-        # Not in the header of an MOV, nor in its index behind the sound.
+        # Except in the header of an MOV and in its index at the end.
         data[rng.randrange(200, len(data) * 9 // 10)] ^= 1 << rng.randrange(8)
     clip.write_bytes(data)
-    assert _heard_s(_annotate(clip, tmp_path / "out.mp4", seconds=4.0)) > 0.5
+    assert _audible_s(_annotate(clip, tmp_path / "out.mp4", seconds=4.0)) > 0.5

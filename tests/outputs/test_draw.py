@@ -1,3 +1,5 @@
+"""Boxes and cards drawn on frames."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -12,12 +14,12 @@ FaceMaker = Callable[..., LabelledFace]
 GRAY = 128
 
 
-def _picture(width: int, height: int) -> U8:
+def _gray_image(width: int, height: int) -> U8:
     return np.full((height, width, 3), GRAY, np.uint8)
 
 
 def _drawn(width: int, height: int, faces: Sequence[LabelledFace], annotator: Annotator | None = None) -> U8:
-    image = _picture(width, height)
+    image = _gray_image(width, height)
     (annotator or Annotator()).draw(image, faces)
     return image
 
@@ -26,24 +28,24 @@ def _changed(image: U8) -> np.ndarray:
     return np.asarray((image != GRAY).any(axis=2))
 
 
-def test_without_faces_nothing_is_drawn() -> None:
+def test_frame_without_faces_is_unchanged() -> None:
     assert not _changed(_drawn(176, 144, [])).any()
 
 
 @pytest.mark.parametrize("label", ["angry", "happy", "neutral", UNKNOWN])
-def test_the_box_has_the_colour_of_the_label(label: str, face: FaceMaker) -> None:
+def test_box_has_the_colour_of_the_label(label: str, face: FaceMaker) -> None:
     image = _drawn(640, 360, [face(1, label, (200, 100, 300, 220))])
     assert tuple(image[160, 200].tolist()) == bgr(label)
     assert tuple(image[100, 250].tolist()) == bgr(label)
 
 
-def test_an_unknown_face_has_no_colour_but_gray(face: FaceMaker) -> None:
+def test_unknown_face_is_gray(face: FaceMaker) -> None:
     image = _drawn(640, 360, [face(1, UNKNOWN, (200, 100, 300, 220), Quality(0.1, "truncated"))])
     assert (image.max(axis=2).astype(int) - image.min(axis=2)).max() < 16
 
 
 def _white_px(image: U8) -> int:
-    """Pixels of the text, which alone is bright in all three channels."""
+    """Return the number of pixels of text, which is the only element bright in all channels."""
     return int((image.min(axis=2) > 200).sum())
 
 
@@ -54,7 +56,7 @@ def _box(width: int, height: int, across: float, down: float) -> tuple[int, int,
 
 @pytest.mark.parametrize(("width", "height"), [(176, 144), (640, 360), (1920, 1080)])
 @pytest.mark.parametrize("place", [(0.0, 0.0), (0.85, 0.0), (0.0, 0.7), (0.85, 0.7), (0.92, 0.9), (-0.05, -0.1)])
-def test_the_card_covers_no_face_and_stays_whole(
+def test_card_is_complete_and_does_not_cover_the_face(
     width: int, height: int, place: tuple[float, float], face: FaceMaker
 ) -> None:
     box = _box(width, height, *place)

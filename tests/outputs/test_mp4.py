@@ -1,3 +1,5 @@
+"""MP4 files."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -13,11 +15,11 @@ from fer_stream.records import U8
 Gradient = Callable[[int, int], U8]
 
 
-def _write(path: Path, pictures: Sequence[U8], times_s: Sequence[float]) -> None:
+def _write(path: Path, images: Sequence[U8], times_s: Sequence[float]) -> None:
     with Mp4File(path) as video:
-        for picture, time_s in zip(pictures, times_s, strict=True):
-            video.add(picture, time_s)
-        video.close(whole_sound=True)
+        for image, time_s in zip(images, times_s, strict=True):
+            video.add(image, time_s)
+        video.close(full_audio=True)
 
 
 def _times_s(path: Path) -> list[float]:
@@ -25,7 +27,7 @@ def _times_s(path: Path) -> list[float]:
         return [frame.time or 0.0 for frame in container.decode(video=0)]
 
 
-def test_what_browsers_ask_for(gradient: Gradient, tmp_path: Path) -> None:
+def test_file_is_playable_in_browsers(gradient: Gradient, tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     _write(path, [gradient(176, 144)] * 50, [index / 25 for index in range(50)])
     with av.open(str(path)) as container:
@@ -38,16 +40,16 @@ def test_what_browsers_ask_for(gradient: Gradient, tmp_path: Path) -> None:
         assert stream.average_rate == 25
     head = path.read_bytes()[:2000]
     assert head[4:8] == b"ftyp"
-    assert b"moov" in head, "the index must lie in front"
+    assert b"moov" in head, "the index is not first"
 
 
-def test_variable_frame_rate_keeps_its_times(gradient: Gradient, tmp_path: Path) -> None:
+def test_variable_frame_rate_is_kept(gradient: Gradient, tmp_path: Path) -> None:
     times_s = [0.0, 0.04, 0.05, 0.2, 0.2333, 1.5, 1.501, 4.0]
     _write(tmp_path / "a.mp4", [gradient(64, 48)] * len(times_s), times_s)
     assert _times_s(tmp_path / "a.mp4") == pytest.approx(times_s, abs=1e-4)
 
 
-def test_a_late_start_and_equal_times(gradient: Gradient, tmp_path: Path) -> None:
+def test_late_start_and_equal_times(gradient: Gradient, tmp_path: Path) -> None:
     _write(tmp_path / "a.mp4", [gradient(64, 48)] * 4, [0.5, 0.5, 0.5, 0.6])
     assert _times_s(tmp_path / "a.mp4") == pytest.approx([0.5, 0.5, 0.5, 0.6], abs=1e-3)
 
@@ -56,7 +58,7 @@ def test_a_late_start_and_equal_times(gradient: Gradient, tmp_path: Path) -> Non
     ("width", "height", "shape"),
     [(175, 143, (144, 176)), (1, 1, (2, 2)), (3, 500, (500, 4)), (176, 143, (144, 176))],
 )
-def test_odd_sizes_are_made_even(
+def test_odd_sizes_are_padded(
     width: int, height: int, shape: tuple[int, int], gradient: Gradient, tmp_path: Path
 ) -> None:
     _write(tmp_path / "a.mp4", [gradient(width, height)] * 3, [0.0, 0.1, 0.2])
@@ -66,7 +68,7 @@ def test_odd_sizes_are_made_even(
     assert np.abs(image[:height, :width].astype(int) - gradient(width, height)).mean() < 6
 
 
-def test_a_change_of_size_is_scaled_to_the_first(gradient: Gradient, tmp_path: Path) -> None:
+def test_frames_of_another_size_are_scaled_to_the_first(gradient: Gradient, tmp_path: Path) -> None:
     _write(tmp_path / "a.mp4", [gradient(176, 144), gradient(320, 240), gradient(87, 71)], [0.0, 0.1, 0.2])
     with av.open(str(tmp_path / "a.mp4")) as container:
         images = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
@@ -75,15 +77,15 @@ def test_a_change_of_size_is_scaled_to_the_first(gradient: Gradient, tmp_path: P
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 255), (0, 255, 0), (255, 0, 0), (128, 128, 128), (66, 228, 240)])
-def test_colours_survive(colour: tuple[int, int, int], tmp_path: Path) -> None:
-    picture = np.full((96, 96, 3), colour, np.uint8)
-    _write(tmp_path / "a.mp4", [picture] * 5, [index / 25 for index in range(5)])
+def test_colours_are_kept(colour: tuple[int, int, int], tmp_path: Path) -> None:
+    image = np.full((96, 96, 3), colour, np.uint8)
+    _write(tmp_path / "a.mp4", [image] * 5, [index / 25 for index in range(5)])
     with av.open(str(tmp_path / "a.mp4")) as container:
         image = next(container.decode(video=0)).to_ndarray(format="bgr24")
     assert np.abs(image.astype(int) - colour).mean() < 4
 
 
-def test_leaving_without_close_gives_the_file_up(gradient: Gradient, tmp_path: Path) -> None:
+def test_leaving_without_close_abandons_the_file(gradient: Gradient, tmp_path: Path) -> None:
     with Mp4File(tmp_path / "a.mp4") as video:
         video.add(gradient(64, 48), 0.0)
     (tmp_path / "a.mp4").unlink()

@@ -1,3 +1,5 @@
+"""Regions of redaction and their contents."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from fer_stream.outputs.redaction import REDACTION_HOLD_S, Redaction, redact_reg
 from fer_stream.records import F32, U8, LabelledFace, LabelledFrame, Quality
 
 FPS = 10.0
-EVERYBODY = Redaction("blur")
+EVERYONE = Redaction("blur")
 
 
 def _face(person: int, left: float) -> LabelledFace:
@@ -22,18 +24,18 @@ def _face(person: int, left: float) -> LabelledFace:
 
 
 def _frames(*seen: dict[int, float]) -> list[LabelledFrame]:
-    """One frame per argument, which maps each person in it to the left edge of the face."""
+    """Return one frame per argument, which maps each person to the left edge of the face."""
     return [
         LabelledFrame("s@1", index, index / FPS, tuple(_face(person, left) for person, left in faces.items()))
         for index, faces in enumerate(seen)
     ]
 
 
-def _lefts(frames: list[LabelledFrame], redaction: Redaction | None = EVERYBODY) -> list[list[float]]:
-    return [sorted(float(box[0]) for box in covers) for _, covers in with_redactions(frames, redaction)]
+def _lefts(frames: list[LabelledFrame], redaction: Redaction | None = EVERYONE) -> list[list[float]]:
+    return [sorted(float(box[0]) for box in regions) for _, regions in with_redactions(frames, redaction)]
 
 
-def test_without_redaction_every_frame_passes_at_once_and_bare() -> None:
+def test_without_redaction_frames_are_not_delayed() -> None:
     frames = iter(_frames({1: 0}, {}, {1: 5}))
     first = next(with_redactions(frames, None))
     assert first[0].index == 0
@@ -41,21 +43,21 @@ def test_without_redaction_every_frame_passes_at_once_and_bare() -> None:
     assert next(frames).index == 1
 
 
-def test_a_gap_is_covered_on_the_way_from_one_detection_to_the_next() -> None:
+def test_region_moves_between_two_detections() -> None:
     assert _lefts(_frames({1: 0}, {}, {}, {}, {1: 40})) == [[0], [10], [20], [30], [40]]
 
 
-def test_a_face_is_covered_before_its_first_and_after_its_last_detection() -> None:
-    covers = _lefts(_frames(*[{}] * 8, {1: 7}, *[{}] * 8))
-    assert covers == [*[[]] * 3, *[[7.0]] * 11, *[[]] * 3]
+def test_face_is_redacted_before_its_first_and_after_its_last_detection() -> None:
+    regions = _lefts(_frames(*[{}] * 8, {1: 7}, *[{}] * 8))
+    assert regions == [*[[]] * 3, *[[7.0]] * 11, *[[]] * 3]
 
 
-def test_a_long_absence_is_bare_in_the_middle_only() -> None:
-    covers = _lefts(_frames({1: 0}, *[{}] * 13, {1: 9}))
-    assert covers == [*[[0.0]] * 6, *[[]] * 3, *[[9.0]] * 6]
+def test_only_the_middle_of_a_long_absence_is_not_redacted() -> None:
+    regions = _lefts(_frames({1: 0}, *[{}] * 13, {1: 9}))
+    assert regions == [*[[0.0]] * 6, *[[]] * 3, *[[9.0]] * 6]
 
 
-def test_only_the_given_people_are_covered() -> None:
+def test_only_selected_people_are_redacted() -> None:
     frames = _frames({1: 0, 2: 50}, {}, {1: 4, 2: 54})
     assert _lefts(frames, Redaction("black", frozenset({2}))) == [[50], [52], [54]]
     assert _lefts(frames) == [[0, 50], [2, 52], [4, 54]]
@@ -65,24 +67,24 @@ sightings = st.lists(st.dictionaries(st.integers(1, 3), st.floats(0, 100, width=
 
 
 @given(sightings)
-def test_every_frame_leaves_once_and_every_detection_is_covered(seen: list[dict[int, float]]) -> None:
+def test_every_frame_is_returned_once_and_every_detection_redacted(seen: list[dict[int, float]]) -> None:
     frames = _frames(*seen)
-    settled = list(with_redactions(frames, EVERYBODY))
-    assert [frame.index for frame, _ in settled] == list(range(len(frames)))
-    for frame, covers in settled:
-        boxes = {tuple(box.tolist()) for box in covers}
+    redacted = list(with_redactions(frames, EVERYONE))
+    assert [frame.index for frame, _ in redacted] == list(range(len(frames)))
+    for frame, regions in redacted:
+        boxes = {tuple(box.tolist()) for box in regions}
         assert {tuple(face.xyxy.tolist()) for face in frame.faces} <= boxes
 
 
 @given(sightings)
-def test_no_frame_of_a_short_gap_is_bare(seen: list[dict[int, float]]) -> None:
+def test_every_frame_of_a_short_gap_is_redacted(seen: list[dict[int, float]]) -> None:
     frames = _frames(*seen)
-    bare = [not covers for _, covers in with_redactions(frames, EVERYBODY)]
+    unredacted = [not regions for _, regions in with_redactions(frames, EVERYONE)]
     for person in (1, 2, 3):
-        found = [frame.index for frame in frames if any(face.person_id == person for face in frame.faces)]
-        for before, after in pairwise(found):
+        detected = [frame.index for frame in frames if any(face.person_id == person for face in frame.faces)]
+        for before, after in pairwise(detected):
             if (after - before) / FPS <= REDACTION_HOLD_S:
-                assert not any(bare[before:after])
+                assert not any(unredacted[before:after])
 
 
 def _noise(height: int = 120, width: int = 160) -> U8:
@@ -90,7 +92,7 @@ def _noise(height: int = 120, width: int = 160) -> U8:
 
 
 @pytest.mark.parametrize("kind", ["blur", "black"])
-def test_a_cover_reaches_over_the_box_and_no_further(kind: str) -> None:
+def test_region_is_the_box_with_a_margin(kind: str) -> None:
     image, before = _noise(), _noise()
     redact_region(image, np.array([60, 40, 100, 80], np.float32), "blur" if kind == "blur" else "black")
     changed = (image != before).any(axis=2)
@@ -99,14 +101,14 @@ def test_a_cover_reaches_over_the_box_and_no_further(kind: str) -> None:
     assert not changed.any()
 
 
-def test_black_is_black() -> None:
+def test_black_regions_are_black() -> None:
     image = _noise()
     redact_region(image, np.array([60, 40, 100, 80], np.float32), "black")
     assert not image[28:92, 48:112].any()
 
 
-def test_of_a_blurred_face_nothing_finer_than_an_eighth_is_left() -> None:
-    """Two faces with the same eighths, whatever else tells them apart, look the same when blurred."""
+def test_blur_keeps_no_detail_finer_than_an_eighth() -> None:
+    """Two faces with equal means in each eighth are identical when blurred."""
     face = _noise(80, 80)
     other = face.copy()
     for row in range(0, 80, 10):
@@ -124,13 +126,13 @@ def test_of_a_blurred_face_nothing_finer_than_an_eighth_is_left() -> None:
     [(-50, -50, 10, 10), (150, 110, 300, 300), (-500, -500, -400, -400), (5, 5, 5, 5), (80, 60, 81, 61)],
 )
 @pytest.mark.parametrize("kind", ["blur", "black"])
-def test_covers_at_the_edge_and_beyond_do_no_harm(kind: str, box: tuple[float, ...]) -> None:
+def test_regions_at_or_beyond_the_edge(kind: str, box: tuple[float, ...]) -> None:
     image = _noise()
     redact_region(image, np.array(box, np.float32), "blur" if kind == "blur" else "black")
     assert image.shape == (120, 160, 3)
 
 
-def test_cover_on_a_gradient_keeps_its_mean(gradient: Callable[[int, int], U8]) -> None:
+def test_blurred_gradient_keeps_its_mean(gradient: Callable[[int, int], U8]) -> None:
     image = gradient(160, 120)
     mean = image[28:92, 48:112].mean()
     box: F32 = np.array([60, 40, 100, 80], np.float32)
