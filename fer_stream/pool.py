@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING
 
-from fer_stream.config.settings import FileSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.files import FileProcessor, FileResult, FileTask, process_file
 from fer_stream.outputs.atomic_file import discard_partial_files
 from fer_stream.pipeline import Progress, StopFlag
 from fer_stream.records import SourceInfo
+
+if TYPE_CHECKING:
+    from fer_stream.config.settings import FileSettings
 
 OnProgress = Callable[[FileTask, SourceInfo, Progress], object]
 """Called after each batch of a file."""

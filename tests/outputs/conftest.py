@@ -1,4 +1,4 @@
-"""A short job with known labels, and the pictures it was about."""
+"""Labelled frames of a short clip, its summary, and a source of its frames."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fer_stream.records import (
     U8,
     UNKNOWN,
     DecodeErrors,
-    Segment,
-    Frame,
     FileSummary,
+    Frame,
     LabelledFace,
     LabelledFrame,
     ModelSpec,
     PersonSummary,
     Quality,
+    Segment,
     SourceInfo,
 )
 
@@ -33,8 +33,8 @@ FrameMaker = Callable[..., LabelledFrame]
 
 
 @dataclass
-class Pictures:
-    """A `FrameSource` over pictures that are at hand."""
+class ArraySource:
+    """A `FrameSource` of arrays, each uint8 (H, W, 3) BGR."""
 
     images: Sequence[U8]
     times_s: Sequence[float]
@@ -56,13 +56,13 @@ class Pictures:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> type[Pictures]:
-    return Pictures
+def array_source() -> type[ArraySource]:
+    return ArraySource
 
 
 @pytest.fixture(scope="session")
 def gradient() -> Callable[[int, int], U8]:
-    """A picture of the given width and height, bright at the right and at the bottom."""
+    """Return a function that makes a frame of a width and height, brighter to the right and to the bottom."""
 
     def make(width: int, height: int) -> U8:
         across = np.linspace(60, 200, width)[None, :, None]
@@ -74,23 +74,25 @@ def gradient() -> Callable[[int, int], U8]:
 
 @pytest.fixture(scope="session")
 def face() -> FaceMaker:
-    """A face whose probabilities favour its label."""
+    """Return a function that makes a face whose highest probability is that of its label."""
 
     def make(
-        person: int = 1,
+        person_id: int = 1,
         label: str = "happy",
         box: Sequence[float] = (40, 30, 80, 90),
         quality: Quality = Quality(0.9, "ok"),  # noqa: B008 - frozen
     ) -> LabelledFace:
         probs = np.full(7, 0.05, np.float32)
         probs[LABELS.index(label) if label != UNKNOWN else 6] = 0.7
-        return LabelledFace(person, np.array(box, np.float32), 0.87654, quality, probs, probs[::-1].copy(), label)
+        return LabelledFace(person_id, np.array(box, np.float32), 0.87654, quality, probs, probs[::-1].copy(), label)
 
     return make
 
 
 @pytest.fixture(scope="session")
 def frame() -> FrameMaker:
+    """Return a function that makes a frame from an index and faces."""
+
     def make(index: int, *faces: LabelledFace, fps: float = 25.0) -> LabelledFrame:
         return LabelledFrame("clip@1", index, index / fps, faces)
 
@@ -99,7 +101,7 @@ def frame() -> FrameMaker:
 
 @pytest.fixture(scope="session")
 def frames(face: FaceMaker, frame: FrameMaker) -> list[LabelledFrame]:
-    """Two seconds at 25 fps: person 1 throughout, person 2 in the second half, nobody in frames 10 to 14."""
+    """Two seconds at 25 fps: person 1 except in frames 10 to 14, person 2 in the second half."""
     return [
         frame(
             index,
@@ -112,7 +114,7 @@ def frames(face: FaceMaker, frame: FrameMaker) -> list[LabelledFrame]:
 
 @pytest.fixture(scope="session")
 def summary() -> FileSummary:
-    """What the job of `frames` came to."""
+    """Summary of `frames`."""
     return FileSummary(
         source=SourceInfo("clip.mp4", "video", 176, 144, 25.0, 50, 2.0, "h264", "yuv420p"),
         decode_errors=DecodeErrors(2, "Invalid data found when processing input", truncated=True),
@@ -136,17 +138,20 @@ def summary() -> FileSummary:
 
 @pytest.fixture
 def forbid_writing() -> Iterator[Callable[[Path], None]]:
-    """Makes a folder read-only and, as nothing stops root, this process to `nobody` until the end of the test."""
+    """Return a function that makes a directory read-only until the end of the test.
+
+    Root may write anyway, so it becomes `nobody` for that time.
+    """
     user = os.geteuid()
     forbidden: list[Path] = []
 
-    def forbid(folder: Path) -> None:
-        folder.chmod(0o555)
-        forbidden.append(folder)
+    def forbid(directory: Path) -> None:
+        directory.chmod(0o555)
+        forbidden.append(directory)
         if user == 0:
             os.seteuid(65534)
 
     yield forbid
     os.seteuid(user)
-    for folder in forbidden:
-        folder.chmod(0o755)
+    for directory in forbidden:
+        directory.chmod(0o755)

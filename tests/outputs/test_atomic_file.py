@@ -1,3 +1,5 @@
+"""Files that appear under their name only when they are complete, and errors of writing files."""
+
 from __future__ import annotations
 
 import errno
@@ -7,50 +9,81 @@ from pathlib import Path
 import pytest
 
 from fer_stream.errors import DiskFull, OutputError, OutputExists
-from fer_stream.outputs.atomic_file import AtomicFile
+from fer_stream.outputs.atomic_file import AtomicFile, discard_partial_files, output_error, refuse_existing
 
 
-def test_put_writes_all_chunks_and_commits(tmp_path: Path) -> None:
+def test_write_joins_chunks_and_commits(tmp_path: Path) -> None:
     output = AtomicFile(tmp_path / "a.txt")
     output.write([b"one ", b"two"])
     assert (tmp_path / "a.txt").read_bytes() == b"one two"
     assert not output.partial.exists()
 
 
-def test_the_hidden_file_lies_beside_the_target_and_keeps_its_suffix(tmp_path: Path) -> None:
+def test_hidden_file_is_in_the_same_directory_and_keeps_the_suffix(tmp_path: Path) -> None:
     output = AtomicFile(tmp_path / "a.annotated.mp4")
     assert output.partial.parent == tmp_path
     assert output.partial.name.startswith(".")
     assert output.partial.suffix == ".mp4"
 
 
-def test_a_link_to_nowhere_counts_as_existing(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").symlink_to(tmp_path / "nowhere")
+def test_broken_link_counts_as_existing(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").symlink_to(tmp_path / "missing")
     with pytest.raises(OutputExists):
         AtomicFile(tmp_path / "a.txt")
+    with pytest.raises(OutputExists, match=r"a\.txt exists\. Use --force to replace it"):
+        refuse_existing([tmp_path / "b.txt", tmp_path / "a.txt"])
+
+
+def test_missing_files_are_not_refused(tmp_path: Path) -> None:
+    refuse_existing([tmp_path / "a.txt", tmp_path / "b.txt"])
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("number", "kind", "words"),
+    ("number", "error_type", "message"),
     [
-        (errno.ENOSPC, DiskFull, "No room left"),
-        (errno.EDQUOT, DiskFull, "No room left"),
-        (errno.EROFS, OutputError, "Not allowed to write"),
+        (errno.ENOSPC, DiskFull, "the disk is full"),
+        (errno.EDQUOT, DiskFull, "the disk is full"),
+        (errno.EROFS, OutputError, "permission denied"),
         (errno.EIO, OutputError, "Input/output error"),
     ],
 )
-def test_every_fault_names_the_target_and_the_cure(
-    number: int, kind: type[OutputError], words: str, tmp_path: Path
+def test_errors_contain_path_and_remedy(
+    number: int, error_type: type[OutputError], message: str, tmp_path: Path
 ) -> None:
     output = AtomicFile(tmp_path / "a.txt")
-    with pytest.raises(kind, match=words) as caught, output.translate_errors():
-        raise OSError(number, os.strerror(number), "somewhere/else")
+    with pytest.raises(error_type, match=message) as caught, output.translate_errors():
+        raise OSError(number, os.strerror(number), "another/path")
     assert str(tmp_path / "a.txt") in str(caught.value)
     assert "--out" in str(caught.value)
 
 
-def test_a_hidden_file_that_vanished_is_told(tmp_path: Path) -> None:
+def test_deleted_hidden_file_is_reported(tmp_path: Path) -> None:
     output = AtomicFile(tmp_path / "a.txt")
     output.partial.unlink()
     with pytest.raises(OutputError, match="Cannot write"):
         output.commit()
+
+
+def test_partial_files_are_discarded_by_process(tmp_path: Path) -> None:
+    output = AtomicFile(tmp_path / "a.txt")
+    discard_partial_files(os.getpid() + 1, tmp_path)
+    assert output.partial.exists()
+    discard_partial_files(os.getpid(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (errno.ENOSPC, r"Cannot write /data/door/x\.csv: the disk is full\. .* Free space"),
+        (errno.EDQUOT, "the disk is full"),
+        (errno.EROFS, r"permission denied\. .* Make /data/door writable"),
+        (errno.ENOENT, r"its directory no longer exists\. .* Create it or mount its disk"),
+        (errno.EIO, r"Input/output error\. .* Check the disk"),
+    ],
+)
+def test_errors_of_live_files_contain_path_and_remedy(code: int, message: str) -> None:
+    error = output_error(OSError(code, os.strerror(code)), Path("/data/door/x.csv"))
+    with pytest.raises(type(error), match=f"{message}.*; writing resumes automatically"):
+        raise error

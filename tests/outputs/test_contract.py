@@ -1,194 +1,215 @@
-"""What every writer promises, whatever it writes."""
+"""Contract of all outputs of the registry."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import av
 import pytest
 
+from fer_stream.config.settings import OutputSettings
 from fer_stream.errors import DiskFull, OutputError, OutputExists
-from fer_stream.outputs.base import Output
+from fer_stream.outputs.base import Output, OutputContext
 from fer_stream.outputs.downsample import ProbabilitySeries
-from fer_stream.outputs.plot import TimelinePlot
-from fer_stream.outputs.report import Report
-from fer_stream.outputs.tables import FrameTable, TimelineJson
-from fer_stream.outputs.video import AnnotatedImage, AnnotatedVideo
-from fer_stream.records import U8, FileSummary, LabelledFrame
+from fer_stream.outputs.registry import OUTPUTS, Kind, OutputEntry
+from fer_stream.records import U8, FileSummary, LabelledFrame, SourceInfo
+
+VARIANTS = {suffix: (entry, kind) for entry in OUTPUTS.values() for kind, suffix in reversed(entry.suffixes)}
+"""Entry of the registry and kind of source, by the suffix of the output."""
 
 
-class MakeWriter(Protocol):
+class MakeOutput(Protocol):
     def __call__(self, path: Path, *, force: bool = False) -> Output: ...
 
 
-KINDS = ["frames.csv", "timeline.json", "annotated.mp4", "annotated.png", "timeline.png", "report.html"]
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=VARIANTS)
+def suffix(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def make(kind: str, pictures: Callable[..., Any], gradient: Callable[[int, int], U8]) -> MakeWriter:
-    def source() -> Any:
-        return pictures([gradient(176, 144)] * 50, [index / 25 for index in range(50)])
+def variant(suffix: str) -> tuple[OutputEntry, Kind]:
+    return VARIANTS[suffix]
 
-    def writer(path: Path, *, force: bool = False) -> Output:
-        match kind:
-            case "frames.csv":
-                return FrameTable(path, force=force)
-            case "timeline.json":
-                return TimelineJson(path, force=force)
-            case "annotated.mp4":
-                return AnnotatedVideo(source, path, force=force)
-            case "annotated.png":
-                return AnnotatedImage(source, path, force=force)
-            case "timeline.png":
-                return TimelinePlot(path, ProbabilitySeries(), force=force)
-            case _:
-                return Report(path, ProbabilitySeries(), force=force)
 
-    return writer
+@pytest.fixture(scope="module")
+def silent_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video without audio, which the annotated video copies its audio from."""
+    path = tmp_path_factory.mktemp("input") / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
+        container.mux(stream.encode())
+    return path
 
 
 @pytest.fixture
-def job(kind: str, frames: list[LabelledFrame]) -> list[LabelledFrame]:
-    """The frames of one source: a still image has one."""
-    return frames[:1] if kind == "annotated.png" else frames
+def make(
+    variant: tuple[OutputEntry, Kind],
+    array_source: Callable[..., Any],
+    gradient: Callable[[int, int], U8],
+    silent_video: Path,
+) -> MakeOutput:
+    """Return a function that creates the output as `create_outputs` does."""
+    entry, kind = variant
+    context = OutputContext(
+        input_path=silent_video,
+        info=SourceInfo("clip.mp4", kind, 176, 144, 25.0, 50, 2.0, "h264", "yuv420p"),
+        open_source=lambda: array_source([gradient(176, 144)] * 50, [index / 25 for index in range(50)]),
+        series=ProbabilitySeries(),
+        thumbnails={},
+        force=False,
+    )
+
+    def output(path: Path, *, force: bool = False) -> Output:
+        return entry.create(path, replace(context, force=force), OutputSettings())
+
+    return output
 
 
-def _run(writer: Output, frames: Sequence[LabelledFrame], summary: FileSummary) -> None:
+@pytest.fixture
+def labelled(variant: tuple[OutputEntry, Kind], frames: list[LabelledFrame]) -> list[LabelledFrame]:
+    """Frames of the source: a still image has one."""
+    return frames[:1] if variant[1] == "image" else frames
+
+
+def _complete(output: Output, frames: Sequence[LabelledFrame], summary: FileSummary) -> None:
+    """Write all frames and finish the output."""
     for start in range(0, len(frames), 7):
-        writer.write(frames[start : start + 7])
-    writer.finish(summary)
+        output.write(frames[start : start + 7])
+    output.finish(summary)
 
 
-def test_nothing_is_at_the_target_before_the_end(
-    make: MakeWriter, kind: str, job: list[LabelledFrame], summary: FileSummary, tmp_path: Path
+def test_target_appears_only_when_it_is_complete(
+    make: MakeOutput, suffix: str, labelled: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
-    writer = make(tmp_path / f"clip.{kind}")
-    assert writer.path == tmp_path / f"clip.{kind}"
-    writer.write(job)
-    assert not writer.path.exists()
+    output = make(tmp_path / f"clip.{suffix}")
+    assert output.path == tmp_path / f"clip.{suffix}"
+    output.write(labelled)
+    assert not output.path.exists()
     assert all(path.name.startswith(".partial-") for path in tmp_path.iterdir())
-    writer.finish(summary)
-    assert [path.name for path in tmp_path.iterdir()] == [f"clip.{kind}"]
-    assert writer.path.stat().st_size > 0
+    output.finish(summary)
+    assert [path.name for path in tmp_path.iterdir()] == [f"clip.{suffix}"]
+    assert output.path.stat().st_size > 0
 
 
-def test_the_output_follows_the_umask(
-    make: MakeWriter, kind: str, job: list[LabelledFrame], summary: FileSummary, tmp_path: Path
+def test_output_follows_the_umask(
+    make: MakeOutput, suffix: str, labelled: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
     old = os.umask(0o027)
     try:
-        writer = make(tmp_path / f"clip.{kind}")
+        output = make(tmp_path / f"clip.{suffix}")
     finally:
         os.umask(old)
-    _run(writer, job, summary)
-    assert writer.path.stat().st_mode & 0o777 == 0o640
+    _complete(output, labelled, summary)
+    assert output.path.stat().st_mode & 0o777 == 0o640
 
 
-def test_discarding_leaves_nothing(make: MakeWriter, kind: str, job: list[LabelledFrame], tmp_path: Path) -> None:
-    writer = make(tmp_path / f"clip.{kind}")
-    writer.write(job)
-    writer.discard()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_discarding_at_once_leaves_nothing(make: MakeWriter, kind: str, tmp_path: Path) -> None:
-    make(tmp_path / f"clip.{kind}").discard()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_discarding_after_the_end_changes_nothing(
-    make: MakeWriter, kind: str, job: list[LabelledFrame], summary: FileSummary, tmp_path: Path
+def test_discard_removes_the_partial_file(
+    make: MakeOutput, suffix: str, labelled: list[LabelledFrame], tmp_path: Path
 ) -> None:
-    writer = make(tmp_path / f"clip.{kind}")
-    _run(writer, job, summary)
-    writer.discard()
-    assert writer.path.stat().st_size > 0
+    output = make(tmp_path / f"clip.{suffix}")
+    output.write(labelled)
+    output.discard()
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_output_is_refused_at_once(make: MakeWriter, kind: str, tmp_path: Path) -> None:
-    path = tmp_path / f"clip.{kind}"
-    path.write_text("precious")
+def test_discard_before_the_first_frame_leaves_nothing(make: MakeOutput, suffix: str, tmp_path: Path) -> None:
+    make(tmp_path / f"clip.{suffix}").discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_discard_after_finish_keeps_the_output(
+    make: MakeOutput, suffix: str, labelled: list[LabelledFrame], summary: FileSummary, tmp_path: Path
+) -> None:
+    output = make(tmp_path / f"clip.{suffix}")
+    _complete(output, labelled, summary)
+    output.discard()
+    assert output.path.stat().st_size > 0
+
+
+def test_existing_file_is_refused_at_creation(make: MakeOutput, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"clip.{suffix}"
+    path.write_text("existing")
     with pytest.raises(OutputExists, match="--force") as caught:
         make(path)
     assert str(path) in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == [f"clip.{kind}"]
-    assert path.read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == [f"clip.{suffix}"]
+    assert path.read_text() == "existing"
 
 
-def test_an_output_that_appears_meanwhile_is_not_overwritten(
-    make: MakeWriter, kind: str, job: list[LabelledFrame], summary: FileSummary, tmp_path: Path
+def test_file_created_during_processing_is_not_overwritten(
+    make: MakeOutput, suffix: str, labelled: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
-    writer = make(tmp_path / f"clip.{kind}")
-    writer.path.write_text("precious")
+    output = make(tmp_path / f"clip.{suffix}")
+    output.path.write_text("existing")
     with pytest.raises(OutputExists):
-        _run(writer, job, summary)
-    writer.discard()
-    assert writer.path.read_text() == "precious"
-    assert list(tmp_path.iterdir()) == [writer.path]
+        _complete(output, labelled, summary)
+    output.discard()
+    assert output.path.read_text() == "existing"
+    assert list(tmp_path.iterdir()) == [output.path]
 
 
-def test_force_replaces_only_at_the_end(
-    make: MakeWriter, kind: str, job: list[LabelledFrame], summary: FileSummary, tmp_path: Path
+def test_force_replaces_the_existing_file_at_the_end(
+    make: MakeOutput, suffix: str, labelled: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
-    path = tmp_path / f"clip.{kind}"
+    path = tmp_path / f"clip.{suffix}"
     path.write_text("old")
-    writer = make(path, force=True)
-    writer.write(job)
+    output = make(path, force=True)
+    output.write(labelled)
     assert path.read_text() == "old"
-    writer.finish(summary)
+    output.finish(summary)
     assert path.read_bytes() != b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(
-    make: MakeWriter,
-    kind: str,
-    job: list[LabelledFrame],
+def test_full_disk_is_reported_and_leaves_nothing(
+    make: MakeOutput,
+    suffix: str,
+    labelled: list[LabelledFrame],
     summary: FileSummary,
     small_disk: Callable[[int], Path],
 ) -> None:
     disk = small_disk(64)
     with (disk / "ballast").open("wb", buffering=0) as ballast:
-        writer = make(disk / f"clip.{kind}")  # may write at once, in a thread of its own
+        output = make(disk / f"clip.{suffix}")  # may write immediately, in its own thread
         with suppress(OSError):
             while True:
                 ballast.write(bytes(512))
-    with pytest.raises(DiskFull, match="free some space") as caught:
-        _run(writer, job, summary)
-    assert str(writer.path) in str(caught.value)
-    writer.discard()
+    with pytest.raises(DiskFull, match="Free space") as caught:
+        _complete(output, labelled, summary)
+    assert str(output.path) in str(caught.value)
+    output.discard()
     assert [path.name for path in disk.iterdir()] == ["ballast"]
 
 
-def test_a_missing_folder_is_told(make: MakeWriter, kind: str, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="make the folder") as caught:
-        make(tmp_path / "nowhere" / f"clip.{kind}")
-    assert str(tmp_path / "nowhere") in str(caught.value)
+def test_missing_directory_is_reported(make: MakeOutput, suffix: str, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"does not exist\. Create it first") as caught:
+        make(tmp_path / "missing" / f"clip.{suffix}")
+    assert str(tmp_path / "missing") in str(caught.value)
 
 
-def test_a_folder_that_may_not_be_written_is_told(
-    make: MakeWriter, kind: str, tmp_path: Path, forbid_writing: Callable[[Path], None]
+def test_read_only_directory_is_reported(
+    make: MakeOutput, suffix: str, tmp_path: Path, forbid_writing: Callable[[Path], None]
 ) -> None:
     forbid_writing(tmp_path)
-    with pytest.raises(OutputError, match="Not allowed to write"):
-        make(tmp_path / f"clip.{kind}")
+    with pytest.raises(OutputError, match="permission denied"):
+        make(tmp_path / f"clip.{suffix}")
 
 
-def test_a_folder_with_the_name_of_the_output_is_told(make: MakeWriter, kind: str, tmp_path: Path) -> None:
-    (tmp_path / f"clip.{kind}").mkdir()
-    with pytest.raises(OutputError, match="a folder has that name"):
-        make(tmp_path / f"clip.{kind}", force=True)
+def test_directory_with_the_name_of_the_output_is_reported(make: MakeOutput, suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"clip.{suffix}").mkdir()
+    with pytest.raises(OutputError, match="it is a directory"):
+        make(tmp_path / f"clip.{suffix}", force=True)
 
 
-def test_a_name_that_is_too_long_is_told_at_once(make: MakeWriter, kind: str, tmp_path: Path) -> None:
+def test_too_long_name_is_reported_at_creation(make: MakeOutput, suffix: str, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="Cannot write"):
-        make(tmp_path / f"{'x' * 300}.{kind}")
+        make(tmp_path / f"{'x' * 300}.{suffix}")
     assert list(tmp_path.iterdir()) == []

@@ -44,8 +44,8 @@ def _bare(path: Path, fps: float | None = None) -> list[LabelledFrame]:
 
 
 @pytest.fixture
-def still(pictures: SourceMaker, gradient: Callable[[int, int], U8]) -> Callable[[], Any]:
-    return lambda: pictures([gradient(176, 144)] * 50, [index / 25 for index in range(50)])
+def still(array_source: SourceMaker, gradient: Callable[[int, int], U8]) -> Callable[[], Any]:
+    return lambda: array_source([gradient(176, 144)] * 50, [index / 25 for index in range(50)])
 
 
 def test_the_faces_are_drawn_where_they_are(
@@ -80,12 +80,12 @@ def test_a_real_clip_keeps_its_frames_times_and_size(
 
 @pytest.mark.parametrize("kind", ["blur", "black"])
 def test_a_redacted_face_is_bare_in_no_frame(
-    kind: str, pictures: SourceMaker, frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path
+    kind: str, array_source: SourceMaker, frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
     stripes = np.zeros((144, 176, 3), np.uint8)
     stripes[:, ::4] = 255
     writer = AnnotatedVideo(
-        lambda: pictures([stripes] * 50, [index / 25 for index in range(50)]),
+        lambda: array_source([stripes] * 50, [index / 25 for index in range(50)]),
         tmp_path / "a.mp4",
         redaction=Redaction("blur" if kind == "blur" else "black", frozenset({1})),
     )
@@ -104,10 +104,10 @@ def test_without_frames_there_is_no_video(still: SourceMaker, summary: FileSumma
 
 
 def test_the_source_is_closed(
-    pictures: SourceMaker, gradient: Callable[[int, int], U8], frames: list[LabelledFrame], summary: FileSummary,
+    array_source: SourceMaker, gradient: Callable[[int, int], U8], frames: list[LabelledFrame], summary: FileSummary,
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    source = pictures([gradient(64, 64)] * 50, [index / 25 for index in range(50)])
+    source = array_source([gradient(64, 64)] * 50, [index / 25 for index in range(50)])
     writer = AnnotatedVideo(lambda: source, tmp_path / "a.mp4")
     writer.write(frames)
     writer.finish(summary)
@@ -135,11 +135,11 @@ def test_a_fault_of_the_encoder_reaches_the_job(
 
 
 def test_pictures_that_an_mp4_cannot_hold_are_refused_with_a_cure(
-    pictures: SourceMaker, gradient: Callable[[int, int], U8], summary: FileSummary, tmp_path: Path
+    array_source: SourceMaker, gradient: Callable[[int, int], U8], summary: FileSummary, tmp_path: Path
 ) -> None:
     """As a damaged file has them, and the recording of a camera that saw nobody for a night."""
     times_s = [0.0, 20_000.0, 60_000.0]
-    writer = AnnotatedVideo(lambda: pictures([gradient(64, 64)] * 3, times_s), tmp_path / "a.mp4")
+    writer = AnnotatedVideo(lambda: array_source([gradient(64, 64)] * 3, times_s), tmp_path / "a.mp4")
     writer.write([LabelledFrame("clip@1", index, time_s, ()) for index, time_s in enumerate(times_s)])
     with pytest.raises(OutputError, match=r"a\.mp4: FFmpeg refuses .* hours apart\. Leave it out with --no"):
         writer.finish(summary)
@@ -164,11 +164,11 @@ def _run_for_long(writer: AnnotatedVideo, frames: Sequence[LabelledFrame], summa
 
 
 def test_a_disk_that_fills_up_in_the_middle_is_told(
-    pictures: SourceMaker, summary: FileSummary, small_disk: Callable[[int], Path]
+    array_source: SourceMaker, summary: FileSummary, small_disk: Callable[[int], Path]
 ) -> None:
     noise = [np.random.default_rng(i).integers(0, 256, (144, 176, 3), dtype=np.uint8) for i in range(100)]
     disk = small_disk(256)
-    writer = AnnotatedVideo(lambda: pictures(noise, [i / 25 for i in range(100)]), disk / "a.mp4")
+    writer = AnnotatedVideo(lambda: array_source(noise, [i / 25 for i in range(100)]), disk / "a.mp4")
     frames = [LabelledFrame("clip@1", i, i / 25, ()) for i in range(100)]
     with pytest.raises(DiskFull, match=r"a\.mp4"):
         _run_for_long(writer, frames, summary)
@@ -188,11 +188,11 @@ def test_other_pictures_on_the_second_reading_are_refused(
 
 
 def test_a_damaged_source_may_end_sooner_the_second_time(
-    pictures: SourceMaker, gradient: Callable[[int, int], U8], frames: list[LabelledFrame], summary: FileSummary,
+    array_source: SourceMaker, gradient: Callable[[int, int], U8], frames: list[LabelledFrame], summary: FileSummary,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     damage = DecodeErrors(1, "Invalid data")
-    source = pictures([gradient(64, 64)] * 48, [index / 25 for index in range(48)], decode_errors=damage)
+    source = array_source([gradient(64, 64)] * 48, [index / 25 for index in range(48)], decode_errors=damage)
     writer = AnnotatedVideo(lambda: source, tmp_path / "a.mp4")
     writer.write(frames)
     writer.finish(summary)

@@ -1,0 +1,59 @@
+"""NAME.frames.csv."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fer_stream.outputs.table import COLUMNS, FrameTable
+from fer_stream.records import LABELS, FileSummary, LabelledFrame
+
+
+@pytest.fixture
+def table(frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path) -> Path:
+    output = FrameTable(tmp_path / "clip.frames.csv")
+    for frame in frames:
+        output.write([frame])
+    output.finish(summary)
+    return output.path
+
+
+def test_header_has_the_documented_columns(table: Path) -> None:
+    header = table.read_text().splitlines()[0]
+    assert header == (
+        "frame_index,time_s,person_id,x1,y1,x2,y2,confidence,quality,quality_reason,"
+        "angry,disgust,fear,happy,sad,surprise,neutral,label"
+    )
+    assert header == ",".join(COLUMNS)
+
+
+def test_one_row_per_face_and_one_per_frame_without_faces(table: Path) -> None:
+    rows = table.read_text().splitlines()[1:]
+    assert rows[0] == (
+        "0,0.000000,1,40.00,30.00,80.00,90.00,0.8765,0.9000,ok,0.0500,0.0500,0.0500,0.7000,0.0500,0.0500,0.0500,happy"
+    )
+    assert rows[10] == "10,0.400000" + "," * 16
+    assert len(rows) == 50 + 25
+
+
+def test_pandas_reads_the_documented_types(table: Path, frames: list[LabelledFrame]) -> None:
+    data = pd.read_csv(table, dtype={"person_id": "Int64"})
+    assert data["frame_index"].dtype == "int64"
+    assert data["person_id"].dtype == "Int64"
+    for column in ("time_s", "x1", "confidence", "quality", *LABELS):
+        assert data[column].dtype == "float64"
+    assert data["person_id"].isna().sum() == 5
+    assert data.groupby("person_id").size().to_dict() == {1: 45, 2: 25}
+    faces = data.dropna(subset="person_id")
+    assert faces[list(LABELS)].sum(axis=1).sub(1).abs().max() < 0.0005
+    assert list(faces["label"]) == [face.label for frame in frames for face in frame.faces]
+
+
+def test_rows_are_readable_before_the_end(frames: list[LabelledFrame], tmp_path: Path) -> None:
+    output = FrameTable(tmp_path / "clip.frames.csv")
+    output.write(frames[:1])
+    (partial,) = tmp_path.iterdir()
+    assert len(partial.read_text().splitlines()) == 2
+    output.discard()
