@@ -45,8 +45,8 @@ class DailyTables:
     without raising until the next attempt is due. When writing resumes, a line in segments.jsonl reports the loss.
     Not thread-safe; only one process may write the tables of a source.
 
-    `retention_days` None keeps all files. `clock` returns Unix seconds. With `stopped`, a failure was logged before, so
-    the first row that is written logs `writing_resumed`.
+    `retention_days` None keeps all files. `clock` returns Unix seconds. With `stopped`, a failure was logged before,
+    so the first row that is written logs `writing_resumed`.
     """
 
     def __init__(

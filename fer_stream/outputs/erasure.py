@@ -61,8 +61,8 @@ def erase_files(
                     _erase_recording(path, in_progress, erased, dry_run)
     except OSError as error:
         raise OutputError(
-            f"Cannot erase data from {error.filename or directory}: {error.strerror}. Make it writable and try again; "
-            "data erased so far stays erased."
+            f"Cannot erase data from {error.filename or directory}: {error.strerror}. Make it writable and try "
+            "again. Data erased so far stays erased."
         ) from error
     return erased
 

@@ -6,15 +6,18 @@ import math
 from collections import deque
 from collections.abc import Callable
 from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING
 
-from fer_stream.config.servers import WebSettings
 from fer_stream.errors import FerStreamError
-from fer_stream.faces.detector import FaceDetector
 from fer_stream.log import get_logger
 from fer_stream.outputs.draw import preview_of
 from fer_stream.outputs.redaction import REDACTION_HOLD_S
-from fer_stream.records import F32, U8, Detections, Frame
-from fer_stream.store.protocol import ResultStore
+
+if TYPE_CHECKING:
+    from fer_stream.config.servers import WebSettings
+    from fer_stream.faces.detector import FaceDetector
+    from fer_stream.records import F32, U8, Detections, Frame
+    from fer_stream.store.protocol import ResultStore
 
 _log = get_logger(__name__)
 

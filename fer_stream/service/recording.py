@@ -94,9 +94,6 @@ class RecordingThread(Thread):
                 if self._closing.wait(_POLL_S):
                     return False
 
-    def _recorder(self) -> VideoRecorder:
-        return VideoRecorder(self._settings, self._source, clock=time.time, max_gap_s=self._max_gap_s)
-
     def _record(self, recorder: VideoRecorder) -> None:
         try:
             for labelled in self._store.results(self._source, self._after, 100, _POLL_S):

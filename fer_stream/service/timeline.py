@@ -138,11 +138,13 @@ def _open_tables(context: ServiceContext) -> DailyTables | None:
     settings = context.settings.recordings
     if settings.dir is None:
         return None
+    stopped = False
     try:
         create_output_dir(settings.dir)
     except OutputError as error:
-        _log.error("tables_suspended", error=str(error))
-    return DailyTables(settings.dir, retention_days=settings.retention_days, clock=time.time)
+        stopped = True
+        _log.error("writing_stopped", output="tables", error=str(error))
+    return DailyTables(settings.dir, retention_days=settings.retention_days, clock=time.time, stopped=stopped)
 
 
 def _watch_disks(context: ServiceContext) -> None:

@@ -224,7 +224,7 @@ class TimelineProcessor:
         try:
             write(self._owned(self._files))
         except OutputUnavailable as error:
-            _log.error("writing_suspended", source=source, error=str(error))
+            _log.error("writing_stopped", output="tables", source=source, error=str(error))
 
     def _owned(self, files: RollingOutput) -> RollingOutput:
         if not self._owns():

@@ -1,4 +1,4 @@
-"""Rolling tables: whole rows, each once, whatever happens to the process or the disk."""
+"""Daily tables contain complete rows, each once, after crashes and disk errors."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_stream.errors import OutputUnavailable, OutputError
-from fer_stream.outputs.daily_tables import ROLLING_COLUMNS, DailyTables
-from fer_stream.outputs.tables import COLUMNS
+from fer_stream.errors import OutputError, OutputUnavailable
+from fer_stream.outputs.daily_tables import DAILY_COLUMNS, DailyTables
+from fer_stream.outputs.table import COLUMNS
 from fer_stream.records import LABELS, Gap, LabelledFace, LabelledFrame, Quality, Segment, stream_id_of
 
 NEW_YEAR = 1767225600.0
@@ -68,7 +68,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    """Everything in the segments.jsonl of all days."""
+    """Return the lines of segments.jsonl of all days."""
     files = sorted(folder.glob("door/*.segments.jsonl"))
     return [json.loads(line) for path in files for line in path.read_text().splitlines()]
 
@@ -80,19 +80,19 @@ def row_count(folder: Path) -> int:
 # The format
 
 
-def test_a_row_is_that_of_a_frames_table_and_the_wall_clock(tmp_path: Path) -> None:
+def test_row_consists_of_the_frames_table_columns_and_wall_time(tmp_path: Path) -> None:
     tables(tmp_path).append_frames("door", [frame(7, 1.5, FACE), frame(8, 1.6)])
     with (tmp_path / "door" / "2026-01-01.frames.csv").open(newline="") as file:
-        seen, empty = csv.DictReader(file)
-    assert tuple(seen) == ROLLING_COLUMNS == (*COLUMNS, "stream_start_ms", "wall_time")
-    assert (seen["frame_index"], seen["person_id"], seen["label"]) == ("7", "3", "happy")
-    assert seen["stream_start_ms"] == "1767225600000"
-    assert seen["wall_time"] == "2026-01-01T00:00:01.500000Z"
+        row, empty = csv.DictReader(file)
+    assert tuple(row) == DAILY_COLUMNS == (*COLUMNS, "stream_start_ms", "wall_time")
+    assert (row["frame_index"], row["person_id"], row["label"]) == ("7", "3", "happy")
+    assert row["stream_start_ms"] == "1767225600000"
+    assert row["wall_time"] == "2026-01-01T00:00:01.500000Z"
     assert (empty["frame_index"], empty["person_id"], empty["label"]) == ("8", "", "")
     assert empty["wall_time"] == "2026-01-01T00:00:01.600000Z"
 
 
-def test_a_segment_and_a_gap_are_a_line_each_by_their_end(tmp_path: Path) -> None:
+def test_segments_and_gaps_are_lines_ordered_by_their_end(tmp_path: Path) -> None:
     tables(tmp_path).append_segments("door", [segment(0.5, 9.25)], [gap(2.0, 4.0)])
     assert lines(tmp_path) == [
         {
@@ -100,50 +100,50 @@ def test_a_segment_and_a_gap_are_a_line_each_by_their_end(tmp_path: Path) -> Non
             "start": "2026-01-01T00:00:02.000000Z", "end": "2026-01-01T00:00:04.000000Z",
         },
         {
-            "kind": "segment", "stream_id": STREAM, "person": 3,
+            "kind": "segment", "stream_id": STREAM, "person_id": 3,
             "label": "sad", "start_s": 0.5, "end_s": 9.25, "mean_prob": 0.5124,
             "start": "2026-01-01T00:00:00.500000Z", "end": "2026-01-01T00:00:09.250000Z",
         },
     ]  # fmt: skip
 
 
-def test_a_file_follows_the_other_at_midnight_utc(tmp_path: Path) -> None:
-    rolling = tables(tmp_path)
-    rolling.append_frames("door", [frame(0, DAY_S - 0.000001), frame(1, DAY_S)])
-    rolling.append_segments("door", [segment(DAY_S - 5, DAY_S + 1)], [])
+def test_new_file_begins_at_midnight_utc(tmp_path: Path) -> None:
+    writer = tables(tmp_path)
+    writer.append_frames("door", [frame(0, DAY_S - 0.000001), frame(1, DAY_S)])
+    writer.append_segments("door", [segment(DAY_S - 5, DAY_S + 1)], [])
     assert sorted(content(tmp_path)) == [
         "door/2026-01-01.frames.csv", "door/2026-01-02.frames.csv", "door/2026-01-02.segments.jsonl",
     ]  # fmt: skip
     for path in tmp_path.glob("door/*.csv"):
-        assert path.read_text().splitlines()[0] == ",".join(ROLLING_COLUMNS)
+        assert path.read_text().splitlines()[0] == ",".join(DAILY_COLUMNS)
         assert len(path.read_text().splitlines()) == 2
 
 
-def test_what_comes_late_goes_to_the_newest_file(tmp_path: Path) -> None:
-    rolling = tables(tmp_path)
-    rolling.append_segments("door", [segment(DAY_S, DAY_S + 1)], [])
-    rolling.append_segments("door", [segment(1, 2, "happy")], [])
+def test_late_rows_go_to_the_newest_file(tmp_path: Path) -> None:
+    writer = tables(tmp_path)
+    writer.append_segments("door", [segment(DAY_S, DAY_S + 1)], [])
+    writer.append_segments("door", [segment(1, 2, "happy")], [])
     assert list(content(tmp_path)) == ["door/2026-01-02.segments.jsonl"]
     assert [line["label"] for line in lines(tmp_path)] == ["sad", "happy"]
 
 
-def test_appending_nothing_makes_no_file(tmp_path: Path) -> None:
-    rolling = tables(tmp_path)
-    rolling.append_frames("door", [])
-    rolling.append_segments("door", [], [])
+def test_appending_nothing_creates_no_file(tmp_path: Path) -> None:
+    writer = tables(tmp_path)
+    writer.append_frames("door", [])
+    writer.append_segments("door", [], [])
     assert content(tmp_path) == {}
 
 
-def test_many_sources_keep_no_file_open(tmp_path: Path) -> None:
-    rolling, open_before = tables(tmp_path), len(list(Path("/proc/self/fd").iterdir()))
+def test_no_file_stays_open_between_calls(tmp_path: Path) -> None:
+    writer, open_before = tables(tmp_path), len(list(Path("/proc/self/fd").iterdir()))
     for number in range(300):
-        rolling.append_frames(f"cam{number}", frames(2))
-    # Files of tests before this one may be closed meanwhile.
+        writer.append_frames(f"cam{number}", frames(2))
+    # Not ==: files of earlier tests may be closed in the meantime.
     assert len(list(Path("/proc/self/fd").iterdir())) <= open_before
     assert len(content(tmp_path)) == 300
 
 
-def test_the_example_of_the_documentation_runs(
+def test_documentation_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = Path(__file__).parents[2] / "docs" / "reference" / "live-files.md"
@@ -163,7 +163,7 @@ Item = LabelledFrame | Segment
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Item]:
-    """Frames and segments over some days. Now and then a new epoch begins earlier than the one before had come."""
+    """Generate frames and segments of some days, with sessions that begin before the end of the previous one."""
     items: list[Item] = []
     end_s = start_s = 0.0
     for index in range(draw(st.integers(1, 25))):
@@ -176,14 +176,14 @@ def histories(draw: st.DrawFn) -> list[Item]:
     return items
 
 
-def hand_over(rolling: DailyTables, items: Sequence[Item]) -> None:
-    rolling.append_frames("door", [item for item in items if isinstance(item, LabelledFrame)])
-    rolling.append_segments("door", [item for item in items if isinstance(item, Segment)], [])
+def append_all(writer: DailyTables, items: Sequence[Item]) -> None:
+    writer.append_frames("door", [item for item in items if isinstance(item, LabelledFrame)])
+    writer.append_segments("door", [item for item in items if isinstance(item, Segment)], [])
 
 
 @pytest.fixture(scope="module")
 def scratch() -> Iterator[Callable[[], Path]]:
-    """Makes empty folders, for tests that run many times."""
+    """Create empty directories within one test, because Hypothesis does not reset `tmp_path` between examples."""
     made: list[Path] = []
 
     def make() -> Path:
@@ -199,82 +199,82 @@ STEPS = st.lists(st.one_of(st.integers(1, 8), st.sampled_from(["checkpoint", "re
 
 
 @settings(max_examples=150, deadline=None)
-@given(history=histories(), earlier=st.integers(0, 3), steps=STEPS, torn=st.integers(0, 60))
-def test_restarts_change_nothing(
-    scratch: Callable[[], Path], history: list[Item], earlier: int, steps: list[int | str], torn: int
+@given(history=histories(), earlier=st.integers(0, 3), steps=STEPS, partial_bytes=st.integers(0, 60))
+def test_restarts_do_not_change_the_files(
+    scratch: Callable[[], Path], history: list[Item], earlier: int, steps: list[int | str], partial_bytes: int
 ) -> None:
-    """Appending, checkpoints and restarts in any order come to the same as appending everything at once."""
-    whole, folder = scratch(), scratch()
-    hand_over(tables(whole), history[:earlier])
-    hand_over(tables(whole), history[earlier:])
-    hand_over(tables(folder), history[:earlier])
-    rolling, done = tables(folder), earlier
-    checkpoint = done, rolling.offsets("door")
+    """Any order of appends, checkpoints and restarts results in the same files as one append."""
+    expected, folder = scratch(), scratch()
+    append_all(tables(expected), history[:earlier])
+    append_all(tables(expected), history[earlier:])
+    append_all(tables(folder), history[:earlier])
+    writer, done = tables(folder), earlier
+    checkpoint = done, writer.offsets("door")
     for step in steps:
         if isinstance(step, int):
-            hand_over(rolling, history[done : done + step])
+            append_all(writer, history[done : done + step])
             done += step
         elif step == "checkpoint":
-            checkpoint = done, json.loads(json.dumps(rolling.offsets("door")))
+            checkpoint = done, json.loads(json.dumps(writer.offsets("door")))
         else:
-            tear(folder, torn)
-            rolling, done = tables(folder), checkpoint[0]
-            rolling.truncate("door", checkpoint[1])
-    hand_over(rolling, history[done:])
-    assert content(folder) == content(whole)
+            append_partial_row(folder, partial_bytes)
+            writer, done = tables(folder), checkpoint[0]
+            writer.truncate("door", checkpoint[1])
+    append_all(writer, history[done:])
+    assert content(folder) == content(expected)
 
 
-def tear(folder: Path, length: int) -> None:
-    """Leave the beginning of a row at the end of every newest file, as a killed process may."""
+def append_partial_row(folder: Path, length: int) -> None:
+    """Append a row without line end to the newest file of each kind, as a killed process can."""
     for ending in (".frames.csv", ".segments.jsonl"):
         for path in sorted(folder.glob(f"door/*{ending}"))[-1:]:
             with path.open("ab") as file:
                 file.write(b"9" * length)
 
 
-def test_without_a_checkpoint_only_a_torn_row_goes(tmp_path: Path) -> None:
+def test_without_a_checkpoint_only_a_partial_row_is_removed(tmp_path: Path) -> None:
     tables(tmp_path).append_frames("door", frames(5))
     before = content(tmp_path)
-    tear(tmp_path, 100_000)
+    append_partial_row(tmp_path, 100_000)
     assert tables(tmp_path).offsets("door")["2026-01-01.frames.csv"] == len(before["door/2026-01-01.frames.csv"])
     assert content(tmp_path) == before
 
 
-def test_an_empty_checkpoint_deletes_nothing(tmp_path: Path) -> None:
+def test_empty_checkpoint_deletes_nothing(tmp_path: Path) -> None:
     tables(tmp_path).append_frames("door", frames(5))
     before = content(tmp_path)
     tables(tmp_path).truncate("door", {})
     assert content(tmp_path) == before
 
 
-def test_a_checkpoint_touches_no_other_file(tmp_path: Path) -> None:
-    rolling = tables(tmp_path)
-    start = rolling.offsets("door")
-    rolling.append_frames("door", frames(2))
-    rolling.append_frames("hall", frames(2))
-    (tmp_path / "door" / "2027-01-01.notes.csv").write_text("mine")
-    (tmp_path / "outside").write_text("mine")
+def test_checkpoint_does_not_affect_other_files(tmp_path: Path) -> None:
+    writer = tables(tmp_path)
+    start = writer.offsets("door")
+    writer.append_frames("door", frames(2))
+    writer.append_frames("hall", frames(2))
+    (tmp_path / "door" / "2027-01-01.notes.csv").write_text("foreign")
+    (tmp_path / "outside").write_text("foreign")
     tables(tmp_path).truncate("door", {**start, "../outside": 0, "2027-01-01.notes.csv": 0})
     assert sorted(content(tmp_path)) == ["door/2027-01-01.notes.csv", "hall/2026-01-01.frames.csv", "outside"]
-    assert (tmp_path / "outside").read_text() == "mine"
+    assert (tmp_path / "outside").read_text() == "foreign"
 
 
-def test_a_checkpoint_of_another_folder_cuts_nothing_off(tmp_path: Path) -> None:
-    """As where recordings.dir is changed and changed back on one day."""
+def test_checkpoint_of_another_directory_truncates_nothing(tmp_path: Path) -> None:
+    """recordings.dir is changed and changed back on the same day."""
     first, second = tmp_path / "first", tmp_path / "second"
     for folder, rows in ((first, 50), (second, 80)):
         folder.mkdir()
         tables(folder).append_frames("door", frames(rows))
     checkpoint: dict[str, int] = {}
-    for turn, folder in enumerate([first, second, first, second]):
-        rolling = tables(folder)
-        rolling.truncate("door", checkpoint)
-        rolling.append_frames("door", frames(1, 100 + turn))
-        checkpoint = json.loads(json.dumps(rolling.offsets("door")))
+    for index, folder in enumerate([first, second, first, second]):
+        writer = tables(folder)
+        writer.truncate("door", checkpoint)
+        writer.append_frames("door", frames(1, 100 + index))
+        checkpoint = json.loads(json.dumps(writer.offsets("door")))
     assert (row_count(first), row_count(second)) == (52, 82)
 
 
-def test_a_link_to_another_disk_is_another_folder(tmp_path: Path) -> None:
+def test_symbolic_link_with_a_new_target_is_another_directory(tmp_path: Path) -> None:
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
     link = tmp_path / "live"
@@ -288,11 +288,11 @@ def test_a_link_to_another_disk_is_another_folder(tmp_path: Path) -> None:
     assert row_count(link) == 9
 
 
-def test_a_checkpoint_that_names_no_folder_is_of_this_one(tmp_path: Path) -> None:
-    rolling = tables(tmp_path)
-    rolling.append_frames("door", frames(2))
-    checkpoint = {name: length for name, length in rolling.offsets("door").items() if name != "folder"}
-    rolling.append_frames("door", frames(3, 2))
+def test_checkpoint_without_directory_id_applies_to_the_current_directory(tmp_path: Path) -> None:
+    writer = tables(tmp_path)
+    writer.append_frames("door", frames(2))
+    checkpoint = {name: length for name, length in writer.offsets("door").items() if name != "directory_id"}
+    writer.append_frames("door", frames(3, 2))
     tables(tmp_path).truncate("door", checkpoint)
     assert row_count(tmp_path) == 2
 
@@ -301,19 +301,19 @@ CHILD = """
 import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-import test_rolling as t
-rolling = t.tables(Path(sys.argv[1]))
+import test_daily_tables as t
+writer = t.tables(Path(sys.argv[1]))
 for start in range(0, 10**6, 2000):
-    print(json.dumps([start, rolling.offsets("door")]), flush=True)
-    rolling.append_frames("door", t.frames(2000, start))
-    rolling.append_segments("door", [t.segment(start / 15, (start + 1) / 15)], [])
+    print(json.dumps([start, writer.offsets("door")]), flush=True)
+    writer.append_frames("door", t.frames(2000, start))
+    writer.append_segments("door", [t.segment(start / 15, (start + 1) / 15)], [])
 """
 
 
-def test_killed_in_the_middle_of_writing(tmp_path: Path) -> None:
-    folder, whole = tmp_path / "killed", tmp_path / "whole"
+def test_process_killed_while_writing_loses_and_repeats_no_row(tmp_path: Path) -> None:
+    folder, expected = tmp_path / "killed", tmp_path / "expected"
     folder.mkdir()
-    whole.mkdir()
+    expected.mkdir()
     command = [sys.executable, "-c", CHILD, str(folder), str(Path(__file__).parent)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -326,146 +326,146 @@ def test_killed_in_the_middle_of_writing(tmp_path: Path) -> None:
         checkpoints += map(json.loads, child.stdout.read().splitlines())
     assert child.returncode == -signal.SIGKILL
     done, offsets = checkpoints[-1]
-    rolling = tables(folder)
-    rolling.truncate("door", offsets)
-    rolling.append_frames("door", frames(100, done))
+    writer = tables(folder)
+    writer.truncate("door", offsets)
+    writer.append_frames("door", frames(100, done))
     for start in range(0, done, 2000):
-        tables(whole).append_segments("door", [segment(start / 15, (start + 1) / 15)], [])
-    tables(whole).append_frames("door", frames(done + 100))
-    assert content(folder) == content(whole)
+        tables(expected).append_segments("door", [segment(start / 15, (start + 1) / 15)], [])
+    tables(expected).append_frames("door", frames(done + 100))
+    assert content(folder) == content(expected)
 
 
-def test_what_a_power_cut_took_is_told(tmp_path: Path) -> None:
-    rolling = tables(tmp_path)
-    rolling.append_frames("door", frames(100))
-    offsets = rolling.offsets("door")
+def test_bytes_lost_in_a_power_loss_are_reported(tmp_path: Path) -> None:
+    writer = tables(tmp_path)
+    writer.append_frames("door", frames(100))
+    offsets = writer.offsets("door")
     path = tmp_path / "door" / "2026-01-01.frames.csv"
     path.write_bytes(path.read_bytes()[:3000])
-    kept = path.read_bytes().rpartition(b"\n")[0] + b"\n"
+    complete = path.read_bytes().rpartition(b"\n")[0] + b"\n"
     again = tables(tmp_path)
     again.truncate("door", offsets)
-    assert path.read_bytes() == kept
+    assert path.read_bytes() == complete
     again.append_frames("door", frames(1, 100))
-    told = {"kind": "lost", "rows": 0, "bytes": offsets[path.name] - len(kept), "start": None, "end": None}
-    assert lines(tmp_path) == [told]
+    reported = {"kind": "lost", "rows": 0, "bytes": offsets[path.name] - len(complete), "start": None, "end": None}
+    assert lines(tmp_path) == [reported]
 
 
 # Disks
 
 
 def fill(disk: Path) -> None:
-    """Leave no free block."""
+    """Use all free blocks."""
     with (disk / "ballast").open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
 
 
-def test_a_full_disk_stops_the_files_and_writing_resumes(small_disk: Callable[[int], Path]) -> None:
+def test_writing_resumes_after_a_full_disk(small_disk: Callable[[int], Path]) -> None:
     disk, clock = small_disk(64), Clock()
-    rolling = tables(disk, clock)
-    rolling.append_frames("door", frames(10))
+    writer = tables(disk, clock)
+    writer.append_frames("door", frames(10))
     fill(disk)
-    with pytest.raises(OutputUnavailable, match=r"No room left for .*2026-01-01\.frames\.csv.*free some space") as caught:
-        rolling.append_frames("door", frames(100, 10))
+    with pytest.raises(OutputUnavailable, match=r"2026-01-01\.frames\.csv: the disk is full.*Free space") as caught:
+        writer.append_frames("door", frames(100, 10))
     assert isinstance(caught.value, OutputError)
     assert row_count(disk) == 10
     assert (disk / "door" / "2026-01-01.frames.csv").read_bytes().endswith(b"\n")
 
-    rolling.append_frames("door", frames(5, 110))  # too early to try again: counted, nothing raised
-    assert rolling.lost_rows("door") == 105
+    writer.append_frames("door", frames(5, 110))  # before the next attempt: counted without an error
+    assert writer.lost_rows("door") == 105
     clock.now_s += 1
     with pytest.raises(OutputUnavailable):
-        rolling.append_segments("door", [segment(0, 8)], [])
+        writer.append_segments("door", [segment(0, 8)], [])
     clock.now_s += 1
     (disk / "ballast").unlink()
-    rolling.append_frames("door", frames(1, 115))
-    assert rolling.lost_rows("door") == 107  # the rest had doubled
+    writer.append_frames("door", frames(1, 115))
+    assert writer.lost_rows("door") == 107  # the delay was doubled
     clock.now_s += 1
-    rolling.append_frames("door", frames(3, 116))
+    writer.append_frames("door", frames(3, 116))
 
     assert row_count(disk) == 13
     start, end = "2026-01-01T00:00:00.666667Z", "2026-01-01T00:00:08.000000Z"
     assert lines(disk) == [{"kind": "lost", "rows": 107, "bytes": 0, "start": start, "end": end}]
-    rolling.append_segments("door", [segment(0, 9)], [])
+    writer.append_segments("door", [segment(0, 9)], [])
     assert [line["kind"] for line in lines(disk)] == ["lost", "segment"]
-    assert rolling.lost_rows("door") == 107
+    assert writer.lost_rows("door") == 107
 
 
-def test_what_was_lost_is_told_after_a_restart_too(small_disk: Callable[[int], Path]) -> None:
+def test_losses_are_reported_after_a_restart(small_disk: Callable[[int], Path]) -> None:
     disk = small_disk(64)
-    rolling = tables(disk)
+    writer = tables(disk)
     fill(disk)
     with pytest.raises(OutputUnavailable):
-        rolling.append_frames("door", frames(2, 15))
-    offsets = json.loads(json.dumps(rolling.offsets("door")))
+        writer.append_frames("door", frames(2, 15))
+    offsets = json.loads(json.dumps(writer.offsets("door")))
     (disk / "ballast").unlink()
     again = tables(disk)
     again.truncate("door", offsets)
     again.append_frames("door", frames(1, 17))
     assert row_count(disk) == 1
     assert [(line["kind"], line["rows"]) for line in lines(disk)] == [("lost", 2)]
-    assert again.offsets("door").keys() == {"folder", "2026-01-01.frames.csv", "2026-01-01.segments.jsonl"}
+    assert again.offsets("door").keys() == {"directory_id", "2026-01-01.frames.csv", "2026-01-01.segments.jsonl"}
 
 
-def test_a_day_that_cannot_begin_loses_no_row_of_the_day_before(tmp_path: Path) -> None:
+def test_rows_before_midnight_are_written_if_the_file_of_the_next_day_fails(tmp_path: Path) -> None:
     clock = Clock()
-    rolling = tables(tmp_path, clock)
-    rolling.append_frames("door", frames(1))
-    in_the_way = tmp_path / "door" / "2026-01-02.frames.csv"
-    in_the_way.mkdir()
-    with pytest.raises(OutputUnavailable, match=in_the_way.name):
-        rolling.append_frames("door", [frame(1, 0.1), *[frame(index, DAY_S, FACE) for index in range(2, 80)]])
-    in_the_way.rmdir()
+    writer = tables(tmp_path, clock)
+    writer.append_frames("door", frames(1))
+    blocker = tmp_path / "door" / "2026-01-02.frames.csv"
+    blocker.mkdir()
+    with pytest.raises(OutputUnavailable, match=blocker.name):
+        writer.append_frames("door", [frame(1, 0.1), *[frame(index, DAY_S, FACE) for index in range(2, 80)]])
+    blocker.rmdir()
     assert row_count(tmp_path) == 2
-    assert rolling.lost_rows("door") == 78
+    assert writer.lost_rows("door") == 78
     clock.now_s += 1
-    rolling.append_frames("door", [frame(80, DAY_S + 1)])
+    writer.append_frames("door", [frame(80, DAY_S + 1)])
     assert row_count(tmp_path) == 3
     assert [(line["kind"], line["rows"]) for line in lines(tmp_path)] == [("lost", 78)]
 
 
-def test_one_source_that_cannot_be_written_stops_no_other(tmp_path: Path) -> None:
-    (tmp_path / "door").write_text("a file where a folder should be")
-    rolling = tables(tmp_path)
+def test_error_of_one_source_does_not_affect_others(tmp_path: Path) -> None:
+    (tmp_path / "door").write_text("a file instead of a directory")
+    writer = tables(tmp_path)
     with pytest.raises(OutputUnavailable, match="door"):
-        rolling.append_frames("door", frames(1))
-    rolling.append_frames("hall", frames(1))
+        writer.append_frames("door", frames(1))
+    writer.append_frames("hall", frames(1))
     assert (tmp_path / "hall" / "2026-01-01.frames.csv").exists()
 
 
-def test_a_folder_that_vanishes_is_noticed_and_not_made_again(tmp_path: Path) -> None:
+def test_missing_directory_is_reported_and_not_created(tmp_path: Path) -> None:
     disk, clock = tmp_path / "disk", Clock()
     disk.mkdir()
-    rolling = tables(disk, clock)
-    rolling.append_frames("door", frames(3))
+    writer = tables(disk, clock)
+    writer.append_frames("door", frames(3))
     shutil.rmtree(disk)
-    with pytest.raises(OutputUnavailable, match=r"The folder for .* is gone.*mount"):
-        rolling.append_frames("door", frames(2, 3))
+    with pytest.raises(OutputUnavailable, match=r"its directory no longer exists.*mount"):
+        writer.append_frames("door", frames(2, 3))
     assert not disk.exists()
     disk.mkdir()
     clock.now_s += 1
-    rolling.append_frames("door", frames(1, 5))
+    writer.append_frames("door", frames(1, 5))
     assert row_count(disk) == 1
     assert [(line["kind"], line["rows"], line["bytes"]) for line in lines(disk)] == [("lost", 2, 0)]
 
 
-def test_a_folder_that_may_not_be_written_is_told(tmp_path: Path, forbid_writing: Callable[[Path], None]) -> None:
-    rolling = tables(tmp_path)
+def test_read_only_directory_is_reported(tmp_path: Path, forbid_writing: Callable[[Path], None]) -> None:
+    writer = tables(tmp_path)
     forbid_writing(tmp_path)
-    with pytest.raises(OutputUnavailable, match=r"Not allowed to write .*make .* writable"):
-        rolling.append_frames("door", frames(1))
-    assert rolling.lost_rows("door") == 1
+    with pytest.raises(OutputUnavailable, match=r"permission denied.*Make .* writable"):
+        writer.append_frames("door", frames(1))
+    assert writer.lost_rows("door") == 1
 
 
-def test_a_restart_on_a_bad_disk_is_made_good_later(tmp_path: Path) -> None:
+def test_files_are_truncated_later_if_the_disk_fails_at_a_restart(tmp_path: Path) -> None:
     disk, elsewhere, clock = tmp_path / "disk", tmp_path / "elsewhere", Clock()
     disk.mkdir()
-    rolling = tables(disk)
-    rolling.append_frames("door", frames(3))
-    offsets = rolling.offsets("door")
-    rolling.append_frames("door", frames(2, 3))
+    writer = tables(disk)
+    writer.append_frames("door", frames(3))
+    offsets = writer.offsets("door")
+    writer.append_frames("door", frames(2, 3))
     (disk / "door").rename(elsewhere)
-    (disk / "door").write_text("in the way")
+    (disk / "door").write_text("a file instead of a directory")
     again = tables(disk, clock)
     with pytest.raises(OutputUnavailable):
         again.truncate("door", offsets)
@@ -476,17 +476,17 @@ def test_a_restart_on_a_bad_disk_is_made_good_later(tmp_path: Path) -> None:
     assert lines(disk) == []
 
 
-def test_a_restart_without_the_disk_is_made_good_when_it_is_back(tmp_path: Path) -> None:
+def test_files_are_truncated_later_if_the_disk_is_missing_at_two_restarts(tmp_path: Path) -> None:
     disk, unmounted, clock = tmp_path / "disk", tmp_path / "unmounted", Clock()
     disk.mkdir()
-    rolling = tables(disk)
-    rolling.append_frames("door", frames(3))
-    offsets = rolling.offsets("door")
-    rolling.append_frames("door", frames(2, 3))
+    writer = tables(disk)
+    writer.append_frames("door", frames(3))
+    offsets = writer.offsets("door")
+    writer.append_frames("door", frames(2, 3))
     disk.rename(unmounted)
-    for _ in range(2):  # the second restart reads what the first one committed
+    for _ in range(2):  # the second restart reads the checkpoint of the first
         again = tables(disk, clock)
-        with pytest.raises(OutputUnavailable, match="is gone"):
+        with pytest.raises(OutputUnavailable, match="no longer exists"):
             again.truncate("door", offsets)
         assert again.offsets("door") == offsets
         offsets = again.offsets("door")
@@ -495,41 +495,41 @@ def test_a_restart_without_the_disk_is_made_good_when_it_is_back(tmp_path: Path)
     assert row_count(disk) == 5
 
 
-def test_a_newest_table_that_cannot_be_opened_is_not_lost(tmp_path: Path) -> None:
+def test_table_that_cannot_be_opened_keeps_its_rows(tmp_path: Path) -> None:
     table, clock = tmp_path / "door" / "2026-01-01.frames.csv", Clock()
     tables(tmp_path).append_frames("door", frames(3))
     table.rename(tmp_path / "aside")
     table.mkdir()
-    rolling = tables(tmp_path, clock)
+    writer = tables(tmp_path, clock)
     with pytest.raises(OutputUnavailable):
-        rolling.append_frames("door", frames(1, 3))
+        writer.append_frames("door", frames(1, 3))
     table.rmdir()
     (tmp_path / "aside").rename(table)
     clock.now_s += 1
-    rolling.append_frames("door", frames(1, 4))
+    writer.append_frames("door", frames(1, 4))
     assert row_count(tmp_path) == 4
 
 
-def test_rows_of_somebody_else_are_never_cut_off(tmp_path: Path) -> None:
+def test_rows_of_another_process_are_not_truncated(tmp_path: Path) -> None:
     clock = Clock()
-    asleep = tables(tmp_path, clock)
-    asleep.append_frames("door", frames(3))
+    suspended = tables(tmp_path, clock)
+    suspended.append_frames("door", frames(3))
     owner = tables(tmp_path)
     owner.append_frames("door", frames(3, 3))
     before = content(tmp_path)
-    with pytest.raises(OutputUnavailable, match="Somebody else wrote"):
-        asleep.append_frames("door", frames(3, 3))
+    with pytest.raises(OutputUnavailable, match="Another process wrote"):
+        suspended.append_frames("door", frames(3, 3))
     assert content(tmp_path) == before
     owner.append_frames("door", frames(1, 6))
     assert row_count(tmp_path) == 7
 
 
-def test_a_table_that_was_deleted_begins_anew(tmp_path: Path) -> None:
-    rolling = tables(tmp_path)
-    rolling.append_frames("door", frames(3))
-    offsets = rolling.offsets("door")
+def test_deleted_table_is_created_again(tmp_path: Path) -> None:
+    writer = tables(tmp_path)
+    writer.append_frames("door", frames(3))
+    offsets = writer.offsets("door")
     (tmp_path / "door" / "2026-01-01.frames.csv").unlink()
-    rolling.append_frames("door", frames(2, 3))
+    writer.append_frames("door", frames(2, 3))
     assert row_count(tmp_path) == 2
     (tmp_path / "door" / "2026-01-01.frames.csv").unlink()
     again = tables(tmp_path)
@@ -539,21 +539,52 @@ def test_a_table_that_was_deleted_begins_anew(tmp_path: Path) -> None:
     assert lines(tmp_path) == []
 
 
+def events(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, str, int]]:
+    """Return event, output, source and number of lost rows of each log record."""
+    fields = [vars(record) for record in caplog.records]
+    return [(one["message"], one["output"], one["source"], one["lost_rows"]) for one in fields]
+
+
+def test_writing_resumed_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "fer_stream")
+    (tmp_path / "door").write_text("a file instead of a directory")
+    clock = Clock()
+    writer = DailyTables(tmp_path, retention_days=None, clock=clock)
+    with pytest.raises(OutputUnavailable):
+        writer.append_frames("door", frames(2))
+    (tmp_path / "door").unlink()
+    assert "writing_resumed" not in caplog.text
+    clock.now_s += 1
+    writer.append_frames("door", frames(1, 2))
+    writer.append_frames("door", frames(1, 3))
+    assert events(caplog) == [("writing_resumed", "tables", "door", 2)]
+
+
+def test_writing_resumed_is_logged_if_the_directory_was_missing_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fer_stream")
+    writer = DailyTables(tmp_path, retention_days=None, clock=Clock(), stopped=True)
+    writer.append_frames("door", frames(1))
+    writer.append_frames("hall", frames(1))
+    assert events(caplog) == [("writing_resumed", "tables", "door", 0)]
+
+
 # Retention
 
 
-def test_old_days_go_and_nothing_else(tmp_path: Path) -> None:
+def test_only_expired_files_are_deleted(tmp_path: Path) -> None:
     clock = Clock()
-    rolling = tables(tmp_path, clock, retention_days=2)
+    writer = tables(tmp_path, clock, retention_days=2)
     for day in range(5):
-        rolling.append_frames("door", [frame(day, day * DAY_S)])
-        rolling.append_segments("former", [segment(day * DAY_S, day * DAY_S + 1)], [])
+        writer.append_frames("door", [frame(day, day * DAY_S)])
+        writer.append_segments("former", [segment(day * DAY_S, day * DAY_S + 1)], [])
     for name in ("2026-01-01.notes.txt", "old-2026-01-01.frames.csv", "2026-01-01.mp4", "2026-01-03T000000.000Z.mp4"):
-        (tmp_path / "door" / name).write_text("mine")
+        (tmp_path / "door" / name).write_text("foreign")
     for name in ("2026-01-02T235959.999Z.mp4", ".2026-01-02T235000.000Z.mp4"):
-        (tmp_path / "door" / name).write_text("ours")
+        (tmp_path / "door" / name).write_text("recording")
     clock.now_s = NEW_YEAR + 5 * DAY_S - 1
-    assert rolling.prune() == 6
+    assert writer.prune() == 6
     assert sorted(content(tmp_path)) == [
         "door/2026-01-01.mp4", "door/2026-01-01.notes.txt",
         "door/2026-01-03.frames.csv", "door/2026-01-03T000000.000Z.mp4", "door/2026-01-04.frames.csv",
@@ -561,46 +592,46 @@ def test_old_days_go_and_nothing_else(tmp_path: Path) -> None:
         "door/old-2026-01-01.frames.csv",
         "former/2026-01-03.segments.jsonl", "former/2026-01-04.segments.jsonl", "former/2026-01-05.segments.jsonl",
     ]  # fmt: skip
-    assert rolling.prune() == 0
+    assert writer.prune() == 0
 
 
-def test_a_source_goes_on_after_its_newest_table_was_too_old(tmp_path: Path) -> None:
+def test_source_continues_after_its_newest_table_expired(tmp_path: Path) -> None:
     clock = Clock()
-    rolling = tables(tmp_path, clock, retention_days=0)
-    rolling.append_frames("door", frames(3))
-    offsets = rolling.offsets("door")
+    writer = tables(tmp_path, clock, retention_days=0)
+    writer.append_frames("door", frames(3))
+    offsets = writer.offsets("door")
     clock.now_s += 3 * DAY_S
-    assert rolling.prune() == 1
+    assert writer.prune() == 1
     again = tables(tmp_path, clock)
     again.truncate("door", offsets)
     again.append_frames("door", [frame(3, 3 * DAY_S)])
     assert list(content(tmp_path)) == ["door/2026-01-04.frames.csv"]
 
 
-def test_without_retention_all_stay(tmp_path: Path) -> None:
+def test_no_file_is_deleted_without_retention(tmp_path: Path) -> None:
     clock = Clock()
-    rolling = tables(tmp_path, clock)
-    rolling.append_frames("door", frames(1))
+    writer = tables(tmp_path, clock)
+    writer.append_frames("door", frames(1))
     clock.now_s += 10_000 * DAY_S
-    assert rolling.prune() == 0
+    assert writer.prune() == 0
     assert row_count(tmp_path) == 1
 
 
-def test_tables_that_cannot_be_deleted_are_told(
+def test_tables_that_cannot_be_deleted_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forbid_writing: Callable[[Path], None]
 ) -> None:
     tmp_path.chmod(0o755)
-    monkeypatch.chdir(tmp_path)  # the folders above are root's alone
+    monkeypatch.chdir(tmp_path)  # because only root may access the parent directories
     clock = Clock()
-    rolling = tables(Path(), clock, retention_days=1)
-    rolling.append_frames("door", frames(1))
+    writer = tables(Path(), clock, retention_days=1)
+    writer.append_frames("door", frames(1))
     clock.now_s += 9 * DAY_S
     forbid_writing(Path("door"))
-    with pytest.raises(OutputError, match=r"cannot be deleted.*2026-01-01\.frames\.csv"):
-        rolling.prune()
+    with pytest.raises(OutputError, match=r"Cannot delete 1 .*2026-01-01\.frames\.csv"):
+        writer.prune()
 
 
-def test_probabilities_survive(tmp_path: Path) -> None:
+def test_probabilities_are_written_with_four_decimals(tmp_path: Path) -> None:
     probs = np.array([0.1, 0.2, 0.05, 0.4, 0.05, 0.1, 0.1], np.float32)
     tables(tmp_path).append_frames("door", [frame(0, 0.0, replace(FACE, probs=probs))])
     with (tmp_path / "door" / "2026-01-01.frames.csv").open(newline="") as file:

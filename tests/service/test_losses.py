@@ -416,7 +416,7 @@ def test_directory_that_cannot_be_created_suspends_only_the_files(
     live.serve()
     live.wait_for_servers()
     live.wait(lambda: len(live.results(NAME)) > 10)
-    assert live.logged("recording_suspended", source=NAME)
+    assert live.logged("writing_stopped", output="recording", source=NAME)
     assert f"Cannot write {live.files}" in live.log_text()
     live.files.unlink()
     resumed_s = live.wait(lambda: [*live.files.glob(f"{NAME}/.*.mp4")] and live.rows(NAME))
