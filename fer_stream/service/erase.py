@@ -97,9 +97,9 @@ def stored_sources(settings: LiveSettings) -> set[str]:
     return names
 
 
-def _erase_files(settings: LiveSettings, folder: Path, from_s: float, to_s: float, dry_run: bool) -> ErasedFiles:
+def _erase_files(settings: LiveSettings, directory: Path, from_s: float, to_s: float, dry_run: bool) -> ErasedFiles:
     return erase_files(
-        folder, from_s, to_s, segment_s=settings.recordings.segment_s, now_s=time.time(), dry_run=dry_run
+        directory, from_s, to_s, segment_s=settings.recordings.segment_s, now_s=time.time(), dry_run=dry_run
     )
 
 

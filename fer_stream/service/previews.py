@@ -106,13 +106,18 @@ class PreviewPublisher(Thread):
         if self._settings.previews == "off" or self._settings.port is None:
             return
         publications = max(1, round(_REQUEST_POLL_S * self._settings.preview_fps))
+        suspended = False
         while not self._closing.is_set():
             try:
                 self._update_requests()
+                if suspended:
+                    suspended = False
+                    _log.info("previews_resumed")
                 for _ in range(publications):
                     self._publish()
                     self._closing.wait(_REQUEST_POLL_S / publications)
             except FerStreamError as error:
+                suspended = True
                 _log.warning("previews_suspended", error=str(error))
                 self._closing.wait(_RETRY_S)
 

@@ -25,6 +25,8 @@ from fer_stream.errors import OutputError, OutputUnavailable
 from fer_stream.outputs.daily_tables import DAILY_COLUMNS, DailyTables
 from fer_stream.outputs.table import COLUMNS
 from fer_stream.records import LABELS, Gap, LabelledFace, LabelledFrame, Quality, Segment, stream_id_of
+from fer_stream.store.schemas import segment_document
+from tests.support.waiting import wait_until
 
 NEW_YEAR = 1767225600.0
 """2026-01-01T00:00:00Z"""
@@ -43,8 +45,8 @@ class Clock:
         return self.now_s
 
 
-def tables(folder: Path, clock: Clock | None = None, retention_days: int | None = None) -> DailyTables:
-    return DailyTables(folder, retention_days=retention_days, clock=clock or Clock())
+def tables(directory: Path, clock: Clock | None = None, retention_days: int | None = None) -> DailyTables:
+    return DailyTables(directory, retention_days=retention_days, clock=clock or Clock())
 
 
 def frame(index: int, time_s: float, *faces: LabelledFace) -> LabelledFrame:
@@ -63,18 +65,18 @@ def frames(number: int, start: int = 0) -> list[LabelledFrame]:
     return [frame(index, index / 15, FACE) for index in range(start, start + number)]
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def content(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def lines(folder: Path) -> list[dict[str, Any]]:
+def lines(directory: Path) -> list[dict[str, Any]]:
     """Return the lines of segments.jsonl of all days."""
-    files = sorted(folder.glob("door/*.segments.jsonl"))
+    files = sorted(directory.glob("door/*.segments.jsonl"))
     return [json.loads(line) for path in files for line in path.read_text().splitlines()]
 
 
-def row_count(folder: Path) -> int:
-    return sum(len(path.read_text().splitlines()) - 1 for path in folder.glob("door/*.frames.csv"))
+def row_count(directory: Path) -> int:
+    return sum(len(path.read_text().splitlines()) - 1 for path in directory.glob("door/*.frames.csv"))
 
 
 # The format
@@ -100,8 +102,7 @@ def test_segments_and_gaps_are_lines_ordered_by_their_end(tmp_path: Path) -> Non
             "start": "2026-01-01T00:00:02.000000Z", "end": "2026-01-01T00:00:04.000000Z",
         },
         {
-            "kind": "segment", "stream_id": STREAM, "person_id": 3,
-            "label": "sad", "start_s": 0.5, "end_s": 9.25, "mean_prob": 0.5124,
+            "kind": "segment", "stream_id": STREAM, **segment_document(segment(0.5, 9.25)),
             "start": "2026-01-01T00:00:00.500000Z", "end": "2026-01-01T00:00:09.250000Z",
         },
     ]  # fmt: skip
@@ -191,8 +192,8 @@ def scratch() -> Iterator[Callable[[], Path]]:
         return made[-1]
 
     yield make
-    for folder in made:
-        shutil.rmtree(folder)
+    for directory in made:
+        shutil.rmtree(directory)
 
 
 STEPS = st.lists(st.one_of(st.integers(1, 8), st.sampled_from(["checkpoint", "restart"])), max_size=20)
@@ -204,11 +205,11 @@ def test_restarts_do_not_change_the_files(
     scratch: Callable[[], Path], history: list[Item], earlier: int, steps: list[int | str], partial_bytes: int
 ) -> None:
     """Any order of appends, checkpoints and restarts results in the same files as one append."""
-    expected, folder = scratch(), scratch()
+    expected, directory = scratch(), scratch()
     append_all(tables(expected), history[:earlier])
     append_all(tables(expected), history[earlier:])
-    append_all(tables(folder), history[:earlier])
-    writer, done = tables(folder), earlier
+    append_all(tables(directory), history[:earlier])
+    writer, done = tables(directory), earlier
     checkpoint = done, writer.offsets("door")
     for step in steps:
         if isinstance(step, int):
@@ -217,17 +218,17 @@ def test_restarts_do_not_change_the_files(
         elif step == "checkpoint":
             checkpoint = done, json.loads(json.dumps(writer.offsets("door")))
         else:
-            append_partial_row(folder, partial_bytes)
-            writer, done = tables(folder), checkpoint[0]
+            append_partial_row(directory, partial_bytes)
+            writer, done = tables(directory), checkpoint[0]
             writer.truncate("door", checkpoint[1])
     append_all(writer, history[done:])
-    assert content(folder) == content(expected)
+    assert content(directory) == content(expected)
 
 
-def append_partial_row(folder: Path, length: int) -> None:
+def append_partial_row(directory: Path, length: int) -> None:
     """Append a row without line end to the newest file of each kind, as a killed process can."""
     for ending in (".frames.csv", ".segments.jsonl"):
-        for path in sorted(folder.glob(f"door/*{ending}"))[-1:]:
+        for path in sorted(directory.glob(f"door/*{ending}"))[-1:]:
             with path.open("ab") as file:
                 file.write(b"9" * length)
 
@@ -262,12 +263,12 @@ def test_checkpoint_does_not_affect_other_files(tmp_path: Path) -> None:
 def test_checkpoint_of_another_directory_truncates_nothing(tmp_path: Path) -> None:
     """recordings.dir is changed and changed back on the same day."""
     first, second = tmp_path / "first", tmp_path / "second"
-    for folder, rows in ((first, 50), (second, 80)):
-        folder.mkdir()
-        tables(folder).append_frames("door", frames(rows))
+    for directory, rows in ((first, 50), (second, 80)):
+        directory.mkdir()
+        tables(directory).append_frames("door", frames(rows))
     checkpoint: dict[str, int] = {}
-    for index, folder in enumerate([first, second, first, second]):
-        writer = tables(folder)
+    for index, directory in enumerate([first, second, first, second]):
+        writer = tables(directory)
         writer.truncate("door", checkpoint)
         writer.append_frames("door", frames(1, 100 + index))
         checkpoint = json.loads(json.dumps(writer.offsets("door")))
@@ -311,28 +312,26 @@ for start in range(0, 10**6, 2000):
 
 
 def test_process_killed_while_writing_loses_and_repeats_no_row(tmp_path: Path) -> None:
-    folder, expected = tmp_path / "killed", tmp_path / "expected"
-    folder.mkdir()
+    directory, expected = tmp_path / "killed", tmp_path / "expected"
+    directory.mkdir()
     expected.mkdir()
-    command = [sys.executable, "-c", CHILD, str(folder), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", CHILD, str(directory), str(Path(__file__).parent)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         checkpoints = [json.loads(child.stdout.readline()) for _ in range(4)]
-        while (folder / "door" / "2026-01-01.frames.csv").stat().st_size <= checkpoints[-1][1][
-            "2026-01-01.frames.csv"
-        ]:
-            pass
+        table = directory / "door" / "2026-01-01.frames.csv"
+        wait_until(lambda: table.stat().st_size > checkpoints[-1][1][table.name])
         child.kill()
         checkpoints += map(json.loads, child.stdout.read().splitlines())
     assert child.returncode == -signal.SIGKILL
     done, offsets = checkpoints[-1]
-    writer = tables(folder)
+    writer = tables(directory)
     writer.truncate("door", offsets)
     writer.append_frames("door", frames(100, done))
     for start in range(0, done, 2000):
         tables(expected).append_segments("door", [segment(start / 15, (start + 1) / 15)], [])
     tables(expected).append_frames("door", frames(done + 100))
-    assert content(folder) == content(expected)
+    assert content(directory) == content(expected)
 
 
 def test_bytes_lost_in_a_power_loss_are_reported(tmp_path: Path) -> None:

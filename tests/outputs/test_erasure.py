@@ -40,14 +40,14 @@ def tables(tmp_path: Path) -> DailyTables:
     return writer
 
 
-def erase(folder: Path, from_s: float, to_s: float, *, dry_run: bool = False, now_s: float = NOON) -> ErasedFiles:
-    return erase_files(folder / "door", NOON + from_s, NOON + to_s, segment_s=600, now_s=now_s, dry_run=dry_run)
+def erase(directory: Path, from_s: float, to_s: float, *, dry_run: bool = False, now_s: float = NOON) -> ErasedFiles:
+    return erase_files(directory / "door", NOON + from_s, NOON + to_s, segment_s=600, now_s=now_s, dry_run=dry_run)
 
 
-def remaining(folder: Path) -> tuple[list[int], list[tuple[str, float]]]:
+def remaining(directory: Path) -> tuple[list[int], list[tuple[str, float]]]:
     """Return the frame indexes of the table, and kind and start of each line, as pandas and json read them."""
-    [table] = (folder / "door").glob("*.frames.csv")
-    [lines] = (folder / "door").glob("*.segments.jsonl")
+    [table] = (directory / "door").glob("*.frames.csv")
+    [lines] = (directory / "door").glob("*.segments.jsonl")
     parsed = [json.loads(line) for line in lines.read_text().splitlines() if line]
     assert len(pd.read_json(lines, lines=True)) == len(parsed)
     return pd.read_csv(table)["frame_index"].tolist(), [(line["kind"], line["start_s"]) for line in parsed]
@@ -103,19 +103,19 @@ def test_unparsable_lines_are_kept_and_counted(line: bytes, tables: DailyTables,
 
 
 def test_overlapping_recordings_are_deleted(tmp_path: Path) -> None:
-    folder = tmp_path / "door"
-    folder.mkdir()
+    directory = tmp_path / "door"
+    directory.mkdir()
     names = ["2026-01-01T113000.000Z.mp4", "2026-01-01T115500.000Z.mp4", ".2026-01-01T120000.000Z.mp4",
              "2026-01-01T121000.000Z.mp4", "holiday.mp4"]  # fmt: skip
     for name in names:
-        (folder / name).write_bytes(b"video")
-        os.utime(folder / name, (NOON - 290, NOON - 290))
-    os.utime(folder / names[0], (NOON - 1200, NOON - 1200))
-    in_progress = folder / names[2]
+        (directory / name).write_bytes(b"video")
+        os.utime(directory / name, (NOON - 290, NOON - 290))
+    os.utime(directory / names[0], (NOON - 1200, NOON - 1200))
+    in_progress = directory / names[2]
     os.utime(in_progress, (NOON + 100, NOON + 100))
     erased = erase(tmp_path, 10, 20, now_s=NOON + 101)
     assert (erased.recordings, erased.in_progress) == (1, [in_progress])
-    assert sorted(path.name for path in folder.iterdir()) == sorted(set(names) - {names[1]})
+    assert sorted(path.name for path in directory.iterdir()) == sorted(set(names) - {names[1]})
     # Without writes for 60 s it counts as left by a process that died.
     assert erase(tmp_path, 10, 20, now_s=NOON + 200).recordings == 1
     assert not in_progress.exists()

@@ -53,9 +53,9 @@ def clock() -> Clock:
 @pytest.fixture
 def recorder(clock: Clock) -> MakeRecorder:
     def make(
-        folder: Path, *, redact: Literal["none", "blur", "black"] = "none", retention_days: int | None = None
+        directory: Path, *, redact: Literal["none", "blur", "black"] = "none", retention_days: int | None = None
     ) -> VideoRecorder:
-        settings = RecordingSettings(dir=folder, segment_s=60.0, redact=redact, retention_days=retention_days)
+        settings = RecordingSettings(dir=directory, segment_s=60.0, redact=redact, retention_days=retention_days)
         return VideoRecorder(settings, "door", clock=clock)
 
     return make
@@ -98,8 +98,8 @@ def decode(path: Path) -> tuple[list[float], list[U8]]:
         return times, [np.asarray(frame.to_ndarray(format="bgr24"), np.uint8) for frame in frames]
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "door").iterdir())
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in (directory / "door").iterdir())
 
 
 # Contents
