@@ -1,9 +1,9 @@
-"""What more work costs: cameras, faces in view, pixels, length. Curves as PNG, and their numbers as tables.
+"""Cost of more cameras, faces, pixels and length, as PNG plots and tables.
 
     python -m benchmarks.growth [--only cameras faces pixels length] [--longest 3600] [--out docs/images]
 
-Everything runs on the first core that this process may use; cameras are sent from the second. A point is the median
-of three runs in turn with the others, but for cameras and lengths, which are run once.
+Runs on the first core available to this process; cameras are sent from the second one. A point is the median of three
+alternating runs, except for cameras and lengths, which are measured once.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
-from benchmarks.file_job import decode_alone
-from benchmarks.goals import Rounds, NotMeasurable
+from benchmarks.file_job import decode
+from benchmarks.goals import NotMeasurable, Rounds
 from benchmarks.material import ROOT, clip_frames, table
 from benchmarks.plot import Curve, Panel, draw
 from benchmarks.rows import Options, available_cores, pinned
 from benchmarks.rows.live import measure_cameras, one_core_testbed
-from benchmarks.rows.recorded import job
+from benchmarks.rows.recorded import run
 from benchmarks.scenes import (
     MAX_FACES,
     as_camera_stream,
@@ -48,20 +48,20 @@ LENGTHS_S = (10, 60, 600, 3600)
 
 _ROLES = ("capture", "classify", "timeline", "queue", "store")
 _FRAMES = 90
-_LOOK_S = 0.05
+_POLL_INTERVAL_S = 0.05
 _FPS = 15
 
 
 def cameras(options: Options) -> tuple[str, list[Panel]]:
-    """More and more cameras on one core, with all of the service on it."""
+    """Measure increasing numbers of cameras with the whole service on one core."""
     steps = []
     with tempfile.TemporaryDirectory(prefix="fer-") as folder, ExitStack() as stack:
-        _, bench = one_core_testbed(Path(folder), options, stack, first=CAMERAS[0])
+        _, testbed = one_core_testbed(Path(folder), options, stack, first=CAMERAS[0])
         for number in CAMERAS:
-            steps.append(measure_cameras(bench, number, 8.0, 20.0))
+            steps.append(measure_cameras(testbed, number, 8.0, 20.0))
             print("  " + ", ".join(steps[-1].cells()), file=sys.stderr, flush=True)
-        bench.service.stop()
-    head = ["cameras", "of the core", *(f"{role}, a camera" for role in _ROLES), "p50", "p95", "dropped/s",
+        testbed.service.stop()
+    head = ["cameras", "share of the core", *(f"{role}, per camera" for role in _ROLES), "p50", "p95", "dropped/s",
             "capture, PSS", "service, PSS"]  # fmt: skip
     rows = [
         [
@@ -75,14 +75,14 @@ def cameras(options: Options) -> tuple[str, list[Panel]]:
         ]
         for step in steps
     ]
-    at_most = [float(step.cameras) for step in steps]
+    x = [float(step.cameras) for step in steps]
     p95 = [1000 * step.latency_s.get("p95", float("nan")) for step in steps]
     panels = [
-        Panel("share of one core", "cameras", [Curve("service", at_most, [100 * s.service for s in steps])], "%"),
-        Panel("picture to result, p95", "cameras", [Curve("p95", at_most, p95)], "ms", line=100, log=True),
+        Panel("share of one core", "cameras", [Curve("service", x, [100 * s.service for s in steps])], "%"),
+        Panel("frame to result, p95", "cameras", [Curve("p95", x, p95)], "ms", line=100, log=True),
         Panel(
             "memory (PSS)", "cameras",
-            [Curve(role, at_most, [step.memory_mb[role] for step in steps]) for role in ("capture", "classify")],
+            [Curve(role, x, [step.memory_mb[role] for step in steps]) for role in ("capture", "classify")],
             "MB",
         ),
     ]  # fmt: skip
@@ -90,7 +90,7 @@ def cameras(options: Options) -> tuple[str, list[Panel]]:
 
 
 def faces(options: Options) -> tuple[str, list[Panel]]:
-    """A file of 1280×720 with more and more real faces in view, all of the same size."""
+    """Measure a file of 1280×720 px with increasing numbers of real faces of the same size."""
     with tempfile.TemporaryDirectory(prefix="fer-") as folder:
         tiles = moving_faces(options.material / "clips", options.weights)
         clips = {}
@@ -98,53 +98,59 @@ def faces(options: Options) -> tuple[str, list[Panel]]:
             clips[number] = Path(folder) / f"{number}.mp4"
             frames = (face_grid(tiles[:number], index) for index in range(_FRAMES))
             encode_video(frames, clips[number], _FPS, as_camera=False)
-        found = {number: _faces_found(clip, options) for number, clip in clips.items()}
-        jobs = _in_turn({str(number): clip for number, clip in clips.items()}, options)
-    ms = [1000 * median(jobs.seconds[f"job {number}"]) / _FRAMES for number in FACES]
-    alone = [1000 * median(jobs.seconds[f"decode {number}"]) / _FRAMES for number in FACES]
+        detected = {number: _faces_per_frame(clip, options) for number, clip in clips.items()}
+        rounds = _alternate({str(number): clip for number, clip in clips.items()}, options)
+    ms = [1000 * median(rounds.seconds[f"run {number}"]) / _FRAMES for number in FACES]
+    decoding = [1000 * median(rounds.seconds[f"decode {number}"]) / _FRAMES for number in FACES]
     rows = [
-        [str(number), f"{found[number]:.1f}", f"{decode:.2f}", f"{whole:.2f}", f"{(whole - decode) / number:.2f}"]
-        for number, whole, decode in zip(FACES, ms, alone, strict=True)
+        [
+            str(number),
+            f"{detected[number]:.1f}",
+            f"{decode_ms:.2f}",
+            f"{run_ms:.2f}",
+            f"{(run_ms - decode_ms) / number:.2f}",
+        ]
+        for number, run_ms, decode_ms in zip(FACES, ms, decoding, strict=True)
     ]
     head = [
         "faces",
-        "found in a frame",
-        "decoding alone, ms a frame",
-        "job, ms a frame",
-        "job less decoding, ms a face",
+        "detected per frame",
+        "decoding, ms per frame",
+        "run, ms per frame",
+        "run without decoding, ms per face",
     ]
     x = [float(number) for number in FACES]
-    panel = Panel("a frame", "faces in view", [Curve("job", x, ms), Curve("decoding alone", x, alone)], "ms")
+    panel = Panel("time per frame", "faces in view", [Curve("run", x, ms), Curve("decoding", x, decoding)], "ms")
     return table(head, rows), [panel]
 
 
 def pixels(options: Options) -> tuple[str, list[Panel]]:
-    """One clip with one face, from 360p to 4K."""
+    """Measure one clip with one face, from 360p to 4K."""
     with tempfile.TemporaryDirectory(prefix="fer-") as folder:
         clips = {}
         for size in SIZES:
             clips[f"{size[1]}p"] = Path(folder) / f"{size[1]}.mp4"
             images = islice(resized(options.clip("one_face_crying"), _FPS, size), _FRAMES)
             encode_video(images, clips[f"{size[1]}p"], _FPS, as_camera=False)
-        jobs = _in_turn(clips, options)
+        rounds = _alternate(clips, options)
         peaks = [_run(clip, options)[1] for clip in clips.values()]
-    ms = [1000 * median(jobs.seconds[f"job {name}"]) / _FRAMES for name in clips]
-    alone = [1000 * median(jobs.seconds[f"decode {name}"]) / _FRAMES for name in clips]
+    ms = [1000 * median(rounds.seconds[f"run {name}"]) / _FRAMES for name in clips]
+    decoding = [1000 * median(rounds.seconds[f"decode {name}"]) / _FRAMES for name in clips]
     rows = [
-        [name, f"{decode:.2f}", f"{whole:.2f}", f"{decode / whole:.2f}", f"{peak:.0f} MB"]
-        for name, decode, whole, peak in zip(clips, alone, ms, peaks, strict=True)
+        [name, f"{decode_ms:.2f}", f"{run_ms:.2f}", f"{decode_ms / run_ms:.2f}", f"{peak:.0f} MB"]
+        for name, decode_ms, run_ms, peak in zip(clips, decoding, ms, peaks, strict=True)
     ]
-    head = ["", "decoding alone, ms a frame", "job, ms a frame", "of decoding's speed", "most memory (RSS)"]
+    head = ["", "decoding, ms per frame", "run, ms per frame", "share of decoding speed", "peak memory (RSS)"]
     x = [width * height / 1e6 for width, height in SIZES]
     return table(head, rows), [
-        Panel("a frame", "megapixels", [Curve("job", x, ms), Curve("decoding alone", x, alone)], "ms"),
-        Panel("most memory (RSS)", "megapixels", [Curve("run", x, peaks)], "MB"),
+        Panel("time per frame", "megapixels", [Curve("run", x, ms), Curve("decoding", x, decoding)], "ms"),
+        Panel("peak memory (RSS)", "megapixels", [Curve("run", x, peaks)], "MB"),
     ]
 
 
 def length(options: Options, longest_s: float) -> tuple[str, list[Panel]]:
-    """`fer-stream run` on 10 s to an hour of one clip, over and over."""
-    rows, x, taken, peaks = [], [], [], []
+    """Measure `fer-stream run` on 10 s to one hour of a repeated clip."""
+    rows, x, durations, peaks = [], [], [], []
     with tempfile.TemporaryDirectory(prefix="fer-") as folder:
         clip, _ = as_camera_stream(options.clip("one_face_crying"), Path(folder))
         loop_s = sum(1 for _ in clip_frames(clip, every=1)) / frame_rate(clip)
@@ -152,60 +158,58 @@ def length(options: Options, longest_s: float) -> tuple[str, list[Panel]]:
             long = Path(folder) / "long.mp4"
             times = max(1, round(seconds / loop_s))
             repeat_clip(clip, times, long)
-            lasted_s, peak_mb = _run(long, options)
+            run_s, peak_mb = _run(long, options)
             video_s = times * loop_s
-            rows.append(
-                [f"{video_s:,.0f} s", f"{lasted_s:.1f} s", f"{video_s / lasted_s:.1f} ×", f"{peak_mb:.0f} MB"]
-            )
+            rows.append([f"{video_s:,.0f} s", f"{run_s:.1f} s", f"{video_s / run_s:.1f} ×", f"{peak_mb:.0f} MB"])
             x.append(video_s / 60)
-            taken.append(lasted_s)
+            durations.append(run_s)
             peaks.append(peak_mb)
             print("  " + ", ".join(rows[-1]), file=sys.stderr, flush=True)
-    return table(["video", "took", "of real time", "most memory (RSS)"], rows), [
-        Panel("the whole command", "minutes of video", [Curve("run", x, taken)], "s"),
-        Panel("most memory (RSS)", "minutes of video", [Curve("run", x, peaks)], "MB"),
+    return table(["video", "duration", "× real time", "peak memory (RSS)"], rows), [
+        Panel("duration of the command", "minutes of video", [Curve("run", x, durations)], "s"),
+        Panel("peak memory (RSS)", "minutes of video", [Curve("run", x, peaks)], "MB"),
     ]
 
 
-def _faces_found(clip: Path, options: Options) -> float:
+def _faces_per_frame(clip: Path, options: Options) -> float:
     frames = analyze(clip, options.settings).frames
     return sum(len(frame.faces) for frame in frames) / len(frames)
 
 
-def _in_turn(clips: dict[str, Path], options: Options) -> Rounds:
-    """Decode each clip alone and run it, all of them in turn, on one core."""
+def _alternate(clips: dict[str, Path], options: Options) -> Rounds:
+    """Decode and process the clips alternately on one core."""
     with pinned(available_cores(1)):
-        engine = FileProcessor(options.settings, threads=1)
+        processor = FileProcessor(options.settings, threads=1)
         works: dict[str, Callable[[], object]] = {}
         for name, clip in clips.items():
-            works[f"decode {name}"] = partial(decode_alone, clip)
-            works[f"job {name}"] = partial(job, engine, clip)
+            works[f"decode {name}"] = partial(decode, clip)
+            works[f"run {name}"] = partial(run, processor, clip)
         rounds = Rounds(works)
         rounds.run(3)
     return rounds
 
 
 def _run(clip: Path, options: Options) -> tuple[float, float]:
-    """Seconds that `fer-stream run` takes on one core, and the most memory (RSS) that it had, in MB."""
+    """Return the duration of `fer-stream run` on one core in seconds, and its peak memory (RSS) in MB."""
     peak_mb = 0.0
     with tempfile.TemporaryDirectory(prefix="fer-") as folder, pinned(available_cores(1)):
         command = [sys.executable, "-m", "fer_stream.cli", "run", str(clip), "--out", folder, "--no-video",
                    "--no-report", "--weights", str(options.weights)]  # fmt: skip
-        began_s = time.monotonic()
+        started_s = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None:
-            peak_mb = max(peak_mb, _most_mb(process.pid))
-            time.sleep(_LOOK_S)
-        lasted_s = time.monotonic() - began_s
+            peak_mb = max(peak_mb, _peak_mb(process.pid))
+            time.sleep(_POLL_INTERVAL_S)
+        run_s = time.monotonic() - started_s
     if process.returncode:
         raise NotMeasurable(f"`fer-stream run` ended with exit code {process.returncode}")
-    return lasted_s, peak_mb
+    return run_s, peak_mb
 
 
-def _most_mb(pid: int) -> float:
-    """The most memory that a process had so far, 0 for one that is gone.
+def _peak_mb(pid: int) -> float:
+    """Return the peak memory of a process, 0 if it has ended.
 
-    The kernel's own account of children (ru_maxrss) begins with the memory of the parent that forked them.
+    ru_maxrss of children includes the memory of the parent that forked them.
     """
     with suppress(OSError, StopIteration):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -225,7 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=CURVES, default=list(CURVES))
     parser.add_argument("--longest", type=float, default=LENGTHS_S[-1], help="seconds of the longest video")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images", help="where growth-NAME.png go")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images", help="directory for growth-NAME.png")
     chosen = parser.parse_args()
     options = Options()
     print(", ".join(f"{name} {value}" for name, value in machine().items()), flush=True)

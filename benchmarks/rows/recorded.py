@@ -1,7 +1,7 @@
-"""Recorded video on one core: the whole job, decoding alone and the peers, in turn on the same clip.
+"""Recorded video on one core: a complete run, decoding alone and the peers, alternating on the same clip.
 
-The job writes its table and its timeline, and no video, picture or report. Decoding alone is PyAV with one thread to
-bgr24. Peers get the first frames of the clip, decoded by OpenCV.
+The run writes the table and the timeline, but no video, plot or report. Decoding is PyAV with one thread to bgr24.
+Peers get the first frames of the clip, decoded by OpenCV.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from benchmarks.agreement import Recall, accuracy, full_size, recall
-from benchmarks.file_job import decode_alone
+from benchmarks.file_job import decode
 from benchmarks.goals import Goal, Line, NotMeasurable, Rounds
 from benchmarks.material import clip_frames
 from benchmarks.peers import PEERS, PeerProcess
@@ -23,18 +23,18 @@ from benchmarks.scenes import encode_video, frame_rate, resized
 from fer_stream.files import FileProcessor, FileTask, process_file
 from fer_stream.records import F32
 
-_TO_DECODING = Goal(0.5)
-_TO_FER = Goal(20.0)
+_DECODING_GOAL = Goal(0.5)
+_FER_GOAL = Goal(20.0)
 _HD = (1920, 1080)
 
 
 def one_face(options: Options) -> Iterator[Line]:
-    """640×360, one face, every frame."""
+    """Measure 640×360, one face, every frame."""
     return measure(options, options.clip("one_face_crying"), peer_frames=40 if options.quick else 120)
 
 
 def three_faces(options: Options) -> Iterator[Line]:
-    """1080p, three faces: a small clip enlarged, forwards and backwards, since no large one may be handed on."""
+    """Measure 1080p, three faces: a small clip scaled up, because no large one may be redistributed."""
     with tempfile.TemporaryDirectory(prefix="fer-") as folder:
         clip = options.clip("three_faces")
         images = list(resized(clip, frame_rate(clip), _HD))
@@ -46,62 +46,62 @@ def three_faces(options: Options) -> Iterator[Line]:
 
 
 def measure(options: Options, clip: Path, *, peer_frames: int) -> Iterator[Line]:
-    """The lines of one clip."""
+    """Yield the lines of one clip."""
     frames = sum(1 for _ in clip_frames(clip, every=1))
     with pinned(available_cores(1)), ExitStack() as stack:
-        engine = FileProcessor(options.settings, threads=1)
-        peers = {name: _Asked(clip, peer_frames) for name in PEERS}
+        processor = FileProcessor(options.settings, threads=1)
+        peers = {name: _Peer(clip, peer_frames) for name in PEERS}
         for name, peer in peers.items():
-            peer.begin(name, stack)
-        loaded = {name: peer for name, peer in peers.items() if peer.running}
+            peer.start(name, stack)
+        loaded = {name: peer for name, peer in peers.items() if peer.process}
         works: dict[str, Callable[[], object]] = {
-            "job": lambda: job(engine, clip),
-            "decode": lambda: decode_alone(clip),
-            **{name: peer.ask for name, peer in loaded.items()},
+            "run": lambda: run(processor, clip),
+            "decode": lambda: decode(clip),
+            **{name: peer.detect for name, peer in loaded.items()},
         }
         rounds = Rounds(works)
         rounds.run(options.rounds)
     truth = full_size(clip, options.weights)
-    yield Line("frames/s", rounds.rate("job", frames), "fps", accuracy=accuracy(clip, options.settings, truth))
-    yield Line("… of decoding alone", rounds.ratio("job", "decode"), "×", _TO_DECODING)
+    yield Line("frames/s", rounds.rate("run", frames), "fps", accuracy=accuracy(clip, options.settings, truth))
+    yield Line("… of decoding alone", rounds.ratio("run", "decode"), "×", _DECODING_GOAL)
     for name, peer in peers.items():
-        goal = _TO_FER if name == "fer" else None
+        goal = _FER_GOAL if name == "fer" else None
         what = f"… of {PEERS[name].title}"
-        if not peer.running:
-            yield Line(what, unit="×", goal=goal, unmeasured_reason=peer.why_not)
+        if not peer.process:
+            yield Line(what, unit="×", goal=goal, unmeasured_reason=peer.unmeasured_reason)
             continue
         fps = rounds.rate(name, min(frames, peer_frames))
-        ratio = rounds.ratio("job", name, (frames, min(frames, peer_frames)))
+        ratio = rounds.ratio("run", name, (frames, min(frames, peer_frames)))
         yield Line(f"{PEERS[name].title}, frames/s", fps, "fps", accuracy=str(peer.recall(truth)))
         yield Line(what, ratio, "×", goal)
 
 
-def job(engine: FileProcessor, clip: Path) -> None:
-    """The whole job once."""
+def run(processor: FileProcessor, clip: Path) -> None:
+    """Process a clip once and discard the results."""
     with tempfile.TemporaryDirectory(prefix="fer-") as folder:
-        process_file(engine, FileTask(clip, "clip", Path(folder)))
+        process_file(processor, FileTask(clip, "clip", Path(folder)))
 
 
 @dataclass(slots=True)
-class _Asked:
-    """A peer that is asked about the first frames of a clip, or why it cannot be."""
+class _Peer:
+    """A peer that detects faces in the first frames of a clip, or the reason why it cannot be measured."""
 
     clip: Path
     frames: int
-    running: PeerProcess | None = None
-    why_not: str = ""
-    found: list[F32] = field(default_factory=list)
+    process: PeerProcess | None = None
+    unmeasured_reason: str = ""
+    boxes: list[F32] = field(default_factory=list)
 
-    def begin(self, name: str, stack: ExitStack) -> None:
+    def start(self, name: str, stack: ExitStack) -> None:
         try:
-            self.running = stack.enter_context(PeerProcess(PEERS[name]))
-            self.running.detect(self.clip, 1)
+            self.process = stack.enter_context(PeerProcess(PEERS[name]))
+            self.process.detect(self.clip, 1)
         except NotMeasurable as error:
-            self.running, self.why_not = None, str(error)
+            self.process, self.unmeasured_reason = None, str(error)
 
-    def ask(self) -> None:
-        assert self.running is not None
-        self.found = self.running.detect(self.clip, self.frames)
+    def detect(self) -> None:
+        assert self.process is not None
+        self.boxes = self.process.detect(self.clip, self.frames)
 
     def recall(self, truth: list[F32]) -> Recall:
-        return recall(self.found, truth)
+        return recall(self.boxes, truth)

@@ -11,7 +11,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 
-from benchmarks.plot import COLOURS, INK, tidy
+from benchmarks.plot import COLOURS, TEXT, apply_style
 from benchmarks.soak.account import percentiles
 from benchmarks.soak.observe import Observed
 from benchmarks.watch import Arrival
@@ -35,7 +35,7 @@ def plot(observed: Observed, path: Path) -> None:
     _drops(drops, observed)
     _memory(memory, observed)
     for axes in (marks, latency, drops, memory):
-        tidy(axes)
+        apply_style(axes)
         for fault in observed.faults:
             axes.axvspan(*(_minutes(observed, edge) for edge in fault.window), color="#f3f0ea", lw=0, zorder=0)
     memory.set_xlabel("minutes")
@@ -62,7 +62,7 @@ def _latency(axes: Axes, observed: Observed) -> None:
         ("p50", COLOURS[0], "p50"),
     ):
         axes.plot(minutes, [1000 * one[which] for one in spread], color=colour, lw=1.2, label=label)
-    axes.axhline(100, color=INK, lw=0.6, ls=":")
+    axes.axhline(100, color=TEXT, lw=0.6, ls=":")
     axes.set_yscale("log")
     axes.set_title(f"Latency from frame to result, ms, per {_BIN_S:.0f} s", loc="left")
     axes.legend(loc="upper right", ncols=3, frameon=False)

@@ -81,8 +81,8 @@ def test_colours_are_kept(colour: tuple[int, int, int], tmp_path: Path) -> None:
     image = np.full((96, 96, 3), colour, np.uint8)
     _write(tmp_path / "a.mp4", [image] * 5, [index / 25 for index in range(5)])
     with av.open(str(tmp_path / "a.mp4")) as container:
-        image = next(container.decode(video=0)).to_ndarray(format="bgr24")
-    assert np.abs(image.astype(int) - colour).mean() < 4
+        decoded = next(container.decode(video=0)).to_ndarray(format="bgr24")
+    assert np.abs(decoded.astype(int) - colour).mean() < 4
 
 
 def test_leaving_without_close_abandons_the_file(gradient: Gradient, tmp_path: Path) -> None:
