@@ -172,7 +172,7 @@ def test_full_disk_is_reported_and_leaves_no_files(fer: Run, clips: Path, small_
     result = fer("run", clips / "one_face_crying.mp4", "--out", disk)
     assert result.code == 5
     assert str(disk) in result.err
-    assert "free some space" in result.err
+    assert "the disk is full. Free space or choose another directory with --out" in result.err
     assert names(disk) == set()
 
 
@@ -267,7 +267,7 @@ def test_stopped_run_leaves_complete_partial_results(
 
 @pytest.mark.parametrize(
     ("number", "message"),
-    [(signal.SIGSEGV, "crashed the process that worked on it (SIGSEGV, exit code -11)"), (signal.SIGKILL, "memory")],
+    [(signal.SIGSEGV, "the worker process crashed (SIGSEGV, exit code -11)"), (signal.SIGKILL, "memory")],
 )
 def test_file_that_crashes_its_process_is_reported_and_the_others_processed(
     clips: Path, tmp_path: Path, number: signal.Signals, message: str
