@@ -83,7 +83,7 @@ def _publish(outputs: Sequence[Path], job: FileTask) -> tuple[Path, ...]:
             path.replace(job.output_dir / path.name)
         except OSError as error:
             raise OutputError(
-                f"Cannot write {job.output_dir / path.name}: {error.strerror}. Name another folder with --out."
+                f"Cannot write {job.output_dir / path.name}: {error.strerror}. Choose another directory with --out."
             ) from error
     return tuple(job.output_dir / path.name for path in outputs)
 

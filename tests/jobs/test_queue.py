@@ -63,7 +63,7 @@ def test_submit_refuses_invalid_arguments(service: JobsService, video: Path, tmp
         with pytest.raises(ConfigError, match="not a plain file name"):
             service.submit(video, name=name)
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="Cannot make the folder"):
+    with pytest.raises(OutputError, match="Cannot create the directory"):
         service.jobs.submit(video, out=tmp_path / "file", settings=service.fast_settings)
     (service.out / "existing.report.html").write_text("other content")
     with pytest.raises(OutputExists, match=r"existing\.report\.html exists"):
