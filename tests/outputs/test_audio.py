@@ -31,25 +31,39 @@ def _clip(path: Path, codec: str, *, seconds: float = 2.0, click_s: float = 1.0,
         audio = container.add_stream(codec, rate=rate, layout="mono" if channels == 1 else "5.1")
         assert isinstance(audio, AudioStream)
         for index in range(round(25 * seconds)):
-            picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 90, np.uint8), format="bgr24")
-            picture.pts, picture.time_base = index, Fraction(1, 25)
-            container.mux(video.encode(picture))
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 90, np.uint8), format="bgr24")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(video.encode(frame))
         container.mux(video.encode(None))
         samples = np.repeat(tone[None].astype(np.float32), channels, axis=0)
-        sound = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono" if channels == 1 else "5.1")
-        sound.rate, sound.pts, sound.time_base = RATE_HZ, 0, Fraction(1, RATE_HZ)
-        container.mux(audio.encode(sound))
+        audio_frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono" if channels == 1 else "5.1")
+        audio_frame.rate, audio_frame.pts, audio_frame.time_base = RATE_HZ, 0, Fraction(1, RATE_HZ)
+        container.mux(audio.encode(audio_frame))
         container.mux(audio.encode(None))
     return path
 
 
-def _ffmpeg(path: Path, codec: str, *sound: str, seconds: int = 4) -> Path:
+def _ffmpeg(path: Path, codec: str, *audio_options: str, seconds: int = 4) -> Path:
     """Write a gray clip of 25 fps with a tone of 1 kHz."""
     binary = shutil.which("ffmpeg")
     assert binary, "ffmpeg is not installed: apt-get install ffmpeg"
     gray, tone = f"color=gray:s=64x48:r=25:d={seconds}", f"sine=1000:duration={seconds}"
     lavfi = ("-f", "lavfi", "-i")
-    command = [binary, "-v", "error", *lavfi, gray, *lavfi, tone, "-c:v", "mpeg4", "-c:a", codec, *sound, str(path)]
+    command = [
+        binary,
+        "-v",
+        "error",
+        *lavfi,
+        gray,
+        *lavfi,
+        tone,
+        "-c:v",
+        "mpeg4",
+        "-c:a",
+        codec,
+        *audio_options,
+        str(path),
+    ]
     subprocess.run(command, check=True)
     return path
 
@@ -69,10 +83,10 @@ def _audible_s(path: Path, from_s: float = 0.0) -> float:
 
 
 def _annotate(clip: Path, target: Path, *, seconds: float = 2.0, full_audio: bool = True) -> Path:
-    picture = np.full((48, 64, 3), 90, np.uint8)
+    image = np.full((48, 64, 3), 90, np.uint8)
     with Mp4File(target, audio_from=clip) as video:
         for index in range(round(25 * seconds)):
-            video.add(picture, index / 25)
+            video.add(image, index / 25)
         video.close(full_audio=full_audio)
     return target
 
@@ -88,11 +102,11 @@ def _audio_properties(path: Path) -> tuple[str, float, float]:
         if peaks.max() > 0.2 * (1 if samples.dtype.kind == "f" else 32768):
             loud_s = start_s + float(np.argmax(peaks > 0.5 * peaks.max())) / rate
             return codec, loud_s, frames[-1][0] + frames[-1][1].shape[1] / rate
-    raise AssertionError("no tone")
+    raise AssertionError("the clip has no tone")
 
 
 @pytest.mark.parametrize(
-    ("container", "codec", "becomes"),
+    ("container", "codec", "expected_codec"),
     [
         ("mp4", "aac", "aac"),
         ("mp4", "libmp3lame", "mp3"),
@@ -102,12 +116,12 @@ def _audio_properties(path: Path) -> tuple[str, float, float]:
         ("mkv", "libopus", "aac"),
     ],
 )
-def test_audio_stays_in_step_in_a_codec_that_browsers_play(
-    container: str, codec: str, becomes: str, tmp_path: Path
+def test_audio_is_synchronous_and_in_a_codec_that_browsers_play(
+    container: str, codec: str, expected_codec: str, tmp_path: Path
 ) -> None:
     clip = _clip(tmp_path / f"clip.{container}", codec)
-    kept, loud_s, end_s = _audio_properties(_annotate(clip, tmp_path / "out.mp4"))
-    assert kept == becomes
+    out_codec, loud_s, end_s = _audio_properties(_annotate(clip, tmp_path / "out.mp4"))
+    assert out_codec == expected_codec
     assert loud_s == pytest.approx(1.0, abs=0.03)
     assert end_s == pytest.approx(2.0, abs=0.1)
 
@@ -153,18 +167,20 @@ def test_audio_of_a_truncated_clip_is_kept_up_to_its_end(tmp_path: Path) -> None
 def test_audio_continues_after_a_lost_packet_of_a_transport_stream(lost: int, tmp_path: Path) -> None:
     whole = _ffmpeg(tmp_path / "clip.ts", "aac").read_bytes()
     packets = [whole[start : start + 188] for start in range(0, len(whole), 188)]
-    sound = [index for index, packet in enumerate(packets) if int.from_bytes(packet[1:3]) & 0x1FFF == 0x101]
-    del packets[sound[lost]]
+    audio_packets = [index for index, packet in enumerate(packets) if int.from_bytes(packet[1:3]) & 0x1FFF == 0x101]
+    del packets[audio_packets[lost]]
     (tmp_path / "clip.ts").write_bytes(b"".join(packets))
     assert _audible_s(_annotate(tmp_path / "clip.ts", tmp_path / "out.mp4", seconds=4.0)) > 3.5
 
 
-@pytest.mark.parametrize(("rate_hz", "becomes"), [(8_000, "aac"), (11_025, "aac"), (16_000, "mp3"), (22_050, "mp3")])
-def test_mp3_is_copied_if_mp4_supports_its_rate(rate_hz: int, becomes: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rate_hz", "expected_codec"), [(8_000, "aac"), (11_025, "aac"), (16_000, "mp3"), (22_050, "mp3")]
+)
+def test_mp3_is_copied_if_mp4_supports_its_rate(rate_hz: int, expected_codec: str, tmp_path: Path) -> None:
     clip = _ffmpeg(tmp_path / "clip.avi", "libmp3lame", "-ar", str(rate_hz))
     out = _annotate(clip, tmp_path / "out.mp4", seconds=4.0)
     with av.open(str(out)) as container:
-        assert container.streams.audio[0].codec_context.codec.canonical_name == becomes
+        assert container.streams.audio[0].codec_context.codec.canonical_name == expected_codec
     assert _audible_s(out) == pytest.approx(4.0, abs=0.3)
 
 
