@@ -38,6 +38,10 @@ CROP_SIZE_PX = 48
 
 QualityReason = Literal["ok", "small", "blurred", "off_frontal", "truncated", "unclear"]
 
+UnknownReason = Literal["small", "blurred", "off_frontal", "truncated", "unclear", "undecided"]
+"""Why a label is `unknown`: the quality of most faces nearby, or `undecided` if they are good enough, but no emotion
+is probable enough or lasts long enough."""
+
 
 def stream_id_of(source: str, start_ms: int) -> str:
     """Return the id of one session of a source: `front-door@1767225600000` for a start in Unix ms."""
@@ -256,7 +260,8 @@ class ModelSpec:
 class Segment:
     """Time range, in media seconds, in which one person has one label, which may be `unknown`. It is final.
 
-    `mean_prob` is the mean smoothed probability of the label in the segment; 0 for `unknown`.
+    `mean_prob` is the mean smoothed probability of the label in the segment; 0 for `unknown`. `unknown_reason` is the
+    reason that applies for the longest time in a segment of `unknown`; None for an emotion.
     """
 
     stream_id: str
@@ -265,6 +270,7 @@ class Segment:
     start_s: float
     end_s: float
     mean_prob: float
+    unknown_reason: UnknownReason | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -272,7 +278,8 @@ class LabelledFace:
     """One face of one frame with its label: a row of the table, a box in the video.
 
     `probs` is the output of the classifier and `smoothed` the probabilities that determine the label, both float32
-    (7,). They are equal for a face that was not classified.
+    (7,). They are equal for a face that was not classified. `quality` is that of this face alone; `unknown_reason` is
+    why the label is `unknown`, and None for an emotion.
     """
 
     person_id: int
@@ -282,6 +289,7 @@ class LabelledFace:
     probs: F32
     smoothed: F32
     label: str
+    unknown_reason: UnknownReason | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

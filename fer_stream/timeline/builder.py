@@ -235,4 +235,5 @@ def _labelled_face(observation: Observation, sample: Sample) -> LabelledFace:
         probs=sample.smoothed if observation.probs is None else observation.probs,
         smoothed=sample.smoothed,
         label=sample.label,
+        unknown_reason=sample.unknown_reason,
     )

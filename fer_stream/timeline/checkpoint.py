@@ -21,7 +21,7 @@ from fer_stream.timeline.smoothing import Sample
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 
 
 def encode_state(state: object) -> bytes:
@@ -52,15 +52,16 @@ class SampleTable:
         if id(sample) not in self._numbers:
             self._numbers[id(sample)] = len(self.rows)
             probs, smoothed = _to_list(sample.probs), _to_list(sample.smoothed)
-            self.rows.append([sample.time_s, probs, sample.ok, smoothed, sample.evidence, sample.label])
+            label = (sample.evidence, sample.low_quality, sample.label)
+            self.rows.append([sample.time_s, probs, sample.quality, smoothed, *label])
         return self._numbers[id(sample)]
 
     @staticmethod
     def read(rows: Sequence[Sequence[Any]]) -> list[Sample]:
         """Return the samples of `rows`, in order."""
         return [
-            Sample(time_s, _to_array(probs), ok, _to_array(smoothed), evidence, label)
-            for time_s, probs, ok, smoothed, evidence, label in rows
+            Sample(time_s, _to_array(probs), quality, _to_array(smoothed), *label)
+            for time_s, probs, quality, smoothed, *label in rows
         ]
 
 
@@ -95,8 +96,8 @@ def _loader(kind: Any) -> _Loader:
         present = _loader(next(one for one in arguments if one is not NoneType))
         return lambda value, samples: None if value is None else present(value, samples)
     if get_origin(kind) is dict:
-        item = _loader(arguments[1])
-        return lambda value, samples: {int(key): item(one, samples) for key, one in value.items()}
+        key_of, item = (int if arguments[0] is int else str), _loader(arguments[1])
+        return lambda value, samples: {key_of(key): item(one, samples) for key, one in value.items()}
     if get_origin(kind) in (list, tuple, deque):
         container, item = get_origin(kind), _loader(arguments[0])
         return lambda value, samples: container(item(one, samples) for one in value)

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from fer_stream.config.settings import TimelineSettings
-from fer_stream.records import F32, LABELS, UNKNOWN, Face, PersonSummary, Segment
-from fer_stream.timeline.smoothing import KernelSmoother, Sample, SmootherState
-
-# More than half of the classified faces near a time must have passed the quality check, otherwise it is `unknown`.
-_MIN_EVIDENCE = 0.5
+from fer_stream.records import F32, LABELS, UNKNOWN, Face, PersonSummary, Segment, UnknownReason
+from fer_stream.timeline.smoothing import MIN_EVIDENCE, KernelSmoother, Sample, SmootherState
 
 
 @dataclass(slots=True, eq=False)
@@ -61,7 +58,7 @@ class Labeller:
     def candidate(self, sample: Sample) -> str:
         """Return the label that this smoothed sample alone suggests, given the current one."""
         assert sample.smoothed is not None
-        if sample.evidence < _MIN_EVIDENCE:
+        if sample.evidence < MIN_EVIDENCE:
             return UNKNOWN
         current, best = self._state.current, int(sample.smoothed.argmax())
         if current in LABELS:
@@ -99,17 +96,24 @@ def _with_label(sample: Sample, label: str) -> Sample:
 
 @dataclass(slots=True, eq=False)
 class SegmenterState:
-    """Last sample, interval before it, and start, sum of probabilities and number of samples of the open segment."""
+    """Last sample, interval before it, and start, sum of probabilities and number of samples of the open segment.
+
+    `unknown_s` is the time in the open segment, in seconds, of each reason for `unknown`.
+    """
 
     last: Sample | None = None
     interval_s: float = 0.0
     start_s: float = 0.0
     prob_sum: float = 0.0
     count: int = 0
+    unknown_s: dict[UnknownReason, float] = field(default_factory=dict)
 
 
 class Segmenter:
-    """Joins the labelled samples of one visit of a person to adjacent segments."""
+    """Joins the labelled samples of one visit of a person to adjacent segments.
+
+    A segment of `unknown` is not split where its reason changes.
+    """
 
     def __init__(self, stream_id: str, person_id: int, state: SegmenterState) -> None:
         self._stream_id = stream_id
@@ -127,6 +131,7 @@ class Segmenter:
         for sample in samples:
             if state.last is not None:
                 state.interval_s = sample.time_s - state.last.time_s
+                self._add_time(state.last)
                 if sample.label != state.last.label:
                     ended.append(self._end(sample.time_s))
             self._extend(sample)
@@ -135,7 +140,16 @@ class Segmenter:
     def flush(self) -> list[Segment]:
         """Return the last segment, which includes the interval of its last frame."""
         last = self._state.last
-        return [] if last is None else [self._end(last.time_s + self._state.interval_s)]
+        if last is None:
+            return []
+        self._add_time(last)
+        return [self._end(last.time_s + self._state.interval_s)]
+
+    def _add_time(self, sample: Sample) -> None:
+        """Count the interval that starts at `sample` for its reason."""
+        if sample.unknown_reason:
+            total_s = self._state.unknown_s.get(sample.unknown_reason, 0.0)
+            self._state.unknown_s[sample.unknown_reason] = total_s + self._state.interval_s
 
     def _extend(self, sample: Sample) -> None:
         if self._state.count == 0:
@@ -149,8 +163,9 @@ class Segmenter:
         assert state.last is not None
         assert state.last.label is not None
         mean_prob = state.prob_sum / state.count
-        state.prob_sum, state.count = 0.0, 0
-        return Segment(self._stream_id, self._person_id, state.last.label, state.start_s, end_s, mean_prob)
+        reason = max(state.unknown_s, key=state.unknown_s.__getitem__, default=None)
+        state.prob_sum, state.count, state.unknown_s = 0.0, 0, {}
+        return Segment(self._stream_id, self._person_id, state.last.label, state.start_s, end_s, mean_prob, reason)
 
 
 def _prob(sample: Sample) -> float:
@@ -207,9 +222,8 @@ class Visit:
 
     def provisional(self, sample: Sample) -> Sample:
         """Return a copy of the last sample, smoothed over the past only and with a provisional label."""
-        probs, evidence = self.smoother.peek(sample)
-        smoothed = replace(sample, smoothed=probs, evidence=evidence)
-        return replace(smoothed, label=self._labeller.candidate(smoothed))
+        smoothed = self.smoother.peek(sample)
+        return _with_label(smoothed, self._labeller.candidate(smoothed))
 
     def _label(self, samples: Iterable[Sample]) -> list[Segment]:
         return [segment for sample in samples for segment in self._segmenter.push(self._labeller.push(sample))]
@@ -238,7 +252,7 @@ class Person:
 
     def add(self, face: Face, probs: F32 | None) -> Sample:
         """Add one face; return its sample, which `advance` or `end_visit` will label."""
-        sample = Sample(face.time_s, probs, face.quality.ok)
+        sample = Sample(face.time_s, probs, face.quality.reason)
         if sample.time_s - self._state.last_s > self._settings.max_gap_s:
             self.end_visit()
         if self._visit is None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fer_stream.records import F32, F64, LABELS
+from fer_stream.records import F32, F64, LABELS, UNKNOWN, QualityReason, UnknownReason
 
 # Radius of the kernel in time constants. Beyond it the weight is below 5 %, too little to change a label.
 _RADIUS = 3.0
@@ -15,23 +17,35 @@ _RADIUS = 3.0
 UNIFORM = np.full(len(LABELS), 1 / len(LABELS), np.float32)
 """Probabilities of a face without any classified neighbour."""
 
+MIN_EVIDENCE = 0.5
+"""Minimum evidence of an emotion: with less, most classified faces nearby failed the quality check."""
+
 _TINY = 1e-12
+
+_LOW_QUALITY: tuple[UnknownReason, ...] = tuple(one for one in get_args(UnknownReason) if one != "undecided")
 
 
 @dataclass(slots=True, eq=False)
 class Sample:
-    """One face at one time. `smoothed`, `evidence` and `label` are set one after the other.
+    """One face at one time. The smoother sets `smoothed`, `evidence` and `low_quality`, the labeller sets `label`.
 
-    `probs` and `smoothed` are float32 (7,); `probs` is None if the face was not classified. `ok` is the result of the
-    quality check; `evidence` is the share, 0 to 1, of faces that passed it among the classified ones nearby.
+    `probs` and `smoothed` are float32 (7,); `probs` is None if the face was not classified. `quality` is the result
+    of the quality check; `evidence` is the share, 0 to 1, of faces that passed it among the classified ones nearby.
+    `low_quality` is the most frequent reason of the others if the evidence is below `MIN_EVIDENCE`, otherwise None.
     """
 
     time_s: float
     probs: F32 | None
-    ok: bool
+    quality: QualityReason
     smoothed: F32 | None = None
     evidence: float = 0.0
+    low_quality: UnknownReason | None = None
     label: str | None = None
+
+    @property
+    def unknown_reason(self) -> UnknownReason | None:
+        """Why the label is `unknown`; None for an emotion and while there is no label."""
+        return self.low_quality or "undecided" if self.label == UNKNOWN else None
 
 
 @dataclass(slots=True, eq=False)
@@ -71,18 +85,17 @@ class KernelSmoother:
         """Smooth and return the remaining samples at the end."""
         return self._smooth(len(self._state.samples))
 
-    def peek(self, sample: Sample) -> tuple[F32, float]:
-        """Return the smoothed probabilities and the evidence of the last sample if no sample followed."""
-        smoothed, evidence = smooth(self._state.samples, [sample], self._tau_s)
-        return smoothed[0], float(evidence[0])
+    def peek(self, sample: Sample) -> Sample:
+        """Return a copy of the last sample, smoothed as if no sample followed."""
+        copy = replace(sample)
+        smooth(self._state.samples, [copy], self._tau_s)
+        return copy
 
     def _smooth(self, ready: int) -> list[Sample]:
         if ready == self._state.done:
             return []
         new = self._state.samples[self._state.done : ready]
-        smoothed, evidence = smooth(self._state.samples, new, self._tau_s)
-        for sample, probs, share in zip(new, smoothed, evidence, strict=True):
-            sample.smoothed, sample.evidence = probs, float(share)
+        smooth(self._state.samples, new, self._tau_s)
         self._state.done = ready
         self._drop_before(new[-1].time_s - self.radius_s)
         return new
@@ -95,20 +108,38 @@ class KernelSmoother:
         self._state.done -= old
 
 
-def smooth(samples: Sequence[Sample], at: Sequence[Sample], tau_s: float) -> tuple[F32, F64]:
-    """Return probabilities float32 (k, 7) and evidence float64 (k,) at the k times of `at`, computed from `samples`.
+def smooth(samples: Sequence[Sample], at: Sequence[Sample], tau_s: float) -> None:
+    """Set `smoothed`, `evidence` and `low_quality` of the k samples `at`, computed from `samples`.
 
-    Only samples that are `ok` and classified contribute. If there are none, all classified ones contribute and the
-    evidence is 0; if none is classified, the probabilities are uniform.
+    Only samples that are `ok` and classified contribute to the probabilities. If there are none, all classified ones
+    contribute and the evidence is 0; if none is classified, the probabilities are uniform. Low quality is counted
+    among the classified samples; if there are none, among all.
     """
     times = np.array([sample.time_s for sample in samples])
-    ok = np.array([sample.ok for sample in samples])
+    quality = np.array([sample.quality for sample in samples])
     classified = np.array([sample.probs is not None for sample in samples])
     probs = np.stack([UNIFORM if sample.probs is None else sample.probs for sample in samples])
     distance = np.abs(np.array([sample.time_s for sample in at])[:, None] - times)
     weights = np.where(distance <= _RADIUS * tau_s, np.exp(-distance / tau_s), 0.0)
-    all_classified, good = (weights * mask for mask in (classified, classified & ok))
+    all_classified, good = (weights * mask for mask in (classified, classified & (quality == "ok")))
     evidence = good.sum(axis=1) / np.maximum(all_classified.sum(axis=1), _TINY)
-    for contributing in (all_classified, good):
-        weights = np.where(contributing.any(axis=1, keepdims=True), contributing, weights)
-    return (weights @ probs / weights.sum(axis=1, keepdims=True)).astype(np.float32), evidence
+    weights = _first_nonzero(all_classified, weights)
+    low_quality = _main_low_quality(weights, quality)
+    weights = _first_nonzero(good, weights)
+    smoothed = (weights @ probs / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    for sample, mean, share, reason in zip(at, smoothed, evidence.tolist(), low_quality, strict=True):
+        sample.smoothed, sample.evidence = mean, share
+        sample.low_quality = reason if share < MIN_EVIDENCE else None
+
+
+def _first_nonzero(preferred: F64, fallback: F64) -> F64:
+    """Return the weights (k, n) of `preferred`, with the rows of `fallback` where all are 0."""
+    return np.where(preferred.any(axis=1, keepdims=True), preferred, fallback)
+
+
+def _main_low_quality(weights: F64, quality: NDArray[np.str_]) -> list[UnknownReason | None]:
+    """Return the reason other than `ok` with the largest sum of `weights` (k, n) in each row, or None."""
+    if (quality == "ok").all():  # the usual case, and this runs for every frame
+        return [None] * len(weights)
+    sums = np.stack([weights[:, quality == reason].sum(axis=1) for reason in _LOW_QUALITY], axis=1)
+    return [_LOW_QUALITY[row.argmax()] if row.any() else None for row in sums]

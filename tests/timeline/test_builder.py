@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from fer_stream.records import (
     PersonSummary,
     Prediction,
     Quality,
+    UnknownReason,
 )
 from fer_stream.timeline.builder import BuilderState, Message, OnLoss, TimelineBuilder
 from fer_stream.timeline.checkpoint import decode_state, encode_state
@@ -29,7 +31,8 @@ SETTINGS = TimelineSettings()
 FPS = 25.0
 STREAM = "test@1"
 Shown = tuple[int, str]
-"""Person id and emotion; `small` is a face that is too small to classify."""
+"""Person id, and emotion or reason of low quality."""
+LOW_QUALITY = {"small": Quality(0.1, "small"), "blurred": Quality(0.2, "blurred")}
 
 
 def prediction(index: int, face: Shown) -> Prediction:
@@ -37,7 +40,7 @@ def prediction(index: int, face: Shown) -> Prediction:
     shown = LABELS.index(emotion) if emotion in LABELS else 0
     probs = np.full(7, 0.02, np.float32)
     probs[shown] = 0.88
-    quality = Quality(0.1, "small") if emotion == "small" else Quality(0.9, "ok")
+    quality = LOW_QUALITY.get(emotion, Quality(0.9, "ok"))
     box = np.array([0, 0, 50, 50], np.float32)
     return Prediction(Face(FaceKey(STREAM, person_id, index), index / FPS, 0.0, box, 0.9, quality), probs, "test")
 
@@ -58,8 +61,10 @@ def build(sent: list[Message], chunk: int = 16) -> tuple[list[LabelledFrame], tu
     return frames, builder.people()
 
 
-def comparable(frames: list[LabelledFrame]) -> list[tuple[int, list[tuple[int, str]]]]:
-    return [(frame.index, [(face.person_id, face.label) for face in frame.faces]) for frame in frames]
+def comparable(frames: list[LabelledFrame]) -> list[tuple[int, list[tuple[int, str, str | None]]]]:
+    return [
+        (frame.index, [(face.person_id, face.label, face.unknown_reason) for face in frame.faces]) for frame in frames
+    ]
 
 
 def test_frames_without_faces_are_returned_in_order() -> None:
@@ -83,8 +88,18 @@ def test_segments_agree_with_frame_labels() -> None:
 
 
 def test_face_of_low_quality_is_unknown() -> None:
-    _, (person,) = build(messages([[(1, "small")]] * 40))
+    frames, (person,) = build(messages([[(1, "small")]] * 40))
     assert person.shares == {UNKNOWN: 1.0}
+    assert [segment.unknown_reason for segment in person.segments] == ["small"]
+    assert {face.unknown_reason for frame in frames for face in frame.faces} == {"small"}
+
+
+def test_provisional_unknown_has_a_reason() -> None:
+    builder = TimelineBuilder(SETTINGS)
+    provisional = builder.provisional(builder.add(messages([[(1, "small"), (2, "happy")]] * 3)[:-1]))
+    assert [(face.label, face.unknown_reason) for face in provisional[-1].faces] == [
+        (UNKNOWN, "small"), ("happy", None),
+    ]  # fmt: skip
 
 
 def test_short_time_of_low_quality_is_bridged() -> None:
@@ -121,7 +136,7 @@ def test_frame_waits_for_all_its_faces() -> None:
     assert len(builder.add([late, sent[-1]])) == 100
 
 
-face = st.tuples(st.integers(1, 3), st.sampled_from([*LABELS, "small"]))
+face = st.tuples(st.integers(1, 3), st.sampled_from([*LABELS, *LOW_QUALITY]))
 films = st.lists(st.lists(face, max_size=3, unique_by=lambda face: face[0]), min_size=1, max_size=120)
 
 
@@ -145,6 +160,15 @@ def arrival(message: Message, rng: random.Random) -> float:
         return message.face.key.frame_index + rng.random() * 8
     assert isinstance(message, FrameHeader)
     return message.index
+
+
+@given(film=films)
+def test_exactly_the_unknown_faces_and_segments_have_a_reason(film: list[list[Shown]]) -> None:
+    frames, people = build(messages(film))
+    found = [(face.label, face.unknown_reason) for frame in frames for face in frame.faces]
+    found += [(segment.label, segment.unknown_reason) for person in people for segment in person.segments]
+    for label, reason in found:
+        assert reason in (get_args(UnknownReason) if label == UNKNOWN else [None])
 
 
 @given(film=films, cut=st.integers(0, 400))
