@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
@@ -25,6 +25,7 @@ from fer_stream.records import (
     Quality,
     QualityReason,
     Segment,
+    UnknownReason,
     unix_time,
 )
 
@@ -59,6 +60,10 @@ class FaceDocument(TypedDict):
     """Smoothed probabilities in the same order, from which the label is derived."""
     label: str
     """One of the seven emotions, or `unknown`."""
+    unknown_reason: NotRequired[str | None]
+    """Why the label is `unknown`: small, blurred, off_frontal, truncated, unclear (most faces nearby), or undecided
+    (no emotion is probable enough or lasts long enough). Null for an emotion; absent in documents of older
+    releases."""
 
 
 @with_config(_STRICT)
@@ -85,6 +90,9 @@ class SegmentDocument(TypedDict):
     end_s: float
     mean_prob: float
     """Mean smoothed probability of the label; 0 for `unknown`."""
+    unknown_reason: NotRequired[str | None]
+    """Reason that applies for the longest time in a segment of `unknown`. Null for an emotion; absent in documents of
+    older releases."""
 
 
 @with_config(_STRICT)
@@ -153,6 +161,7 @@ def face_document(face: LabelledFace) -> FaceDocument:
         "probs": _rounded(face.probs, _PROB_DECIMALS),
         "smoothed": _rounded(face.smoothed, _PROB_DECIMALS),
         "label": face.label,
+        "unknown_reason": face.unknown_reason,
     }
 
 
@@ -164,6 +173,7 @@ def segment_document(segment: Segment) -> SegmentDocument:
         "start_s": round_time(segment.start_s),
         "end_s": round_time(segment.end_s),
         "mean_prob": round_prob(segment.mean_prob),
+        "unknown_reason": segment.unknown_reason,
     }
 
 
@@ -222,6 +232,7 @@ def segment_of(document: StoredSegment) -> Segment:
         start_s=document["start_s"],
         end_s=document["end_s"],
         mean_prob=document["mean_prob"],
+        unknown_reason=cast(UnknownReason | None, document.get("unknown_reason")),
     )
 
 
@@ -231,7 +242,7 @@ def gap_of(document: StoredGap) -> Gap:
 
 
 def _face_of(face: FaceDocument) -> LabelledFace:
-    # The reason is not limited to the current ones: a newer release may add some.
+    # Reasons are not limited to the current ones: a newer release may add some.
     quality = Quality(face["quality"], cast(QualityReason, face["quality_reason"]))
     return LabelledFace(
         person_id=face["person_id"],
@@ -241,6 +252,7 @@ def _face_of(face: FaceDocument) -> LabelledFace:
         probs=np.array(face["probs"], np.float32),
         smoothed=np.array(face["smoothed"], np.float32),
         label=face["label"],
+        unknown_reason=cast(UnknownReason | None, face.get("unknown_reason")),
     )
 
 

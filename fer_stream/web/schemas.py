@@ -137,6 +137,8 @@ class TimelineSegment(TypedDict):
     start_at: float
     end_at: float
     mean_prob: float
+    unknown_reason: str | None
+    """Main reason of a segment of `unknown`; null for an emotion."""
 
 
 class TimelinePerson(TypedDict):
@@ -173,6 +175,7 @@ def timeline_segment(segment: StoredSegment) -> TimelineSegment:
         "start_at": segment["start_at"],
         "end_at": segment["end_at"],
         "mean_prob": segment["mean_prob"],
+        "unknown_reason": segment.get("unknown_reason"),
     }
 
 

@@ -136,11 +136,11 @@ def _zone(name: str) -> ZoneInfo:
 
 
 MAX_SEGMENTS = 50_000
-"""Maximum number of segments in a JSON response: 4.4 MB. A camera with one new segment per second reaches it in 14
+"""Maximum number of segments in a JSON response: 5.5 MB. A camera with one new segment per second reaches it in 14
 hours."""
 
 _ROWS_PER_CHUNK = 1000
-_COLUMNS = ("kind", "stream_id", "person_id", "label", "start_at", "end_at", "mean_prob")
+_COLUMNS = ("kind", "stream_id", "person_id", "label", "start_at", "end_at", "mean_prob", "unknown_reason")
 
 Row = tuple[float, tuple[object, ...]]
 
@@ -186,11 +186,11 @@ def _segments(store: ResultStore, name: str, from_s: float, to_s: float) -> Iter
 
 def _segment_row(segment: StoredSegment) -> Row:
     columns = ("stream_id", "person_id", "label", "start_at", "end_at", "mean_prob")
-    return segment["start_at"], ("segment", *itemgetter(*columns)(segment))
+    return segment["start_at"], ("segment", *itemgetter(*columns)(segment), segment.get("unknown_reason") or "")
 
 
 def _gap_row(gap: StoredGap) -> Row:
-    return gap["start_at"], ("gap", gap["stream_id"], "", gap["reason"], gap["start_at"], gap["end_at"], "")
+    return gap["start_at"], ("gap", gap["stream_id"], "", gap["reason"], gap["start_at"], gap["end_at"], "", "")
 
 
 def _csv(rows: list[tuple[object, ...]]) -> str:

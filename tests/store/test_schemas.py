@@ -23,6 +23,7 @@ from fer_stream.records import (
     Quality,
     QualityReason,
     Segment,
+    UnknownReason,
     stream_id_of,
 )
 from fer_stream.store.preview_channel import preview_from_bytes
@@ -46,14 +47,16 @@ stream_ids = st.builds(stream_id_of, names, st.integers(1, 2_000_000_000_000))
 fractions = st.floats(0, 1, width=32)
 seconds = st.floats(0, 1e7)
 labels = st.sampled_from([*LABELS, UNKNOWN])
+unknown_reasons = st.none() | st.sampled_from(get_args(UnknownReason))
 seven = hnp.arrays(np.float32, 7, elements=fractions)
 boxes = hnp.arrays(np.float32, 4, elements=st.floats(-1e4, 1e4, width=32))
 faces = st.builds(
     LabelledFace, st.integers(0, 2**53), boxes, fractions,
     st.builds(Quality, fractions, st.sampled_from(get_args(QualityReason))), seven, seven, labels,
+    unknown_reasons,
 )  # fmt: skip
 frames = st.builds(LabelledFrame, stream_ids, st.integers(0, 2**53), seconds, st.lists(faces, max_size=3).map(tuple))
-segments = st.builds(Segment, stream_ids, st.integers(0, 2**53), labels, seconds, seconds, fractions)
+segments = st.builds(Segment, stream_ids, st.integers(0, 2**53), labels, seconds, seconds, fractions, unknown_reasons)
 gaps = st.builds(Gap, stream_ids, seconds, seconds, st.text(max_size=20))
 
 
@@ -88,7 +91,8 @@ def test_frame_document_is_equal_except_for_rounding(frame: LabelledFrame) -> No
     assert back.time_s == pytest.approx(frame.time_s, abs=1e-6)
     assert len(back.faces) == len(frame.faces)
     for one, other in zip(back.faces, frame.faces, strict=True):
-        assert (one.person_id, one.label, one.quality.reason) == (other.person_id, other.label, other.quality.reason)
+        assert (one.person_id, one.label, one.unknown_reason) == (other.person_id, other.label, other.unknown_reason)
+        assert one.quality.reason == other.quality.reason
         assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
         assert one.quality.score == pytest.approx(other.quality.score, abs=1e-4)
         # A float32 of 10,000 px is 0.0005 px from the next one.
@@ -109,6 +113,7 @@ def test_segment_document_is_equal_except_for_rounding(segment: Segment) -> None
     text = segment_to_json(segment)
     back = segment_from_json(text)
     assert (back.stream_id, back.person_id, back.label) == (segment.stream_id, segment.person_id, segment.label)
+    assert back.unknown_reason == segment.unknown_reason
     assert back.start_s == pytest.approx(segment.start_s, abs=1e-6)
     assert back.end_s == pytest.approx(segment.end_s, abs=1e-6)
     assert segment_to_json(back) == text
@@ -219,15 +224,28 @@ def test_documents_of_version_1_do_not_change() -> None:
             "person_id": 7, "xyxy": [10.5, 20.0, 60.25, 80.0], "confidence": 0.93, "quality": 0.8,
             "quality_reason": "ok", "probs": [0.01, 0.01, 0.01, 0.9, 0.03, 0.02, 0.02],
             "smoothed": [0.01, 0.01, 0.01, 0.9, 0.03, 0.02, 0.02], "label": "happy",
+            "unknown_reason": None,
         }],
     }  # fmt: skip
     segment = Segment("door@1767225600000", 7, "happy", 1.2, 3.4, 0.81)
     assert json.loads(segment_to_json(segment)) == {
         "v": 1, "stream_id": "door@1767225600000", "person_id": 7, "label": "happy", "mean_prob": 0.81,
         "start_s": 1.2, "end_s": 3.4, "start_at": 1767225601.2, "end_at": 1767225603.4,
+        "unknown_reason": None,
     }  # fmt: skip
+    unknown = Segment("door@1767225600000", 7, UNKNOWN, 1.2, 3.4, 0.0, "small")
+    assert json.loads(segment_to_json(unknown))["unknown_reason"] == "small"
     gap = Gap("door@1767225600000", 5.0, 9.5, "stalled")
     assert json.loads(gap_to_json(gap)) == {
         "v": 1, "stream_id": "door@1767225600000", "reason": "stalled",
         "start_s": 5.0, "end_s": 9.5, "start_at": 1767225605.0, "end_at": 1767225609.5,
     }  # fmt: skip
+
+
+@given(frames, segments)
+def test_documents_of_older_releases_have_no_unknown_reason(frame: LabelledFrame, segment: Segment) -> None:
+    document, stored = json.loads(frame_to_json(frame)), json.loads(segment_to_json(segment))
+    for one in (*document["faces"], stored):
+        del one["unknown_reason"]
+    assert all(face.unknown_reason is None for face in frame_from_json(json.dumps(document)).faces)
+    assert segment_from_json(json.dumps(stored)).unknown_reason is None

@@ -318,12 +318,14 @@ def test_final_segments_replace_provisional_labels(live: Live, open_page: Opener
         """async () => {
           const { LiveTimeline } = await import("./live-timeline.js");
           const timeline = new LiveTimeline();
-          const add = (at, label) => timeline.add({ stream_id: "a@1", at, faces: [{ person_id: 7, label }] });
+          const add = (at, label, unknown_reason = null) =>
+            timeline.add({ stream_id: "a@1", at, faces: [{ person_id: 7, label, unknown_reason }] });
           add(100, "happy");
           add(101, "sad");
           add(102, "happy");
           add(103, "happy");
-          add(110, "sad");
+          add(110, "unknown", "small");
+          add(110.2, "unknown", "blurred");
           timeline.setFinalSegments("a@1", 7, [{ label: "neutral", from: 95, to: 102.5 }]);
           return { spans: timeline.people(0)[0].spans, gaps: timeline.gaps(90, 112) };
         }"""
@@ -331,9 +333,35 @@ def test_final_segments_replace_provisional_labels(live: Live, open_page: Opener
     assert [(span["label"], span["from"], span["to"]) for span in found["spans"]] == [
         ("neutral", 95, 102.5),
         ("happy", 102.5, 103),
-        ("sad", 110, 110),
+        ("unknown", 110, 110.2),
     ]
-    assert [(gap["from"], gap["to"]) for gap in found["gaps"]] == [(103, 110), (110, 112)]
+    assert [span.get("unknown_reason") for span in found["spans"]] == [None, None, "blurred"]
+    assert [(gap["from"], gap["to"]) for gap in found["gaps"]] == [(103, 110), (110.2, 112)]
+
+
+def test_unknown_is_shown_with_its_reason(live: Live, open_page: Opener) -> None:
+    page = open_page(live.url)
+    texts = page.evaluate(
+        """async () => {
+          const { labelText } = await import("./format.js");
+          const { faceText } = await import("./video-overlay.js");
+          const { segmentRow } = await import("./panels.js");
+          const span = { name: "Person 7", label: "unknown", unknown_reason: "small", from: 100, to: 102 };
+          const row = segmentRow(span);
+          row.update(span);
+          const reasons = ["undecided", "added_later", undefined];
+          return [
+            row.element.cells[1].textContent,
+            faceText({ ...span, person_id: 7 }),
+            ...reasons.map((unknown_reason) => labelText({ label: "unknown", unknown_reason })),
+            labelText({ label: "happy", unknown_reason: null }),
+          ];
+        }"""
+    )
+    assert texts == [
+        "unknown: too small", "7  unknown: too small",
+        "unknown: undecided", "unknown: added_later", "unknown", "happy",
+    ]  # fmt: skip
 
 
 # Recorded jobs
@@ -397,7 +425,7 @@ def test_history_shows_the_segments_of_the_api(live: Live, open_page: Opener) ->
     rows = page.get_by_role("region", name="Table of segments").get_by_role("row")
     expect(rows).to_have_count(1 + len(segments))
     texts = rows.all_inner_texts()[1:]
-    assert [text.split()[2] for text in texts] == [segment["label"] for segment in segments]
+    assert [text.split()[2].rstrip(":") for text in texts] == [segment["label"] for segment in segments]
     with page.expect_download() as download:
         page.get_by_role("link", name="Download as CSV").click()
     lines = download.value.path().read_text().splitlines()

@@ -6,13 +6,14 @@ import csv
 import io
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
-from fer_stream.records import Gap, LabelledFrame, Segment
+from fer_stream.records import UNKNOWN, Gap, LabelledFrame, Segment
 from fer_stream.store.protocol import CameraState, Checkpoint, Preview
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ def test_timeline_has_segments_by_person_and_gaps(
     assert [(one["person_id"], len(one["segments"])) for one in timeline["people"]] == [(1, 1), (2, 1), (1, 1)]
     first = timeline["people"][0]
     assert first["stream_id"] == inside[0].stream_id
-    assert first["segments"] == [{"label": "happy", "start_at": now - 100, "end_at": now - 98, "mean_prob": 0.75}]
+    assert first["segments"] == [
+        {"label": "happy", "start_at": now - 100, "end_at": now - 98, "mean_prob": 0.75, "unknown_reason": None}
+    ]
     assert [(one["reason"], one["start_at"], one["end_at"]) for one in timeline["gaps"]] == [
         ("stalled", now - 80, now - 78)
     ]
@@ -99,6 +102,16 @@ def test_timeline_as_csv(web: Web, segment: Callable[..., Segment], gap: Callabl
         ("segment", "2", "happy"), ("gap", "", "stalled"), ("segment", "1", "happy"),
     ]  # fmt: skip
     assert [float(row["start_at"]) - now for row in rows] == [-100, -80, -50]
+
+
+def test_timeline_has_the_reason_of_unknown_segments(web: Web, segment: Callable[..., Segment]) -> None:
+    now = float(int(time.time()))
+    small = replace(segment(now - 100), label=UNKNOWN, mean_prob=0.0, unknown_reason="small")
+    web.store.commit("door", CHECKPOINT, [small, segment(now - 50)], [])
+    people = web.get("/sources/door/timeline").json()["people"]
+    assert [one["segments"][0]["unknown_reason"] for one in people] == ["small", None]
+    response = web.get("/sources/door/timeline", params={"format": "csv"})
+    assert [row["unknown_reason"] for row in csv.DictReader(io.StringIO(response.text))] == ["small", ""]
 
 
 def test_timeline_of_many_hours_has_every_segment_once(

@@ -108,7 +108,7 @@ async function loadFinalSegments(name, timeline, now, signal) {
   const url = new URL(apiUrl("sources", name, "timeline"));
   url.search = new URLSearchParams({ from: now - HISTORY_S, to: now });
   const { people, gaps } = await getJson(url, signal);
-  const span = ({ label, start_at, end_at }) => ({ label, from: start_at, to: end_at });
+  const span = ({ label, unknown_reason, start_at, end_at }) => ({ label, unknown_reason, from: start_at, to: end_at });
   for (const { stream_id, person_id, segments } of people) {
     timeline.setFinalSegments(stream_id, person_id, segments.map(span));
   }

@@ -1,10 +1,10 @@
 // Timeline chart on a canvas: one lane per person, one bar per label. Unknown is hatched, gaps are flat bands.
 
 import { colourOf, LABELS, OUTLINED, UNKNOWN } from "./emotions.js";
-import { formatDuration, formatMinute, formatTime } from "./format.js";
+import { formatDuration, formatMinute, formatTime, labelText } from "./format.js";
 
 /**
- * @typedef {{label: string, from: number, to: number}} Span  from and to are Unix seconds
+ * @typedef {{label: string, unknown_reason?: string | null, from: number, to: number}} Span  from, to: Unix seconds
  * @typedef {{name: string, spans: Span[]}} Lane
  * @typedef {{text: string, from: number, to: number}} Gap
  * @typedef {{from: number, to: number, lanes: Lane[], gaps: Gap[]}} Timeline
@@ -162,7 +162,7 @@ export class TimelineChart {
     const hit = (span) => span.from - tolerance <= at && at <= span.to + tolerance;
     const span = fraction < 0 ? undefined : lane?.spans.find(hit);
     this.#readout.textContent = span
-      ? `${lane.name}: ${span.label} from ${formatTime(span.from)} for ${formatDuration(span.to - span.from)}`
+      ? `${lane.name}: ${labelText(span)} from ${formatTime(span.from)} for ${formatDuration(span.to - span.from)}`
       : "";
   }
 }

@@ -162,7 +162,8 @@ async function load(name, date, signal) {
 }
 
 function toPerson({ person_id, stream_id, segments }) {
-  const spans = segments.map(({ label, start_at, end_at }) => ({ label, from: start_at, to: end_at }));
+  const spans = segments.map(({ label, unknown_reason, start_at, end_at }) =>
+    ({ label, unknown_reason, from: start_at, to: end_at }));
   return {
     id: `${stream_id} ${person_id}`,
     stream_id,

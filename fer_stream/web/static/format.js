@@ -82,13 +82,20 @@ export function personNamer(people) {
     `Person ${person_id}${severalSessions ? ` (${formatMinute(sessionStart(stream_id))})` : ""}`;
 }
 
-const QUALITY_REASONS = {
+const UNKNOWN_REASONS = {
   small: "too small", blurred: "blurred", off_frontal: "turned away", truncated: "cut off by the edge",
-  unclear: "no clear expression",
+  unclear: "no clear expression", undecided: "undecided",
 };
 
-/** Why a face has no label; empty if its quality is sufficient. */
-export const qualityText = (reason) => QUALITY_REASONS[reason] ?? "";
+/** Why a label is unknown; empty for an emotion. @param {string | null} [reason] */
+export const unknownText = (reason) => (reason ? UNKNOWN_REASONS[reason] ?? reason : "");
+
+/**
+ * A label with the reason if it is unknown: "unknown: too small".
+ * @param {{label: string, unknown_reason?: string | null}} labelled
+ */
+export const labelText = ({ label, unknown_reason }) =>
+  [label, unknownText(unknown_reason)].filter(Boolean).join(": ");
 
 const GAP_REASONS = {
   refused: "connection refused", unauthorized: "wrong user or password", not_found: "no such stream",

@@ -21,13 +21,19 @@ const DISCONNECTED = "disconnected";
  * @typedef {{id: string, stream_id: string, person_id: number, spans: Span[]}} Person
  */
 
-/** Extends the last span if it has the same label and is recent, otherwise appends a new one. */
-function extend(spans, label, at) {
+/**
+ * Extends the last span if it has the same label and is recent, otherwise appends a new one. A provisional span has the
+ * newest reason.
+ */
+function extend(spans, label, at, unknown_reason = null) {
   const last = spans.at(-1);
   const adjacent = last && at - last.to <= MAX_INTERRUPTION_S;
   if (adjacent) last.to = Math.max(last.to, at);
-  if (adjacent && last.label === label) return;
-  spans.push({ label, from: at, to: at });
+  if (adjacent && last.label === label) {
+    last.unknown_reason = unknown_reason;
+    return;
+  }
+  spans.push({ label, unknown_reason, from: at, to: at });
   if (spans.length > MAX_SPANS) spans.shift();
 }
 
@@ -47,12 +53,14 @@ export class LiveTimeline {
   /** @type {Range[]} gaps reported by the service */
   #gaps = [];
 
-  /** @param {{stream_id: string, at: number, faces: {person_id: number, label: string}[]}} frame */
+  /** @param {{stream_id: string, at: number, faces: import("./video-overlay.js").Face[]}} frame */
   add({ stream_id, at, faces }) {
     if (!this.#connected) this.#reception.push(this.#disconnectedUntil(at));
     this.#connected = true;
     extend(this.#reception, RECEIVED, at);
-    for (const { person_id, label } of faces) extend(this.#person(stream_id, person_id).spans, label, at);
+    for (const { person_id, label, unknown_reason } of faces) {
+      extend(this.#person(stream_id, person_id).spans, label, at, unknown_reason);
+    }
     this.#prune(at - HISTORY_S);
   }
 

@@ -3,7 +3,7 @@
 import { TimelineChart } from "./chart.js";
 import { el, reconcile, setText } from "./dom.js";
 import { EMOTIONS, LABELS, legend, sharesBar, swatch, UNKNOWN } from "./emotions.js";
-import { formatDuration, formatMinute, formatPercent, formatTime, pluralize, qualityText } from "./format.js";
+import { formatDuration, formatMinute, formatPercent, formatTime, labelText, pluralize, unknownText } from "./format.js";
 import { HISTORY_S, mostRecent } from "./live-timeline.js";
 import { faceText } from "./video-overlay.js";
 
@@ -76,7 +76,7 @@ function personItem({ person_id }) {
       const prob = face.smoothed[EMOTIONS.indexOf(face.label)];
       mark.className = `swatch ${face.label}`;
       setText(label, face.label);
-      setText(detail, prob === undefined ? qualityText(face.quality_reason) : formatPercent(prob));
+      setText(detail, prob === undefined ? unknownText(face.unknown_reason) : formatPercent(prob));
       const shares = EMOTIONS.map((emotion, index) => [emotion, face.smoothed[index]]);
       bar.update(face.label === UNKNOWN ? { [UNKNOWN]: 1 } : Object.fromEntries(shares));
     },
@@ -130,13 +130,18 @@ function updateRows(rows, people, from) {
   reconcile(rows, newestFirst.slice(0, MAX_ROWS), (span) => `${span.id} ${span.from}`, segmentRow);
 }
 
-/** Creates a row of a table of segments. @param {{name: string, label: string, from: number, to: number}} span */
+/** Creates a row of a table of segments. @param {import("./chart.js").Span & {name: string}} span */
 export function segmentRow({ name, label, from }) {
+  const text = el("span");
   const duration = el("td");
   return {
-    element: el("tr", {}, el("td", {}, name), el("td", {}, el("span", { class: "labelled" }, swatch(label), label)),
+    element: el("tr", {}, el("td", {}, name), el("td", {}, el("span", { class: "labelled" }, swatch(label), text)),
       el("td", {}, formatTime(from)), duration),
-    update: (span) => setText(duration, formatDuration(span.to - span.from)),
+    /** @param {import("./chart.js").Span} span */
+    update(span) {
+      setText(text, labelText(span));
+      setText(duration, formatDuration(span.to - span.from));
+    },
   };
 }
 

@@ -1,8 +1,8 @@
 // Preview with boxes. The boxes belong to the frame that the preview shows.
 
 import { prepareCanvas } from "./chart.js";
-import { colourOf, UNKNOWN } from "./emotions.js";
-import { qualityText } from "./format.js";
+import { colourOf } from "./emotions.js";
+import { labelText } from "./format.js";
 
 // Results arrive ten times per second; previews less often and not in step. Boxes are interpolated between the two
 // results next to the preview, and a preview waits up to MAX_WAIT_MS for the second one.
@@ -18,13 +18,10 @@ const LABEL_BACKGROUND = "rgb(24 27 32 / .82)";
 const TEXT_PX = 13;
 const LABEL_PX = 22;
 
-/** @typedef {{person_id: number, xyxy: number[], label: string, quality_reason: string}} Face */
+/** @typedef {{person_id: number, xyxy: number[], label: string, unknown_reason: string | null}} Face */
 
 /** Returns the text beside a box, the same as in annotated videos. @param {Face} face */
-export function faceText({ person_id, label, quality_reason }) {
-  const reason = label === UNKNOWN ? qualityText(quality_reason) : "";
-  return reason ? `${person_id}  unknown: ${reason}` : `${person_id}  ${label}`;
-}
+export const faceText = (face) => `${face.person_id}  ${labelText(face)}`;
 
 export class VideoOverlay {
   #canvas;
