@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from fer_stream.records import UNKNOWN
+
 
 def format_time(time_s: float) -> str:
     """Format a media time to a tenth of a second: `0:05.3`, `1:02:05.3`."""
@@ -30,3 +34,32 @@ def pluralize(number: int, noun: str, plural: str | None = None) -> str:
 def format_percent(share: float) -> str:
     """Format a share, 0..1, as `61%`; a positive share that would round to 0 % is `under 1%`."""
     return f"{share:.0%}" if share >= 0.005 or share <= 0 else "under 1%"
+
+
+def format_reason(reason: str) -> str:
+    """Format a reason for `unknown`: `off frontal`."""
+    return reason.replace("_", " ")
+
+
+def format_label(label: str, unknown_reason: str | None) -> str:
+    """Format a label, with the reason if it is `unknown`: `unknown: off frontal`."""
+    return f"{label}: {format_reason(unknown_reason)}" if unknown_reason else label
+
+
+def format_shares(shares: Mapping[str, float], unknown_shares: Mapping[str, float]) -> str:
+    """Format shares of labels and of the reasons for `unknown`: `happy 60%, unknown 40% (small 30%, blurred 10%)`.
+
+    Labels are in descending order. Reasons that round to 0 % are omitted; a single one has no number.
+    """
+    labels = sorted(shares.items(), key=lambda item: -item[1])
+    return ", ".join(
+        f"{label} {format_percent(share)}{_reasons(unknown_shares) if label == UNKNOWN else ''}"
+        for label, share in labels
+    )
+
+
+def _reasons(unknown_shares: Mapping[str, float]) -> str:
+    shown = [(format_reason(reason), share) for reason, share in unknown_shares.items() if round(100 * share) > 0]
+    if len(shown) == 1:
+        return f" ({shown[0][0]})"
+    return f" ({', '.join(f'{reason} {share:.0%}' for reason, share in shown)})" if shown else ""

@@ -6,7 +6,7 @@ enters the program (source, codec, model), not between stages.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -324,7 +324,8 @@ class EmotionTimeline:
 class PersonSummary:
     """Summary of one person of one stream: first and last appearance, number of frames, and segments.
 
-    `shares` maps each label that occurred to its share of the person's time, 0 to 1; the sum is 1.
+    `shares` maps each label that occurred to its share of the person's time, 0 to 1; the sum is 1. `unknown_shares`
+    maps each reason of a segment of `unknown` to its share of the person's time; the sum is the share of `unknown`.
     """
 
     person_id: int
@@ -333,6 +334,7 @@ class PersonSummary:
     frames: int
     segments: tuple[Segment, ...]
     shares: dict[str, float]
+    unknown_shares: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from fer_stream.formatting import format_duration, format_percent, format_time, pluralize
+from fer_stream.formatting import (
+    format_duration,
+    format_label,
+    format_percent,
+    format_shares,
+    format_time,
+    pluralize,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,3 +37,21 @@ def test_pluralize() -> None:
 @pytest.mark.parametrize(("share", "text"), [(0.612, "61%"), (0.004, "under 1%"), (0, "0%"), (1, "100%")])
 def test_format_percent(share: float, text: str) -> None:
     assert format_percent(share) == text
+
+
+def test_format_label() -> None:
+    assert format_label("happy", None) == "happy"
+    assert format_label("unknown", "off_frontal") == "unknown: off frontal"
+
+
+@pytest.mark.parametrize(
+    ("unknown_shares", "text"),
+    [
+        ({"small": 0.08, "undecided": 0.04}, "happy 88%, unknown 12% (small 8%, undecided 4%)"),
+        ({"off_frontal": 0.119, "blurred": 0.001}, "happy 88%, unknown 12% (off frontal)"),
+        ({}, "happy 88%, unknown 12%"),
+    ],
+)
+def test_format_shares(unknown_shares: dict[str, float], text: str) -> None:
+    assert format_shares({"unknown": 0.12, "happy": 0.88}, unknown_shares) == text
+    assert format_shares({"happy": 0.996, "unknown": 0.004}, {"small": 0.004}) == "happy 100%, unknown under 1%"

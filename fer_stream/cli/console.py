@@ -25,7 +25,7 @@ from rich.text import Text
 from fer_stream import pipeline
 from fer_stream.errors import OutputError
 from fer_stream.files import FileResult, FileTask
-from fer_stream.formatting import format_time, pluralize
+from fer_stream.formatting import format_shares, format_time, pluralize
 from fer_stream.pool import Outcome
 from fer_stream.records import DecodeErrors, PersonSummary, SourceInfo
 from fer_stream.training.progress import Begun, Epoch, Step
@@ -166,7 +166,7 @@ def _summary_lines(task: FileTask, result: FileResult) -> Iterator[str]:
 
 
 def _person_line(person: PersonSummary) -> str:
-    shares = ", ".join(f"{label} {share:.0%}" for label, share in person.shares.items())
+    shares = format_shares(person.shares, person.unknown_shares)
     return f"  person {person.person_id}, {format_time(person.first_s)} to {format_time(person.last_s)}: {shares}"
 
 

@@ -289,20 +289,27 @@ class Person:
         """Return the summary of the final segments."""
         state, segments = self._state, tuple(self._state.segments)
         return PersonSummary(
-            state.person_id, state.first_s, state.last_s, state.frames, segments, label_shares(segments)
+            person_id=state.person_id,
+            first_s=state.first_s,
+            last_s=state.last_s,
+            frames=state.frames,
+            segments=segments,
+            shares=_shares(segments, [one.label for one in segments]),
+            unknown_shares=_shares(segments, [one.unknown_reason for one in segments]),
         )
 
 
-def label_shares(segments: Iterable[Segment]) -> dict[str, float]:
-    """Return the share of time of each label, 0 to 1, largest first.
+def _shares(segments: Sequence[Segment], keys: Sequence[str | None]) -> dict[str, float]:
+    """Return the share of time, 0 to 1, of the segments with each of `keys` except None, largest first.
 
     If no segment has a duration, as in a still image, each counts the same.
     """
-    durations = [(segment.label, segment.end_s - segment.start_s) for segment in segments]
-    if not any(duration for _, duration in durations):
-        durations = [(label, 1.0) for label, _ in durations]
-    total = sum(duration for _, duration in durations)
+    durations = [segment.end_s - segment.start_s for segment in segments]
+    if not any(durations):
+        durations = [1.0] * len(segments)
+    total = sum(durations)
     shares: dict[str, float] = {}
-    for label, duration in durations:
-        shares[label] = shares.get(label, 0.0) + duration / total
+    for key, duration in zip(keys, durations, strict=True):
+        if key is not None:
+            shares[key] = shares.get(key, 0.0) + duration / total
     return dict(sorted(shares.items(), key=lambda item: -item[1]))

@@ -90,6 +90,7 @@ def test_segments_agree_with_frame_labels() -> None:
 def test_face_of_low_quality_is_unknown() -> None:
     frames, (person,) = build(messages([[(1, "small")]] * 40))
     assert person.shares == {UNKNOWN: 1.0}
+    assert person.unknown_shares == {"small": 1.0}
     assert [segment.unknown_reason for segment in person.segments] == ["small"]
     assert {face.unknown_reason for frame in frames for face in frame.faces} == {"small"}
 
@@ -100,6 +101,11 @@ def test_provisional_unknown_has_a_reason() -> None:
     assert [(face.label, face.unknown_reason) for face in provisional[-1].faces] == [
         (UNKNOWN, "small"), ("happy", None),
     ]  # fmt: skip
+
+
+def test_still_image_of_low_quality_is_unknown() -> None:
+    _, (person,) = build(messages([[(1, "blurred")]]))
+    assert (person.shares, person.unknown_shares) == ({UNKNOWN: 1.0}, {"blurred": 1.0})
 
 
 def test_short_time_of_low_quality_is_bridged() -> None:
@@ -167,6 +173,8 @@ def test_exactly_the_unknown_faces_and_segments_have_a_reason(film: list[list[Sh
     frames, people = build(messages(film))
     found = [(face.label, face.unknown_reason) for frame in frames for face in frame.faces]
     found += [(segment.label, segment.unknown_reason) for person in people for segment in person.segments]
+    for person in people:
+        assert sum(person.unknown_shares.values()) == pytest.approx(person.shares.get(UNKNOWN, 0))
     for label, reason in found:
         assert reason in (get_args(UnknownReason) if label == UNKNOWN else [None])
 
