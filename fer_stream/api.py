@@ -44,7 +44,7 @@ class Analysis:
         """Convert the frames to the table that `fer-stream run` writes, with the same rounding.
 
         Returns:
-            A DataFrame with the 18 columns of NAME.frames.csv, which the page on output files describes. It has one
+            A DataFrame with the 19 columns of NAME.frames.csv, which the page on output files describes. It has one
             row per frame and face, and one row per frame without faces, in which `person_id` (Int64) and the columns
             of the face are missing.
         """

@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from fer_stream.formatting import format_label
 from fer_stream.outputs.redaction import redact_region
 from fer_stream.records import F32, LABELS, U8, UNKNOWN, Frame, LabelledFace
 from fer_stream.store.protocol import Preview
@@ -115,9 +116,7 @@ def _rect(xyxy: F32) -> _Rect:
 
 
 def _title(face: LabelledFace) -> str:
-    if face.label == UNKNOWN and not face.quality.ok:
-        return f"{face.person_id}  unknown: {face.quality.reason.replace('_', ' ')}"
-    return f"{face.person_id}  {face.label}"
+    return f"{face.person_id}  {format_label(face.label, face.unknown_reason)}"
 
 
 # Positions of cards

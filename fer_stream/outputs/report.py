@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from plotly.offline import get_plotlyjs
 
-from fer_stream.formatting import format_duration, format_percent, format_time, pluralize
+from fer_stream.formatting import format_duration, format_label, format_percent, format_shares, format_time, pluralize
 from fer_stream.outputs.atomic_file import AtomicFile
 from fer_stream.outputs.downsample import Points, ProbabilitySeries
 from fer_stream.outputs.draw import COLOURS
@@ -145,10 +145,11 @@ def _unconfirmed(summary: FileSummary) -> str:
 def _overview_row(person: PersonSummary, charted: bool) -> str:
     number = f'<a href="#person-{person.person_id}">{person.person_id}</a>' if charted else str(person.person_id)
     label, share = _sorted_shares(person)[0] if person.shares else (UNKNOWN, 1.0)
+    main_label = format_shares({label: share}, person.unknown_shares)
     first, last = format_time(person.first_s), format_time(person.last_s)
     return (
         f'<tr><td>{number}</td><td class="optional">{first}</td><td class="optional">{last}</td>'
-        f'<td class="optional number">{person.frames:,}</td><td>{label} {format_percent(share)}</td>'
+        f'<td class="optional number">{person.frames:,}</td><td>{main_label}</td>'
         f'<td class="wide">{_shares_bar(person)}</td></tr>'
     )
 
@@ -156,7 +157,7 @@ def _overview_row(person: PersonSummary, charted: bool) -> str:
 def _person(person: PersonSummary, thumbnail: U8 | None) -> str:
     name = f"person-{person.person_id}"
     image = "" if thumbnail is None else f'<img src="{_data_url(thumbnail)}" alt="Face of person {person.person_id}">'
-    shares = ", ".join(f"{label} {format_percent(share)}" for label, share in _sorted_shares(person))
+    shares = format_shares(person.shares, person.unknown_shares)
     span = f"{format_time(person.first_s)} to {format_time(person.last_s)}"
     return (
         f'<section id="{name}" aria-labelledby="{name}-name"><div class="person">{image}<div>'
@@ -175,7 +176,7 @@ def _sorted_shares(person: PersonSummary) -> list[tuple[str, float]]:
 def _shares_bar(person: PersonSummary) -> str:
     parts = "".join(
         f'<span class="{_class_and_style(label)[0]}" style="width:{100 * share:.2f}%;{_class_and_style(label)[1]}" '
-        f'title="{label} {format_percent(share)}"></span>'
+        f'title="{format_shares({label: share}, person.unknown_shares)}"></span>'
         for label, share in _sorted_shares(person)
     )
     return f'<div class="shares" aria-hidden="true">{parts}</div>'
@@ -193,7 +194,7 @@ def _class_and_style(label: str) -> tuple[str, str]:
 
 def _segments(person: PersonSummary) -> str:
     rows = "".join(
-        f"<tr><td>{_swatch(it.label)} {it.label}</td>"
+        f"<tr><td>{_swatch(it.label)} {format_label(it.label, it.unknown_reason)}</td>"
         f"<td>{format_time(it.start_s)}</td><td>{format_time(it.end_s)}</td>"
         f'<td class="number">{"" if it.label == UNKNOWN else format_percent(it.mean_prob)}</td></tr>'
         for it in person.segments[:_MAX_ROWS]
@@ -261,11 +262,12 @@ def _zero_in_gaps(points: Points) -> Points:
 
 
 def _labels_at(segments: Sequence[Segment], points: Points) -> list[str]:
-    """Return the label at each point, `absent` in gaps."""
+    """Return the label at each point, with the reason if it is `unknown`; `absent` in gaps."""
     starts = np.array([segment.start_s for segment in segments])
     at = np.searchsorted(starts, points.time_s, side="right") - 1
     at[~points.probs.any(axis=1)] = -1
-    return [segments[index].label if index >= 0 else "absent" for index in at.tolist()]
+    labels = [format_label(segment.label, segment.unknown_reason) for segment in segments]
+    return [labels[index] if index >= 0 else "absent" for index in at.tolist()]
 
 
 def _data_url(thumbnail: U8) -> str:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "frame_index", "time_s", "person_id", "x1", "y1", "x2", "y2", "confidence", "quality", "quality_reason",
-    *LABELS, "label",
+    *LABELS, "label", "unknown_reason",
 )  # fmt: skip
 """Columns of NAME.frames.csv, in order."""
 
 # No field can contain a comma or a quote, so no quoting is needed. Formatting takes half of the time of csv.writer.
 _HEADER = ",".join(COLUMNS) + "\n"
-_FACE_ROW = "%d,%.6f,%d,%.2f,%.2f,%.2f,%.2f,%.4f,%.4f,%s," + "%.4f," * len(LABELS) + "%s\n"
+_FACE_ROW = "%d,%.6f,%d,%.2f,%.2f,%.2f,%.2f,%.4f,%.4f,%s," + "%.4f," * len(LABELS) + "%s,%s\n"
 _EMPTY_ROW = "%d,%.6f" + "," * (len(COLUMNS) - 2) + "\n"
 
 
@@ -69,6 +69,7 @@ def frame_rows(frame: LabelledFrame) -> str:
         % (
             frame.index, frame.time_s, face.person_id, *face.xyxy.tolist(), face.confidence,
             face.quality.score, face.quality.reason, *face.probs.tolist(), face.label,
+            face.unknown_reason or "",
         )
         for face in frame.faces
     )  # fmt: skip

@@ -109,6 +109,7 @@ def _person(person: PersonSummary) -> dict[str, Any]:
         "last_s": round_time(person.last_s),
         "frames": person.frames,
         "shares": {label: round_prob(share) for label, share in person.shares.items()},
+        "unknown_shares": {reason: round_prob(share) for reason, share in person.unknown_shares.items()},
         "segments": [_segment(segment) for segment in person.segments],
     }
 

@@ -26,6 +26,7 @@ from fer_stream.records import (
     Quality,
     Segment,
     SourceInfo,
+    UnknownReason,
 )
 
 FaceMaker = Callable[..., LabelledFace]
@@ -84,7 +85,17 @@ def face() -> FaceMaker:
     ) -> LabelledFace:
         probs = np.full(7, 0.05, np.float32)
         probs[LABELS.index(label) if label != UNKNOWN else 6] = 0.7
-        return LabelledFace(person_id, np.array(box, np.float32), 0.87654, quality, probs, probs[::-1].copy(), label)
+        reason: UnknownReason = "undecided" if quality.reason == "ok" else quality.reason
+        return LabelledFace(
+            person_id=person_id,
+            xyxy=np.array(box, np.float32),
+            confidence=0.87654,
+            quality=quality,
+            probs=probs,
+            smoothed=probs[::-1].copy(),
+            label=label,
+            unknown_reason=reason if label == UNKNOWN else None,
+        )
 
     return make
 
@@ -124,8 +135,11 @@ def summary() -> FileSummary:
         people=(
             PersonSummary(
                 1, 0.0, 2.0, 45,
-                (Segment("clip@0", 1, "happy", 0.0, 1.2, 0.7), Segment("clip@0", 1, UNKNOWN, 1.2, 2.0, 0.0)),
-                {"happy": 0.6, UNKNOWN: 0.4},
+                (
+                    Segment("clip@0", 1, "happy", 0.0, 1.2, 0.7),
+                    Segment("clip@0", 1, UNKNOWN, 1.2, 2.0, 0.0, "undecided"),
+                ),
+                {"happy": 0.6, UNKNOWN: 0.4}, {"undecided": 0.4},
             ),
             PersonSummary(2, 1.0, 2.0, 25, (Segment("clip@0", 2, "sad", 1.0, 2.0, 0.65),), {"sad": 1.0}),
         ),

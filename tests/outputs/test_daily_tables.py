@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from fer_stream.errors import OutputError, OutputUnavailable
 from fer_stream.outputs.daily_tables import DAILY_COLUMNS, DailyTables
 from fer_stream.outputs.table import COLUMNS
-from fer_stream.records import LABELS, Gap, LabelledFace, LabelledFrame, Quality, Segment, stream_id_of
+from fer_stream.records import LABELS, UNKNOWN, Gap, LabelledFace, LabelledFrame, Quality, Segment, stream_id_of
 from fer_stream.store.schemas import segment_document
 from tests.support.waiting import wait_until
 
@@ -83,15 +83,17 @@ def row_count(directory: Path) -> int:
 
 
 def test_row_consists_of_the_frames_table_columns_and_wall_time(tmp_path: Path) -> None:
-    tables(tmp_path).append_frames("door", [frame(7, 1.5, FACE), frame(8, 1.6)])
+    small = replace(FACE, label=UNKNOWN, unknown_reason="small")
+    tables(tmp_path).append_frames("door", [frame(7, 1.5, FACE), frame(8, 1.6), frame(9, 1.7, small)])
     with (tmp_path / "door" / "2026-01-01.frames.csv").open(newline="") as file:
-        row, empty = csv.DictReader(file)
+        row, empty, unknown = csv.DictReader(file)
     assert tuple(row) == DAILY_COLUMNS == (*COLUMNS, "stream_start_ms", "wall_time")
     assert (row["frame_index"], row["person_id"], row["label"]) == ("7", "3", "happy")
     assert row["stream_start_ms"] == "1767225600000"
     assert row["wall_time"] == "2026-01-01T00:00:01.500000Z"
     assert (empty["frame_index"], empty["person_id"], empty["label"]) == ("8", "", "")
     assert empty["wall_time"] == "2026-01-01T00:00:01.600000Z"
+    assert [one["unknown_reason"] for one in (row, empty, unknown)] == ["", "", "small"]
 
 
 def test_segments_and_gaps_are_lines_ordered_by_their_end(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -53,6 +54,12 @@ def test_unknown_face_is_gray(face: FaceMaker) -> None:
 def _white_px(image: U8) -> int:
     """Return the number of pixels of text, which is the only element bright in all channels."""
     return int((image.min(axis=2) > 200).sum())
+
+
+def test_card_of_an_unknown_face_shows_the_reason(face: FaceMaker) -> None:
+    undecided = face(1, UNKNOWN, (200, 100, 300, 220))
+    without = replace(undecided, unknown_reason=None)
+    assert _white_px(_drawn(640, 360, [undecided])) > 1.5 * _white_px(_drawn(640, 360, [without]))
 
 
 def _box(width: int, height: int, across: float, down: float) -> tuple[int, int, int, int]:

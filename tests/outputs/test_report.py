@@ -67,8 +67,12 @@ def test_each_person_has_a_section_and_a_chart(summary: FileSummary, series: Pro
     page = Page(report_page(summary, series, {}))
     charts = [div for div in page.all("div") if div.get("class") == "chart"]
     assert [chart["data-person"] for chart in charts] == ["1", "2"]
-    assert charts[0]["aria-label"] == "Timeline of person 1: happy 60%, unknown 40%"
+    assert charts[0]["aria-label"] == "Timeline of person 1: happy 60%, unknown 40% (undecided)"
     assert "Person 2" in page.text
+    assert "unknown: undecided" in page.text  # in the table of segments
+    assert {"happy 60%", "unknown 40% (undecided)", "sad 100%"} == {
+        span["title"] for span in page.all("span") if "title" in span
+    }
     assert len(page.all("h1")) == 1
 
 
@@ -77,6 +81,7 @@ def test_chart_data_are_those_of_the_run(summary: FileSummary, series: Probabili
     assert data["labels"] == list(LABELS)
     assert data["duration_ms"] == 2000
     assert data["people"]["1"]["spans"] == {"happy": [[0, 1200]], "unknown": [[1200, 2000]]}
+    assert set(data["people"]["1"]["label_at"]) == {"happy", "unknown: undecided"}
     second = data["people"]["2"]
     assert len(second["time_ms"]) == len(second["label_at"]) == len(second["probs"][0]) == 25
     assert set(second["label_at"]) == {"sad"}

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from fer_stream.outputs.table import COLUMNS, FrameTable
-from fer_stream.records import LABELS, FileSummary, LabelledFrame
+from fer_stream.records import LABELS, UNKNOWN, FileSummary, LabelledFrame
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_header_has_the_documented_columns(table: Path) -> None:
     header = table.read_text().splitlines()[0]
     assert header == (
         "frame_index,time_s,person_id,x1,y1,x2,y2,confidence,quality,quality_reason,"
-        "angry,disgust,fear,happy,sad,surprise,neutral,label"
+        "angry,disgust,fear,happy,sad,surprise,neutral,label,unknown_reason"
     )
     assert header == ",".join(COLUMNS)
 
@@ -32,9 +32,10 @@ def test_header_has_the_documented_columns(table: Path) -> None:
 def test_one_row_per_face_and_one_per_frame_without_faces(table: Path) -> None:
     rows = table.read_text().splitlines()[1:]
     assert rows[0] == (
-        "0,0.000000,1,40.00,30.00,80.00,90.00,0.8765,0.9000,ok,0.0500,0.0500,0.0500,0.7000,0.0500,0.0500,0.0500,happy"
+        "0,0.000000,1,40.00,30.00,80.00,90.00,0.8765,0.9000,ok,0.0500,0.0500,0.0500,0.7000,0.0500,0.0500,0.0500,happy,"
     )
-    assert rows[10] == "10,0.400000" + "," * 16
+    assert rows[-2].endswith(",0.9000,ok,0.0500,0.0500,0.0500,0.0500,0.0500,0.0500,0.7000,unknown,undecided")
+    assert rows[10] == "10,0.400000" + "," * 17
     assert len(rows) == 50 + 25
 
 
@@ -49,6 +50,7 @@ def test_pandas_reads_the_documented_types(table: Path, frames: list[LabelledFra
     faces = data.dropna(subset="person_id")
     assert faces[list(LABELS)].sum(axis=1).sub(1).abs().max() < 0.0005
     assert list(faces["label"]) == [face.label for frame in frames for face in frame.faces]
+    assert (faces["unknown_reason"].notna() == (faces["label"] == UNKNOWN)).all()
 
 
 def test_rows_are_readable_before_the_end(frames: list[LabelledFrame], tmp_path: Path) -> None:

@@ -48,9 +48,10 @@ def test_document_contains_every_segment(summary: FileSummary, tmp_path: Path) -
         "last_s": 2.0,
         "frames": 45,
         "shares": {"happy": 0.6, "unknown": 0.4},
+        "unknown_shares": {"undecided": 0.4},
         "segments": [
-            {"label": "happy", "start_s": 0.0, "end_s": 1.2, "mean_prob": 0.7},
-            {"label": "unknown", "start_s": 1.2, "end_s": 2.0, "mean_prob": 0.0},
+            {"label": "happy", "start_s": 0.0, "end_s": 1.2, "mean_prob": 0.7, "unknown_reason": None},
+            {"label": "unknown", "start_s": 1.2, "end_s": 2.0, "mean_prob": 0.0, "unknown_reason": "undecided"},
         ],
     }
     assert second["person_id"] == 2
@@ -96,4 +97,4 @@ def test_examples_of_the_formats_page_run(
         exec(example, {})
     printed = capsys.readouterr().out
     assert re.search(r"1 +happy +0\.5", printed), printed
-    assert re.search(r"sad +1\.0 +2\.0 +0\.65 +2 +1\.0", printed), printed
+    assert re.search(r"sad +1\.0 +2\.0 +0\.65 +(NaN|None) +2 +1\.0", printed), printed
