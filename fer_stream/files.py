@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
 from fer_stream import factory
-from fer_stream.capture.source import FrameSource
-from fer_stream.config.settings import FileSettings
 from fer_stream.errors import OutputError
 from fer_stream.metrics import Metrics
 from fer_stream.outputs.atomic_file import refuse_existing
@@ -24,6 +23,10 @@ from fer_stream.outputs.registry import OUTPUT_SUFFIXES, create_outputs
 from fer_stream.pipeline import FileStages, OnCrops, Predictor, Progress, RunControl, Sink, StopFlag, run_file
 from fer_stream.records import U8, FaceCrop, FileSummary, LabelledFrame, SourceInfo
 from fer_stream.timeline.builder import TimelineBuilder
+
+if TYPE_CHECKING:
+    from fer_stream.capture.source import FrameSource
+    from fer_stream.config.settings import FileSettings
 
 OnProgress = Callable[[SourceInfo, Progress], object]
 """Called after each batch of a file."""

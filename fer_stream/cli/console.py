@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import typer
 from rich.console import Console as Terminal
@@ -22,13 +22,15 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from fer_stream import pipeline
 from fer_stream.errors import OutputError
-from fer_stream.files import FileResult, FileTask
 from fer_stream.formatting import format_shares, format_time, pluralize
-from fer_stream.pool import Outcome
-from fer_stream.records import DecodeErrors, PersonSummary, SourceInfo
 from fer_stream.training.progress import Begun, Epoch, Step
+
+if TYPE_CHECKING:
+    from fer_stream import pipeline
+    from fer_stream.files import FileResult, FileTask
+    from fer_stream.pool import Outcome
+    from fer_stream.records import DecodeErrors, PersonSummary, SourceInfo
 
 
 class _Fps(ProgressColumn):

@@ -188,7 +188,7 @@ def add_to(app: typer.Typer) -> None:
 def _jobs(settings: LiveSettings) -> Iterator[Jobs]:
     from threading import Event
 
-    from fer_stream.service.connections import connect_store, open_jobs
+    from fer_stream.service.process import connect_store, open_jobs
 
     jobs_client = open_jobs(connect_store(settings, Event(), retry_timeout_s=_TIMEOUT_S), settings)
     try:

@@ -13,7 +13,7 @@ from fer_stream.broker.protocols import DEAD_REASONS
 from fer_stream.log import get_logger
 from fer_stream.pipeline import Predictor, run_classify
 from fer_stream.records import CROP_SIZE_PX
-from fer_stream.service.connections import connect_queue, open_queue
+from fer_stream.service.process import connect_queue, open_queue
 
 if TYPE_CHECKING:
     from fer_stream.service.process import ServiceContext

@@ -13,7 +13,7 @@ from redis.retry import Retry
 from fer_stream.errors import QueueError
 from fer_stream.jobs.worker import JobWorker
 from fer_stream.log import get_logger
-from fer_stream.service.connections import connect_store, store_url
+from fer_stream.service.process import connect_store, store_url
 
 if TYPE_CHECKING:
     from fer_stream.service.process import ServiceContext

@@ -21,8 +21,7 @@ from fer_stream.broker.embedded import EmbeddedServer, Role, with_death_signal
 from fer_stream.broker.lease import Owner
 from fer_stream.errors import ConfigError, FerStreamError, OutputError
 from fer_stream.log import get_logger
-from fer_stream.service.connections import connect_queue, open_queue
-from fer_stream.service.process import OWNER_VARIABLE, ServiceContext
+from fer_stream.service.process import OWNER_VARIABLE, ServiceContext, connect_queue, open_queue
 
 if TYPE_CHECKING:
     from fer_stream.config.live import LiveSettings, MetricsSettings

@@ -13,15 +13,16 @@ from fer_stream.files import create_output_dir
 from fer_stream.log import get_logger
 from fer_stream.outputs.daily_tables import DailyTables
 from fer_stream.pipeline import run_timeline
-from fer_stream.service.connections import (
+from fer_stream.service.process import (
+    ServiceContext,
     connect_queue,
     connect_store,
     open_journal,
     open_queue,
     open_store,
+    reload_settings,
     timeline_settings,
 )
-from fer_stream.service.process import ServiceContext, reload_settings
 from fer_stream.store.redis import lease_key
 from fer_stream.timeline.processor import TimelineMetrics, TimelineProcessor
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.jobs.queue import RqJobs
 from fer_stream.log import get_logger
-from fer_stream.service.connections import connect_store, open_store
+from fer_stream.service.process import connect_store, open_store
 from fer_stream.web.app import create_app
 
 if TYPE_CHECKING:
