@@ -75,7 +75,16 @@ def make_detector(settings: DetectorSettings, *, threads: int = 1) -> FaceDetect
 
 
 def make_classifier(settings: ModelSettings, *, threads: int = 1) -> EmotionClassifier:
-    """Create the classifier selected in `settings`, in the backend that `backend_for` returns."""
+    """Create the classifier selected in `settings`, in the backend that `backend_for` returns, with its bias."""
+    classifier = _make_unbiased_classifier(settings, threads)
+    if not any(settings.class_bias.values()):
+        return classifier
+    from fer_stream.classify.classifier import BiasedClassifier
+
+    return BiasedClassifier(classifier, settings.class_bias)
+
+
+def _make_unbiased_classifier(settings: ModelSettings, threads: int) -> EmotionClassifier:
     backend = BACKENDS[backend_for(settings)]
     arguments = {"threads": threads, "batch_size": settings.batch_size}
     options = {name: arguments[name] for name in backend.settings}

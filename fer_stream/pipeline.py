@@ -97,7 +97,8 @@ class RunControl:
 class Predictor:
     """Classifier of batches of crops, with metrics.
 
-    Faces whose agreement is below `min_agreement` get the quality reason `unclear`.
+    Faces whose agreement is below `min_agreement` take the FER+ probabilities if those are highest for neutral;
+    otherwise they get the quality reason `unclear`.
     """
 
     classifier: EmotionClassifier
@@ -109,7 +110,7 @@ class Predictor:
         """Classify one batch."""
         spec = self.classifier.spec
         with self.metrics.timed("inference"):
-            output = self.classifier.predict(np.stack([crop.pixels for crop in crops]))
+            output = self.classifier.predict(np.stack([crop.pixels for crop in crops])).with_calm(self.min_agreement)
         self.metrics.batch_size.observe(len(crops))
         for best in output.probs.argmax(axis=1):
             self.metrics.predictions.labels(spec.model_id, spec.labels[best]).inc()

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from fer_stream.errors import ModelError
 from fer_stream.records import CROP_SIZE_PX, F32, FERPLUS, FERPLUS_BY_LABEL, LABELS, U8, ModelSpec
 
+if TYPE_CHECKING:
+    from fer_stream.config.settings import Label
+
 # Crops whose mean plus two standard deviations, in gray levels, is below this are brightened; 94 % of FER-2013 lie
 # above. Values from 130 to 190 perform equally.
 MIN_HIGHLIGHT = np.float32(160)
 
 _IN_FERPLUS = np.array([FERPLUS.index(name) for name in FERPLUS_BY_LABEL])
+_NEUTRAL = FERPLUS.index("neutral")
+
+# Share of the votes of FER+ Training that each of its emotions received.
+_VOTE_SHARES = np.array([0.321, 0.264, 0.115, 0.144, 0.083, 0.016, 0.035, 0.018], np.float32)
+# Weights of the emotions in the agreement: few raters choose disgust or fear even where it is shown.
+_RARITY_WEIGHTS = 1 / np.sqrt(_VOTE_SHARES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,11 +41,34 @@ class ClassifierOutput:
 
     @property
     def agreement(self) -> F32:
-        """Predicted share of raters for the most probable label, float32 (n,); 1 if `ferplus_probs` is None."""
+        """Predicted share of raters for the most probable label, float32 (n,); 1 if `ferplus_probs` is None.
+
+        The share of each emotion is weighted by one over the square root of its frequency in the votes of FER+.
+        """
         if self.ferplus_probs is None:
             return np.ones(len(self.probs), np.float32)
-        shares: F32 = self.ferplus_probs[np.arange(len(self.ferplus_probs)), _IN_FERPLUS[self.probs.argmax(axis=1)]]
+        weighted = self.ferplus_probs * _RARITY_WEIGHTS
+        of_label = weighted[np.arange(len(weighted)), _IN_FERPLUS[self.probs.argmax(axis=1)]]
+        shares: F32 = of_label / weighted.sum(axis=1)
         return shares
+
+    def with_calm(self, min_agreement: float) -> ClassifierOutput:
+        """Return the output with the FER+ probabilities for calm faces whose label has too little agreement.
+
+        These are faces whose agreement is below `min_agreement` and for which neutral is the most probable FER+
+        emotion. Their probabilities become the FER+ probabilities of the seven labels, scaled to a sum of 1.
+        """
+        if self.ferplus_probs is None:
+            return self
+        calm = (self.agreement < min_agreement) & (self.ferplus_probs.argmax(axis=1) == _NEUTRAL)
+        by_label = self.ferplus_probs[:, _IN_FERPLUS]
+        by_label /= by_label.sum(axis=1, keepdims=True)
+        return ClassifierOutput(np.where(calm[:, np.newaxis], by_label, self.probs), self.ferplus_probs)
+
+    def biased(self, factors: F32) -> ClassifierOutput:
+        """Return the output with probabilities multiplied by `factors`, float32 (7,), and scaled to a sum of 1."""
+        probs = self.probs * factors
+        return ClassifierOutput(probs / probs.sum(axis=1, keepdims=True), self.ferplus_probs)
 
 
 class EmotionClassifier(Protocol):
@@ -47,6 +79,23 @@ class EmotionClassifier(Protocol):
     def predict(self, pixels: U8) -> ClassifierOutput:
         """Classify face crops, uint8 (n, 48, 48); n may be 0. Raises `ValueError` for any other shape or dtype."""
         ...
+
+
+class BiasedClassifier:
+    """`classifier` with `bias`, by label, added to its logits; labels missing in `bias` have a bias of 0."""
+
+    def __init__(self, classifier: EmotionClassifier, bias: Mapping[Label, float]) -> None:
+        self.spec = classifier.spec
+        self._classifier = classifier
+        logits = np.zeros(len(LABELS))
+        for label, logit in bias.items():
+            logits[LABELS.index(label)] = logit
+        # The softmax divides logits by the temperature, so the bias is divided as well.
+        self._factors = np.exp(logits / (self.spec.temperature or 1.0)).astype(np.float32)
+
+    def predict(self, pixels: U8) -> ClassifierOutput:
+        """Classify face crops, uint8 (n, 48, 48), as `EmotionClassifier.predict` does."""
+        return self._classifier.predict(pixels).biased(self._factors)
 
 
 def run_batches(

