@@ -263,7 +263,11 @@ def test_present_person_is_kept_among_many_others(web: Web, open_page: Opener) -
           return { count: people.length, first: people[0].person_id, spans: people[0].spans };
         }"""
     )
-    assert found == {"count": 100, "first": -1, "spans": [{"label": "happy", "from": 1000, "to": 1199}]}
+    assert found == {
+        "count": 100,
+        "first": -1,
+        "spans": [{"label": "happy", "unknown_reason": None, "from": 1000, "to": 1199}],
+    }
 
 
 # Clocks
