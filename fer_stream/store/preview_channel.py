@@ -9,13 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from fer_stream.broker.client import Connection, RedisClient
 from fer_stream.errors import CodecError, FerStreamError
 from fer_stream.log import get_logger
 from fer_stream.store.protocol import PREVIEW_MAX_AGE_S, Preview
 from fer_stream.store.schemas import VERSION, PreviewHeader, parse_preview_header, to_json
+
+if TYPE_CHECKING:
+    from fer_stream.broker.client import Connection, RedisClient
 
 _log = get_logger(__name__)
 

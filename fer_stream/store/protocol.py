@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fer_stream.records import Gap, LabelledFrame, Segment, stream_start_ms
-from fer_stream.store.schemas import FrameDocument, StoredGap, StoredSegment
+
+if TYPE_CHECKING:
+    from fer_stream.store.schemas import FrameDocument, StoredGap, StoredSegment
 
 START = "0"
 """Position before the first result of every source."""

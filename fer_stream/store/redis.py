@@ -6,13 +6,12 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from math import ceil
-from typing import Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 from uuid import uuid4
 
 from redis.exceptions import ClusterCrossSlotError, OutOfMemoryError, RedisClusterException
 
 from fer_stream.broker.client import Connection, RedisClient, Script
-from fer_stream.broker.lease import Lease
 from fer_stream.broker.scripts import FENCE, load_script
 from fer_stream.errors import ConfigError, QueueError, StoreFull
 from fer_stream.records import Gap, LabelledFrame, Segment, unix_time
@@ -40,6 +39,9 @@ from fer_stream.store.schemas import (
     stored_segment,
     to_json,
 )
+
+if TYPE_CHECKING:
+    from fer_stream.broker.lease import Lease
 
 SOURCES = "fer:store:sources"
 """Sorted set of the names of all sources, with the Unix time of their last update as score."""

@@ -11,8 +11,8 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from fer_stream.config.settings import TimelineSettings
 from fer_stream.records import (
     F32,
     EndOfStream,
@@ -25,7 +25,10 @@ from fer_stream.records import (
     Segment,
 )
 from fer_stream.timeline.labelling import Person, PersonState
-from fer_stream.timeline.smoothing import Sample
+from fer_stream.timeline.smoothing import Sample  # noqa: TC001 - checkpoint.py evaluates the annotations
+
+if TYPE_CHECKING:
+    from fer_stream.config.settings import TimelineSettings
 
 Message = FrameHeader | Face | Prediction | EndOfStream
 

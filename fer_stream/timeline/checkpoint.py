@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from types import NoneType
-from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from fer_stream.records import F32
 from fer_stream.timeline.smoothing import Sample
+
+if TYPE_CHECKING:
+    from fer_stream.records import F32
 
 T = TypeVar("T")
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from fer_stream.config.settings import TimelineSettings
 from fer_stream.records import F32, LABELS, UNKNOWN, Face, PersonSummary, Segment, UnknownReason
 from fer_stream.timeline.smoothing import MIN_EVIDENCE, KernelSmoother, Sample, SmootherState
+
+if TYPE_CHECKING:
+    from fer_stream.config.settings import TimelineSettings
 
 
 @dataclass(slots=True, eq=False)

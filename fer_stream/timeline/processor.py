@@ -11,17 +11,20 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fer_stream.broker.protocols import JOURNAL_START, JournalEntry
-from fer_stream.config.live import LiveTimelineSettings
 from fer_stream.errors import LeaseLost, OutputUnavailable, StoreFull
 from fer_stream.log import get_logger
-from fer_stream.metrics import Metrics, Stage
-from fer_stream.outputs.base import RollingOutput
 from fer_stream.records import LABELS, UNKNOWN, FaceCrop, Gap, LabelledFrame, Prediction, Segment, source_of
 from fer_stream.store.protocol import Checkpoint, ResultStore
 from fer_stream.timeline.builder import OnLoss
 from fer_stream.timeline.source_timeline import SourceTimeline, Watermark
+
+if TYPE_CHECKING:
+    from fer_stream.config.live import LiveTimelineSettings
+    from fer_stream.metrics import Metrics, Stage
+    from fer_stream.outputs.base import RollingOutput
 
 
 class TimelineMetrics:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from fer_stream.config.live import LiveTimelineSettings
 from fer_stream.records import (
     EndOfStream,
     Face,
@@ -21,6 +21,9 @@ from fer_stream.records import (
 )
 from fer_stream.timeline.builder import BuilderState, OnLoss, TimelineBuilder
 from fer_stream.timeline.checkpoint import decode_state, encode_state
+
+if TYPE_CHECKING:
+    from fer_stream.config.live import LiveTimelineSettings
 
 SessionMessage = FrameHeader | Face | Prediction | EndOfStream
 Message = SessionMessage | Gap
