@@ -79,8 +79,12 @@ def analyze(path: str | PathLike[str], settings: FileSettings | None = None) -> 
             print(timeline.person_id, timeline.segments)
         ```
     """
-    processor = FileProcessor(settings or FileSettings())
-    source = processor.open(Path(path), slugify(Path(path).stem))
+    return analyze_with(FileProcessor(settings or FileSettings()), Path(path))
+
+
+def analyze_with(processor: FileProcessor, path: Path) -> Analysis:
+    """Analyse a file as `analyze` does, with models that are loaded already, for many files with equal settings."""
+    source = processor.open(path, slugify(path.stem))
     frames: list[LabelledFrame] = []
     summary = processor.process(source, frames.extend)
     return Analysis(tuple(_timelines(source.stream_id, frames, summary.people)), tuple(frames), summary)

@@ -8,9 +8,12 @@ settings it needs as keyword arguments; then add an entry to `BACKENDS` and its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Set
 
 KERAS_FILE, LITERT_FILE = "emotion.keras", "emotion.int8.tflite"
 ONNX_FILE, ONNX_INT8_FILE = "emotion.onnx", "emotion.int8.onnx"

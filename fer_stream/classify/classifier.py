@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -13,6 +11,9 @@ from fer_stream.errors import ModelError
 from fer_stream.records import CROP_SIZE_PX, F32, FERPLUS, FERPLUS_BY_LABEL, LABELS, U8, ModelSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
     from fer_stream.config.settings import Label
 
 # Crops whose mean plus two standard deviations, in gray levels, is below this are brightened; 94 % of FER-2013 lie

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +15,8 @@ import numpy as np
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from typing import TYPE_CHECKING
+
 import keras
 import tensorflow as tf
 
@@ -23,7 +24,11 @@ from fer_stream.classify.backends import KERAS_FILE
 from fer_stream.classify.classifier import ClassifierOutput, run_batches, validate_outputs
 from fer_stream.classify.model_card import FER2013_HEAD, FERPLUS_HEAD, read_card
 from fer_stream.errors import ModelError
-from fer_stream.records import F32, U8
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fer_stream.records import F32, U8
 
 
 class KerasClassifier:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ai_edge_litert.interpreter import Interpreter
 
@@ -11,7 +11,11 @@ from fer_stream.classify.classifier import ClassifierOutput, run_batches, valida
 from fer_stream.classify.model_card import read_card
 from fer_stream.errors import ModelError
 from fer_stream.log import suppress_native_stderr
-from fer_stream.records import F32, U8
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fer_stream.records import F32, U8
 
 # Larger batches are not faster on a CPU (docs/evidence/parameters.md) and need more memory (5 MB at 32 faces).
 _BATCH_SIZE = 32

@@ -19,12 +19,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fer_stream.errors import ModelError, WeightsError
 from fer_stream.records import CROP_SIZE_PX, LABELS, ModelSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 CARD_NAME = "card.json"
 FER2013_HEAD, FERPLUS_HEAD = "fer2013", "ferplus"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fer_stream.classify.backends import BACKENDS
 from fer_stream.classify.classifier import ClassifierOutput, run_batches, validate_outputs
 from fer_stream.classify.model_card import first_available, read_card
 from fer_stream.errors import ModelError
 from fer_stream.onnxruntime import LOAD_ERRORS, open_session
-from fer_stream.records import F32, U8
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fer_stream.records import F32, U8
 
 # As in LiteRT: larger batches are not faster on a CPU (docs/evidence/backends.md) and need more memory.
 _BATCH_SIZE = 32

@@ -6,13 +6,17 @@ Runs the int8 file of LiteRT, with the same labels as LiteRT, or the float32 ONN
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fer_stream.classify.backends import BACKENDS
 from fer_stream.classify.classifier import ClassifierOutput, run_batches, validate_outputs
 from fer_stream.classify.model_card import first_available, read_card
 from fer_stream.errors import ConfigError, ModelError
-from fer_stream.records import F32, U8
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fer_stream.records import F32, U8
 
 # Importing OpenVINO reports to Google Analytics and stores an identifier in the home directory, unless this package,
 # which is used for nothing else, cannot be imported.

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fer_stream import __version__
-from fer_stream.cli import jobs, models, run, service, train
+from fer_stream.cli import jobs, models, run, service
 from fer_stream.errors import FerStreamError
 
 app = typer.Typer(
@@ -48,5 +48,4 @@ def _options(
 run.add_to(app)
 service.add_to(app)
 jobs.add_to(app)
-train.add_to(app)
-app.add_typer(models.app, name="models")
+models.add_to(app)

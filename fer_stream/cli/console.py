@@ -24,7 +24,7 @@ from rich.text import Text
 
 from fer_stream.errors import OutputError
 from fer_stream.formatting import format_shares, format_time, pluralize
-from fer_stream.training.progress import Begun, Epoch, Step
+from fer_stream.training.progress import DatasetStats, Epoch, Step
 
 if TYPE_CHECKING:
     from fer_stream import pipeline
@@ -131,23 +131,24 @@ class TrainingBar:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def progress(self, message: Begun | Epoch | Step) -> None:
+    def progress(self, message: DatasetStats | Epoch | Step) -> None:
         """Advance the bar, or print a line about the data or an epoch."""
         if isinstance(message, Step):
             self._bar.update(self._task, completed=message.epoch + message.step / message.steps)
         elif self._quiet:
             return
-        elif isinstance(message, Begun):
+        elif isinstance(message, DatasetStats):
             typer.echo(_dataset_line(message), err=True)
         else:
             text = f"epoch {message.epoch + 1}/{self._epochs}: loss {message.loss:.3f}"
             typer.echo(f"{text}, PublicTest {message.accuracy:.2%}, {message.seconds:.0f} s", err=True)
 
 
-def _dataset_line(stats: Begun) -> str:
-    copies = f"{stats.copies} of them copies of a test image, {'left out' if stats.dropped else 'kept'}"
-    shared = f"; {stats.shared} PrivateTest images are copies of PublicTest images" if stats.shared else ""
-    return f"{stats.images} training images, {copies}{shared}"
+def _dataset_line(stats: DatasetStats) -> str:
+    copies = f"{stats.duplicates} of them copies of a test image, {'left out' if stats.dropped else 'kept'}"
+    shared = stats.shared_test_images
+    test_copies = f"; {shared} PrivateTest images are copies of PublicTest images" if shared else ""
+    return f"{stats.images} training images, {copies}{test_copies}"
 
 
 def _duration_s(info: SourceInfo) -> float | None:

@@ -66,6 +66,20 @@ class AugmentSettings(Settings):
     """This share of the images is compressed as JPEG does it, at a quality from 10 to 80."""
     noise: Fraction = 0.2
     """This share of the images has noise of up to 25 gray levels' deviation."""
+    video: Fraction = 0.0
+    """This share of the images is taken from an H.264 video at a constant rate factor from 28 to 36, in which the
+    faces have sides from 28 to 144 px."""
+
+
+class TargetSettings(Settings):
+    """What the head of the seven labels learns."""
+
+    votes: Fraction = 0.0
+    """The share of the FER+ votes in the target; FER-2013's label has the rest. A face without votes counts by its
+    label alone. Half and half agrees with what people see far more often, and little less often with the labels."""
+    logit_adjustment: NotNegative = 0.0
+    """During training, this times the logarithm of the class shares of the target is added to the logits (Menon et
+    al., "Long-tail learning via logit adjustment", 2021). At 1 rare classes are called as if they were frequent."""
 
 
 class TeacherSettings(Settings):
@@ -75,6 +89,9 @@ class TeacherSettings(Settings):
     """The folders of finished runs, or .keras files."""
     weight: Fraction = 0.8
     """The share of the teachers in the target; the label has the rest."""
+    logit_adjustment: NotNegative = 0.0
+    """The `targets.logit_adjustment` that the teachers were trained with. It is added to their logits again, so that
+    what they say is of the same kind as the labels."""
 
 
 class TrainSettings(Settings):
@@ -86,10 +103,13 @@ class TrainSettings(Settings):
     """A finished run, or a .keras file, of the same network, whose weights are the first ones; then take a low
     learning_rate. A net of kind `vgg` may have fewer channels than it, and gets the strongest ones. By default
     weights are drawn at random."""
+    freeze: Literal["nothing", "trunk"] = "nothing"
+    """`trunk` leaves all layers before the heads as they are in `start_from`, and trains the heads alone."""
     start_share: Fraction = 0.0
     """The share of those first weights in the ones that are kept, whose other part is what was learned. Such a mean
     keeps most of both (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022)."""
     augment: AugmentSettings = AugmentSettings()
+    targets: TargetSettings = TargetSettings()
     teachers: TeacherSettings = TeacherSettings()
     epochs: Count = 60
     batch_size: Annotated[int, Field(ge=2)] = 256
@@ -107,8 +127,9 @@ class TrainSettings(Settings):
     ferplus_weight: NotNegative = 1.0
     """The weight of the FER+ votes in the loss. They are worth about two points of accuracy, and tell when not to
     answer; 0 does without, and the net then has no head for them."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 is faster on a GPU and on CPUs that have it (`avx512_bf16`, `amx_bf16`). Teachers compute so, too."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto` times a few steps of both and takes the faster one; a run that goes on keeps what it took. bfloat16 is
+    faster on a GPU and on CPUs with AMX, and slower on CPUs without it. Teachers compute so, too."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Runs with the same seed, settings and versions are the same."""
 
@@ -116,6 +137,12 @@ class TrainSettings(Settings):
     def _there_is_a_start_to_share(self) -> Self:
         if self.start_share and not self.start_from:
             raise ValueError("start_share needs start_from")
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_a_trunk_to_freeze(self) -> Self:
+        if self.freeze == "trunk" and not self.start_from:
+            raise ValueError("freeze: trunk needs start_from, whose layers stay as they are")
         return self
 
     @model_validator(mode="after")

@@ -7,15 +7,21 @@ random layers took over 100 s on an H100 without finishing an epoch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
+import av
+import cv2
 import keras
 import numpy as np
 from keras import ops
 
-from fer_stream.config.training import AugmentSettings
-from fer_stream.records import CROP_SIZE_PX, F32
+from fer_stream.records import CROP_SIZE_PX, F32, U8
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fer_stream.config.training import AugmentSettings
 
 Tensor = Any
 """A tensor of whatever backend Keras runs on."""
@@ -51,10 +57,13 @@ class Augment:
         self._shares = _shares(settings.mixup)
 
     def __call__(self, faces: Tensor) -> Tensor:
-        """Other views of faces: float32 (n, 48, 48, 1), values 0..255 → the same shape and range."""
+        """Other views of faces: float32 (n, 48, 48, c), values 0..255 → the same shape and range.
+
+        The c pictures of a face are changed in the same way.
+        """
         return self._changed(faces, self._warp, self._light, self._erase)
 
-    def harmed(self, faces: Tensor) -> Tensor:
+    def corrupt(self, faces: Tensor) -> Tensor:
         """Faces as a poor camera gives them, small, blurred, compressed or noisy: the same shape and range."""
         return self._changed(faces, self._shrink, self._blur, self._compress, self._noise)
 
@@ -83,7 +92,8 @@ class Augment:
         move_px = settings.shift * CROP_SIZE_PX
         from_x = ops.cos(angle) * x - ops.sin(angle) * y + self._either_way(each, move_px) + _MIDDLE
         from_y = ops.sin(angle) * x + ops.cos(angle) * y + self._either_way(each, move_px) + _MIDDLE
-        return ops.reshape(sample(ops.reshape(faces, (n, -1)), from_x, from_y), (n, CROP_SIZE_PX, CROP_SIZE_PX, 1))
+        views = [sample(ops.reshape(faces[..., one], (n, -1)), from_x, from_y) for one in range(faces.shape[-1])]
+        return ops.reshape(ops.stack(views, axis=-1), (n, CROP_SIZE_PX, CROP_SIZE_PX, len(views)))
 
     def _shrink(self, faces: Tensor, n: Tensor) -> Tensor:
         """Some as small as a distant face, and enlarged again."""
@@ -118,7 +128,7 @@ class Augment:
     def _light(self, faces: Tensor, n: Tensor) -> Tensor:
         settings, each = self._settings, (n, 1, 1, 1)
         faces = ops.clip(faces, 1e-3, 1) ** ops.exp(self._either_way(each, settings.gamma))
-        mean = ops.mean(faces, axis=(1, 2, 3), keepdims=True)
+        mean = ops.mean(faces, axis=(1, 2), keepdims=True)
         contrast = 1 + self._either_way(each, settings.contrast)
         return mean + contrast * (faces - mean) + self._either_way(each, settings.brightness)
 
@@ -175,3 +185,95 @@ def _grid() -> tuple[Tensor, Tensor]:
     axis = ops.arange(CROP_SIZE_PX, dtype="float32") - _MIDDLE
     rows, columns = ops.meshgrid(axis, axis, indexing="ij")
     return ops.reshape(rows, (1, -1)), ops.reshape(columns, (1, -1))
+
+
+CRF = (28, 36)
+"""The lowest and the highest constant rate factor of `filmed` by default: a good and a poor video call."""
+SIDE_PX = (28, 144)
+"""The least and the greatest side of a face in the video by default."""
+
+_COLUMNS = 8
+_FACES_PER_VIDEO = _COLUMNS**2
+_FRAMES = 4
+_MOVE_PX = 2.0
+_BLOCK_PX = 16  # of H.264: with other sides libx264 does not make the same video each time
+_FPS = 25
+_GRAY = 128
+
+
+def film(
+    images: U8, rng: np.random.Generator, *, crf: tuple[int, int] = CRF, side_px: tuple[int, int] = SIDE_PX
+) -> U8:
+    """Faces cut out of H.264 videos, uint8 (n, 48, 48), from faces of the same shape.
+
+    64 faces at a time are put into the frames of a video. Its constant rate factor and the side of its faces are
+    drawn from the ranges `crf` and `side_px` (the side on a logarithmic scale). Each face moves by up to 2 px a
+    frame; what it looks like in one of the frames is returned. The same `rng` gives the same pictures.
+    """
+    found = np.empty_like(images)
+    for start in range(0, len(images), _FACES_PER_VIDEO):
+        some = images[start : start + _FACES_PER_VIDEO]
+        low, high = np.log(side_px)
+        side = round(math.exp(rng.uniform(low, high)))
+        found[start : start + len(some)] = _film_one_video(some, rng, side, int(rng.integers(crf[0], crf[1] + 1)))
+    return found
+
+
+def _film_one_video(faces: U8, rng: np.random.Generator, side_px: int, crf: int) -> U8:
+    """Faces uint8 (n, 48, 48) out of one video with this constant rate factor, in which their side is `side_px`."""
+    edge_px = max(4, side_px // 8)
+    cell_px = side_px + 2 * edge_px
+    cell_px += -cell_px % _BLOCK_PX
+    rows = math.ceil(len(faces) / _COLUMNS)
+    large = [_place_in_cell(face, side_px, cell_px, edge_px) for face in faces]
+    moves = rng.uniform(-_MOVE_PX, _MOVE_PX, (len(faces), 2))
+    kept = int(rng.integers(_FRAMES))
+    pictures = []
+    for number in range(_FRAMES):
+        picture = np.full((rows * cell_px, _COLUMNS * cell_px), _GRAY, np.uint8)
+        for place, (face, move) in enumerate(zip(large, moves * (number - kept), strict=True)):
+            top, left = place // _COLUMNS * cell_px, place % _COLUMNS * cell_px
+            picture[top : top + cell_px, left : left + cell_px] = _shift(face, *move) if number != kept else face
+        pictures.append(picture)
+    picture = _encode_and_decode(pictures, crf)[kept]
+    cells = picture.reshape(rows, cell_px, _COLUMNS, cell_px).swapaxes(1, 2).reshape(-1, cell_px, cell_px)
+    kernel = cv2.INTER_AREA if side_px > CROP_SIZE_PX else cv2.INTER_LINEAR
+    inner = slice(edge_px, edge_px + side_px)
+    return np.stack([
+        cv2.resize(cell[inner, inner], (CROP_SIZE_PX, CROP_SIZE_PX), interpolation=kernel)
+        for cell in cells[: len(faces)]
+    ])  # fmt: skip
+
+
+def _place_in_cell(face: U8, side_px: int, cell_px: int, edge_px: int) -> U8:
+    """A face with the side `side_px` in a cell of `cell_px`, whose edge mirrors it."""
+    kernel = cv2.INTER_CUBIC if side_px > CROP_SIZE_PX else cv2.INTER_AREA
+    scaled = cv2.resize(face, (side_px, side_px), interpolation=kernel)
+    after = cell_px - side_px - edge_px
+    return np.asarray(cv2.copyMakeBorder(scaled, edge_px, after, edge_px, after, cv2.BORDER_REFLECT), np.uint8)
+
+
+def _shift(cell: U8, right_px: float, down_px: float) -> U8:
+    matrix = np.array([[1, 0, right_px], [0, 1, down_px]])
+    return np.asarray(cv2.warpAffine(cell, matrix, cell.shape[::-1], borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def _encode_and_decode(pictures: list[U8], crf: int) -> list[U8]:
+    """Gray pictures uint8 (h, w), whose sides are multiples of 16, as libx264 and a decoder give them back."""
+    height, width = pictures[0].shape
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+    encoder.framerate, encoder.time_base = Fraction(_FPS), Fraction(1, _FPS)
+    encoder.options = {"crf": str(crf), "preset": "veryfast"}
+    decoder = av.CodecContext.create("h264", "r")
+    encoder.thread_count = decoder.thread_count = 1  # more threads make other pictures each time
+    colours = np.full((height // 2, width), _GRAY, np.uint8)
+    packets = []
+    for number, picture in enumerate(pictures):
+        frame = av.VideoFrame.from_ndarray(np.concatenate([picture, colours]), format="yuv420p")
+        frame.pts = number
+        packets += encoder.encode(frame)
+    packets += encoder.encode(None)
+    decoded = [frame for packet in (*packets, None) for frame in decoder.decode(packet)]
+    decoded.sort(key=lambda frame: frame.pts or 0)
+    return [np.asarray(frame.to_ndarray()[:height], np.uint8) for frame in decoded]

@@ -7,18 +7,23 @@ run is finished.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from keras import layers
 
 from fer_stream.classify.model_card import FER2013_HEAD
 from fer_stream.config.training import TrainSettings
 from fer_stream.errors import ModelError
-from fer_stream.training.channel_pruning import narrow
 from fer_stream.training.network import HEADS, build, heads_in, heads_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from fer_stream.records import F32
 
 SETTINGS, ORIGIN, HISTORY, WEIGHTS = "settings.json", "origin.json", "history.csv", "weights.npz"
 
@@ -56,7 +61,7 @@ def load_net(path: Path) -> keras.Model:
     return keras.Model(net.inputs, {head: net.get_layer(head).output for head in heads})
 
 
-def start_from(net: keras.Model, path: Path) -> None:
+def warm_start(net: keras.Model, path: Path) -> None:
     """Give `net` the weights of another net, layer by layer; a head that the other one lacks stays as it is.
 
     A plain net may be narrower than the other one, and then has its strongest channels. Raises `ModelError` where it
@@ -65,9 +70,9 @@ def start_from(net: keras.Model, path: Path) -> None:
     other = load_net(path)
     try:
         if _shapes(net) == _shapes(other):
-            _copy(other, net)
+            _copy_weights(other, net)
         else:
-            narrow(other, net)
+            prune_channels(other, net)
     except ValueError as error:
         raise ModelError(
             f"{path} cannot be the start of this training: {error}. Name the same network, or a wider vgg."
@@ -78,7 +83,7 @@ def _shapes(net: keras.Model) -> list[tuple[int, ...]]:
     return [tuple(variable.shape) for variable in _trunk(net)]
 
 
-def _copy(other: keras.Model, net: keras.Model) -> None:
+def _copy_weights(other: keras.Model, net: keras.Model) -> None:
     assign(_trunk(net), [np.asarray(value) for value in _trunk(other)])
     for head in set(heads_in(other)) & set(heads_in(net)):
         assign(net.get_layer(head).weights, [np.asarray(value) for value in other.get_layer(head).weights])
@@ -114,3 +119,63 @@ def sha256_of(path: Path) -> str:
 
 def _trunk(net: keras.Model) -> list[keras.Variable]:
     return [variable for layer in net.layers if layer.name not in HEADS for variable in layer.weights]
+
+
+_NORMAL = np.array(NormalDist().quantiles(200), np.float32)
+
+
+def prune_channels(wide: keras.Model, net: keras.Model) -> None:
+    """Give `net` the strongest channels of `wide`, and their weights; both are of kind `vgg`.
+
+    A head that `wide` lacks stays as it is. A channel is as strong as the variance that it brings into the next
+    layer. Raises `ValueError` where the two differ in more than the channels, or `net` has more of them.
+    """
+    olds, news = _convolutions(wide), _convolutions(net)
+    if not (_is_sequential(wide) and _is_sequential(net) and len(olds) == len(news)):
+        raise ValueError("the weights are those of another net")
+    if any(new.filters > old.filters for old, new in zip(olds, news, strict=True)):
+        raise ValueError("it has fewer channels")
+    norms = _norms(wide)
+    weights = [*(_input_weights(*pair) for pair in zip(olds[1:], norms[1:], strict=True)), _head_weights(wide)]
+    inputs = np.arange(1)
+    for old, norm, read, new, new_norm in zip(olds, norms, weights, news, _norms(net), strict=True):
+        kept = np.sort(np.argsort(-_output_variance(norm) * read)[: new.filters])
+        new.set_weights([old.get_weights()[0][:, :, inputs][..., kept]])
+        new_norm.set_weights([values[kept] for values in norm.get_weights()])
+        inputs = kept
+    for head in set(heads_in(wide)) & set(heads_in(net)):
+        kernel, bias = wide.get_layer(head).get_weights()
+        net.get_layer(head).set_weights([kernel[inputs], bias])
+
+
+def _output_variance(norm: layers.BatchNormalization) -> F32:
+    """Of each channel behind its norm and ReLU, float32 (n,), where its inputs are normally distributed."""
+    scale, shift, _, _ = norm.get_weights()
+    after: F32 = np.maximum(shift + scale * _NORMAL[:, np.newaxis], 0).var(axis=0)
+    return after
+
+
+def _input_weights(conv: layers.Conv2D, norm: layers.BatchNormalization) -> F32:
+    """How much a convolution and its norm make of each of its inputs: sums of squares, float32 (n,)."""
+    scale, _, _, variance = norm.get_weights()
+    squares: F32 = np.square(conv.get_weights()[0] * scale / np.sqrt(variance + norm.epsilon)).sum(axis=(0, 1, 3))
+    return squares
+
+
+def _head_weights(net: keras.Model) -> F32:
+    kernels = np.concatenate([net.get_layer(head).get_weights()[0] for head in heads_in(net)], axis=1)
+    squares: F32 = np.square(kernels).sum(axis=1)
+    return squares
+
+
+def _is_sequential(net: keras.Model) -> bool:
+    branches = any(isinstance(layer, layers.Add) for layer in net.layers)
+    return len(_convolutions(net)) == len(_norms(net)) and not branches
+
+
+def _convolutions(net: keras.Model) -> list[layers.Conv2D]:
+    return [layer for layer in net.layers if isinstance(layer, layers.Conv2D)]
+
+
+def _norms(net: keras.Model) -> list[layers.BatchNormalization]:
+    return [layer for layer in net.layers if isinstance(layer, layers.BatchNormalization)]

@@ -9,35 +9,38 @@ angry/*.png …           any labelled faces, some of the seven labels at least,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_stream.errors import SourceNotFound, UnreadableSource
 from fer_stream.records import CROP_SIZE_PX, F32, FERPLUS, I64, LABELS, U8
 
-Part = Literal["train", "public", "private"]
-PARTS: tuple[Part, ...] = get_args(Part)
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 """What is learned from, what choices are made on, and what is read once, at the end."""
 
 VOTES = (*FERPLUS, "unknown", "NF")
 """What the ten raters of FER+ could say, in the order of its columns; NF is not a face."""
 
-_USAGE: dict[str, Part] = {"Training": "train", "PublicTest": "public", "PrivateTest": "private"}
-_FOLDERS: dict[str, Part] = {"train": "train", "validation": "public", "val": "public", "test": "private"}
-_PICTURES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp"))
+_USAGE: dict[str, Split] = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
+_FOLDERS: dict[str, Split] = {"train": "train", "validation": "val", "val": "val", "test": "test"}
+_IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp"))
 
 # Kaggle's folders have no PublicTest: this share of train/ is held back in its place, every tenth of each class.
-_HELD_BACK = 10
+_HELD_OUT_STEP = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Faces:
+class Dataset:
     """Labelled faces.
 
     `images` uint8 (n, 48, 48); `labels` int64 (n,), indices of `records.LABELS`; `votes` float32 (n, 10), how many
@@ -52,12 +55,12 @@ class Faces:
         """How many there are."""
         return len(self.labels)
 
-    def __getitem__(self, which: NDArray[np.bool_] | I64) -> Faces:
+    def __getitem__(self, which: NDArray[np.bool_] | I64) -> Dataset:
         """Some of them, by a mask or by indices."""
-        return Faces(self.images[which], self.labels[which], self.votes[which])
+        return Dataset(self.images[which], self.labels[which], self.votes[which])
 
 
-def load_parts(path: Path, ferplus: Path | None = None) -> dict[Part, Faces]:
+def load_splits(path: Path, ferplus: Path | None = None) -> dict[Split, Dataset]:
     """FER-2013 by its parts.
 
     Raises `SourceNotFound` where nothing is at `path`, and `UnreadableSource` where what is there has other columns,
@@ -65,13 +68,13 @@ def load_parts(path: Path, ferplus: Path | None = None) -> dict[Part, Faces]:
     """
     _check_path(path, ferplus)
     if path.is_dir():
-        parts = _folders(path)
+        parts = _load_folders(path)
     else:
-        faces, part = _npz(path) if path.suffix == ".npz" else _csv(path)
+        faces, part = _load_npz(path) if path.suffix == ".npz" else _load_csv(path)
         if ferplus:
-            faces = Faces(faces.images, faces.labels, _ferplus(ferplus, part))
-        parts = {name: faces[part == name] for name in PARTS}
-    _check_parts(parts, path)
+            faces = Dataset(faces.images, faces.labels, _load_ferplus(ferplus, part))
+        parts = {name: faces[part == name] for name in SPLITS}
+    _check_splits(parts, path)
     return parts
 
 
@@ -80,22 +83,22 @@ def is_plain_folder(path: Path) -> bool:
     return path.is_dir() and not (path / "train").is_dir()
 
 
-def load_folder(path: Path, ferplus: Path | None = None) -> Faces:
+def load_folder(path: Path, ferplus: Path | None = None) -> Dataset:
     """The faces of a folder with one sub-folder a label; it need not have all seven.
 
     Raises `UnreadableSource` where it has none, a picture is no square face crop, or `ferplus` is given.
     """
     _check_path(path, ferplus)
-    return _classes(path, [label for label in LABELS if (path / label).is_dir()])
+    return _load_classes(path, [label for label in LABELS if (path / label).is_dir()])
 
 
-def copies(images: U8, of: U8) -> NDArray[np.bool_]:
+def duplicates(images: U8, reference: U8) -> NDArray[np.bool_]:
     """Which of `images` (n, 48, 48) are, to the pixel, one of `of` (m, 48, 48): bool (n,)."""
-    known = {image.tobytes() for image in of}
+    known = {image.tobytes() for image in reference}
     return np.array([image.tobytes() in known for image in images], np.bool_)
 
 
-def _csv(path: Path) -> tuple[Faces, NDArray[np.str_]]:
+def _load_csv(path: Path) -> tuple[Dataset, NDArray[np.str_]]:
     import pandas as pd
 
     try:
@@ -116,14 +119,14 @@ def _csv(path: Path) -> tuple[Faces, NDArray[np.str_]]:
     if usage.isna().any():
         raise UnreadableSource(f"{path}: expected Usage to be one of {', '.join(_USAGE)}.")
     _check_labels(labels, path)
-    return Faces(images, labels, _nobody(len(labels))), usage.to_numpy(np.str_)
+    return Dataset(images, labels, _no_votes(len(labels))), usage.to_numpy(np.str_)
 
 
-def _npz(path: Path) -> tuple[Faces, NDArray[np.str_]]:
+def _load_npz(path: Path) -> tuple[Dataset, NDArray[np.str_]]:
     try:
         with np.load(path) as file:
             images, labels, usage = file["images"], file["labels"].astype(np.int64), file["usage"].astype(np.int64)
-            votes = file["ferplus_votes"].astype(np.float32) if "ferplus_votes" in file else _nobody(len(labels))
+            votes = file["ferplus_votes"].astype(np.float32) if "ferplus_votes" in file else _no_votes(len(labels))
             if "row_uncertain" in file:
                 votes[file["row_uncertain"]] = 0
     except (BadZipFile, EOFError, IndexError, KeyError, TypeError, ValueError, OSError) as error:
@@ -131,7 +134,7 @@ def _npz(path: Path) -> tuple[Faces, NDArray[np.str_]]:
     _check_rows(path, images=images, labels=labels, usage=usage, ferplus_votes=votes)
     if votes.shape[1:] != (len(VOTES),):
         raise UnreadableSource(f"{path}: expected ferplus_votes as (n, {len(VOTES)}), received {votes.shape}.")
-    if not np.isin(usage, range(len(PARTS))).all():
+    if not np.isin(usage, range(len(SPLITS))).all():
         raise UnreadableSource(f"{path}: expected usage to be 0, 1 or 2: {', '.join(_USAGE)}.")
     if images.dtype != np.uint8 or images.shape[1:] != (CROP_SIZE_PX, CROP_SIZE_PX):
         raise UnreadableSource(
@@ -139,10 +142,10 @@ def _npz(path: Path) -> tuple[Faces, NDArray[np.str_]]:
             f"received {images.dtype} {images.shape}."
         )
     _check_labels(labels, path)
-    return Faces(images, labels, votes), np.array(PARTS)[usage]
+    return Dataset(images, labels, votes), np.array(SPLITS)[usage]
 
 
-def _ferplus(path: Path, part: NDArray[np.str_]) -> F32:
+def _load_ferplus(path: Path, part: NDArray[np.str_]) -> F32:
     """The votes for rows that belong to the parts `part`."""
     import pandas as pd
 
@@ -167,37 +170,37 @@ def _ferplus(path: Path, part: NDArray[np.str_]) -> F32:
     return votes
 
 
-def _folders(path: Path) -> dict[Part, Faces]:
-    found = {part: _classes(path / name, LABELS) for name, part in _FOLDERS.items() if (path / name).is_dir()}
-    if missing := {"train", "private"} - set(found):
+def _load_folders(path: Path) -> dict[Split, Dataset]:
+    found = {part: _load_classes(path / name, LABELS) for name, part in _FOLDERS.items() if (path / name).is_dir()}
+    if missing := {"train", "test"} - set(found):
         names = " and ".join("train/" if part == "train" else "test/" for part in sorted(missing, reverse=True))
         raise UnreadableSource(f"{path} lacks {names}. Expected train/angry/*.jpg …, test/angry/*.jpg ….")
-    if "public" not in found:
+    if "val" not in found:
         train = found["train"]
-        held_back = np.arange(len(train)) % _HELD_BACK == 0
-        found |= {"train": train[~held_back], "public": train[held_back]}
+        held_back = np.arange(len(train)) % _HELD_OUT_STEP == 0
+        found |= {"train": train[~held_back], "val": train[held_back]}
     return found
 
 
-def _classes(path: Path, labels: Sequence[str]) -> Faces:
+def _load_classes(path: Path, labels: Sequence[str]) -> Dataset:
     if missing := [label for label in labels if not (path / label).is_dir()]:
         raise UnreadableSource(
             f"{path} lacks {', '.join(missing)}. Expected a folder for each of {', '.join(LABELS)}."
         )
-    files = [(file, LABELS.index(label)) for label in labels for file in _pictures(path / label)]
+    files = [(file, LABELS.index(label)) for label in labels for file in _image_files(path / label)]
     if not files:
         raise UnreadableSource(
-            f"{path} holds no pictures ({', '.join(sorted(_PICTURES))}) in folders called {', '.join(LABELS)}."
+            f"{path} holds no pictures ({', '.join(sorted(_IMAGE_SUFFIXES))}) in folders called {', '.join(LABELS)}."
         )
-    images = np.stack([_gray(file) for file, _ in files])
-    return Faces(images, np.array([label for _, label in files], np.int64), _nobody(len(files)))
+    images = np.stack([_read_gray(file) for file, _ in files])
+    return Dataset(images, np.array([label for _, label in files], np.int64), _no_votes(len(files)))
 
 
-def _pictures(folder: Path) -> Iterator[Path]:
-    return (file for file in sorted(folder.iterdir()) if file.suffix.lower() in _PICTURES)
+def _image_files(folder: Path) -> Iterator[Path]:
+    return (file for file in sorted(folder.iterdir()) if file.suffix.lower() in _IMAGE_SUFFIXES)
 
 
-def _gray(file: Path) -> U8:
+def _read_gray(file: Path) -> U8:
     """One picture as uint8 (48, 48): square ones are scaled, others are refused, since they would be distorted."""
     import cv2
 
@@ -216,7 +219,7 @@ def _gray(file: Path) -> U8:
     return np.asarray(scaled, np.uint8)
 
 
-def _nobody(n: int) -> F32:
+def _no_votes(n: int) -> F32:
     return np.zeros((n, len(VOTES)), np.float32)
 
 
@@ -238,7 +241,7 @@ def _check_rows(path: Path, **arrays: NDArray[Any]) -> None:
         raise UnreadableSource(f"{path}: expected as many rows of each, received {shapes}.")
 
 
-def _check_parts(parts: Mapping[Part, Faces], path: Path) -> None:
+def _check_splits(parts: Mapping[Split, Dataset], path: Path) -> None:
     if empty := [usage for usage, part in _USAGE.items() if not len(parts[part])]:
         raise UnreadableSource(f"{path} has no image of {', '.join(empty)}.")
     labels = parts["train"].labels

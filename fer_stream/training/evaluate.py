@@ -10,15 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_stream.classify.classifier import ClassifierOutput
 from fer_stream.records import CROP_SIZE_PX, F32, F64, FERPLUS, FERPLUS_BY_LABEL, I64, LABELS, U8
-from fer_stream.training.dataset import VOTES, Faces
+from fer_stream.training.dataset import VOTES, Dataset
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Predict = Callable[[U8], ClassifierOutput]
 """uint8 (n, 48, 48) → probs and agreement."""
@@ -46,8 +48,8 @@ class Evaluation:
     faces: int
     accuracy: float
     interval: tuple[float, float]
-    copies: int
-    accuracy_without_copies: float | None
+    duplicates: int
+    accuracy_without_duplicates: float | None
     balanced_accuracy: float
     recall: dict[str, float]
     confusion: list[list[int]]
@@ -62,20 +64,27 @@ class Evaluation:
     speed_ms: dict[str, list[tuple[int, float]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Speed measurement: the backends to measure, by name, and the batch sizes."""
+
+    backends: Mapping[str, Predict]
+    batch_sizes: Sequence[int]
+
+
 def evaluate(
     predict: Predict,
-    faces: Faces,
+    faces: Dataset,
     *,
-    copied: NDArray[np.bool_],
-    harms: Sequence[str],
-    runtimes: Mapping[str, Predict],
-    batches: Sequence[int],
+    duplicates: NDArray[np.bool_],
+    corruptions: Sequence[str],
+    speed: Speed,
     progress: Callable[[str], object],
 ) -> Evaluation:
-    """Judge a model on labelled faces, of which those in `copied`, bool (n,), are known from training.
+    """Evaluate a model on labelled faces.
 
-    `harms`, names of `HARMS`, are what it has to withstand besides; `runtimes` are those whose speed is measured with
-    batches of the sizes `batches`; `progress` is told each harm as it begins.
+    `duplicates`, bool (n,), marks faces that occur in the training data. The model is also evaluated under each of
+    `corruptions`, names of `CORRUPTIONS`; `progress` is called with each name. `speed` selects the speed measurement.
     """
     judged = predict(faces.images)
     probs, people = judged.probs, judged.ferplus_probs
@@ -84,32 +93,35 @@ def evaluate(
     np.add.at(confusion, (faces.labels, probs.argmax(axis=1)), 1)
     recall = {label: row[i] / sum(row)
               for i, (label, row) in enumerate(zip(LABELS, confusion.tolist(), strict=True)) if any(row)}  # fmt: skip
-    majority, known = majority_of(faces.votes)
-    eight, named = ferplus_majority_of(faces.votes)
+    majority, known = label_majority(faces.votes)
+    eight, named = ferplus_majority(faces.votes)
     robustness = {}
-    for harm in harms:
-        progress(harm)
-        robustness[harm] = [(level, _accuracy(predict, HARMS[harm].harm(faces.images, level), faces.labels))
-                            for level in HARMS[harm].levels]  # fmt: skip
+    for name in corruptions:
+        progress(name)
+        robustness[name] = [(level, _accuracy(predict, CORRUPTIONS[name].apply(faces.images, level), faces.labels))
+                            for level in CORRUPTIONS[name].levels]  # fmt: skip
     return Evaluation(
         faces=len(faces),
         accuracy=float(right.mean()),
         interval=wilson(int(right.sum()), len(faces)),
-        copies=int(copied.sum()),
-        accuracy_without_copies=float(right[~copied].mean()) if copied.any() and not copied.all() else None,
+        duplicates=int(duplicates.sum()),
+        accuracy_without_duplicates=float(right[~duplicates].mean())
+        if duplicates.any() and not duplicates.all()
+        else None,
         balanced_accuracy=fmean(recall.values()),
         recall=recall,
         confusion=confusion.tolist(),
         calibration_error=calibration_error(probs, faces.labels),
-        majority_accuracy=_share_right(probs, majority, known),
+        majority_accuracy=_accuracy_where(probs, majority, known),
         majority_faces=int(known.sum()),
-        ferplus_accuracy=None if people is None else _share_right(people, eight, named),
+        ferplus_accuracy=None if people is None else _accuracy_where(people, eight, named),
         ferplus_faces=int(named.sum()),
         selective=selective(probs.max(axis=1), right),
         selective_by_agreement=None if people is None else selective(judged.agreement, right),
         robustness=robustness,
         speed_ms={
-            name: [(batch, speed_ms(runtime, batch)) for batch in batches] for name, runtime in runtimes.items()
+            name: [(batch, speed_ms(backend, batch)) for batch in speed.batch_sizes]
+            for name, backend in speed.backends.items()
         },
     )
 
@@ -135,7 +147,7 @@ def calibration_error(probs: F32, labels: I64) -> float:
 def best_temperature(logits: F32, labels: I64) -> float:
     """By what logits (n, 7) are to be divided for the least negative log likelihood; between 0.25 and 4."""
     candidates = np.exp(np.linspace(np.log(0.25), np.log(4.0), 401))
-    return float(min(candidates, key=lambda temperature: _surprise(logits / temperature, labels)))
+    return float(min(candidates, key=lambda temperature: _negative_log_likelihood(logits / temperature, labels)))
 
 
 def selective(sure: F32, right: NDArray[np.bool_]) -> list[tuple[float, float]]:
@@ -145,34 +157,34 @@ def selective(sure: F32, right: NDArray[np.bool_]) -> list[tuple[float, float]]:
     return [(coverage, float(in_order[:n].mean())) for coverage, n in zip(_COVERAGE, kept, strict=True)]
 
 
-def majority_of(votes: F32) -> tuple[I64, NDArray[np.bool_]]:
+def label_majority(votes: F32) -> tuple[I64, NDArray[np.bool_]]:
     """The label that most of FER+ named, int64 (n,), and where that is a single one of the seven, bool (n,)."""
     label_of = np.array([FERPLUS_BY_LABEL.index(vote) if vote in FERPLUS_BY_LABEL else -1 for vote in VOTES])
     labels = label_of[votes.argmax(axis=1)]
-    return labels, _single(votes) & (labels >= 0)
+    return labels, _has_unique_maximum(votes) & (labels >= 0)
 
 
-def ferplus_majority_of(votes: F32) -> tuple[I64, NDArray[np.bool_]]:
+def ferplus_majority(votes: F32) -> tuple[I64, NDArray[np.bool_]]:
     """The index in `VOTES` that most named, int64 (n,), and where that is a single one of FER+'s eight emotions."""
     most = votes.argmax(axis=1)
-    return most, _single(votes) & (most < len(FERPLUS))
+    return most, _has_unique_maximum(votes) & (most < len(FERPLUS))
 
 
-def _share_right(shares: F32, labels: I64, which: NDArray[np.bool_]) -> float | None:
+def _accuracy_where(shares: F32, labels: I64, which: NDArray[np.bool_]) -> float | None:
     return float((shares.argmax(axis=1) == labels)[which].mean()) if which.any() else None
 
 
-def _single(votes: F32) -> NDArray[np.bool_]:
+def _has_unique_maximum(votes: F32) -> NDArray[np.bool_]:
     first, second = np.sort(votes, axis=1)[:, [-1, -2]].T
     return np.asarray(first > second)
 
 
-def speed_ms(predict: Predict, batch: int, *, seconds: float = 1.0) -> float:
+def speed_ms(predict: Predict, batch: int, *, duration_s: float = 1.0) -> float:
     """Milliseconds a face, the median of batches of `batch` faces over so many seconds after a warm-up."""
     faces = np.random.default_rng(_SEED).integers(0, 256, (batch, CROP_SIZE_PX, CROP_SIZE_PX), np.uint8)
     predict(faces)
     times: list[float] = []
-    end = time.perf_counter() + seconds
+    end = time.perf_counter() + duration_s
     while not times or time.perf_counter() < end:
         start = time.perf_counter()
         predict(faces)
@@ -181,15 +193,15 @@ def speed_ms(predict: Predict, batch: int, *, seconds: float = 1.0) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Harm:
+class Corruption:
     """One way in which a face from a camera is worse than one of the dataset; `unit` is that of its `levels`."""
 
     unit: str
     levels: tuple[float, ...]
-    harm: Callable[[U8, float], U8]
+    apply: Callable[[U8, float], U8]
 
 
-def _each(change: Callable[[U8, float], Any]) -> Callable[[U8, float], U8]:
+def _per_image(change: Callable[[U8, float], Any]) -> Callable[[U8, float], U8]:
     def all_of(images: U8, level: float) -> U8:
         return np.stack([np.clip(np.rint(change(image, level)), 0, 255).astype(np.uint8) for image in images])
 
@@ -222,15 +234,21 @@ def _warped(image: U8, *, angle_deg: float = 0.0, scale: float = 1.0, shift: flo
     return cv2.warpAffine(image, matrix, (CROP_SIZE_PX, CROP_SIZE_PX), borderMode=cv2.BORDER_REPLICATE)
 
 
-HARMS: dict[str, Harm] = {
-    "blur": Harm("standard deviation, px", (0.5, 1.0, 1.5, 2.0, 3.0), _each(_blurred)),
-    "noise": Harm("standard deviation, gray levels", (5, 10, 20, 40), _noisy),
-    "low light": Harm("share of the light", (0.5, 0.25, 0.1, 0.05), _each(lambda image, share: image * share)),
-    "rotation": Harm("degrees", (5, 10, 20, 30, 45), _each(lambda image, angle: _warped(image, angle_deg=angle))),
-    "size": Harm("side of the face, px", (40, 32, 24, 16, 12), _each(_small)),
-    "compression": Harm("JPEG quality", (75, 50, 25, 10), _each(_compressed)),
-    "shift": Harm("share of the side", (-0.1, -0.05, 0.05, 0.1), _each(lambda image, by: _warped(image, shift=by))),
-    "scale": Harm("factor", (0.9, 0.95, 1.05, 1.1), _each(lambda image, by: _warped(image, scale=by))),
+CORRUPTIONS: dict[str, Corruption] = {
+    "blur": Corruption("standard deviation, px", (0.5, 1.0, 1.5, 2.0, 3.0), _per_image(_blurred)),
+    "noise": Corruption("standard deviation, gray levels", (5, 10, 20, 40), _noisy),
+    "low light": Corruption(
+        "share of the light", (0.5, 0.25, 0.1, 0.05), _per_image(lambda image, share: image * share)
+    ),
+    "rotation": Corruption(
+        "degrees", (5, 10, 20, 30, 45), _per_image(lambda image, angle: _warped(image, angle_deg=angle))
+    ),
+    "size": Corruption("side of the face, px", (40, 32, 24, 16, 12), _per_image(_small)),
+    "compression": Corruption("JPEG quality", (75, 50, 25, 10), _per_image(_compressed)),
+    "shift": Corruption(
+        "share of the side", (-0.1, -0.05, 0.05, 0.1), _per_image(lambda image, by: _warped(image, shift=by))
+    ),
+    "scale": Corruption("factor", (0.9, 0.95, 1.05, 1.1), _per_image(lambda image, by: _warped(image, scale=by))),
 }
 """What `evaluate` can put a model through, by name."""
 
@@ -239,7 +257,7 @@ def _accuracy(predict: Predict, images: U8, labels: I64) -> float:
     return float((predict(images).probs.argmax(axis=1) == labels).mean())
 
 
-def _surprise(logits: F32, labels: I64) -> float:
+def _negative_log_likelihood(logits: F32, labels: I64) -> float:
     top = logits.max(axis=1, keepdims=True)
     total = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
     return float((total - logits[np.arange(len(labels)), labels]).mean())

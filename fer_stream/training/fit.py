@@ -1,8 +1,8 @@
 """Training: from settings to a folder with weights, which an interrupted run goes on from.
 
 settings.json   what was asked for
-origin.json     what it began with: images, copies, votes, SHA-256 of the first weights and the teachers
-history.csv     epoch, loss, PublicTest accuracy, learning rate, seconds
+origin.json     what it began with: images, copies, votes, SHA-256 of the first weights and the teachers, precision
+history.csv     epoch, loss, PublicTest accuracy, learning rate, seconds, accuracy against the majority of FER+
 state.npz       everything that the next epoch needs; gone when the run is done
 best.npz        the averaged weights of the best epoch so far, by PublicTest; when the run is done, weights.npz
 """
@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
-from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
 from fer_stream.classify.model_card import FER2013_HEAD, FERPLUS_HEAD
-from fer_stream.config.training import TrainSettings
 from fer_stream.errors import ConfigError, ModelError, OutputExists
-from fer_stream.records import F32, FERPLUS, U8
+from fer_stream.records import F32, FERPLUS, FERPLUS_BY_LABEL, LABELS, U8
+from fer_stream.training.augment import film
 from fer_stream.training.checkpoints import (
     HISTORY,
     ORIGIN,
@@ -32,16 +33,28 @@ from fer_stream.training.checkpoints import (
     load_values,
     save_values,
     sha256_of,
-    start_from,
+    warm_start,
 )
-from fer_stream.training.dataset import Faces, copies, load_parts
-from fer_stream.training.distillation import Learner
-from fer_stream.training.network import build, compute_in, heads_in, heads_of
-from fer_stream.training.progress import Begun, Epoch, Progress, Step, best, read_history, write_history
+from fer_stream.training.dataset import Dataset, duplicates, load_splits
+from fer_stream.training.evaluate import label_majority
+from fer_stream.training.network import DistillationModel, build, compute_in, freeze_trunk, heads_in, heads_of
+from fer_stream.training.progress import DatasetStats, Epoch, Progress, Step, best_epoch, read_history, write_history
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from fer_stream.config.training import TrainSettings
 
 STATE, BEST = "state.npz", "best.npz"
 
 _PREDICT_BATCH = 512
+
+# So many steps of each precision are timed, after those in which the step is compiled.
+_PRECISIONS = ("float32", "bfloat16")
+_WARM_UP_STEPS, _TIMED_STEPS = 2, 5
+
+_IN_VOTES = np.array([FERPLUS.index(name) for name in FERPLUS_BY_LABEL])
 
 
 def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]:
@@ -51,25 +64,22 @@ def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]
     `ConfigError` where the data is too little for the settings, and what `load_parts` raises.
     """
     _check_free(out, settings)
-    parts = load_parts(settings.data.path, settings.data.ferplus)
-    public, private, faces = parts["public"].images, parts["private"].images, parts["train"]
-    copied = copies(faces.images, np.concatenate([public, private]))
-    begun = Begun(len(faces), int(copied.sum()), settings.data.drop_copies, int(copies(private, public).sum()))
+    parts = load_splits(settings.data.path, settings.data.ferplus)
+    public, private, faces = parts["val"].images, parts["test"].images, parts["train"]
+    copied = duplicates(faces.images, np.concatenate([public, private]))
+    begun = DatasetStats(
+        len(faces), int(copied.sum()), settings.data.drop_copies, int(duplicates(private, public).sum())
+    )
     progress(begun)
     if begun.dropped:
         faces = faces[~copied]
     if len(faces) < settings.batch_size:
         raise ConfigError(f"batch_size {settings.batch_size} is more than the {len(faces)} training images.")
-    keras.utils.set_random_seed(settings.seed)
-    teachers = [compute_in(load_net(path), settings.precision) for path in settings.teachers.runs]
-    _check_votes(settings, faces, teachers)
-    learner = Learner(_first_net(settings), teachers, settings)
-    steps = len(faces) // settings.batch_size
-    learner.compile(optimizer=_optimizer(settings, steps), jit_compile="auto")
-    learner.optimizer.build(learner.trainable_variables)
-    batches = _Batches(faces, settings)
-    _claim(out, settings, begun, faces)
-    keeper = _Keeper(learner, batches, out, parts["public"], progress, settings.start_share)
+    precision = _select_precision(settings, faces, out)
+    learner = _make_model(settings, faces, precision)
+    batches = Batches(faces, settings)
+    _write_settings(out, settings, begun, faces, precision)
+    keeper = _Checkpointer(learner, batches, out, parts["val"], progress, settings)
     learner.fit(
         batches, epochs=settings.epochs, initial_epoch=keeper.restore(), shuffle=False, verbose=0,
         callbacks=[keeper, keras.callbacks.TerminateOnNaN(), *_tensorboard(out)],
@@ -78,10 +88,54 @@ def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]
     return keeper.history
 
 
-def accuracy(net: keras.Model, faces: Faces) -> float:
+def _make_model(settings: TrainSettings, faces: Dataset, precision: str) -> DistillationModel:
+    """What learns from `faces`, with its optimizer; the same each time for the same settings."""
+    keras.utils.set_random_seed(settings.seed)
+    teachers = [compute_in(load_net(path), precision) for path in settings.teachers.runs]
+    _check_votes(settings, faces, teachers)
+    shares = class_shares(faces, settings.targets.votes)
+    learner = DistillationModel(_make_net(settings, precision), teachers, settings, shares)
+    learner.compile(optimizer=_optimizer(settings, len(faces) // settings.batch_size), jit_compile="auto")
+    learner.optimizer.build(learner.trainable_variables)
+    return learner
+
+
+def _select_precision(settings: TrainSettings, faces: Dataset, out: Path) -> str:
+    """What the net computes in: as the settings say, as the run in `out` began, or else what is faster here."""
+    if settings.precision != "auto":
+        return settings.precision
+    with suppress(FileNotFoundError, KeyError):
+        return str(json.loads((out / ORIGIN).read_text(encoding="utf-8"))["precision"])
+    images, targets = faces.images[: settings.batch_size], make_targets(faces[np.arange(settings.batch_size)])
+    return min(
+        _PRECISIONS, key=lambda precision: _measure_step_s(_make_model(settings, faces, precision), images, targets)
+    )
+
+
+def _measure_step_s(learner: DistillationModel, images: U8, targets: dict[str, np.ndarray]) -> float:
+    """The seconds of one training step, the median of a few after those that compile it."""
+    times = []
+    for _ in range(_WARM_UP_STEPS + _TIMED_STEPS):
+        start = time.perf_counter()
+        learner.train_on_batch(images, targets)
+        times.append(time.perf_counter() - start)
+    return median(times[_WARM_UP_STEPS:])
+
+
+def accuracy(net: keras.Model, faces: Dataset) -> float:
     """Share of the faces whose label has the highest logit."""
-    logits = predict(net, faces.images)[FER2013_HEAD]
-    return float(np.mean(logits.argmax(axis=1) == faces.labels))
+    return accuracies(net, faces)[0]
+
+
+def accuracies(net: keras.Model, faces: Dataset) -> tuple[float, float | None]:
+    """Shares of the faces for which the label with the highest logit is FER-2013's, and the majority's of FER+.
+
+    The latter is over the faces whose majority is a single one of the seven labels, and None where there are none.
+    """
+    called = predict(net, faces.images)[FER2013_HEAD].argmax(axis=1)
+    majority, known = label_majority(faces.votes)
+    agreed = float(np.mean((called == majority)[known])) if known.any() else None
+    return float(np.mean(called == faces.labels)), agreed
 
 
 def predict(net: keras.Model, images: U8) -> dict[str, F32]:
@@ -91,7 +145,7 @@ def predict(net: keras.Model, images: U8) -> dict[str, F32]:
     return answers if isinstance(answers, dict) else dict(zip(net.output_names, answers, strict=True))
 
 
-def _check_votes(settings: TrainSettings, faces: Faces, teachers: Sequence[keras.Model]) -> None:
+def _check_votes(settings: TrainSettings, faces: Dataset, teachers: Sequence[keras.Model]) -> None:
     taught = any(FERPLUS_HEAD in heads_in(teacher) for teacher in teachers)
     if FERPLUS_HEAD in heads_of(settings) and not (faces.votes.any() or taught):
         raise ConfigError(
@@ -100,28 +154,31 @@ def _check_votes(settings: TrainSettings, faces: Faces, teachers: Sequence[keras
         )
 
 
-def _first_net(settings: TrainSettings) -> keras.Model:
-    net = build(
-        settings.network, heads=heads_of(settings), weight_decay=settings.weight_decay, precision=settings.precision
-    )
+def _make_net(settings: TrainSettings, precision: str) -> keras.Model:
+    net = build(settings.network, heads=heads_of(settings), weight_decay=settings.weight_decay, precision=precision)
     if settings.start_from:
-        start_from(net, settings.start_from)
-    return net
+        warm_start(net, settings.start_from)
+    return freeze_trunk(net) if settings.freeze == "trunk" else net
 
 
-class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """Training faces in an order that depends on seed and epoch alone; an incomplete batch is left out."""
 
-    def __init__(self, faces: Faces, settings: TrainSettings) -> None:
+    def __init__(self, faces: Dataset, settings: TrainSettings) -> None:
         super().__init__()
         self._faces = faces
-        self._targets = targets_of(faces)
+        self._targets = make_targets(faces)
         self._settings = settings
-        self.begin(0)
+        self.reseed(0)
 
-    def begin(self, epoch: int) -> None:
+    def reseed(self, epoch: int) -> None:
         """Put the faces into the order of this epoch. Keras calls `on_epoch_end` before the first one, too."""
         self._order = np.random.default_rng((self._settings.seed, epoch)).permutation(len(self._faces))
+        if share := self._settings.augment.video:
+            self._filmed = self._faces.images.copy()
+            rng = np.random.default_rng((self._settings.seed, epoch, 1))
+            some = np.flatnonzero(rng.random(len(self._faces)) < share)
+            self._filmed[some] = film(self._faces.images[some], rng)
 
     def __len__(self) -> int:
         return len(self._faces) // self._settings.batch_size
@@ -129,34 +186,56 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
     def __getitem__(self, number: int) -> tuple[U8, dict[str, np.ndarray]]:
         size = self._settings.batch_size
         rows = self._order[number * size : (number + 1) * size]
-        return self._faces.images[rows], {name: target[rows] for name, target in self._targets.items()}
+        images = self._faces.images[rows]
+        if self._settings.augment.video:
+            images = np.stack([images, self._filmed[rows]], axis=-1)
+        return images, {name: target[rows] for name, target in self._targets.items()}
 
 
-def targets_of(faces: Faces) -> dict[str, np.ndarray]:
+def make_targets(faces: Dataset) -> dict[str, np.ndarray]:
     """What a net shall say: `label` int32 (n,); `votes` float32 (n, 8), shares among the emotions of FER+, rows of 0
-    where nobody was asked or nobody saw one.
+    where nobody was asked or nobody saw one; `seven` float32 (n, 7), shares among the labels, of those who named one
+    of them, or 1 for the label where nobody did.
     """
+    seven = faces.votes[:, _IN_VOTES]
+    named = seven.sum(axis=1, keepdims=True)
+    alone = np.eye(len(LABELS), dtype=np.float32)[faces.labels]
     emotions = faces.votes[:, : len(FERPLUS)]
     voices = np.maximum(emotions.sum(axis=1), 1)
     return {
         "label": faces.labels.astype(np.int32),
         "votes": emotions / voices[:, np.newaxis],
+        "seven": np.where(named > 0, seven / np.maximum(named, 1), alone),
     }
 
 
-class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
+def class_shares(faces: Dataset, votes: float) -> F32:
+    """How frequent each label is, float32 (7,), in a target of which the share `votes` is FER+'s."""
+    targets = make_targets(faces)
+    labels = np.bincount(faces.labels, minlength=len(LABELS)) / len(faces)
+    return np.asarray((1 - votes) * labels + votes * targets["seven"].mean(axis=0), np.float32)
+
+
+class _Checkpointer(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
     """Writes down each epoch, so that a killed run goes on; between epochs the net has its averaged weights.
 
     The net is made with the weights that it starts from, which have their part in what is kept.
     """
 
     def __init__(
-        self, learner: Learner, batches: _Batches, out: Path, public: Faces, progress: Progress, start_share: float
+        self,
+        learner: DistillationModel,
+        batches: Batches,
+        out: Path,
+        public: Dataset,
+        progress: Progress,
+        settings: TrainSettings,
     ) -> None:
         super().__init__(swap_on_epoch=True)
         self.history: list[Epoch] = []
         self._learner = learner
-        self._start_share = start_share
+        self._start_share = settings.start_share
+        self._votes = settings.targets.votes
         self._start = _values(learner.net.variables)
         self._batches = batches
         self._out = out
@@ -182,8 +261,8 @@ class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
         super().on_epoch_begin(epoch, logs)
         if epoch == len(self.history) and epoch:
             save_values(self._out / STATE, [*_values(self._variables()), np.array(epoch)])
-        self._learner.begin(epoch)
-        self._batches.begin(epoch)
+        self._learner.reseed(epoch)
+        self._batches.reseed(epoch)
         self._started = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -196,27 +275,30 @@ class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
         super().on_epoch_end(epoch, logs)
         if self._broken:
             return
-        kept = _between(self._start, _values(self._learner.net.variables), 1 - self._start_share)
+        kept = _interpolate(self._start, _values(self._learner.net.variables), 1 - self._start_share)
+        right, agreed = self._accuracies(kept)
         done = Epoch(
             epoch=epoch,
             loss=float(logs["loss"]),
-            accuracy=self._accuracy(kept),
+            accuracy=right,
             learning_rate=float(keras.ops.convert_to_numpy(self._learner.optimizer.learning_rate)),
             seconds=time.monotonic() - self._started,
+            majority=agreed,
+            votes=self._votes,
         )
         logs["public_accuracy"] = done.accuracy
         self.history.append(done)
-        if best(self.history) is done:
+        if best_epoch(self.history) is done:
             save_values(self._out / BEST, kept)
         write_history(self._out / HISTORY, self.history)
         self._progress(done)
 
-    def _accuracy(self, weights: Sequence[np.ndarray]) -> float:
-        """That of these weights, on PublicTest."""
+    def _accuracies(self, weights: Sequence[np.ndarray]) -> tuple[float, float | None]:
+        """Those of these weights, on PublicTest."""
         net = self._learner.net
         learned = _values(net.variables)
         assign(net.variables, weights)
-        found = accuracy(net, self._public)
+        found = accuracies(net, self._public)
         assign(net.variables, learned)
         return found
 
@@ -234,7 +316,7 @@ class _Keeper(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
         return [*self._learner.net.variables, *self._learner.optimizer.variables]
 
 
-def _between(first: Sequence[np.ndarray], last: Sequence[np.ndarray], way: float) -> list[np.ndarray]:
+def _interpolate(first: Sequence[np.ndarray], last: Sequence[np.ndarray], way: float) -> list[np.ndarray]:
     """So far on the way from the `first` weights, 0, to the `last`, 1. What is no weight, as a seed, is the last."""
     return [
         ((1 - way) * before + way * after).astype(after.dtype) if np.issubdtype(after.dtype, np.floating) else after
@@ -276,17 +358,18 @@ def _check_free(out: Path, settings: TrainSettings) -> None:
         raise OutputExists(f"{out} holds a finished run. Name another folder with --out, or remove it.")
 
 
-def _claim(out: Path, settings: TrainSettings, begun: Begun, faces: Faces) -> None:
+def _write_settings(out: Path, settings: TrainSettings, begun: DatasetStats, faces: Dataset, precision: str) -> None:
     """Make `out` the folder of this run, and write down what it began with, which may be another thing tomorrow."""
     out.mkdir(parents=True, exist_ok=True)
     (out / SETTINGS).write_text(_asked(settings), encoding="utf-8")
     if not (out / ORIGIN).exists():
         origin = {
             "training_images": len(faces),
-            "copies_of_test_images": begun.copies,
+            "copies_of_test_images": begun.duplicates,
             "copies_left_out": begun.dropped,
             "with_ferplus_votes": bool(faces.votes.any()),
             "start_from_sha256": sha256_of(settings.start_from) if settings.start_from else None,
+            "precision": precision,
             "teachers_sha256": [sha256_of(path) for path in settings.teachers.runs],
         }
         (out / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")

@@ -5,18 +5,34 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """How an epoch went; `accuracy` is of the averaged weights on PublicTest, single crop."""
+    """How an epoch went; `accuracy` is of the averaged weights on PublicTest, single crop.
+
+    `majority` is the accuracy there against the majority of the FER+ votes, None without votes. `score` is what the
+    kept epoch is chosen by: both, in the shares that the labels and the votes have in the target.
+    """
 
     epoch: int
     loss: float
     accuracy: float
     learning_rate: float
     seconds: float
+    majority: float | None = None
+    votes: float = 0.0
+
+    @property
+    def score(self) -> float:
+        """The accuracy, of which the share `votes` is against the majority."""
+        if self.majority is None:
+            return self.accuracy
+        return (1 - self.votes) * self.accuracy + self.votes * self.majority
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +46,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class DatasetStats:
     """What there is to learn from.
 
     Of `images` in Training, `copies` are exact copies of a test image, and `dropped` if they are left out. `shared`
@@ -38,12 +54,12 @@ class Begun:
     """
 
     images: int
-    copies: int
+    duplicates: int
     dropped: bool
-    shared: int
+    shared_test_images: int
 
 
-Progress = Callable[[Begun | Epoch | Step], object]
+Progress = Callable[[DatasetStats | Epoch | Step], object]
 
 
 def read_history(path: Path) -> list[Epoch]:
@@ -55,6 +71,7 @@ def read_history(path: Path) -> list[Epoch]:
             Epoch(
                 epoch=int(row["epoch"]), loss=float(row["loss"]), accuracy=float(row["accuracy"]),
                 learning_rate=float(row["learning_rate"]), seconds=float(row["seconds"]),
+                majority=float(row["majority"]) if row.get("majority") else None, votes=float(row.get("votes") or 0),
             )
             for row in csv.DictReader(file)
         ]  # fmt: skip
@@ -70,6 +87,6 @@ def write_history(path: Path, history: Sequence[Epoch]) -> None:
     part.replace(path)
 
 
-def best(history: Sequence[Epoch]) -> Epoch:
-    """The epoch whose weights are kept: the first of the highest accuracy."""
-    return max(history, key=lambda epoch: epoch.accuracy)
+def best_epoch(history: Sequence[Epoch]) -> Epoch:
+    """The epoch whose weights are kept: the first of the highest score."""
+    return max(history, key=lambda epoch: epoch.score)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 from fer_stream.records import LABELS
-from fer_stream.training.evaluate import HARMS, Evaluation
+from fer_stream.training.evaluate import CORRUPTIONS, Evaluation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 mpl.use("Agg")
 
@@ -69,12 +72,12 @@ def _markdown(evaluation: Evaluation, title: str) -> str:
 
 
 def _copies_row(evaluation: Evaluation) -> list[tuple[str, str]]:
-    if evaluation.accuracy_without_copies is None:
+    if evaluation.accuracy_without_duplicates is None:
         return []
     return [
         (
-            f"accuracy without the {evaluation.copies} that are copies of training images",
-            f"{evaluation.accuracy_without_copies:.2%}",
+            f"accuracy without the {evaluation.duplicates} that are copies of training images",
+            f"{evaluation.accuracy_without_duplicates:.2%}",
         )
     ]
 
@@ -92,7 +95,7 @@ def _coverage_table(evaluation: Evaluation) -> str:
 def _harm_table(found: tuple[str, list[tuple[float, float]]]) -> str:
     name, curve = found
     return _table(
-        (f"{name} ({HARMS[name].unit})", "accuracy"), [(f"{level:g}", f"{share:.1%}") for level, share in curve]
+        (f"{name} ({CORRUPTIONS[name].unit})", "accuracy"), [(f"{level:g}", f"{share:.1%}") for level, share in curve]
     )
 
 
@@ -138,6 +141,6 @@ def _robustness(evaluation: Evaluation) -> Figure:
         axes.axhline(evaluation.accuracy, color="gray", linewidth=0.8, linestyle="--")
         axes.set_ylim(0, 1)
         axes.set_title(name)
-        axes.set_xlabel(HARMS[name].unit)
+        axes.set_xlabel(CORRUPTIONS[name].unit)
         axes.grid(alpha=0.3)
     return figure

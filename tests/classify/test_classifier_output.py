@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from fer_stream.factory import make_classifier
-from fer_stream.config.settings import ModelSettings
 from fer_stream.classify.classifier import ClassifierOutput
+from fer_stream.config.settings import ModelSettings
+from fer_stream.factory import make_classifier
 from fer_stream.records import F32, FERPLUS, LABELS, U8
 
 

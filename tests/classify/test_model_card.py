@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +16,9 @@ from hypothesis import strategies as st
 from fer_stream.classify.model_card import read_card
 from fer_stream.errors import ModelError, WeightsError
 from fer_stream.records import LABELS, ModelSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 WEIGHTS = "emotion.int8.tflite"

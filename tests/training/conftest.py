@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from fer_stream.config.training import AugmentSettings, DataSettings, NetworkSettings, TrainSettings
 from fer_stream.records import LABELS, U8
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def rings(label: int, rng: np.random.Generator) -> U8:
@@ -44,5 +47,6 @@ def small(rings_npz: Path) -> TrainSettings:
         batch_size=32,
         warmup_epochs=1,
         ema=0.8,
+        precision="float32",
         seed=3,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import cv2
 import keras
@@ -13,6 +13,9 @@ from keras import ops
 from fer_stream.config.training import AugmentSettings
 from fer_stream.records import F32, F64, U8
 from fer_stream.training.augment import Augment, sample
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 STILL = {
     "rotation_deg": 0.0, "scale": 0.0, "aspect": 0.0, "shift": 0.0, "contrast": 0.0, "brightness": 0.0, "gamma": 0.0,
@@ -29,7 +32,7 @@ def augmented(faces: F32, seed: int = 1, **settings: object) -> F32:
 
 
 def harmed(faces: F32, seed: int = 1, **settings: object) -> F32:
-    return np.asarray(ops.convert_to_numpy(make(seed, settings).harmed(ops.convert_to_tensor(faces))))
+    return np.asarray(ops.convert_to_numpy(make(seed, settings).corrupt(ops.convert_to_tensor(faces))))
 
 
 @pytest.fixture(scope="module")

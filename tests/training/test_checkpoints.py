@@ -11,8 +11,8 @@ import pytest
 from fer_stream.config.training import NetworkSettings, TrainSettings
 from fer_stream.errors import ModelError
 from fer_stream.records import LABELS, U8
-from fer_stream.training.checkpoints import load_net, load_run, start_from
-from fer_stream.training.dataset import load_parts
+from fer_stream.training.checkpoints import load_net, load_run, warm_start
+from fer_stream.training.dataset import load_splits
 from fer_stream.training.fit import accuracy, predict, train
 from fer_stream.training.network import HEADS, build
 
@@ -33,7 +33,7 @@ def first(small: TrainSettings, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_a_net_that_starts_from_the_shipped_model_says_the_same(faces: U8) -> None:
     net = build(NetworkSettings())
-    start_from(net, SHIPPED)
+    warm_start(net, SHIPPED)
     logits = predict(net, faces)["fer2013"]
     expected = predict(keras.saving.load_model(SHIPPED, compile=False), faces)["fer2013"]
     assert expected.shape == (9, len(LABELS))
@@ -93,13 +93,13 @@ def test_a_share_of_the_start_needs_a_start(small: TrainSettings) -> None:
 def test_another_network_is_no_start(first: Path) -> None:
     for network in (NetworkSettings(widths=(17,)), NetworkSettings(widths=(8, 8)), NetworkSettings(kind="resnet")):
         with pytest.raises(ModelError, match=r"first cannot be the start of this training.*Name the same network"):
-            start_from(build(network), first)
+            warm_start(build(network), first)
 
 
 def test_a_narrower_net_starts_with_the_strongest_channels(small: TrainSettings, first: Path) -> None:
-    public = load_parts(small.data.path)["public"]
+    public = load_splits(small.data.path)["val"]
     wide, narrower = load_run(first)[1], build(NetworkSettings(widths=(12,)))
-    start_from(narrower, first)
+    warm_start(narrower, first)
     assert accuracy(narrower, public) > accuracy(build(NetworkSettings(widths=(12,))), public)
     full, part = (set(_channels(_convolutions(net)[0])) for net in (wide, narrower))
     assert part < full
@@ -115,7 +115,7 @@ def test_a_channel_that_says_nothing_is_left_out(first: Path, faces: U8, tmp_pat
         layer.set_weights([kernel, *bias])
     wide.save(tmp_path / "wide.keras")
     narrower = build(NetworkSettings(widths=(12,)))
-    start_from(narrower, tmp_path / "wide.keras")
+    warm_start(narrower, tmp_path / "wide.keras")
     for said, expected in zip(predict(narrower, faces).values(), predict(wide, faces).values(), strict=True):
         np.testing.assert_allclose(said, expected, atol=1e-3)
 

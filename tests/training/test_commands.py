@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -14,6 +14,9 @@ import yaml
 
 from fer_stream.config.training import TrainSettings
 from fer_stream.records import LABELS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def fer_stream(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -45,13 +48,13 @@ def test_the_parts_of_a_dataset_are_judged(model: Path, small: TrainSettings, tm
     )  # fmt: skip
     found = json.loads((tmp_path / "found" / "evaluation.json").read_text())
     assert found["faces"] == 112
-    assert found["copies"] == 5
+    assert found["duplicates"] == 5
     assert found["accuracy"] > 0.5
     assert found["ferplus_accuracy"] > 0.5
     assert {"litert", "onnx", "openvino", "keras"} == set(found["speed_ms"])
     assert all(ms > 0 for speeds in found["speed_ms"].values() for _, ms in speeds)
     assert found["model"].startswith("run, ")
-    assert found["model"].endswith("on private of rings.npz")
+    assert found["model"].endswith("on test of rings.npz")
     assert "auto" not in found["model"]
     assert f"{found['accuracy']:.2%} of 112 faces" in done.stdout
 
@@ -71,4 +74,4 @@ def test_a_folder_of_faces_is_judged(model: Path, small: TrainSettings, tmp_path
     assert found["faces"] == 96
     assert "disgust" not in found["recall"]
     assert found["ferplus_accuracy"] is None
-    assert (found["copies"], found["accuracy_without_copies"]) == (0, None)
+    assert (found["duplicates"], found["accuracy_without_duplicates"]) == (0, None)

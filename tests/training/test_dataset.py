@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -12,7 +12,10 @@ import pytest
 
 from fer_stream.errors import SourceNotFound, UnreadableSource
 from fer_stream.records import LABELS
-from fer_stream.training.dataset import PARTS, VOTES, copies, load_folder, load_parts
+from fer_stream.training.dataset import SPLITS, VOTES, duplicates, load_folder, load_splits
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 USAGE = ("Training", "PublicTest", "PrivateTest")
 
@@ -50,17 +53,17 @@ def spoil(path: Path, column: str, value: str | int) -> None:
 
 
 def test_the_real_dataset_has_its_published_sizes(fer2013: Path) -> None:
-    parts = load_parts(fer2013)
-    assert {part: len(faces) for part, faces in parts.items()} == {"train": 28709, "public": 3589, "private": 3589}
+    parts = load_splits(fer2013)
+    assert {part: len(faces) for part, faces in parts.items()} == {"train": 28709, "val": 3589, "test": 3589}
     assert np.bincount(parts["train"].labels).tolist() == [3995, 436, 4097, 7215, 4830, 3171, 4965]
-    assert int(copies(parts["public"].images, parts["train"].images).sum()) == 280
-    assert int(copies(parts["private"].images, parts["train"].images).sum()) == 288
+    assert int(duplicates(parts["val"].images, parts["train"].images).sum()) == 280
+    assert int(duplicates(parts["test"].images, parts["train"].images).sum()) == 288
 
 
 def test_a_csv_is_read_by_its_usage(csv: Path) -> None:
-    parts = load_parts(csv)
+    parts = load_splits(csv)
     table = pd.read_csv(csv)
-    for part, usage in zip(PARTS, USAGE, strict=True):
+    for part, usage in zip(SPLITS, USAGE, strict=True):
         pixels = table[table["Usage"] == usage]["pixels"].str.split().tolist()
         np.testing.assert_array_equal(parts[part].images.reshape(7, -1), np.array(pixels, np.uint8))
         assert parts[part].labels.tolist() == list(range(7))
@@ -72,17 +75,17 @@ def test_ferplus_is_joined_by_row(csv: Path, tmp_path: Path) -> None:
     table = pd.DataFrame(votes, columns=list(VOTES))
     table["Usage"] = np.repeat(USAGE, 7)
     table.to_csv(tmp_path / "fer2013new.csv", index=False)
-    np.testing.assert_array_equal(load_parts(csv, tmp_path / "fer2013new.csv")["public"].votes, votes[7:14])
+    np.testing.assert_array_equal(load_splits(csv, tmp_path / "fer2013new.csv")["val"].votes, votes[7:14])
     table[:20].to_csv(tmp_path / "short.csv", index=False)
     with pytest.raises(UnreadableSource, match=r"has 20 rows and the images 21"):
-        load_parts(csv, tmp_path / "short.csv")
+        load_splits(csv, tmp_path / "short.csv")
     table[::-1].to_csv(tmp_path / "turned.csv", index=False)
-    with pytest.raises(UnreadableSource, match=r"row 1 is of private, that of the images of train"):
-        load_parts(csv, tmp_path / "turned.csv")
+    with pytest.raises(UnreadableSource, match=r"row 1 is of test, that of the images of train"):
+        load_splits(csv, tmp_path / "turned.csv")
 
 
 def test_votes_are_not_for_folders(folders: Path) -> None:
-    for load in (load_parts, load_folder):
+    for load in (load_splits, load_folder):
         with pytest.raises(UnreadableSource, match=r"counts the rows of fer2013\.csv"):
             load(folders, folders / "fer2013new.csv")
 
@@ -114,24 +117,24 @@ def test_a_wrong_npz_is_refused(change: dict[str, np.ndarray], text: str, tmp_pa
         "usage": np.repeat([0, 1, 2], 7), "ferplus_votes": np.zeros((21, 10)),
     }  # fmt: skip
     np.savez(tmp_path / "right.npz", **right)  # type: ignore[arg-type]
-    assert len(load_parts(tmp_path / "right.npz")["private"]) == 7
+    assert len(load_splits(tmp_path / "right.npz")["test"]) == 7
     np.savez(tmp_path / "wrong.npz", **(right | change))  # type: ignore[arg-type]
     with pytest.raises(UnreadableSource, match=text):
-        load_parts(tmp_path / "wrong.npz")
+        load_splits(tmp_path / "wrong.npz")
 
 
 def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "whole.npz", images=np.zeros((9, 48, 48), np.uint8))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:9000])
     with pytest.raises(UnreadableSource, match=r"cut\.npz is no \.npz"):
-        load_parts(tmp_path / "cut.npz")
+        load_splits(tmp_path / "cut.npz")
 
 
 def test_folders_without_a_validation_part_hold_back_a_tenth(folders: Path) -> None:
-    parts = load_parts(folders)
-    assert {part: len(faces) for part, faces in parts.items()} == {"train": 63, "public": 7, "private": 70}
-    assert parts["public"].labels.tolist() == list(range(7))
-    assert not copies(parts["public"].images, parts["train"].images).any()
+    parts = load_splits(folders)
+    assert {part: len(faces) for part, faces in parts.items()} == {"train": 63, "val": 7, "test": 70}
+    assert parts["val"].labels.tolist() == list(range(7))
+    assert not duplicates(parts["val"].images, parts["train"].images).any()
 
 
 def test_any_folder_of_labelled_faces_can_be_judged(folders: Path) -> None:
@@ -156,26 +159,26 @@ def test_any_folder_of_labelled_faces_can_be_judged(folders: Path) -> None:
 def test_a_wrong_csv_is_refused(csv: Path, column: str, value: str | int, text: str) -> None:
     spoil(csv, column, value)
     with pytest.raises(UnreadableSource, match=text):
-        load_parts(csv)
+        load_splits(csv)
 
 
 def test_another_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UnreadableSource, match="has no column 'Usage'"):
-        load_parts(tmp_path / "other.csv")
+        load_splits(tmp_path / "other.csv")
     with pytest.raises(SourceNotFound, match="is not there"):
-        load_parts(tmp_path / "none.csv")
+        load_splits(tmp_path / "none.csv")
 
 
 def test_a_class_that_is_missing_is_named(csv: Path, folders: Path) -> None:
     spoil(csv, "emotion", 1)
     with pytest.raises(UnreadableSource, match="has no training image of angry"):
-        load_parts(csv)
+        load_splits(csv)
     for file in (folders / "train" / "fear").iterdir():
         file.unlink()
     (folders / "train" / "fear").rmdir()
     with pytest.raises(UnreadableSource, match="lacks fear"):
-        load_parts(folders)
+        load_splits(folders)
 
 
 def test_a_picture_that_is_no_face_crop_is_named(folders: Path) -> None:

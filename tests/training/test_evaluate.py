@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -14,17 +14,21 @@ from sklearn import metrics
 from fer_stream.classify.classifier import ClassifierOutput
 from fer_stream.records import F32, FERPLUS, I64, LABELS, U8
 from fer_stream.training import report
-from fer_stream.training.dataset import VOTES, Faces
+from fer_stream.training.dataset import VOTES, Dataset
 from fer_stream.training.evaluate import (
-    HARMS,
+    CORRUPTIONS,
     Evaluation,
+    Speed,
     best_temperature,
     calibration_error,
     evaluate,
-    majority_of,
+    label_majority,
     selective,
     wilson,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def softmax(logits: F32) -> F32:
@@ -51,7 +55,9 @@ def found(labels: I64, logits: F32) -> Evaluation:
 
     def predict(pixels: U8) -> ClassifierOutput:
         probs = softmax(logits)[(pixels[:, 0, 0].astype(int) * 256 + pixels[:, 0, 1]) % 500]
-        return ClassifierOutput(probs, np.tile(np.eye(8, dtype=np.float32)[VOTES.index("contempt")], (len(pixels), 1)))
+        return ClassifierOutput(
+            probs, np.tile(np.eye(8, dtype=np.float32)[VOTES.index("contempt")], (len(pixels), 1))
+        )
 
     votes = np.zeros((500, len(VOTES)), np.float32)
     votes[:200, VOTES.index("contempt")] = 6
@@ -60,11 +66,10 @@ def found(labels: I64, logits: F32) -> Evaluation:
 
     return evaluate(
         predict,
-        Faces(images, labels, votes),
-        copied=np.arange(500) < 50,
-        harms=("noise",),
-        runtimes={"rings": predict},
-        batches=(1, 2),
+        Dataset(images, labels, votes),
+        duplicates=np.arange(500) < 50,
+        corruptions=("noise",),
+        speed=Speed({"rings": predict}, (1, 2)),
         progress=lambda _: None,
     )
 
@@ -77,8 +82,8 @@ def test_the_figures_are_those_of_scikit_learn(found: Evaluation, labels: I64, l
     recall = metrics.recall_score(labels, called, average=None)
     assert list(found.recall.values()) == pytest.approx(recall.tolist())
     assert tuple(found.recall) == LABELS
-    assert found.copies == 50
-    assert found.accuracy_without_copies == pytest.approx(metrics.accuracy_score(labels[50:], called[50:]))
+    assert found.duplicates == 50
+    assert found.accuracy_without_duplicates == pytest.approx(metrics.accuracy_score(labels[50:], called[50:]))
     fear = LABELS.index("fear")
     assert found.majority_accuracy == pytest.approx((called[200:300] == fear).mean())
     assert (found.majority_faces, found.ferplus_faces) == (100, 300)
@@ -114,20 +119,20 @@ def test_a_majority_is_one_emotion_that_fer2013_knows() -> None:
     votes[1, [VOTES.index("anger"), VOTES.index("fear")]] = 5
     votes[2, VOTES.index("contempt")] = 9
     votes[3, VOTES.index("NF")] = 10
-    majority, known = majority_of(votes)
+    majority, known = label_majority(votes)
     assert known.tolist() == [True, False, False, False, False]
     assert LABELS[majority[0]] == "happy"
 
 
-@pytest.mark.parametrize("name", HARMS)
+@pytest.mark.parametrize("name", CORRUPTIONS)
 def test_every_harm_changes_faces_the_more_the_higher_it_is(name: str) -> None:
     noise = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 60, (48, 48)), (0, 0), 1.0)
     faces = np.stack([np.clip(noise + np.linspace(40, 220, 48), 0, 255)] * 3).astype(np.uint8)
     before = faces.copy()
-    harm = HARMS[name]
+    harm = CORRUPTIONS[name]
     apart = []
     for level in harm.levels:
-        harmed = harm.harm(faces, level)
+        harmed = harm.apply(faces, level)
         assert harmed.shape == faces.shape
         assert harmed.dtype == np.uint8
         apart.append(float(np.abs(harmed.astype(float) - faces).mean()))
@@ -146,14 +151,14 @@ def test_the_report_says_it_for_people_and_programs(found: Evaluation, tmp_path:
     assert written["robustness"]["noise"] == [[level, share] for level, share in found.robustness["noise"]]
     assert [batch for batch, _ in written["speed_ms"]["rings"]] == [1, 2]
     assert "| runtime | batch 1 | batch 2 |" in text
-    assert f"without the 50 that are copies of training images | {found.accuracy_without_copies:.2%}" in text
+    assert f"without the 50 that are copies of training images | {found.accuracy_without_duplicates:.2%}" in text
     for name in (report.CONFUSION, report.COVERAGE, report.CURVES):
         assert f"({name})" in text
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_without_votes_nothing_is_said_of_agreement(found: Evaluation, tmp_path: Path) -> None:
-    mute = replace(found, selective_by_agreement=None, accuracy_without_copies=None)
+    mute = replace(found, selective_by_agreement=None, accuracy_without_duplicates=None)
     text = report.write(mute, "rings", tmp_path).read_text(encoding="utf-8")
     assert "| share judged | by probability |\n" in text
     assert "copies" not in text
@@ -162,6 +167,7 @@ def test_without_votes_nothing_is_said_of_agreement(found: Evaluation, tmp_path:
 def test_agreement_is_what_people_would_call_the_emotion_that_was_called() -> None:
     probs = np.array([[0.6, 0, 0, 0.4, 0, 0, 0], [0, 0, 0, 0.3, 0, 0, 0.7]], np.float32)
     people = np.zeros((2, 8), np.float32)
-    people[0, FERPLUS.index("anger")], people[1, FERPLUS.index("happiness")] = 0.8, 1.0
-    assert ClassifierOutput(probs, people).agreement.tolist() == pytest.approx([0.8, 0.0])
+    people[0, [FERPLUS.index("anger"), FERPLUS.index("contempt")]], people[1, FERPLUS.index("happiness")] = 0.5, 1.0
+    anger, contempt = (0.083**-0.5, 0.018**-0.5)
+    assert ClassifierOutput(probs, people).agreement.tolist() == pytest.approx([anger / (anger + contempt), 0.0])
     assert ClassifierOutput(probs).agreement.tolist() == [1, 1]

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
 import pytest
 
+from fer_stream.classify.backends import ONNX_FILE
 from fer_stream.classify.classifier import EmotionClassifier, preprocess, probabilities
 from fer_stream.classify.keras import KerasClassifier
 from fer_stream.classify.litert import LiteRTClassifier
-from fer_stream.classify.backends import ONNX_FILE
 from fer_stream.classify.onnx import OnnxClassifier
 from fer_stream.classify.openvino import OpenVinoClassifier
 from fer_stream.config.training import NetworkSettings, TrainSettings
 from fer_stream.errors import OutputExists
 from fer_stream.records import F32
-from fer_stream.training import onnx
-from fer_stream.training.dataset import Faces, load_parts
-from fer_stream.training.export import export
+from fer_stream.training.dataset import Dataset, load_splits
+from fer_stream.training.export import export, write_onnx
 from fer_stream.training.fit import predict, train
 from fer_stream.training.network import build
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 @pytest.fixture(scope="module")
-def faces(small: TrainSettings) -> Faces:
-    return load_parts(small.data.path)["private"]
+def faces(small: TrainSettings) -> Dataset:
+    return load_splits(small.data.path)["test"]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def model(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
     return out, export(run, out, model_id="rings-1", dataset="rings")
 
 
-def test_every_file_says_the_same(model: tuple[Path, dict[str, Any]], faces: Faces) -> None:
+def test_every_file_says_the_same(model: tuple[Path, dict[str, Any]], faces: Dataset) -> None:
     folder, _ = model
     by_keras = KerasClassifier(folder, batch_size=32).predict(faces.images)
     keras_probs = by_keras.probs
@@ -62,7 +63,7 @@ def test_every_file_says_the_same(model: tuple[Path, dict[str, Any]], faces: Fac
         assert (judged.probs.argmax(axis=1) == keras_probs.argmax(axis=1))[clear].mean() > 0.98
 
 
-def test_int8_probabilities_are_finer_than_256_steps(model: tuple[Path, dict[str, Any]], faces: Faces) -> None:
+def test_int8_probabilities_are_finer_than_256_steps(model: tuple[Path, dict[str, Any]], faces: Dataset) -> None:
     assert len(np.unique(LiteRTClassifier(model[0]).predict(faces.images).probs)) > 300
 
 
@@ -81,7 +82,9 @@ def test_the_card_tells_how_it_was_made(model: tuple[Path, dict[str, Any]], smal
     assert "licence" not in card
 
 
-def test_without_votes_a_model_knows_nothing_of_agreement(small: TrainSettings, faces: Faces, tmp_path: Path) -> None:
+def test_without_votes_a_model_knows_nothing_of_agreement(
+    small: TrainSettings, faces: Dataset, tmp_path: Path
+) -> None:
     train(small.model_copy(update={"epochs": 2, "ferplus_weight": 0.0}), tmp_path / "run", lambda _: None)
     export(tmp_path / "run", tmp_path / "model", model_id="mute")
     classifiers: list[EmotionClassifier] = [KerasClassifier(tmp_path / "model", batch_size=32)]
@@ -105,9 +108,9 @@ def test_a_model_is_not_overwritten(model: tuple[Path, dict[str, Any]], run: Pat
     [NetworkSettings(kind="resnet", widths=(4, 8)), NetworkSettings(kind="tutorial")],
     ids=["resnet", "tutorial"],
 )
-def test_every_net_can_be_written_as_onnx(settings: NetworkSettings, faces: Faces, tmp_path: Path) -> None:
+def test_every_net_can_be_written_as_onnx(settings: NetworkSettings, faces: Dataset, tmp_path: Path) -> None:
     net = build(settings)
-    onnx.write(net, ["fer2013", "ferplus"], tmp_path / "net.onnx")
+    write_onnx(net, ["fer2013", "ferplus"], tmp_path / "net.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"))
     some = faces.images[:9]
     for head, logits in zip(

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -15,14 +15,23 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fer_stream.config.training import AugmentSettings, NetworkSettings, TeacherSettings, TrainSettings
+from fer_stream.config.training import (
+    AugmentSettings,
+    NetworkSettings,
+    TargetSettings,
+    TeacherSettings,
+    TrainSettings,
+)
 from fer_stream.errors import ConfigError, ModelError, OutputExists, SourceNotFound
+from fer_stream.records import LABELS
 from fer_stream.training.checkpoints import HISTORY, ORIGIN, WEIGHTS, load_run
-from fer_stream.training.dataset import VOTES, Faces, load_parts
-from fer_stream.training.distillation import Learner
-from fer_stream.training.fit import BEST, STATE, accuracy, predict, targets_of, train
-from fer_stream.training.network import HEADS, build, compute_in, heads_in, multiply_adds
-from fer_stream.training.progress import Begun, Epoch
+from fer_stream.training.dataset import VOTES, Dataset, load_splits
+from fer_stream.training.fit import BEST, STATE, Batches, accuracy, class_shares, make_targets, predict, train
+from fer_stream.training.network import HEADS, DistillationModel, build, compute_in, heads_in, multiply_adds
+from fer_stream.training.progress import DatasetStats, Epoch, best_epoch, read_history, write_history
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class KilledError(Exception):
@@ -43,7 +52,7 @@ def weights_of(run: Path) -> list[np.ndarray]:
 
 def test_a_short_run_learns(run: Path, small: TrainSettings) -> None:
     _, net = load_run(run)
-    assert accuracy(net, load_parts(small.data.path)["private"]) > 0.5
+    assert accuracy(net, load_splits(small.data.path)["test"]) > 0.5
     assert not (run / STATE).exists()
 
 
@@ -92,14 +101,14 @@ def test_a_mistake_is_mended_in_the_same_folder(small: TrainSettings, tmp_path: 
 
 
 def test_what_a_run_began_with_is_written_down(run: Path, small: TrainSettings, tmp_path: Path) -> None:
-    begun: list[Begun] = []
+    begun: list[DatasetStats] = []
     taught = small.model_copy(update={"teachers": TeacherSettings(runs=(run,)), "start_from": run, "epochs": 2})
-    train(taught, tmp_path / "taught", lambda news: begun.append(news) if isinstance(news, Begun) else None)
-    assert begun == [Begun(448, copies=0, dropped=True, shared=0)]
+    train(taught, tmp_path / "taught", lambda news: begun.append(news) if isinstance(news, DatasetStats) else None)
+    assert begun == [DatasetStats(448, duplicates=0, dropped=True, shared_test_images=0)]
     weights = hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest()
     assert json.loads((tmp_path / "taught" / ORIGIN).read_text()) == {
         "training_images": 448, "copies_of_test_images": 0, "copies_left_out": True, "with_ferplus_votes": True,
-        "start_from_sha256": weights, "teachers_sha256": [weights],
+        "start_from_sha256": weights, "precision": "float32", "teachers_sha256": [weights],
     }  # fmt: skip
 
 
@@ -111,14 +120,14 @@ def test_copies_are_left_out_or_counted(small: TrainSettings, tmp_path: Path) ->
     data["images"][np.flatnonzero(data["usage"] == 1)[:2]] = data["images"][private[1]]
     np.savez(tmp_path / "copies.npz", **data)
     for drop, images in ((True, 445), (False, 448)):
-        begun: list[Begun] = []
+        begun: list[DatasetStats] = []
         asked = small.data.model_copy(update={"path": tmp_path / "copies.npz", "drop_copies": drop})
         train(
             small.model_copy(update={"data": asked, "epochs": 2}),
             tmp_path / str(drop),
-            lambda news, begun=begun: begun.append(news) if isinstance(news, Begun) else None,  # type: ignore[misc]
+            lambda news, begun=begun: begun.append(news) if isinstance(news, DatasetStats) else None,  # type: ignore[misc]
         )
-        assert begun == [Begun(448, copies=3, dropped=drop, shared=1)]
+        assert begun == [DatasetStats(448, duplicates=3, dropped=drop, shared_test_images=1)]
         assert json.loads((tmp_path / str(drop) / ORIGIN).read_text())["training_images"] == images
 
 
@@ -141,11 +150,11 @@ def test_without_votes_one_must_say_so(small: TrainSettings, run: Path, tmp_path
 
 def test_all_of_a_step_can_be_compiled_for_a_gpu(small: TrainSettings, run: Path) -> None:
     """By XLA, which Keras takes where there is a GPU."""
-    faces = load_parts(small.data.path)["train"]
+    faces = load_splits(small.data.path)["train"]
     everything = small.model_copy(update={"augment": AugmentSettings(mixup=0.4)})
-    learner = Learner(load_run(run)[1], [load_run(run)[1]], everything)
+    learner = DistillationModel(load_run(run)[1], [load_run(run)[1]], everything)
     learner.compile(optimizer="sgd", jit_compile=True)
-    history = learner.fit(faces.images, targets_of(faces), batch_size=64, epochs=1, verbose=0)
+    history = learner.fit(faces.images, make_targets(faces), batch_size=64, epochs=1, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
 
 
@@ -171,13 +180,15 @@ def test_a_net_learns_from_a_teacher(run: Path, small: TrainSettings, tmp_path: 
 
 
 def test_a_teacher_sees_no_harm(run: Path, small: TrainSettings) -> None:
-    faces = load_parts(small.data.path)["public"].images
+    faces = load_splits(small.data.path)["val"].images
     harms = {"shrink": 0.5, "blur": 0.5, "compress": 0.5, "noise": 0.2}
     said = []
     for settings in (dict.fromkeys(harms, 0.0), harms):
         augment = small.augment.model_copy(update=settings)
-        learner = Learner(load_run(run)[1], [load_run(run)[1]], small.model_copy(update={"augment": augment}))
-        learner.begin(0)
+        learner = DistillationModel(
+            load_run(run)[1], [load_run(run)[1]], small.model_copy(update={"augment": augment})
+        )
+        learner.reseed(0)
         said.append({name: np.asarray(value) for name, value in learner(faces, training=True).items()})
     clean, harmed = said
     np.testing.assert_allclose(clean["taught_fer2013"], harmed["taught_fer2013"], atol=1e-5)
@@ -185,11 +196,11 @@ def test_a_teacher_sees_no_harm(run: Path, small: TrainSettings) -> None:
 
 
 def test_a_teacher_says_the_same_of_a_face_and_its_mirror_image(run: Path, small: TrainSettings) -> None:
-    faces = load_parts(small.data.path)["public"].images.copy()
+    faces = load_splits(small.data.path)["val"].images.copy()
     faces[:, :, 24:] //= 4
     still = AugmentSettings.model_validate(dict.fromkeys(AugmentSettings.model_fields.keys() - {"erase_px"}, 0))
     teacher = load_run(run)[1]
-    learner = Learner(load_run(run)[1], [teacher], small.model_copy(update={"augment": still}))
+    learner = DistillationModel(load_run(run)[1], [teacher], small.model_copy(update={"augment": still}))
     alone, mirrored = (
         np.asarray(keras.ops.softmax(predict(teacher, view)["fer2013"])) for view in (faces, faces[:, :, ::-1])
     )
@@ -199,7 +210,7 @@ def test_a_teacher_says_the_same_of_a_face_and_its_mirror_image(run: Path, small
 
 
 def test_a_net_may_compute_in_bfloat16_but_for_its_heads(run: Path, small: TrainSettings) -> None:
-    faces = load_parts(small.data.path)["public"].images
+    faces = load_splits(small.data.path)["val"].images
     exact = predict(load_run(run)[1], faces)
     net = compute_in(load_run(run)[1], "bfloat16")
     assert {variable.dtype for variable in net.weights} == {"float32"}
@@ -246,8 +257,131 @@ def test_votes_become_shares_of_those_who_saw_an_emotion() -> None:
     votes = np.zeros((3, 10), np.float32)
     votes[0, VOTES.index("happiness")], votes[0, VOTES.index("unknown")] = 6, 4
     votes[1, VOTES.index("NF")] = 10
-    targets = targets_of(Faces(np.zeros((3, 48, 48), np.uint8), np.array([3, 0, 6]), votes))
+    targets = make_targets(Dataset(np.zeros((3, 48, 48), np.uint8), np.array([3, 0, 6]), votes))
     assert targets["votes"].sum(axis=1).tolist() == [1, 0, 0]
+    assert targets["seven"].argmax(axis=1).tolist() == [3, 0, 6]
+    assert targets["seven"].max(axis=1).tolist() == [1, 1, 1]
+
+
+def test_the_target_holds_the_share_of_the_votes_that_was_asked_for(run: Path, small: TrainSettings) -> None:
+    """Labels that say 0 and people who all say 6: the loss of a net that is sure of either tells their shares."""
+    votes = np.zeros((32, len(VOTES)), np.float32)
+    votes[:, VOTES.index("neutral")] = 10
+    faces = Dataset(np.zeros((32, 48, 48), np.uint8), np.zeros(32, np.int64), votes)
+    np.testing.assert_allclose(class_shares(faces, 0.25), [0.75, 0, 0, 0, 0, 0, 0.25])
+    learner = DistillationModel(load_run(run)[1], [], _plain(small, votes=0.25))
+    logits = np.zeros((32, len(LABELS)), np.float32)
+    logits[:, 0] = 5
+    said = {"fer2013": keras.ops.convert_to_tensor(logits), "share": keras.ops.ones(32)}
+    surprise = -np.log(np.exp(5) / (np.exp(5) + 6)) + 0.25 * 5
+    assert float(learner.compute_loss(y=make_targets(faces), y_pred=said)) == pytest.approx(surprise, rel=1e-4)
+
+
+def test_logit_adjustment_adds_the_logarithm_of_the_class_shares(run: Path, small: TrainSettings) -> None:
+    faces = load_splits(small.data.path)["train"][np.arange(32)]
+    shares = np.array([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], np.float32)
+    logits = np.random.default_rng(2).normal(0, 1, (32, len(LABELS))).astype(np.float32)
+    losses = []
+    for by, answer in ((0.5, logits), (0.0, logits + 0.5 * np.log(shares))):
+        learner = DistillationModel(load_run(run)[1], [], _plain(small, logit_adjustment=by), shares)
+        said = {"fer2013": keras.ops.convert_to_tensor(answer), "share": keras.ops.ones(32)}
+        losses.append(float(learner.compute_loss(y=make_targets(faces), y_pred=said)))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_an_adjusted_teacher_is_heard_as_the_labels_are(run: Path, small: TrainSettings) -> None:
+    """The pupil that equals a teacher with the same adjustment has nothing more to learn."""
+    faces = load_splits(small.data.path)["val"]
+    shares = np.array([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], np.float32)
+    teachers = TeacherSettings(runs=(run,), weight=1.0, logit_adjustment=0.5)
+    settings = _plain(small, logit_adjustment=0.5).model_copy(update={"teachers": teachers})
+    learner = DistillationModel(load_run(run)[1], [load_run(run)[1]], settings, shares)
+    said = learner(faces.images, training=True)
+    logits = keras.ops.convert_to_tensor(np.log(np.asarray(said["taught_fer2013"])) - 0.5 * np.log(shares))
+    exact = {**said, "fer2013": logits}
+    del exact["ferplus"]
+    taught = np.asarray(said["taught_fer2013"])
+    least = -np.mean(np.sum(taught * np.log(taught), axis=1))
+    assert float(learner.compute_loss(y=make_targets(faces), y_pred=exact)) == pytest.approx(least, rel=1e-4)
+
+
+def test_a_frozen_trunk_stays_as_it_is(run: Path, small: TrainSettings, tmp_path: Path) -> None:
+    frozen = small.model_copy(update={"start_from": run, "freeze": "trunk", "epochs": 2})
+    train(frozen, tmp_path / "frozen", lambda _: None)
+    before, after = load_run(run)[1], load_run(tmp_path / "frozen")[1]
+    for old, new in zip(before.layers, after.layers, strict=True):
+        same = all(np.array_equal(a, b) for a, b in zip(old.get_weights(), new.get_weights(), strict=True))
+        assert same == (new.name not in HEADS)
+
+
+def test_a_trunk_is_frozen_only_where_there_is_one(small: TrainSettings) -> None:
+    with pytest.raises(ValueError, match="freeze: trunk needs start_from"):
+        TrainSettings.model_validate({**small.model_dump(), "freeze": "trunk"})
+
+
+def test_a_run_keeps_the_precision_that_was_faster_when_it_began(small: TrainSettings, tmp_path: Path) -> None:
+    auto = small.model_copy(update={"precision": "auto", "epochs": 3})
+    out = tmp_path / "auto"
+
+    def kill(news: object) -> None:
+        if isinstance(news, Epoch) and news.epoch == 1:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(auto, out, kill)
+    origin = json.loads((out / ORIGIN).read_text())
+    assert origin["precision"] in ("float32", "bfloat16")
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[origin["precision"]]
+    (out / ORIGIN).write_text(json.dumps({**origin, "precision": other}))
+    train(auto, out, lambda _: None)
+    assert json.loads((out / ORIGIN).read_text())["precision"] == other
+    assert len(read_history(out / HISTORY)) == 3
+
+
+def test_faces_out_of_a_video_are_seen_by_the_net_alone(run: Path, small: TrainSettings, tmp_path: Path) -> None:
+    """A share of them in each epoch, and the same ones in a run that goes on."""
+    settings = small.model_copy(update={"augment": small.augment.model_copy(update={"video": 0.5})})
+    faces = load_splits(small.data.path)["train"]
+    batches, again = Batches(faces, settings), Batches(faces, settings)
+    batches.reseed(1)
+    again.reseed(1)
+    images = batches[0][0]
+    assert images.shape == (32, 48, 48, 2)
+    np.testing.assert_array_equal(images, again[0][0])
+    harmed = (images[..., 0] != images[..., 1]).any(axis=(1, 2))
+    assert 6 < harmed.sum() < 26
+    learner = DistillationModel(load_run(run)[1], [load_run(run)[1]], settings)
+    said = []
+    for view in (images, np.repeat(images[..., :1], 2, axis=-1)):
+        learner.reseed(0)
+        said.append({name: np.asarray(value) for name, value in learner(view, training=True).items()})
+    np.testing.assert_allclose(said[0]["taught_fer2013"], said[1]["taught_fer2013"], atol=1e-5)
+    assert np.abs(said[0]["fer2013"] - said[1]["fer2013"]).max() > 0.1
+    assert len(train(settings.model_copy(update={"epochs": 2}), tmp_path / "video", lambda _: None)) == 2
+
+
+def test_the_kept_epoch_is_the_best_by_the_target() -> None:
+    def epoch(number: int, accuracy: float, majority: float, votes: float) -> Epoch:
+        return Epoch(number, 1.0, accuracy, 0.1, 1.0, majority, votes)
+
+    pair = ((0.7, 0.7), (0.69, 0.76))
+    assert best_epoch([epoch(i, *one, 0.0) for i, one in enumerate(pair)]).epoch == 0
+    assert best_epoch([epoch(i, *one, 0.5) for i, one in enumerate(pair)]).epoch == 1
+    assert best_epoch([Epoch(0, 1.0, 0.7, 0.1, 1.0), Epoch(1, 1.0, 0.71, 0.1, 1.0)]).epoch == 1
+
+
+def test_a_history_without_votes_can_still_be_read(tmp_path: Path) -> None:
+    epochs = [Epoch(0, 1.0, 0.7, 0.1, 1.0), Epoch(1, 1.0, 0.7, 0.1, 1.0, 0.8, 0.5)]
+    write_history(tmp_path / HISTORY, epochs)
+    assert read_history(tmp_path / HISTORY) == epochs
+    (tmp_path / HISTORY).write_text("epoch,loss,accuracy,learning_rate,seconds\n0,1.0,0.7,0.1,1.0\n")
+    assert read_history(tmp_path / HISTORY) == epochs[:1]
+
+
+def _plain(small: TrainSettings, **targets: float) -> TrainSettings:
+    """Settings with these targets whose loss is that of the seven labels alone."""
+    changed = {"targets": TargetSettings.model_validate(targets), "label_smoothing": 0.0, "weight_decay": 0.0}
+    return small.model_copy(update=changed)
 
 
 def test_another_backend_runs_the_same_command(small: TrainSettings, tmp_path: Path) -> None:
