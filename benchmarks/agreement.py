@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.material import clip_frames
 from fer_stream import FileSettings, analyze
-from fer_stream.faces.boxes import iou_matrix
+from fer_stream.faces.detector import iou_matrix
 from fer_stream.faces.yunet import YuNetDetector
 from fer_stream.records import F32, LabelledFace, LabelledFrame
 

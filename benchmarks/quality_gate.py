@@ -18,9 +18,8 @@ from benchmarks.material import classifier, clip_frames, parser, percent, public
 from fer_stream.classify.litert import LiteRTClassifier
 from fer_stream.config.settings import QualitySettings
 from fer_stream.faces.blazeface import BlazeFaceDetector
-from fer_stream.faces.crop import crop_face
+from fer_stream.faces.crop import assess, crop_face, head_rotation, min_side_px, sharpness
 from fer_stream.faces.detector import FaceDetector
-from fer_stream.faces.quality import assess, head_rotation, min_side_px, sharpness
 from fer_stream.faces.yunet import YuNetDetector
 from fer_stream.records import CROP_SIZE_PX, F64, I64, U8
 

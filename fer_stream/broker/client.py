@@ -1,7 +1,8 @@
 """Client of a Redis or Valkey server, or of a Redis Cluster, that retries while the server is unreachable.
 
 Queue, leases and result store share it. Outages, rejected passwords and scripts missing from the server's cache are
-handled here, and no text that leaves this module contains a password.
+handled here, and no text that leaves this module contains a password. The Lua scripts of the queue, and the loader
+that the result store uses as well, are here too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from hashlib import sha1
+from importlib import resources
 from typing import TypeVar
 
 import redis
@@ -222,3 +224,39 @@ def open_client(
 def safe_message(error: Exception) -> str:
     """Return the message of `error` without secrets, or the name of its class if it has none."""
     return redact_secrets(str(error)) or type(error).__name__
+
+
+FENCE = "fence"
+"""Name of the Lua file with `owns(lease, token)`, which every script that writes under a lease includes."""
+
+
+def load_script(package: str, *names: str, allow_oom: bool = False) -> Script:
+    """Join `lua/NAME.lua` of `package` for each of `names` to one script; `FENCE` always comes from this package.
+
+    A server at its memory limit rejects the script before its first command, unless `allow_oom` is set.
+    """
+    header = "#!lua flags=allow-oom\n" if allow_oom else "#!lua\n"
+    return Script(header + "\n".join(_read(__package__ if name == FENCE else package, name) for name in names))
+
+
+def _read(package: str, name: str) -> str:
+    return (resources.files(package) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def _load(*names: str, allow_oom: bool = True) -> Script:
+    return load_script(__package__, *names, allow_oom=allow_oom)
+
+
+ENQUEUE = _load(FENCE, "common", "enqueue", allow_oom=False)
+DROP_OLDEST = _load("common", "drop_oldest")
+CREATE_GROUP = _load("common", "create_group")
+ACK_PUBLISH = _load("ack_publish")
+DEAD_LETTER = _load("dead_letter")
+INCR_COUNTS = _load("incr_counts")
+REMOVE_IDLE = _load("remove_idle")
+APPEND = _load(FENCE, "append")
+
+# These run at the memory limit as well: an owner must not lose its lease when its work is to free memory.
+ACQUIRE_LEASE = _load("acquire_lease")
+RENEW_LEASE = _load("renew_lease")
+RELEASE_LEASE = _load("release_lease")

@@ -12,8 +12,15 @@ from uuid import uuid4
 
 from redis.exceptions import ResponseError
 
-from fer_stream.broker import scripts
-from fer_stream.broker.client import Connection, RedisClient, StreamNotFoundError
+from fer_stream.broker.client import (
+    CREATE_GROUP,
+    DEAD_LETTER,
+    INCR_COUNTS,
+    REMOVE_IDLE,
+    Connection,
+    RedisClient,
+    StreamNotFoundError,
+)
 from fer_stream.broker.codec import decode
 from fer_stream.broker.protocols import DeadReason, Delivery, Redelivery
 from fer_stream.broker.source_registry import COUNTS_EXPIRE_MS, GROUP, SourceKeys, SourceRegistry
@@ -123,7 +130,7 @@ class Consumer:
         for keys in self._registry.sources(self._shards):
             self._create_groups([keys])
             arguments: list[str | bytes | int] = [GROUP, round(1000 * idle_s), only]
-            removed += cast(int, self._client.run(scripts.REMOVE_IDLE, [keys.crops], arguments))
+            removed += cast(int, self._client.run(REMOVE_IDLE, [keys.crops], arguments))
         return removed
 
     def _by_shard(self) -> list[list[SourceKeys]]:
@@ -187,7 +194,7 @@ class Consumer:
 
     def _create_groups(self, sources: list[SourceKeys]) -> None:
         for keys in sources:
-            self._client.run(scripts.CREATE_GROUP, [keys.crops, keys.counts], [GROUP, COUNTS_EXPIRE_MS])
+            self._client.run(CREATE_GROUP, [keys.crops, keys.counts], [GROUP, COUNTS_EXPIRE_MS])
 
     def _deliver(self, keys: SourceKeys, entry_id: bytes, fields: Fields, attempt: int) -> Delivery | None:
         """Return the crop of an entry, or move an entry that cannot be decoded to the dead letters."""
@@ -290,7 +297,7 @@ class Consumer:
             metadata += ["person_id", crop.face.key.person_id, "frame_index", crop.face.key.frame_index]
             metadata += ["time_s", repr(crop.face.time_s)]
         arguments = [GROUP, entry_id, stream_id, _MAX_DEAD_LETTERS, *metadata]
-        if self._client.run(scripts.DEAD_LETTER, [keys.crops, keys.counts, keys.dead], arguments):
+        if self._client.run(DEAD_LETTER, [keys.crops, keys.counts, keys.dead], arguments):
             self._options.on_dead(reason)
 
     def _count_dropped(self, keys: SourceKeys, number: int) -> None:
@@ -300,7 +307,7 @@ class Consumer:
         )
         if stream_id is not None:
             field = f"{stream_id.decode()}:dropped"
-            self._client.run(scripts.INCR_COUNTS, [keys.counts], [COUNTS_EXPIRE_MS, field, number])
+            self._client.run(INCR_COUNTS, [keys.counts], [COUNTS_EXPIRE_MS, field, number])
 
 
 def _set_idle(stream: str, name: str, idle_ms: int, connection: Connection) -> int:

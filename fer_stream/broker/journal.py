@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from redis.exceptions import OutOfMemoryError
 
-from fer_stream.broker import scripts
+from fer_stream.broker.client import APPEND
 from fer_stream.broker.codec import decode, encode
 from fer_stream.broker.protocols import JOURNAL_START, JournalEntry, JournalMessage, journal_source
 from fer_stream.broker.source_registry import SourceKeys, SourceRegistry, shard_of
@@ -44,7 +44,7 @@ class RedisJournal:
             keys = self._register(source)
             token = self._lease.token if self._lease else ""
             arguments: list[str | bytes | int] = [token, _EXPIRE_MS, *(encode(message) for message in group)]
-            self._client.run(scripts.APPEND, [keys.predictions, keys.lease], arguments)
+            self._client.run(APPEND, [keys.predictions, keys.lease], arguments)
 
     def _register(self, source: str) -> SourceKeys:
         """Register a source, even one without faces so far; at the memory limit a later call does so."""

@@ -13,7 +13,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
-from fer_stream.broker.scripts import ACQUIRE_LEASE, RELEASE_LEASE, RENEW_LEASE
+from fer_stream.broker.client import ACQUIRE_LEASE, RELEASE_LEASE, RENEW_LEASE
 from fer_stream.errors import FerStreamError
 from fer_stream.log import get_logger
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from redis.exceptions import OutOfMemoryError
 
-from fer_stream.broker import scripts
+from fer_stream.broker.client import ACK_PUBLISH, DROP_OLDEST, ENQUEUE, INCR_COUNTS
 from fer_stream.broker.codec import decode, encode
 from fer_stream.broker.consumer import Consumer, ConsumerOptions
 from fer_stream.broker.protocols import Counts, Delivery, Overflow, Redelivery
@@ -175,7 +175,7 @@ class RedisQueue:
         ]
         for crop in crops:
             arguments += [crop.face.key.stream_id, encode(crop)]
-        return cast(int, self._client.run(scripts.ENQUEUE, [keys.crops, keys.counts, keys.lease], arguments))
+        return cast(int, self._client.run(ENQUEUE, [keys.crops, keys.counts, keys.lease], arguments))
 
     def _limits(self) -> tuple[int, int, int]:
         """Return capacity, and maximum age in ms of waiting crops and of crops in flight; 0 means unlimited."""
@@ -189,14 +189,14 @@ class RedisQueue:
 
     def _drop_oldest(self, source: str, at_least: int) -> int:
         keys = self.registry.keys(source)
-        return cast(int, self._client.run(scripts.DROP_OLDEST, [keys.crops, keys.counts], [GROUP, at_least]))
+        return cast(int, self._client.run(DROP_OLDEST, [keys.crops, keys.counts], [GROUP, at_least]))
 
     def _count_dropped(self, source: str, crops: list[FaceCrop]) -> None:
         """Count crops that were never added as enqueued and dropped."""
         arguments: list[str | bytes | int] = [COUNTS_EXPIRE_MS]
         for stream_id, number in Counter(crop.face.key.stream_id for crop in crops).items():
             arguments += [f"{stream_id}:enqueued", number, f"{stream_id}:dropped", number]
-        self._client.run(scripts.INCR_COUNTS, [self.registry.keys(source).counts], arguments)
+        self._client.run(INCR_COUNTS, [self.registry.keys(source).counts], arguments)
 
     def _ack_shard(self, results: list[tuple[Delivery, Prediction]]) -> int:
         indices: dict[str, int] = {}
@@ -209,7 +209,7 @@ class RedisQueue:
                 keys = self.registry.keys(source)
                 names += [keys.crops, keys.predictions, keys.counts]
             arguments += [indices[source], delivery.entry_id, delivery.crop.face.key.stream_id, encode(prediction)]
-        return cast(int, self._client.run(scripts.ACK_PUBLISH, names, arguments))
+        return cast(int, self._client.run(ACK_PUBLISH, names, arguments))
 
     def _length(self, keys: SourceKeys) -> int:
         return self._client.call(lambda connection: connection.xlen(keys.crops))

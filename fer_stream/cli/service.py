@@ -122,7 +122,7 @@ def worker(
                 capture, load=lambda: _load(config), is_assigned=lambda name: shard_of(name, partitions) == partition
             )
         case Role.classify:
-            from fer_stream.service.classify import classify
+            from fer_stream.service.workers import classify
 
             work = partial(classify)
         case Role.timeline:
@@ -130,7 +130,7 @@ def worker(
 
             work = partial(timeline, load=lambda: _load(config), shard=shard)
         case Role.jobs:
-            from fer_stream.service.jobs import jobs
+            from fer_stream.service.workers import jobs
 
             work = partial(jobs)
         case Role.web:

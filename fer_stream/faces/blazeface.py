@@ -19,9 +19,8 @@ from ai_edge_litert.interpreter import Interpreter
 
 from fer_stream import model_files
 from fer_stream.errors import WeightsError
-from fer_stream.faces.boxes import nms_groups
 from fer_stream.faces.crop import CropGeometry
-from fer_stream.faces.detector import DetectorSpec
+from fer_stream.faces.detector import DetectorSpec, nms_groups
 from fer_stream.log import suppress_native_stderr
 from fer_stream.records import F32, U8, Detections
 

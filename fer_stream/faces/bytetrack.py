@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fer_stream.faces.boxes import iou_matrix
+from fer_stream.faces.detector import iou_matrix
 
 if TYPE_CHECKING:
     from fer_stream.config.settings import TrackerSettings

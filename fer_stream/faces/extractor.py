@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fer_stream.faces.crop import crop_face
+from fer_stream.faces.crop import assess, crop_face
 from fer_stream.faces.identity import Backfill, IdentityAssigner, SceneCutDetector, TrackAssignment
-from fer_stream.faces.quality import assess
 from fer_stream.records import (
     TIMESTAMP_TOLERANCE_S,
     U8,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import cv2
 import numpy as np
 
-from fer_stream.faces.boxes import iou_matrix
+from fer_stream.faces.detector import iou_matrix
 from fer_stream.records import F32, I64, U8, Detections, Frame
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ import numpy as np
 
 from fer_stream import model_files
 from fer_stream.errors import WeightsError
-from fer_stream.faces.boxes import nms
 from fer_stream.faces.crop import CropGeometry
-from fer_stream.faces.detector import DetectorSpec
+from fer_stream.faces.detector import DetectorSpec, nms
 from fer_stream.onnxruntime import LOAD_ERRORS, open_session
 from fer_stream.records import F32, U8, Detections
 

@@ -21,8 +21,8 @@ from fer_stream.outputs.draw import COLOURS
 from fer_stream.records import F64, LABELS, UNKNOWN, FileSummary, LabelledFrame, PersonSummary
 
 if TYPE_CHECKING:
-    from fer_stream.outputs.base import OutputContext
     from fer_stream.outputs.downsample import Points, ProbabilitySeries
+    from fer_stream.outputs.registry import OutputContext
 
 MAX_PEOPLE = 24
 """Maximum number of rows of a plot that is readable; the people seen longest are shown."""

@@ -24,7 +24,7 @@ from fer_stream.outputs.timeline_json import timeline_document
 from fer_stream.records import LABELS, U8, UNKNOWN, FileSummary, LabelledFrame, PersonSummary, Segment
 
 if TYPE_CHECKING:
-    from fer_stream.outputs.base import OutputContext
+    from fer_stream.outputs.registry import OutputContext
 
 MAX_CHARTS = 60
 """Maximum number of charts; more make the page slow. The people seen longest get one."""

@@ -11,7 +11,7 @@ from fer_stream.outputs.atomic_file import AtomicFile
 from fer_stream.records import LABELS, FileSummary, LabelledFrame
 
 if TYPE_CHECKING:
-    from fer_stream.outputs.base import OutputContext
+    from fer_stream.outputs.registry import OutputContext
 
 COLUMNS = (
     "frame_index", "time_s", "person_id", "x1", "y1", "x2", "y2", "confidence", "quality", "quality_reason",

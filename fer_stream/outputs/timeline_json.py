@@ -11,7 +11,7 @@ from fer_stream.outputs.atomic_file import AtomicFile
 from fer_stream.store.schemas import round_prob, round_time, segment_document
 
 if TYPE_CHECKING:
-    from fer_stream.outputs.base import OutputContext
+    from fer_stream.outputs.registry import OutputContext
     from fer_stream.records import (
         DecodeErrors,
         FileSummary,

@@ -22,7 +22,7 @@ from fer_stream.outputs.redaction import Redaction, redact_region, with_redactio
 from fer_stream.records import F32, U8, FileSummary, Frame, LabelledFrame
 
 if TYPE_CHECKING:
-    from fer_stream.outputs.base import OutputContext
+    from fer_stream.outputs.registry import OutputContext
 
 OpenSource = Callable[[], FrameSource]
 

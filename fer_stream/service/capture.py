@@ -20,7 +20,7 @@ from fer_stream.faces.detector import FaceDetector, SynchronizedDetector, ZoneFi
 from fer_stream.log import get_logger
 from fer_stream.pipeline import run_capture, timed_frames
 from fer_stream.records import Frame, Gap, stream_start_ms
-from fer_stream.service.previews import PreviewPublisher
+from fer_stream.service.camera_video import PreviewPublisher, RecordingThread
 from fer_stream.service.process import (
     ServiceContext,
     connect_queue,
@@ -31,7 +31,6 @@ from fer_stream.service.process import (
     overflow_for,
     reload_settings,
 )
-from fer_stream.service.recording import RecordingThread
 from fer_stream.store.protocol import CameraState, ResultStore
 from fer_stream.timeline.source_timeline import stream_id_of_state
 

@@ -17,9 +17,8 @@ from fer_stream.broker.embedded import EmbeddedServer
 from fer_stream.config.live import LiveSettings
 from fer_stream.errors import ConfigError, QueueError
 from fer_stream.metrics import Metrics
-from fer_stream.service.connections import connect_queue
 from fer_stream.service.health import Health
-from fer_stream.service.process import ServiceContext
+from fer_stream.service.process import ServiceContext, connect_queue
 from tests.support.waiting import wait_until
 
 CANARY = "canary"

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_stream.faces.boxes import areas, iou_matrix, nms, nms_groups
+from fer_stream.faces.detector import areas, iou_matrix, nms, nms_groups
 from fer_stream.records import F32
 
 coordinate = st.floats(-1e4, 1e4, width=32)

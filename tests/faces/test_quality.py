@@ -15,9 +15,8 @@ from hypothesis.extra.numpy import arrays
 
 from fer_stream.config.settings import QualitySettings
 from fer_stream.faces.blazeface import BlazeFaceDetector
-from fer_stream.faces.crop import crop_face
+from fer_stream.faces.crop import apply_agreement, assess, crop_face, head_rotation, sharpness, visible_fraction
 from fer_stream.faces.detector import FaceDetector
-from fer_stream.faces.quality import apply_agreement, assess, head_rotation, sharpness, visible_fraction
 from fer_stream.faces.yunet import YuNetDetector
 from fer_stream.records import F32, U8, Quality
 

@@ -14,9 +14,8 @@ import pytest
 
 from fer_stream.config.settings import OutputSettings
 from fer_stream.errors import DiskFull, OutputError, OutputExists
-from fer_stream.outputs.base import Output, OutputContext
 from fer_stream.outputs.downsample import ProbabilitySeries
-from fer_stream.outputs.registry import OUTPUTS, Kind, OutputEntry
+from fer_stream.outputs.registry import OUTPUTS, Kind, Output, OutputContext, OutputEntry
 from fer_stream.records import U8, FileSummary, LabelledFrame, SourceInfo
 
 VARIANTS = {suffix: (entry, kind) for entry in OUTPUTS.values() for kind, suffix in reversed(entry.suffixes)}

@@ -12,9 +12,8 @@ import pytest
 
 from fer_stream.cli.run import run
 from fer_stream.config.settings import OutputSettings
-from fer_stream.outputs.base import OutputContext
 from fer_stream.outputs.downsample import ProbabilitySeries
-from fer_stream.outputs.registry import OUTPUT_SUFFIXES, OUTPUTS, Kind, create_outputs
+from fer_stream.outputs.registry import OUTPUT_SUFFIXES, OUTPUTS, Kind, OutputContext, create_outputs
 from fer_stream.records import U8, SourceInfo
 
 FORMATS_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "formats.md"

@@ -34,7 +34,7 @@ from fer_stream.config.settings import DetectorSettings, ModelSettings
 from fer_stream.metrics import Metrics
 from fer_stream.outputs.table import frame_rows
 from fer_stream.records import FaceCrop, Gap, LabelledFrame, unix_time
-from fer_stream.service.connections import connect_queue, connect_store, open_queue, open_store
+from fer_stream.service.process import connect_queue, connect_store, open_queue, open_store
 from fer_stream.store.protocol import START, position_of
 from fer_stream.store.redis import RedisStore
 from fer_stream.store.schemas import SegmentDocument, segment_document

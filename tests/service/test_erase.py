@@ -32,8 +32,8 @@ from fer_stream.records import (
     stream_id_of,
     stream_start_ms,
 )
-from fer_stream.service.connections import connect_queue, connect_store, open_queue, open_store
 from fer_stream.service.erase import erase, stored_sources
+from fer_stream.service.process import connect_queue, connect_store, open_queue, open_store
 from fer_stream.store.protocol import Checkpoint
 from fer_stream.store.redis import RedisStore, lease_key
 from fer_stream.timeline.source_timeline import SourceTimeline, Watermark

@@ -13,7 +13,7 @@ from fer_stream.config.servers import WebSettings
 from fer_stream.faces.crop import CropGeometry
 from fer_stream.faces.detector import DetectorSpec
 from fer_stream.records import F32, U8, Detections, Frame
-from fer_stream.service.previews import PreviewBuffer, PreviewPublisher
+from fer_stream.service.camera_video import PreviewBuffer, PreviewPublisher
 from tests.support.memory_store import MemoryStore
 from tests.support.waiting import wait_until
 
