@@ -17,9 +17,8 @@ from fer_stream import factory
 from fer_stream.errors import OutputError
 from fer_stream.metrics import Metrics
 from fer_stream.outputs.atomic_file import refuse_existing
-from fer_stream.outputs.base import Output, OutputContext
 from fer_stream.outputs.downsample import ProbabilitySeries
-from fer_stream.outputs.registry import OUTPUT_SUFFIXES, create_outputs
+from fer_stream.outputs.registry import OUTPUT_SUFFIXES, Output, OutputContext, create_outputs
 from fer_stream.pipeline import FileStages, OnCrops, Predictor, Progress, RunControl, Sink, StopFlag, run_file
 from fer_stream.records import U8, FaceCrop, FileSummary, LabelledFrame, SourceInfo
 from fer_stream.timeline.builder import TimelineBuilder

@@ -60,8 +60,13 @@ def test_the_import_graph_is_shallow_and_has_no_cycles() -> None:
     assert max(level.values()) <= MAX_LEVELS, sorted(level, key=lambda name: -level[name])[:5]
 
 
+def has_code(path: Path) -> bool:
+    """Return whether a module contains more than a docstring, unlike most `__init__.py` files."""
+    return len(ast.parse(path.read_text()).body) > 1
+
+
 def test_the_number_of_modules_is_limited() -> None:
-    assert len(MODULES) <= MAX_MODULES
+    assert len([path for path in MODULES.values() if has_code(path)]) <= MAX_MODULES
 
 
 def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:

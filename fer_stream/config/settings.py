@@ -98,7 +98,7 @@ class QualitySettings(Settings):
     min_face_px: NotNegative = 20.0
     """Faces with a shorter side below this are `small`. At 20 px about 60 % of FER-2013 is classified correctly."""
     min_sharpness: NotNegative = 0.05
-    """Crops below this sharpness are `blurred` (`fer_stream.faces.quality.sharpness`). Just below, 55 % are
+    """Crops below this sharpness are `blurred` (`fer_stream.faces.crop.sharpness`). Just below, 55 % are
     correct."""
     max_head_rotation: Fraction = 0.55
     """Faces turned further are `off_frontal`: 0 is frontal, 1 is a profile."""

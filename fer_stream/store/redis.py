@@ -11,8 +11,7 @@ from uuid import uuid4
 
 from redis.exceptions import ClusterCrossSlotError, OutOfMemoryError, RedisClusterException
 
-from fer_stream.broker.client import Connection, RedisClient, Script
-from fer_stream.broker.scripts import FENCE, load_script
+from fer_stream.broker.client import FENCE, Connection, RedisClient, Script, load_script
 from fer_stream.errors import ConfigError, QueueError, StoreFull
 from fer_stream.records import Gap, LabelledFrame, Segment, unix_time
 from fer_stream.store.preview_channel import PreviewChannel

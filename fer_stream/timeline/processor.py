@@ -24,7 +24,7 @@ from fer_stream.timeline.source_timeline import SourceTimeline, Watermark
 if TYPE_CHECKING:
     from fer_stream.config.live import LiveTimelineSettings
     from fer_stream.metrics import Metrics, Stage
-    from fer_stream.outputs.base import RollingOutput
+    from fer_stream.outputs.registry import RollingOutput
 
 
 class TimelineMetrics:

@@ -1,7 +1,7 @@
-"""Training images changed at random: one affine warp, light, erasing, mixup; and the harms of a camera.
+"""Random augmentation of training images: affine warp, light, erasing, mixup, and degradations of a camera.
 
-All of it is `keras.ops` over whole batches, so that it is compiled into the training step on any backend. Keras' own
-random layers took over 100 s on an H100 without finishing an epoch.
+Except for `film`, everything is `keras.ops` over whole batches and is compiled into the training step on any backend.
+The random layers of Keras took over 100 s on an H100 without finishing an epoch. `film` encodes faces as H.264 video.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fer_stream.config.training import AugmentSettings
 
 Tensor = Any
-"""A tensor of whatever backend Keras runs on."""
+"""Tensor of any Keras backend."""
 
 _MIDDLE = (CROP_SIZE_PX - 1) / 2
 _SMALL_PX = (24, 16, 12)
@@ -49,7 +49,7 @@ _LUMINANCE = np.array(
 
 
 class Augment:
-    """Changes batches at random. All chance comes from `seed`, which its owner may set back."""
+    """Random augmentation of batches. All randomness comes from `seed`, which the owner can reset."""
 
     def __init__(self, settings: AugmentSettings, seed: keras.random.SeedGenerator) -> None:
         self._settings = settings
@@ -57,18 +57,18 @@ class Augment:
         self._shares = _shares(settings.mixup)
 
     def __call__(self, faces: Tensor) -> Tensor:
-        """Other views of faces: float32 (n, 48, 48, c), values 0..255 → the same shape and range.
+        """Warp, relight and erase faces float32 (n, 48, 48, c), values 0..255; same shape and range.
 
-        The c pictures of a face are changed in the same way.
+        The c channels of a face are changed in the same way.
         """
         return self._changed(faces, self._warp, self._light, self._erase)
 
     def corrupt(self, faces: Tensor) -> Tensor:
-        """Faces as a poor camera gives them, small, blurred, compressed or noisy: the same shape and range."""
+        """Degrade faces as a poor camera does: small, blurred, compressed or noisy; same shape and range."""
         return self._changed(faces, self._shrink, self._blur, self._compress, self._noise)
 
     def mixup_share(self) -> Tensor:
-        """What each image of a batch keeps when it is mixed with another, float32 (): 1 in every second batch."""
+        """Return the weight of each image when mixed with another, float32 (); 1 in every second batch on average."""
         one = ops.cast(self._any((), 0, _SHARES), "int32")
         share = ops.take(ops.convert_to_tensor(self._shares), one)
         return ops.where(self._any((), 0, 1) < 0.5, share, 1.0)
@@ -81,7 +81,7 @@ class Augment:
         return faces * 255
 
     def _warp(self, faces: Tensor, n: Tensor) -> Tensor:
-        """Mirrored, turned, scaled, stretched and moved, in one bilinear sampling; edges are continued."""
+        """Mirror, rotate, scale, stretch and shift with one bilinear sampling; edges are replicated."""
         settings, each = self._settings, (n, 1)
         angle = self._either_way(each, math.radians(settings.rotation_deg))
         size = ops.exp(self._either_way(each, math.log1p(settings.scale)))
@@ -96,7 +96,7 @@ class Augment:
         return ops.reshape(ops.stack(views, axis=-1), (n, CROP_SIZE_PX, CROP_SIZE_PX, len(views)))
 
     def _shrink(self, faces: Tensor, n: Tensor) -> Tensor:
-        """Some as small as a distant face, and enlarged again."""
+        """Reduce some faces to the size of a distant face and enlarge them again."""
         chance, share = self._any((n, 1, 1, 1), 0, 1), self._settings.shrink / len(_SMALL_PX)
         for number, side_px in enumerate(_SMALL_PX, start=1):
             block_px = CROP_SIZE_PX // side_px
@@ -106,7 +106,7 @@ class Augment:
         return faces
 
     def _blur(self, faces: Tensor, n: Tensor) -> Tensor:
-        """Some out of focus, each by another share of the greatest blur."""
+        """Blur some faces, each with a random share of the maximum blur."""
         edge_px = _BLUR.shape[0] // 2
         around = ops.pad(faces, ((0, 0), (edge_px, edge_px), (edge_px, edge_px), (0, 0)), mode="symmetric")
         blurred = ops.conv(around, ops.convert_to_tensor(_BLUR), padding="valid")
@@ -114,7 +114,7 @@ class Augment:
         return faces + share * (blurred - faces)
 
     def _compress(self, faces: Tensor, n: Tensor) -> Tensor:
-        """Some as JPEG gives them back: blocks of 8 px, whose frequencies are rounded."""
+        """Compress some faces as JPEG does: quantised frequencies of blocks of 8 px."""
         side, turn = CROP_SIZE_PX // 8, ops.convert_to_tensor(_COSINES)
         quality = self._any((n, 1, 1, 1, 1), *_QUALITY)
         steps = ops.convert_to_tensor(_LUMINANCE) * ops.where(quality < 50, 50 / quality, 2 - quality / 50)
@@ -137,7 +137,7 @@ class Augment:
         return faces + deviation * keras.random.normal(ops.shape(faces), seed=self._seed)
 
     def _erase(self, faces: Tensor, n: Tensor) -> Tensor:
-        """A rectangle of one gray in some of them."""
+        """Fill a rectangle with a random gray in some faces."""
         settings, each = self._settings, (n, 1, 1, 1)
         rows, columns = _grid()
         rows, columns = (ops.reshape(axis, (1, CROP_SIZE_PX, CROP_SIZE_PX, 1)) for axis in (rows, columns))
@@ -159,7 +159,7 @@ class Augment:
 
 
 def sample(flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Bilinear samples of images float32 (n, 48 · 48) at places x, y float32 (n, m) in px → (n, m)."""
+    """Sample images float32 (n, 48 · 48) bilinearly at x, y float32 (n, m) in px; returns (n, m)."""
     x, y = (ops.clip(axis, 0, CROP_SIZE_PX - 1) for axis in (x, y))
     left, top = (ops.clip(ops.floor(axis), 0, CROP_SIZE_PX - 2) for axis in (x, y))
     right_share, low_share = x - left, y - top
@@ -174,14 +174,14 @@ def sample(flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _shares(alpha: float) -> F32:
-    """Draws of a beta distribution, float32 (4096,): XLA, which compiles for a GPU, cannot draw them itself."""
+    """Return draws of a beta distribution, float32 (4096,), because XLA cannot draw them on a GPU."""
     if alpha == 0:
         return np.ones(_SHARES, np.float32)
     return np.random.default_rng(0).beta(alpha, alpha, _SHARES).astype(np.float32)
 
 
 def _grid() -> tuple[Tensor, Tensor]:
-    """Row and column of each pixel from the middle, float32 (1, 48 · 48)."""
+    """Return row and column of each pixel relative to the centre, float32 (1, 48 · 48)."""
     axis = ops.arange(CROP_SIZE_PX, dtype="float32") - _MIDDLE
     rows, columns = ops.meshgrid(axis, axis, indexing="ij")
     return ops.reshape(rows, (1, -1)), ops.reshape(columns, (1, -1))
@@ -190,13 +190,13 @@ def _grid() -> tuple[Tensor, Tensor]:
 CRF = (28, 36)
 """The lowest and the highest constant rate factor of `filmed` by default: a good and a poor video call."""
 SIDE_PX = (28, 144)
-"""The least and the greatest side of a face in the video by default."""
+"""Default range of the side of a face in the video."""
 
 _COLUMNS = 8
 _FACES_PER_VIDEO = _COLUMNS**2
 _FRAMES = 4
 _MOVE_PX = 2.0
-_BLOCK_PX = 16  # of H.264: with other sides libx264 does not make the same video each time
+_BLOCK_PX = 16  # of H.264; with other frame sizes the output of libx264 is not deterministic
 _FPS = 25
 _GRAY = 128
 
@@ -204,11 +204,11 @@ _GRAY = 128
 def film(
     images: U8, rng: np.random.Generator, *, crf: tuple[int, int] = CRF, side_px: tuple[int, int] = SIDE_PX
 ) -> U8:
-    """Faces cut out of H.264 videos, uint8 (n, 48, 48), from faces of the same shape.
+    """Encode faces uint8 (n, 48, 48) as H.264 video and crop them again; same shape.
 
-    64 faces at a time are put into the frames of a video. Its constant rate factor and the side of its faces are
-    drawn from the ranges `crf` and `side_px` (the side on a logarithmic scale). Each face moves by up to 2 px a
-    frame; what it looks like in one of the frames is returned. The same `rng` gives the same pictures.
+    A video contains 64 faces. Its constant rate factor and the side of its faces are
+    drawn from the ranges `crf` and `side_px` (the side on a logarithmic scale). Each face moves by up to 2 px
+    per frame; one of the frames is returned. An equal `rng` gives equal images.
     """
     found = np.empty_like(images)
     for start in range(0, len(images), _FACES_PER_VIDEO):
@@ -220,7 +220,7 @@ def film(
 
 
 def _film_one_video(faces: U8, rng: np.random.Generator, side_px: int, crf: int) -> U8:
-    """Faces uint8 (n, 48, 48) out of one video with this constant rate factor, in which their side is `side_px`."""
+    """Encode faces uint8 (n, 48, 48) in one video with constant rate factor `crf`, at the side `side_px`."""
     edge_px = max(4, side_px // 8)
     cell_px = side_px + 2 * edge_px
     cell_px += -cell_px % _BLOCK_PX
@@ -246,7 +246,7 @@ def _film_one_video(faces: U8, rng: np.random.Generator, side_px: int, crf: int)
 
 
 def _place_in_cell(face: U8, side_px: int, cell_px: int, edge_px: int) -> U8:
-    """A face with the side `side_px` in a cell of `cell_px`, whose edge mirrors it."""
+    """Scale a face to `side_px` and centre it in a cell of `cell_px` with a mirrored border."""
     kernel = cv2.INTER_CUBIC if side_px > CROP_SIZE_PX else cv2.INTER_AREA
     scaled = cv2.resize(face, (side_px, side_px), interpolation=kernel)
     after = cell_px - side_px - edge_px
@@ -259,14 +259,14 @@ def _shift(cell: U8, right_px: float, down_px: float) -> U8:
 
 
 def _encode_and_decode(pictures: list[U8], crf: int) -> list[U8]:
-    """Gray pictures uint8 (h, w), whose sides are multiples of 16, as libx264 and a decoder give them back."""
+    """Encode and decode gray frames uint8 (h, w) with H.264; sides must be multiples of 16."""
     height, width = pictures[0].shape
     encoder = av.CodecContext.create("libx264", "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.framerate, encoder.time_base = Fraction(_FPS), Fraction(1, _FPS)
     encoder.options = {"crf": str(crf), "preset": "veryfast"}
     decoder = av.CodecContext.create("h264", "r")
-    encoder.thread_count = decoder.thread_count = 1  # more threads make other pictures each time
+    encoder.thread_count = decoder.thread_count = 1  # the result of several threads is not deterministic
     colours = np.full((height // 2, width), _GRAY, np.uint8)
     packets = []
     for number, picture in enumerate(pictures):

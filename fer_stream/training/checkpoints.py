@@ -1,6 +1,6 @@
-"""Nets that learned something before: finished runs, and the .keras file of a model folder.
+"""Trained networks: finished runs, the .keras file of a model folder, and pruning of channels.
 
-A run is a folder; `weights.npz` holds the variables of its net in their order, as "0", "1", …, and is there when the
+A run is a folder; `weights.npz` contains the variables of its network in order, as "0", "1", …, and exists when the
 run is finished.
 """
 
@@ -29,30 +29,32 @@ SETTINGS, ORIGIN, HISTORY, WEIGHTS = "settings.json", "origin.json", "history.cs
 
 
 def load_run(run: Path) -> tuple[TrainSettings, keras.Model]:
-    """The settings of a run, and its net in float32 with its best weights.
+    """Load the settings of a run and its network in float32 with the best weights.
 
-    Raises `ModelError` where it is not finished.
+    Raises `ModelError` if the run is not finished.
     """
     try:
         settings = TrainSettings.model_validate_json((run / SETTINGS).read_text(encoding="utf-8"))
         net = build(settings.network, heads=heads_of(settings))
         assign(net.variables, load_values(run / WEIGHTS))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{run} is no finished training run: {error}. Train it with fer-stream train.") from error
+        raise ModelError(
+            f"{run} is not a finished training run: {error}. Finish it with fer-stream train."
+        ) from error
     return settings, net
 
 
 def load_net(path: Path) -> keras.Model:
-    """The net of a run, or of a .keras file, whose heads then give logits as those of a run do.
+    """Load the network of a run or of a .keras file; its heads return logits.
 
-    Raises `ModelError` where it cannot be read.
+    Raises `ModelError` if it cannot be read.
     """
     if path.suffix != ".keras":
         return load_run(path)[1]
     try:
         net = keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{path} is no model that Keras can read: {error}") from error
+        raise ModelError(f"{path} is not a valid Keras model: {error}") from error
     heads = heads_in(net)
     if FER2013_HEAD not in heads:
         raise ModelError(f"{path} has no output {FER2013_HEAD!r}. Name a run or an emotion.keras of fer-stream.")
@@ -62,10 +64,10 @@ def load_net(path: Path) -> keras.Model:
 
 
 def warm_start(net: keras.Model, path: Path) -> None:
-    """Give `net` the weights of another net, layer by layer; a head that the other one lacks stays as it is.
+    """Initialise `net` with the weights of another network, layer by layer; heads missing there are unchanged.
 
-    A plain net may be narrower than the other one, and then has its strongest channels. Raises `ModelError` where it
-    fits in neither way.
+    A `vgg` may have fewer channels than the other network, and gets its strongest ones. Raises `ModelError` if the
+    networks do not match.
     """
     other = load_net(path)
     try:
@@ -90,21 +92,21 @@ def _copy_weights(other: keras.Model, net: keras.Model) -> None:
 
 
 def assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
-    """Give variables new values. Raises `ValueError` where their shapes differ."""
+    """Assign values to variables. Raises `ValueError` if shapes differ."""
     if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
-        raise ValueError("the weights are those of another net")
+        raise ValueError("the weights are those of another network")
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 
 
 def load_values(path: Path) -> list[np.ndarray]:
-    """What `save_values` wrote."""
+    """Read the arrays that `save_values` wrote."""
     with np.load(path) as file:
         return [file[str(number)] for number in range(len(file.files))]
 
 
 def save_values(path: Path, values: Sequence[np.ndarray]) -> None:
-    """Write arrays, whole or not at all: a kill in the midst leaves what was there."""
+    """Write arrays atomically: an interruption leaves the previous file."""
     part = path.with_name(f".partial-{path.name}")
     named: dict[str, Any] = {str(number): value for number, value in enumerate(values)}
     np.savez(part, **named)
@@ -112,7 +114,7 @@ def save_values(path: Path, values: Sequence[np.ndarray]) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file, or of the weights of a finished run, in hexadecimal digits."""
+    """Return the SHA-256 of a file, or of the weights of a finished run, as hexadecimal digits."""
     with (path if path.is_file() else path / WEIGHTS).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -125,10 +127,10 @@ _NORMAL = np.array(NormalDist().quantiles(200), np.float32)
 
 
 def prune_channels(wide: keras.Model, net: keras.Model) -> None:
-    """Give `net` the strongest channels of `wide`, and their weights; both are of kind `vgg`.
+    """Copy the strongest channels of `wide` to `net`; both are of kind `vgg`.
 
-    A head that `wide` lacks stays as it is. A channel is as strong as the variance that it brings into the next
-    layer. Raises `ValueError` where the two differ in more than the channels, or `net` has more of them.
+    Heads missing in `wide` are unchanged. The strength of a channel is the variance that it contributes to the next
+    layer. Raises `ValueError` if the networks differ in more than the channels, or `net` has more of them.
     """
     olds, news = _convolutions(wide), _convolutions(net)
     if not (_is_sequential(wide) and _is_sequential(net) and len(olds) == len(news)):
@@ -149,14 +151,14 @@ def prune_channels(wide: keras.Model, net: keras.Model) -> None:
 
 
 def _output_variance(norm: layers.BatchNormalization) -> F32:
-    """Of each channel behind its norm and ReLU, float32 (n,), where its inputs are normally distributed."""
+    """Return the variance per channel after norm and ReLU, float32 (n,), for normally distributed inputs."""
     scale, shift, _, _ = norm.get_weights()
     after: F32 = np.maximum(shift + scale * _NORMAL[:, np.newaxis], 0).var(axis=0)
     return after
 
 
 def _input_weights(conv: layers.Conv2D, norm: layers.BatchNormalization) -> F32:
-    """How much a convolution and its norm make of each of its inputs: sums of squares, float32 (n,)."""
+    """Return the sum of squared weights per input channel of a convolution and its norm, float32 (n,)."""
     scale, _, _, variance = norm.get_weights()
     squares: F32 = np.square(conv.get_weights()[0] * scale / np.sqrt(variance + norm.epsilon)).sum(axis=(0, 1, 3))
     return squares

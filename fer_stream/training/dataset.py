@@ -1,10 +1,10 @@
-"""Labelled faces from FER-2013 in any of its forms, with the votes of FER+ where they are there.
+"""Labelled faces from FER-2013 in any of its formats, with FER+ votes if available.
 
 fer2013.csv             emotion, pixels, Usage: 35,887 rows, emotion in the order of `records.LABELS`
-fer2013new.csv          FER+: the votes of ten people a face, in the same order of rows
-train/angry/*.jpg …     the folders of Kaggle, with test/ and perhaps validation/
+fer2013new.csv          FER+: votes of ten raters per face, in the same order of rows
+train/angry/*.jpg …     Kaggle's folders, with test/ and optionally validation/
 faces.npz               images, labels, usage, ferplus_votes
-angry/*.png …           any labelled faces, some of the seven labels at least, for `fer-stream evaluate`
+angry/*.png …           labelled faces of at least one of the seven labels, for `fer-stream evaluate`
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-"""What is learned from, what choices are made on, and what is read once, at the end."""
+"""Training, PublicTest (validation) and PrivateTest."""
 
 VOTES = (*FERPLUS, "unknown", "NF")
-"""What the ten raters of FER+ could say, in the order of its columns; NF is not a face."""
+"""Votes of FER+ raters in the order of its columns; NF is not a face."""
 
 _USAGE: dict[str, Split] = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 _FOLDERS: dict[str, Split] = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 _IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp"))
 
-# Kaggle's folders have no PublicTest: this share of train/ is held back in its place, every tenth of each class.
+# Kaggle's folders have no PublicTest: every tenth image of train/ replaces it.
 _HELD_OUT_STEP = 10
 
 
@@ -43,8 +43,8 @@ _HELD_OUT_STEP = 10
 class Dataset:
     """Labelled faces.
 
-    `images` uint8 (n, 48, 48); `labels` int64 (n,), indices of `records.LABELS`; `votes` float32 (n, 10), how many
-    people said which of `VOTES`, rows of 0 where nobody was asked.
+    `images` uint8 (n, 48, 48); `labels` int64 (n,), indices of `records.LABELS`; `votes` float32 (n, 10), number
+    of votes for each of `VOTES`, rows of 0 without votes.
     """
 
     images: U8
@@ -52,19 +52,19 @@ class Dataset:
     votes: F32
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of faces."""
         return len(self.labels)
 
     def __getitem__(self, which: NDArray[np.bool_] | I64) -> Dataset:
-        """Some of them, by a mask or by indices."""
+        """Select faces by a mask or by indices."""
         return Dataset(self.images[which], self.labels[which], self.votes[which])
 
 
 def load_splits(path: Path, ferplus: Path | None = None) -> dict[Split, Dataset]:
-    """FER-2013 by its parts.
+    """Load FER-2013 by split.
 
-    Raises `SourceNotFound` where nothing is at `path`, and `UnreadableSource` where what is there has other columns,
-    sizes or labels, lacks a part, or a class in training, or where FER+ has other rows.
+    Raises `SourceNotFound` if `path` does not exist, and `UnreadableSource` for other columns, sizes or labels, a
+    missing split, a class without training images, or FER+ rows that do not match.
     """
     _check_path(path, ferplus)
     if path.is_dir():
@@ -79,21 +79,21 @@ def load_splits(path: Path, ferplus: Path | None = None) -> dict[Split, Dataset]
 
 
 def is_plain_folder(path: Path) -> bool:
-    """Is it a folder of labelled faces, and not of the parts of FER-2013?"""
+    """Return whether `path` is a folder of labelled faces, without the splits of FER-2013."""
     return path.is_dir() and not (path / "train").is_dir()
 
 
 def load_folder(path: Path, ferplus: Path | None = None) -> Dataset:
-    """The faces of a folder with one sub-folder a label; it need not have all seven.
+    """Load a folder with one sub-folder per label; labels can be missing.
 
-    Raises `UnreadableSource` where it has none, a picture is no square face crop, or `ferplus` is given.
+    Raises `UnreadableSource` if it has none, an image is not square, or `ferplus` is given.
     """
     _check_path(path, ferplus)
     return _load_classes(path, [label for label in LABELS if (path / label).is_dir()])
 
 
 def duplicates(images: U8, reference: U8) -> NDArray[np.bool_]:
-    """Which of `images` (n, 48, 48) are, to the pixel, one of `of` (m, 48, 48): bool (n,)."""
+    """Return which of `images` (n, 48, 48) equal an image of `reference` (m, 48, 48), bool (n,)."""
     known = {image.tobytes() for image in reference}
     return np.array([image.tobytes() in known for image in images], np.bool_)
 
@@ -146,7 +146,7 @@ def _load_npz(path: Path) -> tuple[Dataset, NDArray[np.str_]]:
 
 
 def _load_ferplus(path: Path, part: NDArray[np.str_]) -> F32:
-    """The votes for rows that belong to the parts `part`."""
+    """Load the votes; `part` has the split of each row."""
     import pandas as pd
 
     try:
@@ -201,7 +201,7 @@ def _image_files(folder: Path) -> Iterator[Path]:
 
 
 def _read_gray(file: Path) -> U8:
-    """One picture as uint8 (48, 48): square ones are scaled, others are refused, since they would be distorted."""
+    """Read an image as uint8 (48, 48). Square images are scaled; others are refused."""
     import cv2
 
     image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)

@@ -1,4 +1,4 @@
-"""How good a model is: accuracy with its interval, calibration, when to trust it, and what it withstands.
+"""Evaluation of a model: accuracy with interval, calibration, selective accuracy, and robustness.
 
 Arrays throughout: `labels` int64 (n,), indices of `records.LABELS`; `probs` float32 (n, 7), rows that sum to 1.
 """
@@ -34,15 +34,15 @@ _SEED = 2013
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What `evaluate` found. Shares are of 1. `confusion` [i][j] counts faces of label i that were called j.
+    """Result of `evaluate`. Shares are from 0 to 1. `confusion` [i][j] counts faces of label i with prediction j.
 
-    `calibration_error` is the expected one over 15 equal bins of the highest probability. `majority_accuracy` is
+    `calibration_error` is the expected calibration error over 15 equal bins. `majority_accuracy` is
     against the majority of FER+ votes, over the `majority_faces` whose majority is one of the seven labels;
-    `ferplus_accuracy` is that of the head for FER+'s eight emotions, over the `ferplus_faces` that most called one.
-    `selective` has coverage and accuracy when the faces of the lowest probabilities are left out, and
-    `selective_by_agreement` when those are about which people would agree least. `robustness` has level and accuracy
-    by kind of harm, `speed_ms` batch size and milliseconds a face by runtime. `copies` of the faces are known from
-    training, and `accuracy_without_copies` is over the others.
+    `ferplus_accuracy` is that of the FER+ head, over the `ferplus_faces` with a unique majority.
+    `selective` has coverage and accuracy without the faces of lowest probability, `selective_by_agreement` without
+    those of lowest agreement. `robustness` has level and accuracy by corruption, `speed_ms` batch size and
+    milliseconds per face by backend. `duplicates` faces are copies of training images; `accuracy_without_duplicates`
+    is over the others.
     """
 
     faces: int
@@ -127,7 +127,7 @@ def evaluate(
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share, by Wilson's score."""
+    """Return the 95 % Wilson interval of a share."""
     share, z2 = right / n, _Z**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z * sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
@@ -135,7 +135,7 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 
 def calibration_error(probs: F32, labels: I64) -> float:
-    """Expected calibration error: how far confidence and accuracy lie apart, weighted over 15 equal bins."""
+    """Return the expected calibration error over 15 equal bins."""
     sure = probs.max(axis=1)
     right = probs.argmax(axis=1) == labels
     bins = np.minimum((sure * _BINS).astype(int), _BINS - 1)
@@ -145,27 +145,27 @@ def calibration_error(probs: F32, labels: I64) -> float:
 
 
 def best_temperature(logits: F32, labels: I64) -> float:
-    """By what logits (n, 7) are to be divided for the least negative log likelihood; between 0.25 and 4."""
+    """Return the divisor of logits (n, 7) with the lowest negative log likelihood, between 0.25 and 4."""
     candidates = np.exp(np.linspace(np.log(0.25), np.log(4.0), 401))
     return float(min(candidates, key=lambda temperature: _negative_log_likelihood(logits / temperature, labels)))
 
 
 def selective(sure: F32, right: NDArray[np.bool_]) -> list[tuple[float, float]]:
-    """Accuracy over the surest share of the faces, for falling shares; `sure` float32 (n,)."""
+    """Return the accuracy over the most confident faces, for decreasing coverage; `sure` is float32 (n,)."""
     in_order = right[np.argsort(-sure, kind="stable")]
     kept = [max(1, round(coverage * len(in_order))) for coverage in _COVERAGE]
     return [(coverage, float(in_order[:n].mean())) for coverage, n in zip(_COVERAGE, kept, strict=True)]
 
 
 def label_majority(votes: F32) -> tuple[I64, NDArray[np.bool_]]:
-    """The label that most of FER+ named, int64 (n,), and where that is a single one of the seven, bool (n,)."""
+    """Return the majority label of FER+, int64 (n,), and whether it is a unique one of the seven, bool (n,)."""
     label_of = np.array([FERPLUS_BY_LABEL.index(vote) if vote in FERPLUS_BY_LABEL else -1 for vote in VOTES])
     labels = label_of[votes.argmax(axis=1)]
     return labels, _has_unique_maximum(votes) & (labels >= 0)
 
 
 def ferplus_majority(votes: F32) -> tuple[I64, NDArray[np.bool_]]:
-    """The index in `VOTES` that most named, int64 (n,), and where that is a single one of FER+'s eight emotions."""
+    """Return the majority index in `VOTES`, int64 (n,), and whether it is a unique one of the eight emotions."""
     most = votes.argmax(axis=1)
     return most, _has_unique_maximum(votes) & (most < len(FERPLUS))
 
@@ -180,7 +180,7 @@ def _has_unique_maximum(votes: F32) -> NDArray[np.bool_]:
 
 
 def speed_ms(predict: Predict, batch: int, *, duration_s: float = 1.0) -> float:
-    """Milliseconds a face, the median of batches of `batch` faces over so many seconds after a warm-up."""
+    """Return the median milliseconds per face in batches of `batch` faces, over `duration_s` after a warm-up."""
     faces = np.random.default_rng(_SEED).integers(0, 256, (batch, CROP_SIZE_PX, CROP_SIZE_PX), np.uint8)
     predict(faces)
     times: list[float] = []
@@ -194,7 +194,7 @@ def speed_ms(predict: Predict, batch: int, *, duration_s: float = 1.0) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Corruption:
-    """One way in which a face from a camera is worse than one of the dataset; `unit` is that of its `levels`."""
+    """Degradation of faces as by a camera; `unit` is the unit of `levels`."""
 
     unit: str
     levels: tuple[float, ...]
@@ -250,7 +250,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     ),
     "scale": Corruption("factor", (0.9, 0.95, 1.05, 1.1), _per_image(lambda image, by: _warped(image, scale=by))),
 }
-"""What `evaluate` can put a model through, by name."""
+"""Corruptions that `evaluate` can apply, by name."""
 
 
 def _accuracy(predict: Predict, images: U8, labels: I64) -> float:

@@ -1,6 +1,6 @@
-"""A finished run as a model folder: Keras, int8 LiteRT, ONNX in float32 and int8, and the card that describes them.
+"""Export of a finished run as a model folder: Keras, int8 LiteRT, ONNX in float32 and int8, and the model card.
 
-Importing this module loads TensorFlow, whose converter makes the LiteRT file.
+Importing this module loads TensorFlow, which converts to LiteRT.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ if TYPE_CHECKING:
 
     from fer_stream.config.training import TrainSettings
 
-# int8 ranges are taken from so many training crops; more change nothing.
+# Training crops for the ranges of int8; more make no difference.
 _CALIBRATION_FACES = 500
 _SCORES = "scores"
 
-# The newest that ONNX Runtime 1.20 and OpenVINO 2025 both read.
+# The newest version that ONNX Runtime 1.20 and OpenVINO 2025 both support.
 _OPSET = 17
 _IR_VERSION = 9
 
 _ONNX_INPUT = "faces"
 _CALIBRATION_BATCH = 50
 
-# What costs the time; the head stays float32, so that logits are not rounded to 256 steps.
+# The expensive nodes; the head stays float32, so that logits are not rounded to 256 steps.
 _QUANTIZED_NODES = ["Conv", "Relu", "MaxPool", "Add"]
 
 
 def export(run: Path, out: Path, *, model_id: str, force: bool = False, **stated: str) -> dict[str, Any]:
-    """Write the model of `run` into the folder `out`, and return its card, which says what is `stated`, too.
+    """Write the model of `run` to the folder `out` and return its card, including the entries `stated`.
 
-    The temperature that calibrates the probabilities is chosen on PublicTest. Raises `ModelError` where the run is
-    not finished, `OutputExists` where `out` holds a model.
+    The temperature is selected on PublicTest. Raises `ModelError` if the run is not finished, `OutputExists` if `out`
+    contains a model.
     """
     if (out / CARD_NAME).exists() and not force:
         raise OutputExists(f"{out} holds a model. Name another folder with --out, or replace it with --force.")
@@ -91,7 +91,7 @@ def _calibration(images: U8) -> U8:
 
 
 def _scores(net: keras.Model) -> keras.Model:
-    """The net with its heads as one output, float32 (n, k): the logits of the labels, then those of FER+ if any."""
+    """Merge the heads into one output, float32 (n, k): logits of the labels, then those of FER+ if any."""
     heads = [net.get_layer(head) for head in heads_in(net)]
     merged = keras.layers.Dense(sum(head.units for head in heads), name=_SCORES)
     scores = keras.Model(net.inputs, merged(heads[0].input))
@@ -101,11 +101,11 @@ def _scores(net: keras.Model) -> keras.Model:
 
 
 def _int8(net: keras.Model, images: U8) -> bytes:
-    """int8 inside, float32 at both ends: 256 steps are too few for a probability."""
+    """Convert to LiteRT with int8 kernels and float32 input and output; 256 steps are too few for probabilities."""
     converter = tf.lite.TFLiteConverter.from_keras_model(net)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([image[None, ..., None].astype(np.float32)] for image in images)
-    with redirect_stdout(io.StringIO()):  # Keras prints the signature of what it hands over
+    with redirect_stdout(io.StringIO()):  # Keras prints the signature
         converted: bytes = converter.convert()
     return converted
 
@@ -132,7 +132,7 @@ def _description(net: keras.Model, temperature: float, public: float, out: Path)
 
 
 def _how(settings: TrainSettings, run: Path) -> dict[str, Any]:
-    """How it was trained; first weights and teachers are told by what was in them, and not by where they lay."""
+    """Return the training settings; initial weights and teachers are identified by SHA-256 instead of by path."""
     asked = settings.model_dump(mode="json", exclude={"data": True, "start_from": True, "teachers": {"runs"}})
     origin = json.loads((run / ORIGIN).read_text(encoding="utf-8"))
     return {**asked, **origin, "kept_epoch": best_epoch(read_history(run / HISTORY)).epoch + 1}
@@ -141,7 +141,7 @@ def _how(settings: TrainSettings, run: Path) -> dict[str, Any]:
 def write_onnx(net: keras.Model, heads: list[str], path: Path) -> None:
     """Write `net` with these heads: `faces` float32 (n, 48, 48, 1), values 0..255 → logits float32 (n, k) of each.
 
-    Raises `ModelError` where the net holds a layer of another kind.
+    Raises `ModelError` for other layers than those of `network.py`.
     """
     graph = _OnnxGraph()
     for layer in net.layers:
@@ -160,7 +160,7 @@ def write_onnx(net: keras.Model, heads: list[str], path: Path) -> None:
 
 
 class _OnnxGraph:
-    """Nodes in the order of the layers. A tensor has the name of the layer that it comes from; pictures are NCHW."""
+    """ONNX nodes in the order of the layers. Tensors are named after their layer; feature maps are NCHW."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -180,9 +180,9 @@ class _OnnxGraph:
         }
 
     def add(self, layer: keras.Layer) -> None:
-        """Add what `layer` computes."""
+        """Add the nodes of `layer`."""
         if type(layer) not in self._kinds:
-            raise ModelError(f"{layer.name} is a {type(layer).__name__}, which cannot be written as ONNX yet.")
+            raise ModelError(f"{layer.name} is a {type(layer).__name__}, which the ONNX export does not support.")
         self._kinds[type(layer)](layer)
 
     def _node(self, kind: str, layer: keras.Layer, *weights: F32, to: str = "", of: str = "", **options: Any) -> None:
@@ -223,7 +223,7 @@ class _OnnxGraph:
 
 
 def _input_names(layer: keras.Layer) -> list[str]:
-    """The names of the layers that this one takes its input from."""
+    """Return the names of the input layers of `layer`."""
     tensors = layer.input if isinstance(layer.input, list) else [layer.input]
     return [tensor._keras_history.operation.name for tensor in tensors]
 
@@ -251,13 +251,13 @@ def write_int8_onnx(graph: Path, images: U8, path: Path) -> None:
 
 
 class _CalibrationFaces(CalibrationDataReader):  # type: ignore[misc]
-    """Faces in batches, as the calibration asks for them."""
+    """Faces in batches for the calibration."""
 
     def __init__(self, images: U8) -> None:
         self._batches = self._split(images)
 
     def get_next(self) -> dict[str, F32] | None:
-        """The next batch, or None after the last."""
+        """Return the next batch, or None after the last."""
         return next(self._batches, None)
 
     def _split(self, images: U8) -> Iterator[dict[str, F32]]:

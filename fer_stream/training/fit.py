@@ -1,10 +1,10 @@
-"""Training: from settings to a folder with weights, which an interrupted run goes on from.
+"""Training: from settings to a folder with weights; interrupted runs resume from it.
 
-settings.json   what was asked for
-origin.json     what it began with: images, copies, votes, SHA-256 of the first weights and the teachers, precision
+settings.json   settings of the run
+origin.json     inputs: images, duplicates, votes, SHA-256 of initial weights and teachers, precision
 history.csv     epoch, loss, PublicTest accuracy, learning rate, seconds, accuracy against the majority of FER+
-state.npz       everything that the next epoch needs; gone when the run is done
-best.npz        the averaged weights of the best epoch so far, by PublicTest; when the run is done, weights.npz
+state.npz       state for the next epoch; removed when the run is finished
+best.npz        averaged weights of the best epoch so far on PublicTest; becomes weights.npz when the run is finished
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ STATE, BEST = "state.npz", "best.npz"
 
 _PREDICT_BATCH = 512
 
-# So many steps of each precision are timed, after those in which the step is compiled.
+# Steps timed for each precision, after warm-up steps in which the step is compiled.
 _PRECISIONS = ("float32", "bfloat16")
 _WARM_UP_STEPS, _TIMED_STEPS = 2, 5
 
@@ -89,7 +89,7 @@ def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]
 
 
 def _make_model(settings: TrainSettings, faces: Dataset, precision: str) -> DistillationModel:
-    """What learns from `faces`, with its optimizer; the same each time for the same settings."""
+    """Create the compiled model for `faces`; equal settings give equal models."""
     keras.utils.set_random_seed(settings.seed)
     teachers = [compute_in(load_net(path), precision) for path in settings.teachers.runs]
     _check_votes(settings, faces, teachers)
@@ -101,7 +101,7 @@ def _make_model(settings: TrainSettings, faces: Dataset, precision: str) -> Dist
 
 
 def _select_precision(settings: TrainSettings, faces: Dataset, out: Path) -> str:
-    """What the net computes in: as the settings say, as the run in `out` began, or else what is faster here."""
+    """Return the precision of the settings, of the run in `out`, or with `auto` the faster one on this machine."""
     if settings.precision != "auto":
         return settings.precision
     with suppress(FileNotFoundError, KeyError):
@@ -113,7 +113,7 @@ def _select_precision(settings: TrainSettings, faces: Dataset, out: Path) -> str
 
 
 def _measure_step_s(learner: DistillationModel, images: U8, targets: dict[str, np.ndarray]) -> float:
-    """The seconds of one training step, the median of a few after those that compile it."""
+    """Return the median duration of a training step in seconds, after warm-up."""
     times = []
     for _ in range(_WARM_UP_STEPS + _TIMED_STEPS):
         start = time.perf_counter()
@@ -123,14 +123,14 @@ def _measure_step_s(learner: DistillationModel, images: U8, targets: dict[str, n
 
 
 def accuracy(net: keras.Model, faces: Dataset) -> float:
-    """Share of the faces whose label has the highest logit."""
+    """Return the share of faces whose label has the highest logit."""
     return accuracies(net, faces)[0]
 
 
 def accuracies(net: keras.Model, faces: Dataset) -> tuple[float, float | None]:
-    """Shares of the faces for which the label with the highest logit is FER-2013's, and the majority's of FER+.
+    """Return the accuracy by FER-2013's label and by the majority of FER+.
 
-    The latter is over the faces whose majority is a single one of the seven labels, and None where there are none.
+    The second is over faces whose majority is a unique one of the seven labels, and None if there are none.
     """
     called = predict(net, faces.images)[FER2013_HEAD].argmax(axis=1)
     majority, known = label_majority(faces.votes)
@@ -139,7 +139,7 @@ def accuracies(net: keras.Model, faces: Dataset) -> tuple[float, float | None]:
 
 
 def predict(net: keras.Model, images: U8) -> dict[str, F32]:
-    """uint8 (n, 48, 48) → the logits of all heads, float32 (n, k)."""
+    """Return the logits of all heads, float32 (n, k), for images uint8 (n, 48, 48)."""
     faces = images[..., np.newaxis].astype(np.float32)
     answers: dict[str, F32] | list[F32] = net.predict(faces, batch_size=_PREDICT_BATCH, verbose=0)
     return answers if isinstance(answers, dict) else dict(zip(net.output_names, answers, strict=True))
@@ -149,8 +149,8 @@ def _check_votes(settings: TrainSettings, faces: Dataset, teachers: Sequence[ker
     taught = any(FERPLUS_HEAD in heads_in(teacher) for teacher in teachers)
     if FERPLUS_HEAD in heads_of(settings) and not (faces.votes.any() or taught):
         raise ConfigError(
-            f"{settings.data.path} has no votes of FER+, from which the net would learn when not to answer. Name "
-            "fer2013new.csv in data.ferplus, or do without with ferplus_weight: 0."
+            f"{settings.data.path} has no FER+ votes, which the FER+ head needs. Set data.ferplus to "
+            "fer2013new.csv, or ferplus_weight to 0."
         )
 
 
@@ -162,7 +162,7 @@ def _make_net(settings: TrainSettings, precision: str) -> keras.Model:
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Training faces in an order that depends on seed and epoch alone; an incomplete batch is left out."""
+    """Training faces in an order that depends only on seed and epoch; incomplete batches are omitted."""
 
     def __init__(self, faces: Dataset, settings: TrainSettings) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self.reseed(0)
 
     def reseed(self, epoch: int) -> None:
-        """Put the faces into the order of this epoch. Keras calls `on_epoch_end` before the first one, too."""
+        """Shuffle the faces for this epoch. Keras also calls `on_epoch_end` before the first."""
         self._order = np.random.default_rng((self._settings.seed, epoch)).permutation(len(self._faces))
         if share := self._settings.augment.video:
             self._filmed = self._faces.images.copy()
@@ -193,9 +193,10 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
 
 def make_targets(faces: Dataset) -> dict[str, np.ndarray]:
-    """What a net shall say: `label` int32 (n,); `votes` float32 (n, 8), shares among the emotions of FER+, rows of 0
-    where nobody was asked or nobody saw one; `seven` float32 (n, 7), shares among the labels, of those who named one
-    of them, or 1 for the label where nobody did.
+    """Return the training targets of faces.
+
+    `label` is int32 (n,). `votes` is float32 (n, 8): shares of the FER+ emotions, rows of 0 without votes for any.
+    `seven` is float32 (n, 7): shares of the seven labels among their votes, or 1 for the label without such votes.
     """
     seven = faces.votes[:, _IN_VOTES]
     named = seven.sum(axis=1, keepdims=True)
@@ -210,16 +211,16 @@ def make_targets(faces: Dataset) -> dict[str, np.ndarray]:
 
 
 def class_shares(faces: Dataset, votes: float) -> F32:
-    """How frequent each label is, float32 (7,), in a target of which the share `votes` is FER+'s."""
+    """Return the frequency of each label, float32 (7,), in a target with the share `votes` of FER+ votes."""
     targets = make_targets(faces)
     labels = np.bincount(faces.labels, minlength=len(LABELS)) / len(faces)
     return np.asarray((1 - votes) * labels + votes * targets["seven"].mean(axis=0), np.float32)
 
 
 class _Checkpointer(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
-    """Writes down each epoch, so that a killed run goes on; between epochs the net has its averaged weights.
+    """Saves each epoch, so that interrupted runs resume; between epochs the network has its averaged weights.
 
-    The net is made with the weights that it starts from, which have their part in what is kept.
+    `start_share` of the initial weights is part of the saved weights.
     """
 
     def __init__(
@@ -245,7 +246,7 @@ class _Checkpointer(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
         self._started = 0.0
 
     def restore(self) -> int:
-        """Go on from the state on disk; which epoch comes next."""
+        """Restore the state on disk and return the next epoch."""
         self.history = read_history(self._out / HISTORY)
         try:
             kept = load_values(self._out / STATE)
@@ -294,7 +295,7 @@ class _Checkpointer(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
         self._progress(done)
 
     def _accuracies(self, weights: Sequence[np.ndarray]) -> tuple[float, float | None]:
-        """Those of these weights, on PublicTest."""
+        """Return the accuracies of `weights` on PublicTest."""
         net = self._learner.net
         learned = _values(net.variables)
         assign(net.variables, weights)
@@ -303,11 +304,11 @@ class _Checkpointer(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
         return found
 
     def finish(self) -> None:
-        """The run is done: its weights get their name, and what only its going on needed falls away."""
+        """Rename the best weights to weights.npz and remove the state."""
         if self._broken:
             raise ModelError(
-                f"The loss is no number any more in epoch {len(self.history) + 1}. Lower learning_rate or clip_norm "
-                "and train into another folder."
+                f"The loss is NaN in epoch {len(self.history) + 1}. Reduce learning_rate or clip_norm and use another "
+                "folder."
             )
         (self._out / BEST).replace(self._out / WEIGHTS)
         (self._out / STATE).unlink(missing_ok=True)
@@ -317,7 +318,7 @@ class _Checkpointer(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
 
 
 def _interpolate(first: Sequence[np.ndarray], last: Sequence[np.ndarray], way: float) -> list[np.ndarray]:
-    """So far on the way from the `first` weights, 0, to the `last`, 1. What is no weight, as a seed, is the last."""
+    """Interpolate from `first` (0) to `last` (1). Values that are not floats, such as seeds, are those of `last`."""
     return [
         ((1 - way) * before + way * after).astype(after.dtype) if np.issubdtype(after.dtype, np.floating) else after
         for before, after in zip(first, last, strict=True)
@@ -343,14 +344,14 @@ def _optimizer(settings: TrainSettings, steps: int) -> keras.Optimizer:
 
 
 def _tensorboard(out: Path) -> Sequence[keras.callbacks.Callback]:
-    """Its curves need TensorFlow and TensorBoard; history.csv is there in any case."""
+    """Return the TensorBoard callback if TensorFlow and TensorBoard are available."""
     if keras.backend.backend() != "tensorflow" or not find_spec("tensorboard"):
         return ()
     return (keras.callbacks.TensorBoard(str(out / "tensorboard"), update_freq="epoch"),)
 
 
 def _check_free(out: Path, settings: TrainSettings) -> None:
-    """Raises `OutputExists` where `out` holds anything but the beginning of this very run."""
+    """Raise `OutputExists` if `out` contains a finished run, or one with other settings."""
     path = out / SETTINGS
     if path.exists() and path.read_text(encoding="utf-8") != _asked(settings):
         raise OutputExists(f"{out} holds a run with other settings. Name another folder with --out, or remove it.")
@@ -359,7 +360,7 @@ def _check_free(out: Path, settings: TrainSettings) -> None:
 
 
 def _write_settings(out: Path, settings: TrainSettings, begun: DatasetStats, faces: Dataset, precision: str) -> None:
-    """Make `out` the folder of this run, and write down what it began with, which may be another thing tomorrow."""
+    """Create the folder `out` and save the settings and the inputs of the run."""
     out.mkdir(parents=True, exist_ok=True)
     (out / SETTINGS).write_text(_asked(settings), encoding="utf-8")
     if not (out / ORIGIN).exists():

@@ -1,4 +1,4 @@
-"""What a training tells while it runs, and writes down of each epoch. Loads no backend of Keras."""
+"""Progress messages and history of a training. Loads no Keras backend."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """How an epoch went; `accuracy` is of the averaged weights on PublicTest, single crop.
+    """Result of an epoch; `accuracy` is of the averaged weights on PublicTest, single crop.
 
-    `majority` is the accuracy there against the majority of the FER+ votes, None without votes. `score` is what the
-    kept epoch is chosen by: both, in the shares that the labels and the votes have in the target.
+    `majority` is the accuracy by the majority of the FER+ votes, None without votes. `score` selects the kept epoch:
+    the mean of both, weighted by the shares of labels and votes in the target.
     """
 
     epoch: int
@@ -29,7 +29,7 @@ class Epoch:
 
     @property
     def score(self) -> float:
-        """The accuracy, of which the share `votes` is against the majority."""
+        """Mean of `accuracy` and `majority` with the weight `votes` of the latter."""
         if self.majority is None:
             return self.accuracy
         return (1 - self.votes) * self.accuracy + self.votes * self.majority
@@ -37,7 +37,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far an epoch is."""
+    """Progress within an epoch."""
 
     epoch: int
     step: int
@@ -47,7 +47,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class DatasetStats:
-    """What there is to learn from.
+    """Size of the training data.
 
     Of `images` in Training, `copies` are exact copies of a test image, and `dropped` if they are left out. `shared`
     PrivateTest images are exact copies of PublicTest images, on which choices are made.
@@ -63,7 +63,7 @@ Progress = Callable[[DatasetStats | Epoch | Step], object]
 
 
 def read_history(path: Path) -> list[Epoch]:
-    """The epochs that `write_history` wrote; none where there is no such file."""
+    """Read the epochs that `write_history` wrote; empty if the file does not exist."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -78,7 +78,7 @@ def read_history(path: Path) -> list[Epoch]:
 
 
 def write_history(path: Path, history: Sequence[Epoch]) -> None:
-    """Write the epochs as CSV, whole or not at all."""
+    """Write the epochs as CSV atomically."""
     part = path.with_name(f".partial-{path.name}")
     with part.open("w", newline="", encoding="utf-8") as file:
         rows = csv.DictWriter(file, [field.name for field in fields(Epoch)])
@@ -88,5 +88,5 @@ def write_history(path: Path, history: Sequence[Epoch]) -> None:
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """The epoch whose weights are kept: the first of the highest score."""
+    """Return the epoch whose weights are kept: the first with the highest score."""
     return max(history, key=lambda epoch: epoch.score)

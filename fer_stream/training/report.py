@@ -1,4 +1,4 @@
-"""An evaluation for people and for programs: Markdown and JSON, with its pictures."""
+"""Report of an evaluation as Markdown and JSON, with plots."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFUSION, CURVES, COVERAGE = "confusion.png", "robustness.png", "coverage.png"
 
 
 def write(evaluation: Evaluation, title: str, out: Path) -> Path:
-    """Write evaluation.json, evaluation.md and its pictures into the folder `out`; the path of the Markdown."""
+    """Write evaluation.json, evaluation.md and plots to the folder `out`; returns the path of the Markdown."""
     out.mkdir(parents=True, exist_ok=True)
     found = {"model": title, **asdict(evaluation)}
     (out / "evaluation.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -26,7 +26,7 @@ from fer_stream.config.settings import FileSettings
 from fer_stream.jobs.job import JobInfo, JobState, Priority
 from fer_stream.jobs.queue import RqJobs
 from fer_stream.jobs.record import MAINTENANCE, queue_for
-from fer_stream.service.connections import connect_store, open_jobs, store_url
+from fer_stream.service.process import connect_store, open_jobs, store_url
 from tests.support.waiting import wait_until
 
 WORKER = (sys.executable, "-m", "fer_stream.cli", "worker", "jobs", "--config")

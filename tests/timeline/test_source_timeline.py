@@ -24,7 +24,7 @@ from fer_stream.records import (
     Quality,
     Segment,
 )
-from fer_stream.service.connections import timeline_settings
+from fer_stream.service.process import timeline_settings
 from fer_stream.timeline.builder import OnLoss
 from fer_stream.timeline.source_timeline import Message, SourceTimeline, stream_id_of_state
 

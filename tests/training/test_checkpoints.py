@@ -122,7 +122,7 @@ def test_a_channel_that_says_nothing_is_left_out(first: Path, faces: U8, tmp_pat
 
 def test_what_is_no_model_is_no_start(tmp_path: Path) -> None:
     (tmp_path / "broken.keras").write_bytes(b"no model")
-    with pytest.raises(ModelError, match=r"broken\.keras is no model that Keras can read"):
+    with pytest.raises(ModelError, match=r"broken\.keras is not a valid Keras model"):
         load_net(tmp_path / "broken.keras")
 
 
