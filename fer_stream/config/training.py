@@ -1,4 +1,4 @@
-"""The settings of `fer-stream train`: what is learned, from what, and how long."""
+"""Settings of `fer-stream train`."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ class DataSettings(Settings):
     path: LocalPath
     """Kaggle's fer2013.csv, a folder with train/angry/*.jpg …, or an .npz with images, labels and usage."""
     ferplus: LocalPath | None = None
-    """Microsoft's fer2013new.csv, whose rows stand in the order of fer2013.csv."""
+    """Microsoft's fer2013new.csv, with the rows in the order of fer2013.csv."""
     drop_copies: bool = True
     """Leave out training images that are exact copies of a test image."""
 
 
 class NetworkSettings(Settings):
-    """The shape of the net."""
+    """Network architecture."""
 
     kind: Literal["vgg", "resnet", "tutorial"] = "vgg"
     """`vgg`: two 3×3 convolutions a width. `resnet`: a residual block a width, after a first stride of 2.
-    `tutorial`: the four-convolution net of countless tutorials, a baseline; its widths are fixed."""
+    `tutorial`: the four-convolution net of countless tutorials, a baseline with fixed widths."""
     widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=5)] = (32, 64, 128, 256)
-    """Channels of each stage; the picture is halved after each."""
+    """Channels of each stage; the resolution is halved after each."""
     dropout: Fraction = 0.2
     """Before the heads."""
 
 
 class AugmentSettings(Settings):
-    """How far a training image is changed at random."""
+    """Random augmentation of training images."""
 
     rotation_deg: NotNegative = 15.0
-    """Turned by up to so much either way."""
+    """Maximum rotation in either direction."""
     scale: Fraction = 0.15
-    """Enlarged or reduced by up to this share."""
+    """Maximum relative change of the size."""
     aspect: Fraction = 0.08
-    """Stretched by up to this share."""
+    """Maximum relative change of the aspect ratio."""
     shift: Fraction = 0.12
-    """Moved by up to this share of the side, along both axes."""
+    """Maximum shift along both axes, as a share of the side."""
     contrast: Fraction = 0.3
-    """Contrast changed by up to this share."""
+    """Maximum relative change of the contrast."""
     brightness: Fraction = 0.2
-    """Made brighter or darker by up to this share of the range."""
+    """Maximum change of the brightness, as a share of the range."""
     gamma: NotNegative = 0.3
     """Gamma from exp(−gamma) to exp(gamma): low light, and its opposite."""
     erase: Fraction = 0.5
     """A rectangle is erased from this share of the images."""
     erase_px: tuple[Count, Count] = (6, 18)
-    """The least and the greatest side of that rectangle."""
+    """Minimum and maximum side of the rectangle."""
     mixup: NotNegative = 0.0
-    """Alpha of the beta distribution by which every second batch mixes pairs of images; 0 is never."""
+    """Alpha of the beta distribution by which every second batch mixes pairs of images; 0 disables it."""
     shrink: Fraction = 0.15
     """This share of the images is reduced to 24, 16 or 12 px and enlarged again, as a face far from the camera is.
-    Teachers see none of this and the following harms, so that the net learns what is under them."""
+    Teachers see faces without this and the following degradations."""
     blur: Fraction = 0.15
     """This share of the images is blurred, at most by a Gaussian of 1.8 px."""
     compress: Fraction = 0.15
@@ -72,30 +72,31 @@ class AugmentSettings(Settings):
 
 
 class TargetSettings(Settings):
-    """What the head of the seven labels learns."""
+    """Target of the head of the seven labels."""
 
     votes: Fraction = 0.0
-    """The share of the FER+ votes in the target; FER-2013's label has the rest. A face without votes counts by its
-    label alone. Half and half agrees with what people see far more often, and little less often with the labels."""
+    """Share of the FER+ votes in the target; the remainder is FER-2013's label. Faces without votes use the label
+    only. At 0.5 predictions agree much more often with raters, and slightly less often with labels."""
     logit_adjustment: NotNegative = 0.0
     """During training, this times the logarithm of the class shares of the target is added to the logits (Menon et
-    al., "Long-tail learning via logit adjustment", 2021). At 1 rare classes are called as if they were frequent."""
+    al., "Long-tail learning via logit adjustment", 2021). At 1 rare classes are predicted as if all were equally
+    frequent."""
 
 
 class TeacherSettings(Settings):
-    """Distillation: teachers see the same augmented batch and its mirror image, and the net learns what they say."""
+    """Distillation: the network learns the outputs of teachers for the same augmented batch and its mirror image."""
 
     runs: tuple[LocalPath, ...] = ()
     """The folders of finished runs, or .keras files."""
     weight: Fraction = 0.8
-    """The share of the teachers in the target; the label has the rest."""
+    """Share of the teachers in the target; the remainder is the label."""
     logit_adjustment: NotNegative = 0.0
-    """The `targets.logit_adjustment` that the teachers were trained with. It is added to their logits again, so that
-    what they say is of the same kind as the labels."""
+    """The `targets.logit_adjustment` that the teachers were trained with. It is added to their logits, so that
+    their outputs match the labels."""
 
 
 class TrainSettings(Settings):
-    """Everything `fer-stream train` can be told."""
+    """All settings of `fer-stream train`."""
 
     data: DataSettings
     network: NetworkSettings = NetworkSettings()
@@ -104,7 +105,7 @@ class TrainSettings(Settings):
     learning_rate. A net of kind `vgg` may have fewer channels than it, and gets the strongest ones. By default
     weights are drawn at random."""
     freeze: Literal["nothing", "trunk"] = "nothing"
-    """`trunk` leaves all layers before the heads as they are in `start_from`, and trains the heads alone."""
+    """`trunk` trains only the heads; all other layers keep the weights of `start_from`."""
     start_share: Fraction = 0.0
     """The share of those first weights in the ones that are kept, whose other part is what was learned. Such a mean
     keeps most of both (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022)."""
@@ -125,28 +126,28 @@ class TrainSettings(Settings):
     label_smoothing: Fraction = 0.1
     """Without teachers: the share of a label that is spread over all."""
     ferplus_weight: NotNegative = 1.0
-    """The weight of the FER+ votes in the loss. They are worth about two points of accuracy, and tell when not to
-    answer; 0 does without, and the net then has no head for them."""
+    """Weight of the FER+ votes in the loss. They add about two points of accuracy and predict the agreement of
+    raters. With 0 the network has no FER+ head."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto` times a few steps of both and takes the faster one; a run that goes on keeps what it took. bfloat16 is
-    faster on a GPU and on CPUs with AMX, and slower on CPUs without it. Teachers compute so, too."""
+    """`auto` times a few steps of both and takes the faster one; a resumed run keeps its precision. bfloat16 is
+    faster on a GPU and on CPUs with AMX, and slower on CPUs without it. Applies to teachers as well."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Runs with the same seed, settings and versions are the same."""
+    """Runs with equal seed, settings and versions are equal."""
 
     @model_validator(mode="after")
-    def _there_is_a_start_to_share(self) -> Self:
+    def _check_start_share(self) -> Self:
         if self.start_share and not self.start_from:
             raise ValueError("start_share needs start_from")
         return self
 
     @model_validator(mode="after")
-    def _there_is_a_trunk_to_freeze(self) -> Self:
+    def _check_freeze(self) -> Self:
         if self.freeze == "trunk" and not self.start_from:
-            raise ValueError("freeze: trunk needs start_from, whose layers stay as they are")
+            raise ValueError("freeze: trunk needs start_from")
         return self
 
     @model_validator(mode="after")
-    def _there_is_time_to_warm_up(self) -> Self:
+    def _check_warmup(self) -> Self:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} must be less than epochs {self.epochs}")
         return self

@@ -188,7 +188,7 @@ def _grid() -> tuple[Tensor, Tensor]:
 
 
 CRF = (28, 36)
-"""The lowest and the highest constant rate factor of `filmed` by default: a good and a poor video call."""
+"""Default range of the constant rate factor of `film`: a good and a poor video call."""
 SIDE_PX = (28, 144)
 """Default range of the side of a face in the video."""
 

@@ -58,10 +58,10 @@ _IN_VOTES = np.array([FERPLUS.index(name) for name in FERPLUS_BY_LABEL])
 
 
 def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]:
-    """Train a net into the folder `out`, or go on where an interrupted run with the same settings stood.
+    """Train a network in the folder `out`, or resume an interrupted run with the same settings.
 
-    Raises `OutputExists` where `out` holds another run, `ModelError` where the loss is no number any more,
-    `ConfigError` where the data is too little for the settings, and what `load_parts` raises.
+    Raises `OutputExists` if `out` contains another run, `ModelError` if the loss is NaN, `ConfigError` if the data is
+    not sufficient for the settings, and the errors of `load_splits`.
     """
     _check_free(out, settings)
     parts = load_splits(settings.data.path, settings.data.ferplus)
@@ -307,8 +307,8 @@ class _Checkpointer(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
         """Rename the best weights to weights.npz and remove the state."""
         if self._broken:
             raise ModelError(
-                f"The loss is NaN in epoch {len(self.history) + 1}. Reduce learning_rate or clip_norm and use another "
-                "folder."
+                f"The loss is NaN in epoch {len(self.history) + 1}. Reduce learning_rate or clip_norm "
+                "and use another folder."
             )
         (self._out / BEST).replace(self._out / WEIGHTS)
         (self._out / STATE).unlink(missing_ok=True)

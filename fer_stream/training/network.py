@@ -159,10 +159,11 @@ _MIN_CLASS_SHARE = 1e-6
 
 
 class DistillationModel(keras.Model):  # type: ignore[misc]
-    """A net while it learns. `fit` it on uint8 (n, 48, 48) or (n, 48, 48, c) and the targets of `targets_of`.
+    """Training step of a network with augmentation, teachers and the loss of all heads.
 
-    Of the c pictures of a face the teachers see the first and the net the last. `class_shares`, float32 (7,), are
-    the mean of the targets, which a logit adjustment needs; by default all classes are as frequent.
+    Fit it on uint8 (n, 48, 48) or (n, 48, 48, c) and the targets of `make_targets`. Teachers see the first of the c
+    views of a face, the network the last. `class_shares`, float32 (7,), is the mean target for the logit adjustment;
+    uniform by default.
     """
 
     def __init__(
@@ -193,7 +194,7 @@ class DistillationModel(keras.Model):  # type: ignore[misc]
             generator.state.assign(ops.convert_to_tensor([self._settings.seed + number, epoch << 16], "uint32"))
 
     def call(self, faces: Tensor, training: bool = False) -> dict[str, Tensor]:
-        """Return the logits of all heads for uint8 (n, 48, 48) or (n, 48, 48, c); in training also teacher outputs."""
+        """Return the logits of all heads for uint8 (n, 48, 48) or (n, 48, 48, c); in training also of teachers."""
         faces = ops.cast(faces, "float32")
         faces = ops.expand_dims(faces, -1) if len(faces.shape) == _WITHOUT_CHANNELS else faces
         if not training:
