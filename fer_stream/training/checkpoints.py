@@ -57,7 +57,7 @@ def load_net(path: Path) -> keras.Model:
         raise ModelError(f"{path} is not a valid Keras model: {error}") from error
     heads = heads_in(net)
     if FER2013_HEAD not in heads:
-        raise ModelError(f"{path} has no output {FER2013_HEAD!r}. Name a run or an emotion.keras of fer-stream.")
+        raise ModelError(f"{path} has no output {FER2013_HEAD!r}. Expected a run or an emotion.keras of fer-stream.")
     for head in heads:
         net.get_layer(head).activation = keras.activations.linear
     return keras.Model(net.inputs, {head: net.get_layer(head).output for head in heads})
@@ -94,7 +94,7 @@ def _copy_weights(other: keras.Model, net: keras.Model) -> None:
 def assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
     """Assign values to variables. Raises `ValueError` if shapes differ."""
     if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
-        raise ValueError("the weights are those of another network")
+        raise ValueError("the weights belong to a different network")
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 
@@ -134,7 +134,7 @@ def prune_channels(wide: keras.Model, net: keras.Model) -> None:
     """
     olds, news = _convolutions(wide), _convolutions(net)
     if not (_is_sequential(wide) and _is_sequential(net) and len(olds) == len(news)):
-        raise ValueError("the weights are those of another net")
+        raise ValueError("the weights belong to a different network")
     if any(new.filters > old.filters for old, new in zip(olds, news, strict=True)):
         raise ValueError("it has fewer channels")
     norms = _norms(wide)

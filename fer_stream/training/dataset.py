@@ -113,7 +113,7 @@ def _load_csv(path: Path) -> tuple[Dataset, NDArray[np.str_]]:
         ) from error
     except (ValueError, OverflowError, AttributeError) as error:
         raise UnreadableSource(
-            f"{path} is not Kaggle's fer2013.csv: {error}. Each row holds {CROP_SIZE_PX}×{CROP_SIZE_PX} pixels "
+            f"{path} is not Kaggle's fer2013.csv: {error}. Each row contains {CROP_SIZE_PX}×{CROP_SIZE_PX} pixels "
             "from 0 to 255."
         ) from error
     if usage.isna().any():
@@ -130,7 +130,7 @@ def _load_npz(path: Path) -> tuple[Dataset, NDArray[np.str_]]:
             if "row_uncertain" in file:
                 votes[file["row_uncertain"]] = 0
     except (BadZipFile, EOFError, IndexError, KeyError, TypeError, ValueError, OSError) as error:
-        raise UnreadableSource(f"{path} is no .npz with images, labels and usage: {error}.") from error
+        raise UnreadableSource(f"{path} is not an .npz with images, labels and usage: {error}.") from error
     _check_rows(path, images=images, labels=labels, usage=usage, ferplus_votes=votes)
     if votes.shape[1:] != (len(VOTES),):
         raise UnreadableSource(f"{path}: expected ferplus_votes as (n, {len(VOTES)}), received {votes.shape}.")
@@ -154,9 +154,9 @@ def _load_ferplus(path: Path, part: NDArray[np.str_]) -> F32:
         votes = table[list(VOTES)].to_numpy(np.float32)
         usage = table["Usage"].map(_USAGE).to_numpy(np.str_)
     except FileNotFoundError as error:
-        raise SourceNotFound(f"{path} is not there. It is fer2013new.csv of Microsoft's FERPlus.") from error
+        raise SourceNotFound(f"{path} does not exist. Expected fer2013new.csv of Microsoft FERPlus.") from error
     except (KeyError, ValueError) as error:
-        raise UnreadableSource(f"{path} is not fer2013new.csv of Microsoft's FERPlus: {error}.") from error
+        raise UnreadableSource(f"{path} is not fer2013new.csv of Microsoft FERPlus: {error}.") from error
     if len(votes) != len(part):
         raise UnreadableSource(
             f"{path} has {len(votes)} rows and the images {len(part)}: they are not of one dataset."
@@ -164,7 +164,7 @@ def _load_ferplus(path: Path, part: NDArray[np.str_]) -> F32:
     if (usage != part).any():
         row = int(np.argmax(usage != part))
         raise UnreadableSource(
-            f"{path} is of another order: row {row + 1} is of {usage[row]}, that of the images of {part[row]}. Take "
+            f"{path} has another order: row {row + 1} is {usage[row]}, the image of that row {part[row]}. Take "
             "fer2013.csv as Kaggle gave it."
         )
     return votes
@@ -174,7 +174,7 @@ def _load_folders(path: Path) -> dict[Split, Dataset]:
     found = {part: _load_classes(path / name, LABELS) for name, part in _FOLDERS.items() if (path / name).is_dir()}
     if missing := {"train", "test"} - set(found):
         names = " and ".join("train/" if part == "train" else "test/" for part in sorted(missing, reverse=True))
-        raise UnreadableSource(f"{path} lacks {names}. Expected train/angry/*.jpg …, test/angry/*.jpg ….")
+        raise UnreadableSource(f"{path} has no {names}. Expected train/angry/*.jpg …, test/angry/*.jpg ….")
     if "val" not in found:
         train = found["train"]
         held_back = np.arange(len(train)) % _HELD_OUT_STEP == 0
@@ -190,7 +190,7 @@ def _load_classes(path: Path, labels: Sequence[str]) -> Dataset:
     files = [(file, LABELS.index(label)) for label in labels for file in _image_files(path / label)]
     if not files:
         raise UnreadableSource(
-            f"{path} holds no pictures ({', '.join(sorted(_IMAGE_SUFFIXES))}) in folders called {', '.join(LABELS)}."
+            f"{path} contains no images ({', '.join(sorted(_IMAGE_SUFFIXES))}) in folders named {', '.join(LABELS)}."
         )
     images = np.stack([_read_gray(file) for file, _ in files])
     return Dataset(images, np.array([label for _, label in files], np.int64), _no_votes(len(files)))
@@ -206,10 +206,10 @@ def _read_gray(file: Path) -> U8:
 
     image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
     if image is None:
-        raise UnreadableSource(f"{file} cannot be read as a picture. Remove it, or fetch it again.")
+        raise UnreadableSource(f"{file} is not a readable image. Remove it, or download it again.")
     height, width = image.shape
     if height != width:
-        raise UnreadableSource(f"{file} is {width}×{height}: expected square face crops. Cut it to the face.")
+        raise UnreadableSource(f"{file} is {width}×{height}: expected square face crops. Crop it to the face.")
     if height == CROP_SIZE_PX:
         return np.asarray(image, np.uint8)
     shrink = height > CROP_SIZE_PX
@@ -230,9 +230,13 @@ def _check_labels(labels: I64, path: Path) -> None:
 
 def _check_path(path: Path, ferplus: Path | None) -> None:
     if not path.exists():
-        raise SourceNotFound(f"{path} is not there. Name fer2013.csv, its folder with train/ and test/, or an .npz.")
+        raise SourceNotFound(
+            f"{path} does not exist. Expected fer2013.csv, its folder with train/ and test/, or an .npz."
+        )
     if path.is_dir() and ferplus:
-        raise UnreadableSource(f"{ferplus} counts the rows of fer2013.csv: give that instead of the folder {path}.")
+        raise UnreadableSource(
+            f"{ferplus} refers to the rows of fer2013.csv: use that file instead of the folder {path}."
+        )
 
 
 def _check_rows(path: Path, **arrays: NDArray[Any]) -> None:

@@ -65,7 +65,7 @@ def export(run: Path, out: Path, *, model_id: str, force: bool = False, **stated
     contains a model.
     """
     if (out / CARD_NAME).exists() and not force:
-        raise OutputExists(f"{out} holds a model. Name another folder with --out, or replace it with --force.")
+        raise OutputExists(f"{out} contains a model. Choose another folder with --out, or replace it with --force.")
     settings, net = load_run(run)
     parts = load_splits(settings.data.path, settings.data.ferplus)
     out.mkdir(parents=True, exist_ok=True)

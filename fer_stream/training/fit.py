@@ -74,7 +74,7 @@ def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]
     if begun.dropped:
         faces = faces[~copied]
     if len(faces) < settings.batch_size:
-        raise ConfigError(f"batch_size {settings.batch_size} is more than the {len(faces)} training images.")
+        raise ConfigError(f"batch_size {settings.batch_size} exceeds the {len(faces)} training images.")
     precision = _select_precision(settings, faces, out)
     learner = _make_model(settings, faces, precision)
     batches = Batches(faces, settings)
@@ -354,9 +354,11 @@ def _check_free(out: Path, settings: TrainSettings) -> None:
     """Raise `OutputExists` if `out` contains a finished run, or one with other settings."""
     path = out / SETTINGS
     if path.exists() and path.read_text(encoding="utf-8") != _asked(settings):
-        raise OutputExists(f"{out} holds a run with other settings. Name another folder with --out, or remove it.")
+        raise OutputExists(
+            f"{out} contains a run with other settings. Choose another folder with --out, or remove it."
+        )
     if (out / WEIGHTS).exists():
-        raise OutputExists(f"{out} holds a finished run. Name another folder with --out, or remove it.")
+        raise OutputExists(f"{out} contains a finished run. Choose another folder with --out, or remove it.")
 
 
 def _write_settings(out: Path, settings: TrainSettings, begun: DatasetStats, faces: Dataset, precision: str) -> None:

@@ -57,17 +57,17 @@ def _markdown(evaluation: Evaluation, title: str) -> str:
     parts = [f"# {title}", f"{evaluation.faces} faces, one crop each.", _table(("measure", "value"), rows)]
     parts += [f"![Confusion matrix]({CONFUSION})"]
     parts += [
-        "## When the least sure faces are left out",
+        "## Accuracy over coverage",
         _coverage_table(evaluation),
         f"![Accuracy over coverage]({COVERAGE})",
     ]
     if evaluation.robustness:
-        parts += ["## What it withstands", *map(_harm_table, evaluation.robustness.items())]
-        parts += [f"![Accuracy under each harm]({CURVES})"]
+        parts += ["## Robustness", *map(_corruption_table, evaluation.robustness.items())]
+        parts += [f"![Accuracy under each corruption]({CURVES})"]
     if evaluation.speed_ms:
         times = [(name, *(f"{ms:.2f}" for _, ms in speeds)) for name, speeds in evaluation.speed_ms.items()]
         batches = [f"batch {batch}" for batch, _ in next(iter(evaluation.speed_ms.values()))]
-        parts += ["## Milliseconds a face, on one thread; Keras on all", _table(("runtime", *batches), times)]
+        parts += ["## Milliseconds per face (one thread; Keras: all threads)", _table(("backend", *batches), times)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -92,7 +92,7 @@ def _coverage_table(evaluation: Evaluation) -> str:
     return _table(("share judged", *columns), rows)
 
 
-def _harm_table(found: tuple[str, list[tuple[float, float]]]) -> str:
+def _corruption_table(found: tuple[str, list[tuple[float, float]]]) -> str:
     name, curve = found
     return _table(
         (f"{name} ({CORRUPTIONS[name].unit})", "accuracy"), [(f"{level:g}", f"{share:.1%}") for level, share in curve]

@@ -40,7 +40,7 @@ def faces() -> F32:
     return np.random.default_rng(5).uniform(30, 220, (64, 48, 48, 1)).astype(np.float32)
 
 
-def test_without_any_change_only_mirrors_are_left(faces: F32) -> None:
+def test_disabled_augmentation_only_mirrors(faces: F32) -> None:
     found = augmented(faces)
     same = np.isclose(found, faces, atol=0.01).all(axis=(1, 2, 3))
     mirrored = np.isclose(found, faces[:, :, ::-1], atol=0.01).all(axis=(1, 2, 3))
@@ -48,7 +48,7 @@ def test_without_any_change_only_mirrors_are_left(faces: F32) -> None:
     assert 16 < same.sum() < 48
 
 
-def test_everything_at_once_keeps_shape_and_range(faces: F32) -> None:
+def test_all_augmentations_keep_shape_and_range(faces: F32) -> None:
     everything = AugmentSettings().model_dump()
     for found in (augmented(faces, 2, **everything), harmed(faces, 2, **everything)):
         assert found.shape == faces.shape
@@ -57,18 +57,18 @@ def test_everything_at_once_keeps_shape_and_range(faces: F32) -> None:
         assert found.max() <= 255
 
 
-def test_chance_comes_from_the_seed_alone(faces: F32) -> None:
+def test_augmentation_depends_only_on_the_seed(faces: F32) -> None:
     everything = AugmentSettings().model_dump()
     for change in (augmented, harmed):
         np.testing.assert_array_equal(change(faces, 4, **everything), change(faces, 4, **everything))
         assert (change(faces, 4, **everything) != change(faces, 5, **everything)).any()
 
 
-def test_small_faces_lose_what_small_faces_lose(faces: F32) -> None:
+def test_shrinking_matches_resized_faces(faces: F32) -> None:
     assert harmed(faces, shrink=1.0).std() < 0.6 * faces.std()
 
 
-def test_blurred_faces_keep_their_light_and_lose_detail(faces: F32) -> None:
+def test_blur_keeps_brightness_and_removes_detail(faces: F32) -> None:
     found = harmed(faces, blur=1.0)
     np.testing.assert_allclose(found.mean(axis=(1, 2, 3)), faces.mean(axis=(1, 2, 3)), rtol=0.02)
     kept = found.std(axis=(1, 2, 3)) / faces.std(axis=(1, 2, 3))
@@ -76,7 +76,7 @@ def test_blurred_faces_keep_their_light_and_lose_detail(faces: F32) -> None:
     assert kept.max() < 1
 
 
-def test_compressed_faces_lose_what_jpeg_loses() -> None:
+def test_compression_matches_jpeg() -> None:
     rows, columns = np.mgrid[:48, :48]
     rng = np.random.default_rng(3)
     texture = 128 + 50 * np.sin(rows / 5) + 30 * np.cos(columns / 3) + rng.normal(0, 12, (64, 48, 48))
@@ -95,7 +95,7 @@ def test_compressed_faces_lose_what_jpeg_loses() -> None:
     assert 0.7 * worst < found.max() < 1.1 * worst
 
 
-def test_a_share_of_the_faces_is_erased(faces: F32) -> None:
+def test_a_share_of_the_faces_has_an_erased_rectangle(faces: F32) -> None:
     changed = augmented(faces, erase=0.5) - np.where(
         np.isclose(augmented(faces), faces, atol=0.01).all(axis=(1, 2, 3), keepdims=True), faces, faces[:, :, ::-1]
     )
@@ -104,14 +104,14 @@ def test_a_share_of_the_faces_is_erased(faces: F32) -> None:
     assert (np.abs(changed) > 0.1).mean(axis=(1, 2, 3)).max() <= (19 / 48) ** 2
 
 
-def test_sampling_is_bilinear_and_continues_the_edges() -> None:
+def test_sampling_is_bilinear_and_extends_the_edges() -> None:
     ramp = np.arange(48, dtype=np.float32) + 100 * np.arange(48, dtype=np.float32)[:, None]
     x, y = np.array([[0.5, 10.25, -5.0, 60.0]], np.float32), np.array([[0.0, 3.5, 2.0, 60.0]], np.float32)
     found = ops.convert_to_numpy(sample(ops.reshape(ops.convert_to_tensor(ramp), (1, -1)), x, y))
     np.testing.assert_allclose(found, [[0.5, 360.25, 200.0, 4747.0]], rtol=1e-5)
 
 
-def test_every_second_batch_is_mixed() -> None:
+def test_mixup_applies_to_every_second_batch() -> None:
     augment = Augment(AugmentSettings(mixup=0.4), keras.random.SeedGenerator(7))
     shares = np.array([float(ops.convert_to_numpy(augment.mixup_share())) for _ in range(40)])
     assert 8 < (shares == 1).sum() < 32

@@ -31,7 +31,7 @@ def first(small: TrainSettings, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
-def test_a_net_that_starts_from_the_shipped_model_says_the_same(faces: U8) -> None:
+def test_warm_start_from_the_shipped_model_gives_its_outputs(faces: U8) -> None:
     net = build(NetworkSettings())
     warm_start(net, SHIPPED)
     logits = predict(net, faces)["fer2013"]
@@ -40,7 +40,7 @@ def test_a_net_that_starts_from_the_shipped_model_says_the_same(faces: U8) -> No
     np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
-def test_heads_with_a_softmax_give_logits(first: Path, faces: U8, tmp_path: Path) -> None:
+def test_heads_with_softmax_are_converted_to_logits(first: Path, faces: U8, tmp_path: Path) -> None:
     _, net = load_run(first)
     expected = predict(net, faces)
     for head in HEADS:
@@ -50,7 +50,7 @@ def test_heads_with_a_softmax_give_logits(first: Path, faces: U8, tmp_path: Path
     np.testing.assert_allclose(said["fer2013"], expected["fer2013"], atol=1e-4)
 
 
-def test_a_file_and_its_run_say_the_same(first: Path, faces: U8, tmp_path: Path) -> None:
+def test_exported_file_and_run_give_the_same_outputs(first: Path, faces: U8, tmp_path: Path) -> None:
     _, net = load_run(first)
     net.save(tmp_path / "net.keras")
     for said, expected in zip(
@@ -61,7 +61,7 @@ def test_a_file_and_its_run_say_the_same(first: Path, faces: U8, tmp_path: Path)
         np.testing.assert_allclose(said, expected, atol=1e-5)
 
 
-def test_a_run_goes_on_from_another(small: TrainSettings, first: Path, tmp_path: Path) -> None:
+def test_run_can_start_from_another_run(small: TrainSettings, first: Path, tmp_path: Path) -> None:
     settings = small.model_copy(update={"epochs": 2, "start_from": first, "learning_rate": 1e-9})
     train(settings, tmp_path / "second", lambda _: None)
     before, after = load_run(first)[1], load_run(tmp_path / "second")[1]
@@ -69,7 +69,7 @@ def test_a_run_goes_on_from_another(small: TrainSettings, first: Path, tmp_path:
         np.testing.assert_allclose(np.asarray(new), np.asarray(old), atol=1e-5)
 
 
-def test_a_share_of_the_start_is_kept(small: TrainSettings, first: Path, tmp_path: Path) -> None:
+def test_start_share_averages_weights(small: TrainSettings, first: Path, tmp_path: Path) -> None:
     learned, kept = (
         small.model_copy(update={"epochs": 1, "warmup_epochs": 0.5, "start_from": first, "start_share": share})
         for share in (0.0, 0.25)
@@ -85,18 +85,18 @@ def test_a_share_of_the_start_is_kept(small: TrainSettings, first: Path, tmp_pat
         np.testing.assert_allclose(between, 0.25 * before + 0.75 * after, atol=1e-3)
 
 
-def test_a_share_of_the_start_needs_a_start(small: TrainSettings) -> None:
+def test_start_share_needs_start_from(small: TrainSettings) -> None:
     with pytest.raises(ValueError, match="start_share needs start_from"):
         TrainSettings.model_validate({**small.model_dump(), "start_share": 0.5})
 
 
-def test_another_network_is_no_start(first: Path) -> None:
+def test_start_from_a_different_network_is_rejected(first: Path) -> None:
     for network in (NetworkSettings(widths=(17,)), NetworkSettings(widths=(8, 8)), NetworkSettings(kind="resnet")):
         with pytest.raises(ModelError, match=r"first cannot be the start of this training.*Name the same network"):
             warm_start(build(network), first)
 
 
-def test_a_narrower_net_starts_with_the_strongest_channels(small: TrainSettings, first: Path) -> None:
+def test_narrower_network_starts_with_the_strongest_channels(small: TrainSettings, first: Path) -> None:
     public = load_splits(small.data.path)["val"]
     wide, narrower = load_run(first)[1], build(NetworkSettings(widths=(12,)))
     warm_start(narrower, first)
@@ -105,7 +105,7 @@ def test_a_narrower_net_starts_with_the_strongest_channels(small: TrainSettings,
     assert part < full
 
 
-def test_a_channel_that_says_nothing_is_left_out(first: Path, faces: U8, tmp_path: Path) -> None:
+def test_constant_channels_are_pruned_first(first: Path, faces: U8, tmp_path: Path) -> None:
     """Channels that the next layer does not read can go, and nothing is said otherwise."""
     wide = load_run(first)[1]
     dead = [3, 7, 8, 12]
@@ -120,7 +120,7 @@ def test_a_channel_that_says_nothing_is_left_out(first: Path, faces: U8, tmp_pat
         np.testing.assert_allclose(said, expected, atol=1e-3)
 
 
-def test_what_is_no_model_is_no_start(tmp_path: Path) -> None:
+def test_start_from_an_invalid_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "broken.keras").write_bytes(b"no model")
     with pytest.raises(ModelError, match=r"broken\.keras is not a valid Keras model"):
         load_net(tmp_path / "broken.keras")

@@ -37,7 +37,7 @@ def model(small: TrainSettings, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder / "model"
 
 
-def test_the_parts_of_a_dataset_are_judged(model: Path, small: TrainSettings, tmp_path: Path) -> None:
+def test_command_evaluates_dataset_splits(model: Path, small: TrainSettings, tmp_path: Path) -> None:
     with np.load(small.data.path) as file:
         data = {name: file[name] for name in file.files}
     data["images"][np.flatnonzero(data["usage"] == 2)[:5]] = data["images"][:5]
@@ -59,7 +59,7 @@ def test_the_parts_of_a_dataset_are_judged(model: Path, small: TrainSettings, tm
     assert f"{found['accuracy']:.2%} of 112 faces" in done.stdout
 
 
-def test_a_folder_of_faces_is_judged(model: Path, small: TrainSettings, tmp_path: Path) -> None:
+def test_command_evaluates_a_folder_of_faces(model: Path, small: TrainSettings, tmp_path: Path) -> None:
     with np.load(small.data.path) as file:
         images, labels = file["images"][-112:], file["labels"][-112:]
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):

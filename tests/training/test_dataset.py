@@ -60,7 +60,7 @@ def test_the_real_dataset_has_its_published_sizes(fer2013: Path) -> None:
     assert int(duplicates(parts["test"].images, parts["train"].images).sum()) == 288
 
 
-def test_a_csv_is_read_by_its_usage(csv: Path) -> None:
+def test_csv_is_split_by_usage(csv: Path) -> None:
     parts = load_splits(csv)
     table = pd.read_csv(csv)
     for part, usage in zip(SPLITS, USAGE, strict=True):
@@ -70,7 +70,7 @@ def test_a_csv_is_read_by_its_usage(csv: Path) -> None:
         assert not parts[part].votes.any()
 
 
-def test_ferplus_is_joined_by_row(csv: Path, tmp_path: Path) -> None:
+def test_ferplus_votes_are_joined_by_row(csv: Path, tmp_path: Path) -> None:
     votes = np.arange(210).reshape(21, 10)
     table = pd.DataFrame(votes, columns=list(VOTES))
     table["Usage"] = np.repeat(USAGE, 7)
@@ -84,15 +84,15 @@ def test_ferplus_is_joined_by_row(csv: Path, tmp_path: Path) -> None:
         load_splits(csv, tmp_path / "turned.csv")
 
 
-def test_votes_are_not_for_folders(folders: Path) -> None:
+def test_votes_with_folders_are_rejected(folders: Path) -> None:
     for load in (load_splits, load_folder):
         with pytest.raises(UnreadableSource, match=r"counts the rows of fer2013\.csv"):
             load(folders, folders / "fer2013new.csv")
 
 
-def test_a_folder_without_any_label_is_no_data(tmp_path: Path) -> None:
+def test_folder_without_labels_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "cheerful").mkdir()
-    with pytest.raises(UnreadableSource, match=r"holds no pictures .* in folders called angry"):
+    with pytest.raises(UnreadableSource, match=r"contains no images .* in folders named angry"):
         load_folder(tmp_path)
 
 
@@ -101,17 +101,17 @@ def test_a_folder_without_any_label_is_no_data(tmp_path: Path) -> None:
     [
         ({"usage": np.full(21, 3)}, "expected usage to be 0, 1 or 2"),
         ({"usage": np.full(21, -1)}, "expected usage to be 0, 1 or 2"),
-        ({"usage": np.full(21, "Training")}, "is no .npz with images, labels and usage"),
+        ({"usage": np.full(21, "Training")}, "is not an .npz with images, labels and usage"),
         ({"usage": np.zeros(20, int)}, r"expected as many rows of each, received images \(21"),
         ({"labels": np.zeros(22, int)}, "expected as many rows of each"),
         ({"labels": np.int64(3)}, "expected as many rows of each"),
         ({"ferplus_votes": np.zeros((21, 8))}, r"expected ferplus_votes as \(n, 10\), received \(21, 8\)"),
-        ({"row_uncertain": np.zeros(5, bool)}, "is no .npz with images, labels and usage"),
+        ({"row_uncertain": np.zeros(5, bool)}, "is not an .npz with images, labels and usage"),
         ({"usage": np.repeat([0, 2], [14, 7])}, "has no image of PublicTest"),
         ({"images": np.zeros((21, 48, 48), np.float32)}, "expected images as uint8"),
     ],
 )
-def test_a_wrong_npz_is_refused(change: dict[str, np.ndarray], text: str, tmp_path: Path) -> None:
+def test_invalid_npz_is_rejected(change: dict[str, np.ndarray], text: str, tmp_path: Path) -> None:
     right = {
         "images": np.zeros((21, 48, 48), np.uint8), "labels": np.tile(np.arange(7), 3),
         "usage": np.repeat([0, 1, 2], 7), "ferplus_votes": np.zeros((21, 10)),
@@ -123,21 +123,21 @@ def test_a_wrong_npz_is_refused(change: dict[str, np.ndarray], text: str, tmp_pa
         load_splits(tmp_path / "wrong.npz")
 
 
-def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+def test_truncated_file_is_rejected(tmp_path: Path) -> None:
     np.savez(tmp_path / "whole.npz", images=np.zeros((9, 48, 48), np.uint8))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:9000])
     with pytest.raises(UnreadableSource, match=r"cut\.npz is no \.npz"):
         load_splits(tmp_path / "cut.npz")
 
 
-def test_folders_without_a_validation_part_hold_back_a_tenth(folders: Path) -> None:
+def test_folders_without_validation_use_a_tenth_of_training(folders: Path) -> None:
     parts = load_splits(folders)
     assert {part: len(faces) for part, faces in parts.items()} == {"train": 63, "val": 7, "test": 70}
     assert parts["val"].labels.tolist() == list(range(7))
     assert not duplicates(parts["val"].images, parts["train"].images).any()
 
 
-def test_any_folder_of_labelled_faces_can_be_judged(folders: Path) -> None:
+def test_folder_with_some_labels_can_be_evaluated(folders: Path) -> None:
     large = np.full((96, 96), 200, np.uint8)
     cv2.imwrite(str(folders / "test" / "happy" / "large.png"), large)
     shutil.rmtree(folders / "test" / "disgust")
@@ -150,41 +150,41 @@ def test_any_folder_of_labelled_faces_can_be_judged(folders: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "text"),
     [
-        ("pixels", "1 2 3", "Each row holds 48×48 pixels"),
+        ("pixels", "1 2 3", "Each row contains 48×48 pixels"),
         ("pixels", "300 " * 48 * 48, "pixels from 0 to 255"),
         ("emotion", 7, "expected labels from 0 to 6"),
         ("Usage", "Validation", "expected Usage to be one of Training"),
     ],
 )
-def test_a_wrong_csv_is_refused(csv: Path, column: str, value: str | int, text: str) -> None:
+def test_invalid_csv_is_rejected(csv: Path, column: str, value: str | int, text: str) -> None:
     spoil(csv, column, value)
     with pytest.raises(UnreadableSource, match=text):
         load_splits(csv)
 
 
-def test_another_table_is_refused(tmp_path: Path) -> None:
+def test_invalid_votes_table_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UnreadableSource, match="has no column 'Usage'"):
         load_splits(tmp_path / "other.csv")
-    with pytest.raises(SourceNotFound, match="is not there"):
+    with pytest.raises(SourceNotFound, match="does not exist"):
         load_splits(tmp_path / "none.csv")
 
 
-def test_a_class_that_is_missing_is_named(csv: Path, folders: Path) -> None:
+def test_missing_class_is_reported(csv: Path, folders: Path) -> None:
     spoil(csv, "emotion", 1)
     with pytest.raises(UnreadableSource, match="has no training image of angry"):
         load_splits(csv)
     for file in (folders / "train" / "fear").iterdir():
         file.unlink()
     (folders / "train" / "fear").rmdir()
-    with pytest.raises(UnreadableSource, match="lacks fear"):
+    with pytest.raises(UnreadableSource, match="has no fear"):
         load_splits(folders)
 
 
-def test_a_picture_that_is_no_face_crop_is_named(folders: Path) -> None:
+def test_image_that_is_not_a_face_crop_is_reported(folders: Path) -> None:
     cv2.imwrite(str(folders / "test" / "sad" / "wide.png"), np.zeros((48, 96), np.uint8))
     with pytest.raises(UnreadableSource, match=r"wide\.png is 96×48: expected square face crops"):
         load_folder(folders / "test")
     (folders / "test" / "sad" / "wide.png").write_bytes(b"no picture")
-    with pytest.raises(UnreadableSource, match=r"wide\.png cannot be read as a picture"):
+    with pytest.raises(UnreadableSource, match=r"wide\.png is not a readable image"):
         load_folder(folders / "test")

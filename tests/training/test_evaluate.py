@@ -74,7 +74,7 @@ def found(labels: I64, logits: F32) -> Evaluation:
     )
 
 
-def test_the_figures_are_those_of_scikit_learn(found: Evaluation, labels: I64, logits: F32) -> None:
+def test_metrics_match_scikit_learn(found: Evaluation, labels: I64, logits: F32) -> None:
     called = logits.argmax(axis=1)
     assert found.accuracy == pytest.approx(metrics.accuracy_score(labels, called))
     assert found.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(labels, called))
@@ -90,7 +90,7 @@ def test_the_figures_are_those_of_scikit_learn(found: Evaluation, labels: I64, l
     assert found.ferplus_accuracy == pytest.approx(2 / 3)
 
 
-def test_the_interval_is_wilsons() -> None:
+def test_interval_is_the_wilson_interval() -> None:
     assert wilson(2611, 3589) == pytest.approx((0.7127, 0.7419), abs=2e-4)
     assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-3)
 
@@ -101,19 +101,19 @@ def test_calibration_error_of_known_cases() -> None:
     assert calibration_error(sure, np.array([0] * 50 + [1] * 50)) == pytest.approx(0.3, abs=1e-6)
 
 
-def test_the_best_temperature_is_found_again(logits: F32) -> None:
+def test_temperature_fit_recovers_the_known_value(logits: F32) -> None:
     rng = np.random.default_rng(9)
     labels = np.array([rng.choice(7, p=row / row.sum()) for row in softmax(logits).astype(np.float64)])
     assert best_temperature(2 * logits, labels) == pytest.approx(2, rel=0.15)
 
 
-def test_the_least_sure_are_left_out_first() -> None:
+def test_coverage_curve_drops_low_scores_first() -> None:
     sure = np.linspace(0.9, 0.1, 100).astype(np.float32)
     curve = dict(selective(sure, np.arange(100) < 50))
     assert (curve[1.0], curve[0.5], curve[0.8]) == (0.5, 1.0, 0.625)
 
 
-def test_a_majority_is_one_emotion_that_fer2013_knows() -> None:
+def test_majority_is_a_unique_fer2013_emotion() -> None:
     votes = np.zeros((5, 10), np.float32)
     votes[0, VOTES.index("happiness")] = 8
     votes[1, [VOTES.index("anger"), VOTES.index("fear")]] = 5
@@ -125,17 +125,17 @@ def test_a_majority_is_one_emotion_that_fer2013_knows() -> None:
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_every_harm_changes_faces_the_more_the_higher_it_is(name: str) -> None:
+def test_corruptions_increase_with_severity(name: str) -> None:
     noise = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 60, (48, 48)), (0, 0), 1.0)
     faces = np.stack([np.clip(noise + np.linspace(40, 220, 48), 0, 255)] * 3).astype(np.uint8)
     before = faces.copy()
-    harm = CORRUPTIONS[name]
+    corruption = CORRUPTIONS[name]
     apart = []
-    for level in harm.levels:
-        harmed = harm.apply(faces, level)
-        assert harmed.shape == faces.shape
-        assert harmed.dtype == np.uint8
-        apart.append(float(np.abs(harmed.astype(float) - faces).mean()))
+    for level in corruption.levels:
+        corrupted = corruption.apply(faces, level)
+        assert corrupted.shape == faces.shape
+        assert corrupted.dtype == np.uint8
+        apart.append(float(np.abs(corrupted.astype(float) - faces).mean()))
     np.testing.assert_array_equal(faces, before)
     if name in ("shift", "scale"):
         assert min(apart) > 0
@@ -143,7 +143,7 @@ def test_every_harm_changes_faces_the_more_the_higher_it_is(name: str) -> None:
         assert apart == sorted(apart)
 
 
-def test_the_report_says_it_for_people_and_programs(found: Evaluation, tmp_path: Path) -> None:
+def test_report_has_markdown_json_and_plots(found: Evaluation, tmp_path: Path) -> None:
     text = report.write(found, "rings", tmp_path).read_text(encoding="utf-8")
     assert f"{found.accuracy:.2%}" in text
     written = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
@@ -157,14 +157,14 @@ def test_the_report_says_it_for_people_and_programs(found: Evaluation, tmp_path:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_votes_nothing_is_said_of_agreement(found: Evaluation, tmp_path: Path) -> None:
+def test_report_without_votes_omits_agreement(found: Evaluation, tmp_path: Path) -> None:
     mute = replace(found, selective_by_agreement=None, accuracy_without_duplicates=None)
     text = report.write(mute, "rings", tmp_path).read_text(encoding="utf-8")
     assert "| share judged | by probability |\n" in text
     assert "copies" not in text
 
 
-def test_agreement_is_what_people_would_call_the_emotion_that_was_called() -> None:
+def test_agreement_is_the_predicted_share_of_raters() -> None:
     probs = np.array([[0.6, 0, 0, 0.4, 0, 0, 0], [0, 0, 0, 0.3, 0, 0, 0.7]], np.float32)
     people = np.zeros((2, 8), np.float32)
     people[0, [FERPLUS.index("anger"), FERPLUS.index("contempt")]], people[1, FERPLUS.index("happiness")] = 0.5, 1.0

@@ -44,7 +44,7 @@ def model(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
     return out, export(run, out, model_id="rings-1", dataset="rings")
 
 
-def test_every_file_says_the_same(model: tuple[Path, dict[str, Any]], faces: Dataset) -> None:
+def test_all_exported_files_give_the_same_labels(model: tuple[Path, dict[str, Any]], faces: Dataset) -> None:
     folder, _ = model
     by_keras = KerasClassifier(folder, batch_size=32).predict(faces.images)
     keras_probs = by_keras.probs
@@ -67,7 +67,7 @@ def test_int8_probabilities_are_finer_than_256_steps(model: tuple[Path, dict[str
     assert len(np.unique(LiteRTClassifier(model[0]).predict(faces.images).probs)) > 300
 
 
-def test_the_card_tells_how_it_was_made(model: tuple[Path, dict[str, Any]], small: TrainSettings) -> None:
+def test_card_records_the_training(model: tuple[Path, dict[str, Any]], small: TrainSettings) -> None:
     folder, card = model
     spec = LiteRTClassifier(folder).spec
     assert spec.model_id == "rings-1"
@@ -82,9 +82,7 @@ def test_the_card_tells_how_it_was_made(model: tuple[Path, dict[str, Any]], smal
     assert "licence" not in card
 
 
-def test_without_votes_a_model_knows_nothing_of_agreement(
-    small: TrainSettings, faces: Dataset, tmp_path: Path
-) -> None:
+def test_model_without_votes_has_no_agreement(small: TrainSettings, faces: Dataset, tmp_path: Path) -> None:
     train(small.model_copy(update={"epochs": 2, "ferplus_weight": 0.0}), tmp_path / "run", lambda _: None)
     export(tmp_path / "run", tmp_path / "model", model_id="mute")
     classifiers: list[EmotionClassifier] = [KerasClassifier(tmp_path / "model", batch_size=32)]
@@ -98,8 +96,8 @@ def test_without_votes_a_model_knows_nothing_of_agreement(
         assert np.abs(judged.probs - expected.probs).mean() < 0.03
 
 
-def test_a_model_is_not_overwritten(model: tuple[Path, dict[str, Any]], run: Path) -> None:
-    with pytest.raises(OutputExists, match="holds a model"):
+def test_existing_model_is_not_replaced(model: tuple[Path, dict[str, Any]], run: Path) -> None:
+    with pytest.raises(OutputExists, match="contains a model"):
         export(run, model[0], model_id="rings-2")
 
 
@@ -108,7 +106,7 @@ def test_a_model_is_not_overwritten(model: tuple[Path, dict[str, Any]], run: Pat
     [NetworkSettings(kind="resnet", widths=(4, 8)), NetworkSettings(kind="tutorial")],
     ids=["resnet", "tutorial"],
 )
-def test_every_net_can_be_written_as_onnx(settings: NetworkSettings, faces: Dataset, tmp_path: Path) -> None:
+def test_every_network_exports_to_onnx(settings: NetworkSettings, faces: Dataset, tmp_path: Path) -> None:
     net = build(settings)
     write_onnx(net, ["fer2013", "ferplus"], tmp_path / "net.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"))

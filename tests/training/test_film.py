@@ -25,7 +25,7 @@ def lost(faces: U8, crf: int, side_px: int) -> float:
     return float(np.abs(found.astype(float) - faces).mean())
 
 
-def test_faces_keep_their_shape_and_place(faces: U8) -> None:
+def test_film_keeps_shape_and_position(faces: U8) -> None:
     found = film(faces, np.random.default_rng(1), crf=(1, 1), side_px=(96, 96))
     assert found.shape == faces.shape
     assert found.dtype == np.uint8
@@ -34,7 +34,7 @@ def test_faces_keep_their_shape_and_place(faces: U8) -> None:
     assert film(faces[:0], np.random.default_rng(1)).shape == (0, 48, 48)
 
 
-def test_the_same_seed_films_the_same(faces: U8) -> None:
+def test_film_depends_only_on_the_seed(faces: U8) -> None:
     first, again, other = (film(faces, np.random.default_rng(seed)) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()

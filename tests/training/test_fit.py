@@ -50,13 +50,13 @@ def weights_of(run: Path) -> list[np.ndarray]:
         return [file[name] for name in sorted(file.files, key=int)]
 
 
-def test_a_short_run_learns(run: Path, small: TrainSettings) -> None:
+def test_short_run_improves(run: Path, small: TrainSettings) -> None:
     _, net = load_run(run)
     assert accuracy(net, load_splits(small.data.path)["test"]) > 0.5
     assert not (run / STATE).exists()
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(run: Path, small: TrainSettings, tmp_path: Path) -> None:
+def test_killed_run_resumes_identically(run: Path, small: TrainSettings, tmp_path: Path) -> None:
     def kill(news: object) -> None:
         if isinstance(news, Epoch) and news.epoch == 1:
             raise KilledError
@@ -75,7 +75,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(run: Path, small: TrainSetti
     np.testing.assert_allclose(np.array(lines[0], float), np.array(lines[1], float), rtol=1e-3)
 
 
-def test_a_run_that_goes_on_is_not_finished(run: Path, small: TrainSettings, tmp_path: Path) -> None:
+def test_resumed_run_is_unfinished_until_its_end(run: Path, small: TrainSettings, tmp_path: Path) -> None:
     seen: list[Path] = []
 
     def look(news: object) -> None:
@@ -91,7 +91,7 @@ def test_a_run_that_goes_on_is_not_finished(run: Path, small: TrainSettings, tmp
     assert not (tmp_path / BEST).exists()
 
 
-def test_a_mistake_is_mended_in_the_same_folder(small: TrainSettings, tmp_path: Path) -> None:
+def test_invalid_settings_do_not_claim_the_folder(small: TrainSettings, tmp_path: Path) -> None:
     wrong = small.data.model_copy(update={"path": tmp_path / "none.npz"})
     with pytest.raises(SourceNotFound):
         train(small.model_copy(update={"data": wrong}), tmp_path / "run", lambda _: None)
@@ -100,7 +100,7 @@ def test_a_mistake_is_mended_in_the_same_folder(small: TrainSettings, tmp_path: 
     train(small.model_copy(update={"epochs": 2}), tmp_path / "run", lambda _: None)
 
 
-def test_what_a_run_began_with_is_written_down(run: Path, small: TrainSettings, tmp_path: Path) -> None:
+def test_origin_of_a_run_is_recorded(run: Path, small: TrainSettings, tmp_path: Path) -> None:
     begun: list[DatasetStats] = []
     taught = small.model_copy(update={"teachers": TeacherSettings(runs=(run,)), "start_from": run, "epochs": 2})
     train(taught, tmp_path / "taught", lambda news: begun.append(news) if isinstance(news, DatasetStats) else None)
@@ -112,7 +112,7 @@ def test_what_a_run_began_with_is_written_down(run: Path, small: TrainSettings, 
     }  # fmt: skip
 
 
-def test_copies_are_left_out_or_counted(small: TrainSettings, tmp_path: Path) -> None:
+def test_duplicates_are_dropped_or_counted(small: TrainSettings, tmp_path: Path) -> None:
     with np.load(small.data.path) as file:
         data = {name: file[name] for name in file.files}
     private = np.flatnonzero(data["usage"] == 2)
@@ -131,7 +131,7 @@ def test_copies_are_left_out_or_counted(small: TrainSettings, tmp_path: Path) ->
         assert json.loads((tmp_path / str(drop) / ORIGIN).read_text())["training_images"] == images
 
 
-def test_missing_votes_are_refused_unless_disabled(small: TrainSettings, run: Path, tmp_path: Path) -> None:
+def test_missing_votes_are_rejected_unless_disabled(small: TrainSettings, run: Path, tmp_path: Path) -> None:
     with np.load(small.data.path) as file:
         np.savez(tmp_path / "mute.npz", **{name: file[name] for name in file.files if name != "ferplus_votes"})
     asked = small.data.model_copy(update={"path": tmp_path / "mute.npz"})
@@ -148,7 +148,7 @@ def test_missing_votes_are_refused_unless_disabled(small: TrainSettings, run: Pa
         train(alone, tmp_path / "alone", lambda _: None)
 
 
-def test_all_of_a_step_can_be_compiled_for_a_gpu(small: TrainSettings, run: Path) -> None:
+def test_training_step_compiles_with_xla(small: TrainSettings, run: Path) -> None:
     """By XLA, which Keras takes where there is a GPU."""
     faces = load_splits(small.data.path)["train"]
     everything = small.model_copy(update={"augment": AugmentSettings(mixup=0.4)})
@@ -158,20 +158,20 @@ def test_all_of_a_step_can_be_compiled_for_a_gpu(small: TrainSettings, run: Path
     assert np.isfinite(history.history["loss"]).all()
 
 
-def test_tensorboard_shows_the_accuracy(run: Path) -> None:
+def test_tensorboard_contains_the_accuracy(run: Path) -> None:
     events = EventAccumulator(str(run / "tensorboard" / "train"))
     events.Reload()
     assert {"epoch_loss", "epoch_public_accuracy"} <= set(events.Tags()["tensors"])
 
 
-def test_a_folder_is_for_one_run(run: Path, small: TrainSettings) -> None:
-    with pytest.raises(OutputExists, match="holds a finished run"):
+def test_folder_of_another_run_is_rejected(run: Path, small: TrainSettings) -> None:
+    with pytest.raises(OutputExists, match="contains a finished run"):
         train(small, run, lambda _: None)
-    with pytest.raises(OutputExists, match="holds a run with other settings"):
+    with pytest.raises(OutputExists, match="contains a run with other settings"):
         train(small.model_copy(update={"seed": 9}), run, lambda _: None)
 
 
-def test_a_net_learns_from_a_teacher(run: Path, small: TrainSettings, tmp_path: Path) -> None:
+def test_distillation_from_a_teacher(run: Path, small: TrainSettings, tmp_path: Path) -> None:
     taught = small.model_copy(
         update={"teachers": TeacherSettings(runs=(run,)), "epochs": 2, "network": NetworkSettings(widths=(8,))}
     )
@@ -179,7 +179,7 @@ def test_a_net_learns_from_a_teacher(run: Path, small: TrainSettings, tmp_path: 
     assert history[1].loss < history[0].loss
 
 
-def test_a_teacher_sees_no_harm(run: Path, small: TrainSettings) -> None:
+def test_teachers_see_uncorrupted_faces(run: Path, small: TrainSettings) -> None:
     faces = load_splits(small.data.path)["val"].images
     harms = {"shrink": 0.5, "blur": 0.5, "compress": 0.5, "noise": 0.2}
     said = []
@@ -195,7 +195,7 @@ def test_a_teacher_sees_no_harm(run: Path, small: TrainSettings) -> None:
     assert np.abs(clean["fer2013"] - harmed["fer2013"]).max() > 0.5
 
 
-def test_a_teacher_says_the_same_of_a_face_and_its_mirror_image(run: Path, small: TrainSettings) -> None:
+def test_teacher_is_symmetric_under_mirroring(run: Path, small: TrainSettings) -> None:
     faces = load_splits(small.data.path)["val"].images.copy()
     faces[:, :, 24:] //= 4
     still = AugmentSettings.model_validate(dict.fromkeys(AugmentSettings.model_fields.keys() - {"erase_px"}, 0))
@@ -209,7 +209,7 @@ def test_a_teacher_says_the_same_of_a_face_and_its_mirror_image(run: Path, small
     assert np.abs(said - alone).max() > 0.01
 
 
-def test_a_net_may_compute_in_bfloat16_but_for_its_heads(run: Path, small: TrainSettings) -> None:
+def test_bfloat16_keeps_heads_in_float32(run: Path, small: TrainSettings) -> None:
     faces = load_splits(small.data.path)["val"].images
     exact = predict(load_run(run)[1], faces)
     net = compute_in(load_run(run)[1], "bfloat16")
@@ -220,18 +220,18 @@ def test_a_net_may_compute_in_bfloat16_but_for_its_heads(run: Path, small: Train
         assert 0 < np.abs(rough[head] - logits).max() < 0.05 * np.abs(logits).max()
 
 
-def test_a_loss_that_is_no_number_ends_the_run(small: TrainSettings, tmp_path: Path) -> None:
+def test_nan_loss_stops_the_run(small: TrainSettings, tmp_path: Path) -> None:
     wild = small.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30, "warmup_epochs": 0.0, "epochs": 2})
     with pytest.raises(ModelError, match="The loss is NaN in epoch 1"):
         train(wild, tmp_path / "wild", lambda _: None)
 
 
-def test_a_batch_larger_than_the_data_is_refused(small: TrainSettings, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="batch_size 4096 is more than the 448 training images"):
+def test_batch_larger_than_the_data_is_rejected(small: TrainSettings, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="batch_size 4096 exceeds the 448 training images"):
         train(small.model_copy(update={"batch_size": 4096}), tmp_path / "large", lambda _: None)
 
 
-def test_an_unfinished_folder_is_no_run(tmp_path: Path) -> None:
+def test_unfinished_run_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not a finished training run"):
         load_run(tmp_path)
 
@@ -244,16 +244,14 @@ def test_an_unfinished_folder_is_no_run(tmp_path: Path) -> None:
         (NetworkSettings(kind="tutorial", dropout=0.5), 5_530_000, 216.2e6),
     ],
 )
-def test_the_nets_are_as_large_as_they_are_said_to_be(
-    settings: NetworkSettings, parameters: int, macs: float
-) -> None:
+def test_networks_have_the_documented_size(settings: NetworkSettings, parameters: int, macs: float) -> None:
     net = build(settings)
     assert net.count_params() == pytest.approx(parameters, rel=0.01)
     assert multiply_adds(net) == pytest.approx(macs, rel=0.01)
     assert {name: head.shape[1] for name, head in net.output.items()} == HEADS
 
 
-def test_votes_become_shares_of_those_who_saw_an_emotion() -> None:
+def test_votes_become_shares_of_emotion_votes() -> None:
     votes = np.zeros((3, 10), np.float32)
     votes[0, VOTES.index("happiness")], votes[0, VOTES.index("unknown")] = 6, 4
     votes[1, VOTES.index("NF")] = 10
@@ -263,7 +261,7 @@ def test_votes_become_shares_of_those_who_saw_an_emotion() -> None:
     assert targets["seven"].max(axis=1).tolist() == [1, 1, 1]
 
 
-def test_the_target_holds_the_share_of_the_votes_that_was_asked_for(run: Path, small: TrainSettings) -> None:
+def test_target_mixes_label_and_votes(run: Path, small: TrainSettings) -> None:
     """Labels that say 0 and people who all say 6: the loss of a net that is sure of either tells their shares."""
     votes = np.zeros((32, len(VOTES)), np.float32)
     votes[:, VOTES.index("neutral")] = 10
@@ -277,7 +275,7 @@ def test_the_target_holds_the_share_of_the_votes_that_was_asked_for(run: Path, s
     assert float(learner.compute_loss(y=make_targets(faces), y_pred=said)) == pytest.approx(surprise, rel=1e-4)
 
 
-def test_logit_adjustment_adds_the_logarithm_of_the_class_shares(run: Path, small: TrainSettings) -> None:
+def test_logit_adjustment_adds_log_class_shares(run: Path, small: TrainSettings) -> None:
     faces = load_splits(small.data.path)["train"][np.arange(32)]
     shares = np.array([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], np.float32)
     logits = np.random.default_rng(2).normal(0, 1, (32, len(LABELS))).astype(np.float32)
@@ -289,7 +287,7 @@ def test_logit_adjustment_adds_the_logarithm_of_the_class_shares(run: Path, smal
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_an_adjusted_teacher_is_heard_as_the_labels_are(run: Path, small: TrainSettings) -> None:
+def test_adjusted_teacher_gets_the_same_logit_adjustment(run: Path, small: TrainSettings) -> None:
     """The pupil that equals a teacher with the same adjustment has nothing more to learn."""
     faces = load_splits(small.data.path)["val"]
     shares = np.array([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], np.float32)
@@ -305,7 +303,7 @@ def test_an_adjusted_teacher_is_heard_as_the_labels_are(run: Path, small: TrainS
     assert float(learner.compute_loss(y=make_targets(faces), y_pred=exact)) == pytest.approx(least, rel=1e-4)
 
 
-def test_a_frozen_trunk_stays_as_it_is(run: Path, small: TrainSettings, tmp_path: Path) -> None:
+def test_frozen_trunk_is_unchanged(run: Path, small: TrainSettings, tmp_path: Path) -> None:
     frozen = small.model_copy(update={"start_from": run, "freeze": "trunk", "epochs": 2})
     train(frozen, tmp_path / "frozen", lambda _: None)
     before, after = load_run(run)[1], load_run(tmp_path / "frozen")[1]
@@ -314,12 +312,12 @@ def test_a_frozen_trunk_stays_as_it_is(run: Path, small: TrainSettings, tmp_path
         assert same == (new.name not in HEADS)
 
 
-def test_a_trunk_is_frozen_only_where_there_is_one(small: TrainSettings) -> None:
+def test_freeze_needs_start_from(small: TrainSettings) -> None:
     with pytest.raises(ValueError, match="freeze: trunk needs start_from"):
         TrainSettings.model_validate({**small.model_dump(), "freeze": "trunk"})
 
 
-def test_a_run_keeps_the_precision_that_was_faster_when_it_began(small: TrainSettings, tmp_path: Path) -> None:
+def test_automatic_precision_is_kept_for_the_whole_run(small: TrainSettings, tmp_path: Path) -> None:
     auto = small.model_copy(update={"precision": "auto", "epochs": 3})
     out = tmp_path / "auto"
 
@@ -338,7 +336,7 @@ def test_a_run_keeps_the_precision_that_was_faster_when_it_began(small: TrainSet
     assert len(read_history(out / HISTORY)) == 3
 
 
-def test_faces_out_of_a_video_are_seen_by_the_net_alone(run: Path, small: TrainSettings, tmp_path: Path) -> None:
+def test_teachers_do_not_see_video_degradation(run: Path, small: TrainSettings, tmp_path: Path) -> None:
     """A share of them in each epoch, and the same ones in a run that goes on."""
     settings = small.model_copy(update={"augment": small.augment.model_copy(update={"video": 0.5})})
     faces = load_splits(small.data.path)["train"]
@@ -360,7 +358,7 @@ def test_faces_out_of_a_video_are_seen_by_the_net_alone(run: Path, small: TrainS
     assert len(train(settings.model_copy(update={"epochs": 2}), tmp_path / "video", lambda _: None)) == 2
 
 
-def test_the_kept_epoch_is_the_best_by_the_target() -> None:
+def test_kept_epoch_is_the_best_by_the_target() -> None:
     def epoch(number: int, accuracy: float, majority: float, votes: float) -> Epoch:
         return Epoch(number, 1.0, accuracy, 0.1, 1.0, majority, votes)
 
@@ -384,7 +382,7 @@ def _plain(small: TrainSettings, **targets: float) -> TrainSettings:
     return small.model_copy(update=changed)
 
 
-def test_another_backend_runs_the_same_command(small: TrainSettings, tmp_path: Path) -> None:
+def test_command_runs_on_another_keras_backend(small: TrainSettings, tmp_path: Path) -> None:
     """JAX, where the nets are trained on a GPU; TensorFlow stays out of the process."""
     config = tmp_path / "train.yaml"
     short = {**small.model_dump(mode="json", exclude={"augment"}), "epochs": 2, "warmup_epochs": 0}
