@@ -185,7 +185,7 @@ def _load_folders(path: Path) -> dict[Split, Dataset]:
 def _load_classes(path: Path, labels: Sequence[str]) -> Dataset:
     if missing := [label for label in labels if not (path / label).is_dir()]:
         raise UnreadableSource(
-            f"{path} lacks {', '.join(missing)}. Expected a folder for each of {', '.join(LABELS)}."
+            f"{path} has no {', '.join(missing)}. Expected a folder for each of {', '.join(LABELS)}."
         )
     files = [(file, LABELS.index(label)) for label in labels for file in _image_files(path / label)]
     if not files:

@@ -80,13 +80,13 @@ def test_ferplus_votes_are_joined_by_row(csv: Path, tmp_path: Path) -> None:
     with pytest.raises(UnreadableSource, match=r"has 20 rows and the images 21"):
         load_splits(csv, tmp_path / "short.csv")
     table[::-1].to_csv(tmp_path / "turned.csv", index=False)
-    with pytest.raises(UnreadableSource, match=r"row 1 is of test, that of the images of train"):
+    with pytest.raises(UnreadableSource, match=r"row 1 is test, the image of that row train"):
         load_splits(csv, tmp_path / "turned.csv")
 
 
 def test_votes_with_folders_are_rejected(folders: Path) -> None:
     for load in (load_splits, load_folder):
-        with pytest.raises(UnreadableSource, match=r"counts the rows of fer2013\.csv"):
+        with pytest.raises(UnreadableSource, match=r"refers to the rows of fer2013\.csv"):
             load(folders, folders / "fer2013new.csv")
 
 
@@ -126,7 +126,7 @@ def test_invalid_npz_is_rejected(change: dict[str, np.ndarray], text: str, tmp_p
 def test_truncated_file_is_rejected(tmp_path: Path) -> None:
     np.savez(tmp_path / "whole.npz", images=np.zeros((9, 48, 48), np.uint8))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:9000])
-    with pytest.raises(UnreadableSource, match=r"cut\.npz is no \.npz"):
+    with pytest.raises(UnreadableSource, match=r"cut\.npz is not an \.npz"):
         load_splits(tmp_path / "cut.npz")
 
 

@@ -150,7 +150,7 @@ def test_report_has_markdown_json_and_plots(found: Evaluation, tmp_path: Path) -
     assert written["accuracy"] == found.accuracy
     assert written["robustness"]["noise"] == [[level, share] for level, share in found.robustness["noise"]]
     assert [batch for batch, _ in written["speed_ms"]["rings"]] == [1, 2]
-    assert "| runtime | batch 1 | batch 2 |" in text
+    assert "| backend | batch 1 | batch 2 |" in text
     assert f"without the 50 that are copies of training images | {found.accuracy_without_duplicates:.2%}" in text
     for name in (report.CONFUSION, report.COVERAGE, report.CURVES):
         assert f"({name})" in text
