@@ -54,10 +54,11 @@ def crop_face(image: U8, xyxy: F32, geometry: CropGeometry) -> U8:
 def downscale(gray: MatLike, levels: int) -> U8:
     """Return a grayscale image, uint8 (H, W), at 1 / 2^`levels` of its size, averaged over 2×2 px at each level.
 
-    OpenCV averages over 2×2 px several times as fast as over any other area. An odd last row or column is dropped.
+    OpenCV averages over 2×2 px several times as fast as over any other area. An odd last row or column is dropped. No
+    side becomes smaller than 1 px.
     """
     for _ in range(levels):
-        height, width = gray.shape[0] // 2, gray.shape[1] // 2
+        height, width = max(1, gray.shape[0] // 2), max(1, gray.shape[1] // 2)
         gray = cv2.resize(gray[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(gray, np.uint8)
 

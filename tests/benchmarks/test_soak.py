@@ -124,7 +124,7 @@ def test_differences_from_the_scene_are_counted(scene_video: EncodedScene) -> No
 def test_tables_of_the_service_are_read(tmp_path: Path) -> None:
     head = ",".join((*COLUMNS, "stream_start_ms", "wall_time"))
     no_face = "0,0.25" + "," * (len(COLUMNS) - 2) + ",1000,z"
-    face = "1,0.5,{track},{x},0,{x},9,0.9,0.8,ok,0,0,0,1,0,0,0,{label},1000,z"
+    face = "1,0.5,{track},{x},0,{x},9,0.9,0.8,ok,0,0,0,1,0,0,0,{label},,1000,z"
     lines = [head, no_face, face.format(track=2, x=30, label="sad"), face.format(track=1, x=10, label="happy")]
     (tmp_path / "2026-01-31.frames.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "2026-01-31.segments.jsonl").write_text('{"kind": "gap"}\n{"kind": "segment", "person_id": 1}\n')

@@ -41,7 +41,7 @@ def test_sources_have_state_and_newest_result(
     door, yard = web.get("/sources").json()
     assert door == {
         "name": "door", "up": True, "since": 1767225600.25, "reason": None, "text": "", "failures": 0,
-        "latest_at": session_start_ms / 1000 + 0.7, "faces": 2, "width": 640, "height": 360,
+        "latest_at": round(session_start_ms / 1000 + 0.7, 6), "faces": 2, "width": 640, "height": 360,
     }  # fmt: skip
     assert (yard["up"], yard["reason"], yard["text"], yard["failures"]) == (False, "refused", "Connection refused", 3)
     assert (yard["latest_at"], yard["faces"], yard["width"]) == (None, None, None)
