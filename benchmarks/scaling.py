@@ -132,8 +132,8 @@ def measure_sizes(queue_link: RedisClient, store_link: RedisClient) -> None:
         used = memory_bytes(store_link, store_keys.results) / ENTRIES
         print(f"result with {faces} faces:     {used:7.0f} bytes in the store server")
     stream = stream_id_of(name, round(1000 * NOW_S))
-    told = [Segment(stream, 1, "happy", at, at + 1.5, 0.8) for at in range(ENTRIES)]
-    store.commit(name, Checkpoint(START, b"", {}), told, [])
+    segments = [Segment(stream, 1, "happy", at, at + 1.5, 0.8) for at in range(ENTRIES)]
+    store.commit(name, Checkpoint(START, b"", {}), segments, [])
     print(f"segment:                 {memory_bytes(store_link, store_keys.segments) / ENTRIES:7.0f} bytes")
     store_link.call(lambda client: client.flushall())
 

@@ -12,7 +12,7 @@ from fer_stream.errors import OutputUnavailable
 from fer_stream.outputs.atomic_file import output_error
 
 _NO_DAY = "0001-01-01"
-"""Day of the newest file if there is no file. Every real day is later."""
+"""Placeholder for the day of the newest file while no file exists; earlier than every real day."""
 
 _DAY = r"\d{4}-[01]\d-[0-3]\d"
 _BLOCK_BYTES = 65_536

@@ -6,7 +6,6 @@ playlists and other formats that refer to further files or addresses.
 
 from __future__ import annotations
 
-import errno
 import re
 import shutil
 import unicodedata
@@ -24,6 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from fer_stream.errors import DiskFull, OutputError
 from fer_stream.log import get_logger
+from fer_stream.outputs.atomic_file import DISK_FULL_ERRNOS
 from fer_stream.web.schemas import Problem
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _suffix(filename: str) -> str:
 
 
 def _disk_error(error: OSError) -> OutputError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in DISK_FULL_ERRNOS:
         return DiskFull(_DISK_FULL)
     return OutputError(f"Cannot write the upload: {error.strerror}. Check the permissions of state_dir.")
 
