@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -197,7 +196,6 @@ def test_detections_in_dropped_frames_are_redacted_in_others(
 # Playback
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
 @pytest.mark.parametrize(("truncated", "length_s"), [(False, "8.0"), (True, "6.0")])
 def test_recording_is_playable_in_a_browser(
     recorder: MakeRecorder, tmp_path: Path, truncated: bool, length_s: str
