@@ -49,9 +49,10 @@ def format_label(label: str, unknown_reason: str | None) -> str:
 def format_shares(shares: Mapping[str, float], unknown_shares: Mapping[str, float]) -> str:
     """Format shares of labels and of the reasons for `unknown`: `happy 60%, unknown 40% (small 30%, blurred 10%)`.
 
-    Labels are in descending order. Reasons that round to 0 % are omitted; a single one has no number.
+    Labels are in descending order; those of segments without length, with share 0, are omitted. Reasons that round to
+    0 % are omitted; a single one has no number.
     """
-    labels = sorted(shares.items(), key=lambda item: -item[1])
+    labels = sorted(((label, share) for label, share in shares.items() if share > 0), key=lambda item: -item[1])
     return ", ".join(
         f"{label} {format_percent(share)}{_reasons(unknown_shares) if label == UNKNOWN else ''}"
         for label, share in labels

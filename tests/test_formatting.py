@@ -55,3 +55,4 @@ def test_format_label() -> None:
 def test_format_shares(unknown_shares: dict[str, float], text: str) -> None:
     assert format_shares({"unknown": 0.12, "happy": 0.88}, unknown_shares) == text
     assert format_shares({"happy": 0.996, "unknown": 0.004}, {"small": 0.004}) == "happy 100%, unknown under 1%"
+    assert format_shares({"happy": 1.0, "unknown": 0.0}, {"small": 0.0}) == "happy 100%"

@@ -8,45 +8,69 @@ import os
 import re
 import stat
 import unicodedata
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 
-from fer_stream.errors import SourceNotFound, UnreadableSource
+from fer_stream.errors import ConfigError, SourceNotFound, UnreadableSource
+from fer_stream.formatting import pluralize
 from fer_stream.log import redact_secrets
 
 IMAGE_SUFFIXES = frozenset({
-    ".avif", ".bmp", ".dib", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
-    ".tiff", ".webp",
+    ".avif", ".bmp", ".dib", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
+    ".tif", ".tiff", ".webp",
 })  # fmt: skip
 """Suffixes of still images. A GIF is a video, since it can be animated."""
 
 VIDEO_SUFFIXES = frozenset({
     ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265", ".hevc",
-    ".ivf", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf",
-    ".nut", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m",
+    ".insv", ".ivf", ".lrv", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mod", ".mov",
+    ".mp4", ".mp4v", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".qt", ".rm", ".rmvb", ".tod", ".ts",
+    ".vob", ".webm", ".wmv", ".wtv", ".y4m",
 })  # fmt: skip
 """Suffixes of videos in a folder. A file passed by name can have any suffix."""
 
-_OWN_OUTPUTS = (".annotated.mp4", ".annotated.png", ".timeline.png")
+_OWN_OUTPUTS = (".annotated.mp4", ".annotated.png", ".frames.csv", ".report.html", ".timeline.json", ".timeline.png")
 _SOURCE_NAME_LENGTH = 63
 
+# Number of kinds of skipped files that are named; of the others only the number is.
+_MAX_KINDS = 6
 
-def discover(arguments: Sequence[str | Path]) -> list[Path]:
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """Files selected by arguments, and the number of other files by kind in each folder that was searched."""
+
+    paths: tuple[Path, ...]
+    skipped: Mapping[Path, Counter[str]]
+
+    def messages(self) -> Iterator[str]:
+        """Describe the skipped files, one line per folder."""
+        for folder, kinds in self.skipped.items():
+            if kinds:
+                yield (
+                    f"{folder}: skipped {pluralize(kinds.total(), 'file')} ({_describe(kinds)}). To analyse files of "
+                    "other types, pass them by name."
+                )
+
+
+def discover(arguments: Sequence[str | Path]) -> Discovery:
     """Return the files selected by `arguments`, in order and without duplicates.
 
     A file is used as given. A folder is searched recursively for videos and images, in natural order (`clip2` before
-    `clip10`), without hidden files and outputs of fer-stream. A pattern (`*`, `?`, `[…]`, `**`) is expanded unless a
-    file with that name exists.
+    `clip10`), without hidden files and outputs of fer-stream; symbolic links are followed, each folder is searched
+    once. A pattern (`*`, `?`, `[…]`, `**`) is expanded unless a file with that name exists.
 
-    Raises `SourceNotFound` if an argument selects no file, and `UnreadableSource` for a URL or a folder that may not
-    be listed.
+    Raises `ConfigError` for an empty argument, `SourceNotFound` if an argument selects no file, and
+    `UnreadableSource` for a URL or a folder that may not be listed.
     """
     found: dict[str, Path] = {}
+    skipped: dict[Path, Counter[str]] = {}
     for argument in arguments:
-        for path in _expand(str(argument)):
+        for path in _expand(str(argument), skipped):
             found.setdefault(os.path.realpath(path), path)
-    return list(found.values())
+    return Discovery(tuple(found.values()), skipped)
 
 
 def is_image(path: Path) -> bool:
@@ -107,42 +131,89 @@ def ensure_readable(path: Path) -> None:
         raise UnreadableSource(f"{_safe_str(path)} is empty. Copy or download it again.")
 
 
-def _expand(argument: str) -> list[Path]:
+def _expand(argument: str, skipped: dict[Path, Counter[str]]) -> list[Path]:
+    if not argument:
+        raise ConfigError("A path is empty. If it comes from a shell variable, check that the variable is set.")
     path = Path(argument)
     if "://" in argument:
         raise UnreadableSource(
             f"{redact_secrets(argument)} is a URL, not a file. Download it first; for cameras use `fer-stream serve`."
         )
     if os.path.lexists(path):
-        return _files_in(path) if path.is_dir() else [path]
+        return _files_in(path, skipped) if path.is_dir() else [path]
     if not glob.has_magic(argument):
         raise SourceNotFound(f"File or folder not found: {_safe_str(path)}. Check the name.")
     expanded = glob.glob(argument, recursive=True)  # noqa: PTH207 - Path.glob does not accept absolute patterns
     matches = sorted(map(Path, expanded), key=_natural_key)
     if not matches:
         raise SourceNotFound(f"No file matches {_safe_str(path)}. Check the pattern and the folder.")
-    return [path for match in matches for path in (_files_in(match) if match.is_dir() else [match])]
+    return [path for match in matches for path in (_files_in(match, skipped) if match.is_dir() else [match])]
 
 
-def _files_in(folder: Path) -> list[Path]:
-    found = sorted(_walk(folder), key=_natural_key)
+def _files_in(folder: Path, skipped: dict[Path, Counter[str]]) -> list[Path]:
+    """Return the supported files below `folder` and count the others in `skipped`."""
+    kinds = skipped[folder] = Counter[str]()
+    found = []
+    for path in _walk(folder):
+        if kind := _skipped_kind(path.name):
+            kinds[kind] += 1
+        else:
+            found.append(path)
     if not found:
-        raise SourceNotFound(f"{folder} contains no supported files. Pass files with other extensions explicitly.")
-    return found
+        others = f" ({_describe(kinds)})" if kinds else ""
+        raise SourceNotFound(
+            f"{folder} contains no supported files{others}. Pass files with other extensions explicitly."
+        )
+    return sorted(found, key=_natural_key)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the files below `folder`, without hidden ones of other types than those analysed.
+
+    Linked folders are searched last, so that a file is found under its own path first.
+    """
+
     def on_error(error: OSError) -> None:
         raise UnreadableSource(
             f"Cannot list folder {error.filename}: {error.strerror}. Change its permissions, or do not pass it."
         ) from error
 
-    for parent, folders, files in os.walk(folder, onerror=on_error):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            supported = Path(name).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
-            if supported and not name.startswith(".") and not name.endswith(_OWN_OUTPUTS):
-                yield Path(parent, name)
+    pending, searched = deque([folder]), set[tuple[int, int]]()
+    while pending:
+        for parent, folders, files in os.walk(pending.popleft(), onerror=on_error):
+            status = Path(parent).stat()
+            if (status.st_dev, status.st_ino) in searched:
+                folders.clear()
+                continue
+            searched.add((status.st_dev, status.st_ino))
+            visible = sorted((Path(parent, name) for name in folders if not name.startswith(".")), key=_natural_key)
+            pending.extend(path for path in visible if path.is_symlink())
+            folders[:] = [path.name for path in visible if not path.is_symlink()]
+            yield from (Path(parent, name) for name in files if not name.startswith(".") or _is_supported(name))
+
+
+def _is_supported(name: str) -> bool:
+    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+
+
+def _skipped_kind(name: str) -> str | None:
+    """Return the kind of a file that is skipped in a folder, or None if it is analysed."""
+    if name.endswith(_OWN_OUTPUTS):
+        return "results of fer-stream"
+    if name.startswith("."):
+        return "hidden"
+    if _is_supported(name):
+        return None
+    suffix = PurePath(name).suffix.lower()
+    return suffix if re.fullmatch(r"\.\w{1,8}", suffix) else "other"
+
+
+def _describe(kinds: Counter[str]) -> str:
+    named = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))[:_MAX_KINDS]
+    others = kinds.total() - sum(number for _, number in named)
+    return ", ".join(
+        [f"{number} {kind}" for kind, number in named] + ([f"{others} of other types"] if others else [])
+    )
 
 
 def _natural_key(path: Path) -> tuple[tuple[tuple[int, str], ...], ...]:

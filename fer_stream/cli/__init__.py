@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import re
+import shlex
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -9,7 +14,7 @@ import typer
 
 from fer_stream import __version__
 from fer_stream.cli import jobs, models, run, service
-from fer_stream.errors import FerStreamError
+from fer_stream.errors import ConfigError, FerStreamError
 
 app = typer.Typer(
     name="fer-stream",
@@ -23,11 +28,40 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. A `FerStreamError` is printed in one sentence and sets the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        _refuse_empty(arguments)
         app(arguments)
     except FerStreamError as error:
         typer.echo(f"fer-stream: {error}", err=True)
         raise SystemExit(error.exit_code) from None
+    except SystemExit as end:
+        if end.code == ConfigError.exit_code:
+            _explain_dash(arguments)
+        raise
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Raise `ConfigError` if an argument is empty: as a path it would be the current folder."""
+    for number, argument in enumerate(arguments, 1):
+        if not argument or re.fullmatch(r"--[\w-]+=", argument):
+            raise ConfigError(
+                f"Argument {number} of the command line is empty{f' ({argument})' if argument else ''}. If it comes "
+                "from a shell variable, check that the variable is set."
+            )
+
+
+def _explain_dash(arguments: Sequence[str]) -> None:
+    """Print how to pass the first file name that was read as an option, if there is one."""
+    for argument in itertools.takewhile(lambda argument: argument != "--", arguments):
+        if re.fullmatch(r"-[^-].*\.[a-zA-Z]\w*", argument) or (argument[0] == "-" and os.path.lexists(argument)):
+            command = "run" if arguments[0].startswith("-") else arguments[0]
+            typer.echo(
+                "A file name that starts with a dash must follow --, as in: "
+                f"fer-stream {command} -- {shlex.quote(argument)}",
+                err=True,
+            )
+            return
 
 
 def _print_version(wanted: bool) -> None:

@@ -28,6 +28,7 @@ from fer_stream.training.progress import DatasetStats, Epoch, Step
 
 if TYPE_CHECKING:
     from fer_stream import pipeline
+    from fer_stream.capture.discovery import Discovery
     from fer_stream.files import FileResult, FileTask
     from fer_stream.pool import Outcome
     from fer_stream.records import DecodeErrors, PersonSummary, SourceInfo
@@ -101,6 +102,12 @@ class Console:
     def _printable(self, text: str) -> str:
         """Return `text` with escapes for characters that stdout cannot encode, as in names that are not UTF-8."""
         return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
+
+
+def print_messages(found: Discovery) -> None:
+    """Print to stderr which files in folders were skipped."""
+    for message in found.messages():
+        typer.echo(f"fer-stream: {message}", err=True)
 
 
 @contextmanager

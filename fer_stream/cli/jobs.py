@@ -92,13 +92,15 @@ def submit(
     The results are those of `fer-stream run`.
     """
     from fer_stream.capture.discovery import discover, output_names
+    from fer_stream.cli.console import print_messages
     from fer_stream.config.loader import load
     from fer_stream.config.settings import FileSettings
 
     live = _live(config)
     file_settings = load(settings, FileSettings) if settings else live.for_files()
-    paths = discover(files)
-    named = list(zip(paths, output_names(paths), strict=True))
+    found = discover(files)
+    print_messages(found)
+    named = list(zip(found.paths, output_names(found.paths), strict=True))
     folder = out or live.jobs_output_dir
     with _jobs(live) as jobs_client:
         for path, name in named:

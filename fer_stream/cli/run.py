@@ -104,13 +104,17 @@ def _run_files(
     sources: list[str], settings: FileSettings, out: Path, *, force: bool, processes: int | None, quiet: bool
 ) -> int:
     from fer_stream.capture.discovery import discover, output_names
-    from fer_stream.cli.console import Console
+    from fer_stream.cli.console import Console, print_messages
     from fer_stream.files import FileTask, create_output_dir
     from fer_stream.pool import cores, process_files
 
-    paths = discover(sources)
+    found = discover(sources)
+    if not quiet:
+        print_messages(found)
     create_output_dir(out)
-    jobs = [FileTask(path, name, out, force) for path, name in zip(paths, output_names(paths), strict=True)]
+    jobs = [
+        FileTask(path, name, out, force) for path, name in zip(found.paths, output_names(found.paths), strict=True)
+    ]
     at_once = processes or cores()
     with (
         stop_on_signals() as stop,

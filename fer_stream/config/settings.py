@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from fer_stream.config.errors import format_errors, secret_keys
 from fer_stream.errors import ConfigError
@@ -24,6 +24,12 @@ def _add_secret_files(schema: dict[str, Any], model: type[BaseModel]) -> None:
             schema["anyOf"] = [{"required": [key]}, {"required": [f"{key}_file"]}]
 
 
+def _refuse_empty(value: object) -> object:
+    if value == "":  # Path("") is the current folder
+        raise ValueError("must not be empty")
+    return value
+
+
 def _expand_user(path: Path) -> Path:
     try:
         return path.expanduser()
@@ -36,7 +42,7 @@ Label = Literal["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-LocalPath = Annotated[Path, AfterValidator(_expand_user)]
+LocalPath = Annotated[Path, BeforeValidator(_refuse_empty), AfterValidator(_expand_user)]
 """A path on this machine; ~ is the user's home."""
 
 

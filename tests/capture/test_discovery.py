@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import av
 import pytest
+from av.video.stream import VideoStream
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from fer_stream.capture.discovery import discover, ensure_readable, is_image, output_names, slugify
-from fer_stream.errors import SourceError, SourceNotFound, UnreadableSource
+from fer_stream.errors import ConfigError, SourceError, SourceNotFound, UnreadableSource
+from fer_stream.factory import open_file
 
 FILE_NAMES = st.text(
     st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=80
@@ -27,37 +31,127 @@ def touch(folder: Path, *names: str) -> list[Path]:
     return paths
 
 
+def found(arguments: Sequence[str | Path]) -> list[Path]:
+    return list(discover(arguments).paths)
+
+
 def test_files_are_returned_in_order_without_duplicates(tmp_path: Path) -> None:
     b, a, odd = touch(tmp_path, "b.mp4", "a.mp4", "odd.data")
     (tmp_path / "link.mp4").symlink_to(b)
     arguments: list[str | Path] = [b, str(a), tmp_path / "x" / ".." / "b.mp4", odd, tmp_path / "link.mp4"]
     (tmp_path / "x").mkdir()
-    assert discover(arguments) == [b, a, odd]
+    assert found(arguments) == [b, a, odd]
 
 
 def test_folder_yields_videos_and_images_in_natural_order(tmp_path: Path) -> None:
     expected = touch(tmp_path, "clip2.MP4", "clip10.mkv", "Photo.jpeg", "sub/1.gif", "sub/deep/z.png")
     touch(tmp_path, "notes.txt", "clip.frames.csv", ".hidden.mp4", ".git/a.mp4", "sub/report.html")
-    assert discover([tmp_path]) == expected
+    assert found([tmp_path]) == expected
 
 
 def test_outputs_of_fer_stream_are_excluded_from_folders(tmp_path: Path) -> None:
     (clip,) = touch(tmp_path, "a.mp4")
     own = touch(tmp_path, "a.annotated.mp4", "b.annotated.png", "a.timeline.png")
-    assert discover([tmp_path]) == [clip]
-    assert discover(own) == own, "files passed by name are included"
+    assert found([tmp_path]) == [clip]
+    assert found(own) == own, "files passed by name are included"
+
+
+def test_files_skipped_in_a_folder_are_counted_by_kind(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "x.HEX", "sub/y.hex", "notes", "Dr. Smith on anger", ".hidden.mp4", ".DS_Store")
+    touch(tmp_path, "a.frames.csv")
+    (message,) = discover([tmp_path]).messages()
+    assert message == (
+        f"{tmp_path}: skipped 6 files (2 .hex, 2 other, 1 hidden, 1 results of fer-stream). To analyse files of "
+        "other types, pass them by name."
+    )
+    assert list(discover([tmp_path / "a.mp4", tmp_path / "notes"]).messages()) == []
+
+
+def test_message_names_the_most_frequent_kinds(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", *(f"{number}.x{kind}" for kind in range(9) for number in range(9 - kind)))
+    (message,) = discover([tmp_path]).messages()
+    assert "skipped 45 files (9 .x0, 8 .x1, 7 .x2, 6 .x3, 5 .x4, 4 .x5, 6 of other types)" in message
+
+
+def test_error_of_a_folder_without_videos_names_what_it_contains(tmp_path: Path) -> None:
+    touch(tmp_path, "a.txt", "b.txt")
+    with pytest.raises(SourceNotFound, match=r"contains no supported files \(2 \.txt\)"):
+        discover([tmp_path])
+
+
+def test_symbolic_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    (own,) = touch(folder, "sub/a.mp4")
+    touch(tmp_path, "outside/b.mp4", "outside/deep/c.mp4")
+    links = {"again": folder / "sub", "linked": tmp_path / "outside", "loop": folder, "sub/parent": tmp_path}
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    assert found([folder]) == [folder / "linked/b.mp4", folder / "linked/deep/c.mp4", own]
+    assert found([folder / "linked"]) == [folder / "linked/b.mp4", folder / "linked/deep/c.mp4"]
+
+
+def test_links_that_multiply_paths_are_searched_in_linear_time(tmp_path: Path) -> None:
+    """Thirty levels with two links each would be a billion paths."""
+    for level in range(30):
+        touch(tmp_path, f"{level}/{level}.mp4")
+        for name in ("x", "y"):
+            (tmp_path / str(level) / name).symlink_to(tmp_path / str(level + 1))
+    assert len(found([tmp_path / "0"])) == 30
+
+
+def test_empty_argument_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.mp4")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="empty"):
+        discover([""])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "container", "codec"),
+    [
+        ("m1v", "mpeg1video", "mpeg1video"), ("m2t", "mpegts", "mpeg2video"), ("mod", "vob", "mpeg2video"),
+        ("mpe", "mpeg", "mpeg1video"), ("mp4v", "mp4", "mpeg4"), ("tod", "mpegts", "mpeg2video"),
+        ("qt", "mov", "mjpeg"), ("insv", "mp4", "libx264"), ("lrv", "mp4", "libx264"),
+    ],
+)  # fmt: skip
+def test_suffixes_of_camcorders_are_videos(suffix: str, container: str, codec: str, tmp_path: Path) -> None:
+    path = tmp_path / f"clip.{suffix}"
+    with av.open(str(path), "w", format=container) as file:
+        stream = file.add_stream(codec, rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for _ in range(10):
+            file.mux(stream.encode(av.VideoFrame(160, 120, "yuv420p").reformat(format=stream.pix_fmt)))
+        file.mux(stream.encode())
+    assert found([tmp_path]) == [path]
+    assert _shape_and_frames(path) == ((120, 160), 10)
+
+
+def test_mpo_is_a_still_image(tmp_path: Path) -> None:
+    """An MPO of a stereo camera contains two JPEGs, of which the first is used."""
+    left, right = Image.new("RGB", (64, 48), "red"), Image.new("RGB", (64, 48), "blue")
+    left.save(tmp_path / "stereo.mpo", format="MPO", save_all=True, append_images=[right])
+    (path,) = found([tmp_path])
+    assert _shape_and_frames(path) == ((48, 64), 1)
+
+
+def _shape_and_frames(path: Path) -> tuple[tuple[int, int], int]:
+    source = open_file(path, name="clip", stream_start_ms=0, fps=None, threads=1)
+    shapes = [frame.pixels.shape for frame in source.frames()]
+    source.close()
+    return shapes[0], len(shapes)
 
 
 def test_patterns_are_expanded(tmp_path: Path) -> None:
     two, ten, deep = touch(tmp_path, "c2.mp4", "c10.mp4", "sub/c3.mp4")
-    assert discover([f"{tmp_path}/c*.mp4"]) == [two, ten]
-    assert discover([f"{tmp_path}/**/*.mp4"]) == [two, ten, deep]
-    assert discover([f"{tmp_path}/s*"]) == [deep]
+    assert found([f"{tmp_path}/c*.mp4"]) == [two, ten]
+    assert found([f"{tmp_path}/**/*.mp4"]) == [two, ten, deep]
+    assert found([f"{tmp_path}/s*"]) == [deep]
 
 
 def test_file_named_like_a_pattern_takes_precedence(tmp_path: Path) -> None:
     named, _ = touch(tmp_path, "clip[1].mp4", "clip1.mp4")
-    assert discover([named]) == [named]
+    assert found([named]) == [named]
 
 
 @pytest.mark.parametrize("argument", ["absent.mp4", "absent-*.mp4", "empty", "long" * 75])

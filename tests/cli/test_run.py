@@ -116,6 +116,47 @@ def test_missing_file_is_reported(fer: Run, tmp_path: Path) -> None:
     assert "none.mp4" in result.err
 
 
+def test_files_skipped_in_a_folder_are_reported(fer: Run, portrait: Path, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "notes.txt").touch()
+    shutil.copy(portrait, tmp_path / "real.png")
+    (tmp_path / "d" / "linked.png").symlink_to(tmp_path / "real.png")
+    command = ("run", tmp_path / "d", "--out", tmp_path / "out", "--no-video", "--no-table", "--force")
+    result = fer(*command)
+    assert result.code == 0
+    assert f"{tmp_path / 'd'}: skipped 1 file (1 .txt)" in result.err
+    assert "linked.png: 1 person" in result.out
+    assert fer(*command, "--quiet").err == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [("run", ""), ("run", "a.mp4", "--out", ""), ("run", "a.mp4", "--out="), ("validate", "")]
+)
+def test_empty_argument_is_an_error(
+    fer: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, portrait: Path, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(portrait, tmp_path)
+    result = fer(*arguments)
+    assert result.code == 2
+    assert f"Argument {len(arguments)} of the command line is empty" in result.err
+    assert names(tmp_path) == {"portrait.png"}
+
+
+@pytest.mark.parametrize("name", ["-talk.mp4", "-q", "--fps"])
+def test_hint_for_a_file_name_that_starts_with_a_dash(
+    fer: Run, portrait: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(portrait, tmp_path / name)
+    result = fer("run", name, "--out", "out")
+    assert result.code == 2
+    assert f"must follow --, as in: fer-stream run -- {name}" in result.err
+    assert fer("run", "--out", "out", "--no-video", "--", name).code in (0, 3)
+    assert "must follow" not in fer("run", "portrait.png", "--fps", "-1.5").err
+    assert "must follow" not in fer("run", "--no-such-option", "portrait.png").err
+
+
 def test_existing_results_are_replaced_only_with_force(fer: Run, clips: Path, tmp_path: Path) -> None:
     command = ("run", clips / "one_face_smile.mp4", "--out", tmp_path, "--no-video", "--no-report", "--no-plot")
     existing = tmp_path / "one_face_smile.frames.csv"

@@ -189,6 +189,12 @@ def test_a_recording_needs_a_directory() -> None:
     assert live(text + "recordings: {dir: out}\n").sources["hall"].record
 
 
+@pytest.mark.parametrize("text", ["model: {path: ''}", "detector: {weights: '${UNSET_PATH}'}"])
+def test_an_empty_path_is_not_the_current_folder(text: str) -> None:
+    with pytest.raises(ConfigError, match="must not be empty"):
+        parse(text, FileSettings, name="my.yaml", environ={"UNSET_PATH": ""})
+
+
 def test_paths_expand_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     settings = live("recordings: {dir: ~/emotions}")
