@@ -16,7 +16,7 @@ from fer_stream.errors import WeightsError
 from fer_stream.faces.bytetrack import ByteTrack
 from fer_stream.faces.detection_scheduler import DetectionScheduler
 from fer_stream.faces.extractor import ClassificationSampler, FaceExtractor
-from fer_stream.faces.identity import IdentityAssigner, IdentityTracker, NoTracking
+from fer_stream.faces.identity import IdentityAssigner, IdentityTracker
 from fer_stream.faces.registry import DETECTORS
 
 if TYPE_CHECKING:
@@ -141,8 +141,6 @@ def versions() -> dict[str, str]:
 def _make_identity(
     source: FrameSource, detector: FaceDetector, settings: FileSettings | SourceSettings
 ) -> IdentityAssigner:
-    if source.info.kind == "image":
-        return NoTracking()
     fps = effective_fps(source, settings.fps)
     tracker = settings.tracker.at_rate(fps, settings.detector.interval_s)
     return IdentityTracker(lambda: ByteTrack(tracker, detector.spec.high_confidence), tracker)

@@ -110,24 +110,25 @@ class FaceExtractor:
 
     def flush(self) -> list[FaceEvent]:
         """Return what is pending at the end of the stream."""
-        return self._release_pending(())
+        return self._release_pending(self._identity.reset())
 
     def _detect_or_propagate(self, frame: Frame, gray: U8) -> tuple[Detections, TrackAssignment]:
         """Return the faces of the frame and their person ids, from the detector if detection is due."""
         with self._metrics.timed("track"):
+            ended: tuple[Backfill, ...] = ()
             if self._scene_cuts.is_cut(gray):
-                self._identity.reset()
+                ended = self._identity.reset()
                 self._scheduler.reset()
             propagated = self._scheduler.propagate(gray, frame.time_s)
             if propagated is not None:
                 self._identity.propagate(propagated.detections, frame)
-                return propagated.detections, TrackAssignment(propagated.person_ids, ())
+                return propagated.detections, TrackAssignment(propagated.person_ids, ended)
         with self._metrics.timed("detect"):
             detections = self._detector.detect(frame.image)
         with self._metrics.timed("track"):
             assignment = self._identity.update(detections, frame)
             self._scheduler.update(gray, frame.time_s, detections, assignment.person_ids)
-        return detections, assignment
+        return detections, replace(assignment, backfills=ended + assignment.backfills)
 
     def _release_pending(self, backfills: Sequence[Backfill]) -> list[FaceEvent]:
         """Return the events of the frame before, whose tentative faces now have a person id or are dropped."""

@@ -5,13 +5,15 @@ does not provide:
 
 - A scene cut ends all tracks, so that a number never passes to another person.
 - The first detection of a track, which the tracker leaves tentative, gets its number afterwards.
+- A frame without neighbours, such as a still image, confirms its own detections: there is nothing to compare with.
 - A face that reappears in the same place with the same size gets its number back if exactly one lost person and no
   other new face fit. In all other cases it gets a new number: boxes alone cannot identify people.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -70,6 +72,10 @@ def _thumbnail(gray: U8) -> F32:
 _REASSOCIATE_DISTANCE = 0.75
 _REASSOCIATE_RATIO = 1.4
 
+# Frames further apart than this, in seconds, do not confirm each other's detections: a person may have moved or left.
+# The default of `tracker.track_timeout_s`.
+_MAX_CONFIRMATION_S = 1.0
+
 # Minimum IoU of a propagated face with the box last reported to the tracker. ByteTrack itself needs 0.1.
 _MIN_REPORTED_IOU = 0.6
 
@@ -114,27 +120,9 @@ class IdentityAssigner(Protocol):
         """Report where known faces are in the next frame, in which the detector did not run."""
         ...
 
-    def reset(self) -> None:
-        """Start a new scene with the next frame: no earlier face continues."""
+    def reset(self) -> tuple[Backfill, ...]:
+        """End the scene: no face continues in the next frame. Return the ids of tentative detections, if any."""
         ...
-
-
-class NoTracking:
-    """Gives every face a new id, for still images that are unrelated to each other."""
-
-    def __init__(self) -> None:
-        self._last_id = 0
-
-    def update(self, detections: Detections, frame: Frame) -> TrackAssignment:  # noqa: ARG002 - IdentityAssigner
-        """Number the faces consecutively."""
-        first, self._last_id = self._last_id + 1, self._last_id + len(detections)
-        return TrackAssignment(np.arange(first, self._last_id + 1, dtype=np.int64), ())
-
-    def propagate(self, detections: Detections, frame: Frame) -> None:
-        """See `IdentityAssigner.propagate`."""
-
-    def reset(self) -> None:
-        """See `IdentityAssigner.reset`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -164,15 +152,21 @@ class IdentityTracker:
         self._tentative: list[_Tentative] = []
         self._last_reported_boxes = Detections.none().xyxy
         self._last_id = 0
+        self._last_frame_s = -math.inf
+        self._isolated = True
+        """Whether no frame of the scene precedes the last frame closely enough to confirm its detections."""
 
     def update(self, detections: Detections, frame: Frame) -> TrackAssignment:
         """Assign ids to the faces that the detector found in the next frame."""
+        isolated = self._advance(frame.time_s)
         self._remove_absent(before_s=frame.time_s - self._max_absence_s)
         tracks = self._tracker.update(detections, frame.time_s)
         new = {int(track): row for row, track in enumerate(tracks) if track >= 0 and int(track) not in self._people}
         origins = self._match_tentative(new, detections.xyxy)
+        matched = {origin.row for origin in origins.values()}
+        backfills = self._confirm(matched) if isolated else ()
         self._assign_ids(new, origins, detections.xyxy, tracks, frame.time_s)
-        backfills = tuple(
+        backfills += tuple(
             Backfill(origin.frame_index, origin.row, self._people[track].person_id)
             for track, origin in origins.items()
         )
@@ -180,17 +174,34 @@ class IdentityTracker:
 
     def propagate(self, detections: Detections, frame: Frame) -> None:
         """See `IdentityAssigner.propagate`."""
+        self._advance(frame.time_s)
         iou = iou_matrix(self._last_reported_boxes, detections.xyxy).diagonal()
         # The tracker associates by IoU, so it must be updated before a face is too far from its last reported box.
         if iou.min(initial=1.0) < _MIN_REPORTED_IOU:
             self._tracker.update(detections, frame.time_s)
             self._last_reported_boxes = detections.xyxy
 
-    def reset(self) -> None:
-        """See `IdentityAssigner.reset`."""
+    def reset(self) -> tuple[Backfill, ...]:
+        """See `IdentityAssigner.reset`. Only detections of a frame without neighbours get ids."""
+        backfills = self._confirm(set()) if self._isolated else ()
         self._tracker = self._make_tracker()
         self._people.clear()
         self._tentative.clear()
+        self._last_frame_s = -math.inf
+        return backfills
+
+    def _advance(self, time_s: float) -> bool:
+        """Start the next frame; return whether the previous frame has no neighbour that could confirm its faces."""
+        near = time_s - self._last_frame_s <= _MAX_CONFIRMATION_S
+        isolated = self._isolated and not near
+        self._last_frame_s, self._isolated = time_s, not near
+        return isolated
+
+    def _confirm(self, matched: Set[int]) -> tuple[Backfill, ...]:
+        """Give new ids to the tentative detections whose rows are not in `matched`."""
+        found = [one for one in self._tentative if one.row not in matched]
+        first, self._last_id = self._last_id + 1, self._last_id + len(found)
+        return tuple(Backfill(one.frame_index, one.row, first + number) for number, one in enumerate(found))
 
     def _remove_absent(self, before_s: float) -> None:
         for track in [track for track, person in self._people.items() if person.last_seen_s < before_s]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,3 +126,24 @@ def test_no_person_waits_longer_than_the_interval(frames: list[list[tuple[int, b
                 if ok:
                     last[person, True] = time_s
             assert time_s - last[person, ok] < interval_s + 0.002
+
+
+def test_every_picture_of_a_slide_show_is_like_a_still_image(
+    clips: Path, yunet_weights: Path, tmp_path: Path
+) -> None:
+    slides = tmp_path / "slides.mkv"
+    with av.open(str(slides), "w") as container:
+        stream = container.add_stream("ffv1", rate=25, width=640, height=360, pix_fmt="yuv420p")
+        for name in ("one_face_smile", "no_face", "two_faces"):
+            with av.open(str(clips / f"{name}.mp4")) as clip:
+                image = next(clip.decode(video=0)).reformat(640, 360, "yuv420p").to_ndarray()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "yuv420p")))
+        container.mux(stream.encode())
+    events, _ = extract(slides, yunet_weights, 0.15, 0.08)
+    assert [face.key.frame_index for face in faces_of(events)] == [0, 2, 2]
+    assert [face.key.person_id for face in faces_of(events)] == [1, 2, 3]
+
+
+def test_a_single_sampled_frame_has_its_faces(clips: Path, yunet_weights: Path) -> None:
+    events, _ = extract(clips / "two_faces.mp4", yunet_weights, 0.15, 0.08, fps=0.05)
+    assert [(face.key.frame_index, face.key.person_id) for face in faces_of(events)] == [(0, 1), (0, 2)]

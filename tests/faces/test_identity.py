@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fer_stream.capture.pixel_formats import ArrayPixels
 from fer_stream.config.settings import TrackerSettings
 from fer_stream.faces.bytetrack import ByteTrack
-from fer_stream.faces.identity import Backfill, IdentityTracker, NoTracking, TrackAssignment
+from fer_stream.faces.identity import Backfill, IdentityTracker, TrackAssignment
 from fer_stream.records import U8, Detections, Frame
 
 FPS = 25.0
@@ -122,17 +122,32 @@ def test_a_person_in_view_is_not_reassociated() -> None:
     assert rows[-1] == [1, 2]
 
 
-def test_still_images_share_no_ids() -> None:
-    no_tracking = NoTracking()
-    assert no_tracking.update(faces((10, 10, 5), (20, 20, 5)), frame(0)).person_ids.tolist() == [1, 2]
-    assert no_tracking.update(faces((10, 10, 5)), frame(1)).person_ids.tolist() == [3]
+def test_the_faces_of_a_single_frame_get_ids_at_its_end() -> None:
+    identity = make_identity()
+    only = identity.update(faces((60, 100, 40), (200, 100, 40), confidence=0.5), frame(0))
+    ended = TrackAssignment(np.empty(0, np.int64), identity.reset())
+    assert person_ids([only, ended])[0] == [1, 2], "as in a still image, which has no other frame either"
+
+
+def test_the_last_frame_of_a_scene_does_not_confirm_its_own_faces() -> None:
+    identity = make_identity()
+    identity.update(Detections.none(), frame(0))
+    identity.update(faces((60, 100, 40)), frame(1))
+    assert identity.reset() == ()
+
+
+def test_frames_far_apart_confirm_their_own_faces() -> None:
+    identity, seconds = make_identity(), 20
+    left, right = faces((60, 100, 40)), faces((260, 100, 40))
+    updates = [identity.update(found, frame(i, 1 / seconds)) for i, found in enumerate((left, right, right))]
+    assert person_ids([*updates, TrackAssignment(np.empty(0, np.int64), identity.reset())])[:3] == [[1], [2], [3]]
 
 
 box = st.tuples(st.floats(20, 300), st.floats(20, 220), st.floats(8, 120))
 frames = st.lists(st.lists(box, max_size=5), min_size=1, max_size=25)
 
 
-@given(frames=frames, fps=st.sampled_from([1.0, 5.0, 15.0, 30.0]))
+@given(frames=frames, fps=st.sampled_from([0.5, 1.0, 5.0, 15.0, 30.0]))
 def test_ids_are_unique_in_a_frame_and_consecutive(
     frames: list[list[tuple[float, float, float]]], fps: float
 ) -> None:
