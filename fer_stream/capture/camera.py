@@ -156,7 +156,7 @@ class CameraSource:
 
     def _convert(self, decoded: DecodedFrame) -> Frame | None:
         try:
-            pixels = self._converter.pixels(decoded.image)
+            pixels = self._converter.pixels(decoded.image, decoded.aspect)
         except av.FFmpegError as error:
             self._session.discard(f"cannot convert pixel format {decoded.image.format.name}: {error.strerror}")
             return None

@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fer_stream.capture.discovery import ensure_readable
-from fer_stream.capture.pixel_formats import FrameConverter, orientation_of
+from fer_stream.capture.pixel_formats import FrameConverter, SampleAspectRatio
 from fer_stream.capture.source import Sampler
 from fer_stream.errors import UnreadableSource
 from fer_stream.records import DecodeErrors, Frame, SourceInfo, stream_id_of
@@ -38,6 +38,9 @@ _MAX_READ_ERRORS = 100
 # Containers round durations, and audio can be slightly longer than video; a larger difference means truncation.
 _TRUNCATED_S = 0.5
 
+# Formats whose duration is the time of their end, even if they do not start at 0, like pieces of a recording.
+_DURATION_IS_END = {"matroska", "asf", "nut"}
+
 # Used if neither a frame nor its stream has a duration: the rate that FFmpeg assumes for raw streams.
 _DEFAULT_FRAME_S = 1 / 25
 
@@ -48,8 +51,8 @@ class VideoFileSource:
     `time_s` is PTS minus the start of the container, so that it agrees with the audio. It never decreases; a frame
     without a valid PTS follows the previous frame after its duration. `index` is the number of the frame in the file,
     also if `sampler` skips frames: these are decoded, since others depend on them, but not converted. The rotation
-    and mirroring of the display matrix are applied. Pixels are those of the file: a sample aspect ratio other than
-    1:1 is ignored. Alpha is dropped. The size can change within the file.
+    and mirroring of the display matrix and the sample aspect ratio are applied, so that pixels are square. Alpha is
+    dropped. The size can change within the file.
 
     Packets that cannot be decoded are counted and skipped. Frames are decoded on demand with `threads` threads (0:
     one per core). An error in the last frames of a file can lose the few frames that other threads hold at that time.
@@ -87,14 +90,14 @@ class VideoFileSource:
                     f"{path} contains no decodable frame ({self.decode_errors.reason or 'its video is empty'}). "
                     "Check that it was copied completely and plays elsewhere."
                 )
-            self._info = _info(name, self._container, stream, self._first.frame)
+            self._info = self._describe(name, stream, self._first)
         except BaseException:
             self._container.close()
             raise
 
     @property
     def info(self) -> SourceInfo:
-        """Properties declared by the container; `width` and `height` are those of the first frame, upright."""
+        """Properties declared by the container; `width` and `height` are those of the first frame as displayed."""
         return self._info
 
     @property
@@ -107,7 +110,7 @@ class VideoFileSource:
         first, self._first = self._first, None
         for decoded in chain([first] if first else [], self._decoded):
             if self._sampler.accept(decoded.time_s):
-                pixels = self._converter.pixels(decoded.frame)
+                pixels = self._converter.pixels(decoded.frame, decoded.aspect)
                 yield Frame(self.stream_id, decoded.index, decoded.time_s, self._clock(), pixels)
 
     def close(self) -> None:
@@ -116,12 +119,27 @@ class VideoFileSource:
         self._decoded.close()  # before the container: a suspended demuxer would read freed memory
         self._container.close()
 
+    def _describe(self, name: str, stream: VideoStream, first: DecodedFrame) -> SourceInfo:
+        height, width = self._converter.shape(first.frame, first.aspect)
+        return SourceInfo(
+            name=name,
+            kind="video",
+            width=width,
+            height=height,
+            fps=float(stream.average_rate) if stream.average_rate else None,
+            frames=stream.frames or None,
+            duration_s=_duration_s(self._container, stream),
+            codec=stream.codec_context.codec.canonical_name,
+            pixel_format=first.frame.format.name,
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedFrame:
-    """Decoded frame before conversion, its number in the file and its media time."""
+    """Decoded frame before conversion, its sample aspect ratio, its number in the file and its media time."""
 
     frame: VideoFrame
+    aspect: Fraction
     index: int
     time_s: float
 
@@ -133,6 +151,7 @@ class Decoder:
         self._container = container
         self._stream = stream
         self._time = _MediaTime(container, stream)
+        self._aspect = SampleAspectRatio(stream)
         # Before the first packet is read: the index of a fragmented file grows during reading.
         self._declared_frames, self._declared_s = _declared_length(container, stream, self._time.origin)
         self._decoded = 0
@@ -192,7 +211,7 @@ class Decoder:
             if frame.is_corrupt:
                 self._corrupt += 1
                 self._reason = self._reason or "parts of a frame were interpolated"
-            decoded = DecodedFrame(frame, self._decoded, self._time.of(frame))
+            decoded = DecodedFrame(frame, self._aspect.current(), self._decoded, self._time.of(frame))
             self._decoded += 1
             yield decoded
 
@@ -233,8 +252,18 @@ def _declared_length(container: InputContainer, stream: VideoStream, origin: Fra
     if "avi" in formats and stream.average_rate:
         return 0, float(stream.frames / stream.average_rate)
     if formats & {"matroska", "flv"}:
-        return 0, _tagged_duration_s(stream) or (container.duration or 0) / av.time_base
+        start_s = float(origin) if formats & _DURATION_IS_END else 0.0
+        return 0, (_tagged_duration_s(stream) or (container.duration or 0) / av.time_base) - start_s
     return 0, 0.0
+
+
+def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
+    """Return the length that the container declares in seconds, or None."""
+    exact = (stream.duration or 0) * (stream.time_base or Fraction(0))
+    duration = exact or Fraction(container.duration or 0, av.time_base)
+    if _DURATION_IS_END.intersection(container.format.name.split(",")):
+        duration -= Fraction(container.start_time or 0, av.time_base)
+    return max(0.0, float(duration)) or None
 
 
 def _tagged_duration_s(stream: VideoStream) -> float:
@@ -263,22 +292,3 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     if not stream.codec_context:
         raise UnreadableSource(f"{path} uses a codec that this FFmpeg cannot decode. Convert it to H.264 first.")
     return stream
-
-
-def _info(name: str, container: InputContainer, stream: VideoStream, first: VideoFrame) -> SourceInfo:
-    sideways = orientation_of(first).sideways
-    if stream.duration and stream.time_base:
-        duration_s = float(stream.duration * stream.time_base)
-    else:
-        duration_s = (container.duration or 0) / av.time_base
-    return SourceInfo(
-        name=name,
-        kind="video",
-        width=first.height if sideways else first.width,
-        height=first.width if sideways else first.height,
-        fps=float(stream.average_rate) if stream.average_rate else None,
-        frames=stream.frames or None,
-        duration_s=duration_s or None,
-        codec=stream.codec_context.codec.canonical_name,
-        pixel_format=first.format.name,
-    )

@@ -7,6 +7,7 @@ converted only if it is requested.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import numpy as np
 from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
+from av.video.stream import VideoStream
 
 if TYPE_CHECKING:
     from fer_stream.records import U8, Pixels
@@ -25,6 +27,14 @@ _FULL_RANGE = {"yuvj420p", "yuvj422p", "yuvj444p"}
 _LUMA_FORMATS = _LIMITED_RANGE | _FULL_RANGE
 _BLACK, _WHITE = 16, 235
 
+SQUARE = Fraction(1)
+"""Sample aspect ratio of square pixels."""
+
+# No format has pixels wider or narrower than this: the header is damaged.
+_MAX_ASPECT = 10
+# Frames are not made wider than this (8K) to make their pixels square; their height is reduced instead.
+_MAX_STRETCHED_PX = 7680
+
 _FLIPS = {(True, False): 0, (False, True): 1, (True, True): -1}
 """(reverse rows, reverse columns) → flip code of cv2.flip."""
 
@@ -33,9 +43,40 @@ _FLIPS = {(True, False): 0, (False, True): 1, (True, True): -1}
 class Orientation:
     """Orientation of a stored frame: rows and columns are swapped if `sideways`, then reversed."""
 
-    sideways: bool
-    reverse_rows: bool
-    reverse_columns: bool
+    sideways: bool = False
+    reverse_rows: bool = False
+    reverse_columns: bool = False
+
+
+class SampleAspectRatio:
+    """Width of the pixels of a stream divided by their height.
+
+    That of the container has priority over that of the bitstream, until the latter changes, as between two programmes
+    of a TV recording.
+    """
+
+    def __init__(self, stream: VideoStream) -> None:
+        self._stream = stream
+        self._declared = _valid_aspect(stream.sample_aspect_ratio)
+        self._first: Fraction | None = None
+
+    def current(self) -> Fraction:
+        """Return the ratio of the frame that was decoded last."""
+        coded = _valid_aspect(self._stream.codec_context.sample_aspect_ratio)
+        self._first = coded if self._first is None else self._first
+        return coded if coded != self._first or self._declared == SQUARE else self._declared
+
+
+def _valid_aspect(ratio: Fraction | None) -> Fraction:
+    return ratio if ratio and 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT else SQUARE
+
+
+def displayed_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+    """Return the size with square pixels: the number of rows is kept, as by FFmpeg and for NTSC, 640 × 480."""
+    stretched = max(1, round(width * aspect))
+    if stretched > max(width, _MAX_STRETCHED_PX):
+        return width, max(1, round(height / aspect))
+    return stretched, height
 
 
 class ArrayPixels:
@@ -59,11 +100,26 @@ class ArrayPixels:
         return np.asarray(cv2.cvtColor(self._image, cv2.COLOR_BGR2GRAY), np.uint8)
 
 
-class FrameConverter:
-    """Creates `Pixels` of the decoded frames of one stream, rotated and mirrored according to the display matrix.
+@dataclass(frozen=True, slots=True)
+class _Geometry:
+    """Size of a frame with square pixels before rotation, in px, and its orientation."""
 
-    Frames with a side above `max_long_side_px` are scaled down to it, with the aspect ratio preserved. `pixels` must
-    be called by one thread; the results can be used by any thread.
+    width: int
+    height: int
+    orientation: Orientation
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the upright frame."""
+        return (self.width, self.height) if self.orientation.sideways else (self.height, self.width)
+
+
+class FrameConverter:
+    """Creates `Pixels` of the decoded frames of one stream, as they are displayed.
+
+    Frames are rotated and mirrored according to the display matrix, and scaled horizontally so that their pixels are
+    square. Frames with a side above `max_long_side_px` are scaled down to it, with the aspect ratio preserved.
+    `pixels` must be called by one thread; the results can be used by any thread.
     """
 
     def __init__(self, *, max_long_side_px: int | None = None) -> None:
@@ -73,57 +129,74 @@ class FrameConverter:
         self._lock = Lock()
         self._orientation: Orientation | None = None
 
-    def pixels(self, frame: VideoFrame) -> Pixels:
-        """Return the pixels of `frame`. Raises `av.FFmpegError` if its format cannot be converted."""
+    def pixels(self, frame: VideoFrame, aspect: Fraction = SQUARE) -> Pixels:
+        """Return the pixels of `frame`, whose sample aspect ratio is `aspect`.
+
+        Raises `av.FFmpegError` if its format cannot be converted.
+        """
+        geometry = self._geometry(frame, aspect)
+        if frame.format.name in _LUMA_FORMATS:
+            return _DecodedPixels(frame, geometry, self)
+        return ArrayPixels(self.bgr(frame, geometry))
+
+    def shape(self, frame: VideoFrame, aspect: Fraction = SQUARE) -> tuple[int, int]:
+        """Return height and width in px of the pixels of `frame` without converting them."""
+        return self._geometry(frame, aspect).shape
+
+    def bgr(self, frame: VideoFrame, geometry: _Geometry) -> U8:
+        """Convert `frame` to BGR, uint8 (H, W, 3), contiguous. Raises `av.FFmpegError` if that is not possible."""
+        width, height = geometry.width, geometry.height
+        with self._lock:
+            # One thread: splitting a frame below full HD is slower.
+            bgr = self._reformatter.reformat(frame, width, height, "bgr24", interpolation="AREA", threads=1)
+        return np.ascontiguousarray(_orient(np.asarray(bgr.to_ndarray(), np.uint8), geometry.orientation))
+
+    def _geometry(self, frame: VideoFrame, aspect: Fraction) -> _Geometry:
         # Reading the matrix creates a reference cycle in PyAV that keeps the frame alive, so only key frames are
         # read.
         if self._orientation is None or frame.key_frame:
             self._orientation = orientation_of(frame)
-        if frame.format.name in _LUMA_FORMATS and self._size(frame) == (frame.width, frame.height):
-            return _DecodedPixels(frame, self._orientation, self)
-        return ArrayPixels(self.bgr(frame, self._orientation))
-
-    def bgr(self, frame: VideoFrame, orientation: Orientation) -> U8:
-        """Convert `frame` to BGR, uint8 (H, W, 3), contiguous. Raises `av.FFmpegError` if that is not possible."""
-        width, height = self._size(frame)
-        with self._lock:
-            # One thread: splitting a frame below full HD is slower.
-            bgr = self._reformatter.reformat(frame, width, height, "bgr24", interpolation="AREA", threads=1)
-        return np.ascontiguousarray(_orient(np.asarray(bgr.to_ndarray(), np.uint8), orientation))
-
-    def _size(self, frame: VideoFrame) -> tuple[int, int]:
-        """Return width and height in px, before rotation."""
-        longer = max(frame.width, frame.height)
+        width, height = displayed_size(frame.width, frame.height, aspect)
+        longer = max(width, height)
         factor = min(1.0, (self._max_long_side_px or longer) / longer)
-        return max(1, round(frame.width * factor)), max(1, round(frame.height * factor))
+        return _Geometry(max(1, round(width * factor)), max(1, round(height * factor)), self._orientation)
 
 
 class _DecodedPixels:
     """Pixels of a decoded frame with a luma plane."""
 
-    def __init__(self, frame: VideoFrame, orientation: Orientation, converter: FrameConverter) -> None:
+    def __init__(self, frame: VideoFrame, geometry: _Geometry, converter: FrameConverter) -> None:
         self._frame = frame
-        self._orientation = orientation
+        self._geometry = geometry
         self._converter = converter
         self._bgr: U8 | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """See `Pixels.shape`."""
-        height, width = self._frame.height, self._frame.width
-        return (width, height) if self._orientation.sideways else (height, width)
+        return self._geometry.shape
 
     def bgr(self) -> U8:
         """See `Pixels.bgr`."""
         if self._bgr is None:
-            self._bgr = self._converter.bgr(self._frame, self._orientation)
+            self._bgr = self._converter.bgr(self._frame, self._geometry)
         return self._bgr
 
     def gray(self) -> U8:
         """See `Pixels.gray`."""
         plane = self._frame.planes[0]
         padded = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-        return _orient(_full_range(padded[:, : plane.width], self._frame), self._orientation)
+        luma = _full_range(padded[:, : plane.width], self._frame)
+        return _orient(_resize(luma, self._geometry.width, self._geometry.height), self._geometry.orientation)
+
+
+def _resize(image: U8, width: int, height: int) -> U8:
+    if image.shape == (height, width):
+        return image
+    shrinks = width * height < image.size
+    return np.asarray(
+        cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8
+    )
 
 
 def _full_range(luma: U8, frame: VideoFrame) -> U8:
@@ -141,7 +214,7 @@ def orientation_of(frame: VideoFrame) -> Orientation:
     """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(matrix, SideData):
-        return Orientation(False, False, False)
+        return Orientation()
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
     return Orientation(True, b < 0, c < 0) if abs(b) > abs(a) else Orientation(False, d < 0, a < 0)
 

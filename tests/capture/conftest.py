@@ -28,7 +28,12 @@ def _gray_steps(index: int, width: int, height: int) -> NDArray[np.uint8]:
 
 
 def _add_video(
-    container: OutputContainer, codec: str, size: tuple[int, int], pix_fmt: str, time_base: Fraction
+    container: OutputContainer,
+    codec: str,
+    size: tuple[int, int],
+    pix_fmt: str,
+    time_base: Fraction,
+    aspect: Fraction = Fraction(1),
 ) -> VideoStream:
     stream = container.add_stream(codec, rate=1 / time_base)
     assert isinstance(stream, VideoStream)
@@ -36,6 +41,7 @@ def _add_video(
     stream.pix_fmt = pix_fmt
     stream.codec_context.gop_size = 12
     stream.codec_context.time_base = time_base
+    stream.codec_context.sample_aspect_ratio = aspect
     return stream
 
 
@@ -68,6 +74,7 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
         pts: Sequence[int] | None = None,
         draw: Callable[[int, int, int], NDArray[np.uint8]] = _gray_steps,
         display: tuple[int, bool, bool] | None = None,
+        aspect: Fraction = Fraction(1),
         silence_s: float = 0.0,
         metadata: dict[str, str] | None = None,
     ) -> Path:
@@ -75,7 +82,7 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
         options = {"movflags": "faststart"} if path.suffix in (".mp4", ".mov") else {}
         with av.open(str(path), "w", options=options) as container:
             container.metadata.update(metadata or {})
-            stream = _add_video(container, codec, size, pix_fmt, time_base)
+            stream = _add_video(container, codec, size, pix_fmt, time_base, aspect)
             audio = _add_audio(container, "aac") if silence_s else None
             if display:
                 stream.set_display_rotation(*display)

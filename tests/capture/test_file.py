@@ -318,6 +318,26 @@ def test_tags_in_an_unknown_encoding_are_tolerated(make_video: MakeVideo) -> Non
 
 
 @pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.webm", "libvpx"), ("a.nut", "libx264"), ("a.wmv", "wmv2"),
+     ("a.flv", "libx264"), ("a.ts", "libx264"), ("a.avi", "mpeg4")],
+)  # fmt: skip
+def test_part_of_a_recording_is_not_truncated(make_video: MakeVideo, name: str, codec: str) -> None:
+    """Containers differ in whether their duration is a length or the time of the end."""
+    path = make_video(name, codec=codec, pts=range(100, 150), draw=noise)
+    frames, source = read(path)
+    assert len(frames) >= 49  # FFmpeg's ASF drops the last frame
+    assert source.decode_errors == DecodeErrors()
+    assert source.info.duration_s == pytest.approx(frames[-1].time_s + 0.04, abs=0.1)
+
+
+def test_truncated_part_of_a_recording_is_reported(make_video: MakeVideo) -> None:
+    path = truncate(make_video("a.mkv", pts=range(100, 150), draw=noise), 0.5)
+    _, source = read(path)
+    assert source.decode_errors.truncated
+
+
+@pytest.mark.parametrize(
     ("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4"), ("a.flv", "libx264")]
 )
 def test_truncated_file_is_read_up_to_its_end(make_video: MakeVideo, name: str, codec: str) -> None:

@@ -43,12 +43,22 @@ SHORT_TIMEOUTS = CameraSettings(
 """Settings that keep tests fast."""
 
 
-def pan(photo: NDArray[np.uint8], path: Path, width: int, height: int, frames: int, **options: str) -> None:
+def pan(
+    photo: NDArray[np.uint8],
+    path: Path,
+    width: int,
+    height: int,
+    frames: int,
+    *,
+    aspect: Fraction = Fraction(1),
+    **options: str,
+) -> None:
     """Encode a pan over a photograph as H.264 without B-frames, with one slice per frame."""
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.gop_size = KEY_EVERY
+        stream.codec_context.sample_aspect_ratio = aspect
         stream.codec_context.thread_count = 1
         stream.options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "sliced-threads=0:scenecut=0"}
         for index in range(frames):

@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,6 +103,16 @@ def test_frames_are_scaled_down(camera: Callable[..., Camera], read: Callable[..
     reader.wait_for_frames(1)
     assert reader.frames[0].image.shape == (90, 160, 3)
     assert reader.source.info.width == 320
+
+
+def test_frames_have_square_pixels(
+    camera: Callable[..., Camera], read: Callable[..., Reader], encode: Callable[..., None], tmp_path: Path
+) -> None:
+    encode(tmp_path / "narrow.h264", 240, 180, 30, aspect=Fraction(4, 3))
+    reader = read(camera(clips=(tmp_path / "narrow.h264",)).start().url())
+    reader.wait_for_frames(2)
+    assert {frame.image.shape for frame in reader.frames} == {(180, 320, 3)}
+    assert (reader.source.info.width, reader.source.info.height) == (320, 180)
 
 
 def test_frame_that_cannot_be_converted_is_counted_and_skipped() -> None:
