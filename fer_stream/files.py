@@ -18,9 +18,10 @@ from fer_stream.errors import OutputError
 from fer_stream.metrics import Metrics
 from fer_stream.outputs.atomic_file import refuse_existing
 from fer_stream.outputs.downsample import ProbabilitySeries
-from fer_stream.outputs.registry import OUTPUT_SUFFIXES, Output, OutputContext, create_outputs
+from fer_stream.outputs.output_set import OutputSet
+from fer_stream.outputs.registry import OUTPUT_SUFFIXES, OutputContext
 from fer_stream.pipeline import FileStages, OnCrops, Predictor, Progress, RunControl, Sink, StopFlag, run_file
-from fer_stream.records import U8, FaceCrop, FileSummary, LabelledFrame, SourceInfo
+from fer_stream.records import U8, FaceCrop, FileSummary, SourceInfo
 from fer_stream.timeline.builder import TimelineBuilder
 
 if TYPE_CHECKING:
@@ -55,10 +56,11 @@ class FileTask:
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """Summary of an analysed file, and the paths of its results."""
+    """Summary of an analysed file, the paths of its results, and the error of each result that is missing."""
 
     summary: FileSummary
     outputs: tuple[Path, ...]
+    failures: tuple[OutputError, ...] = ()
 
 
 class FileProcessor:
@@ -145,37 +147,29 @@ def process_file(
     stop: StopFlag | None = None,
     progress: OnProgress | None = None,
 ) -> FileResult:
-    """Analyse one file and write its results; each result appears only when it is complete.
+    """Analyse one file and write its results, which appear when all are complete.
 
-    Raises a `SourceError` if the file cannot be read and an `OutputError` if a result cannot be written.
+    A result that cannot be written, such as the video on a full disk, is one of the `failures` of the returned value.
+    Raises a `SourceError` if the file cannot be read, and an `OutputError` if no result can be written.
     """
     source = processor.open(task.path, task.name)
     thumbnails = Thumbnails()
+    outputs = OutputSet()
     with ExitStack() as cleanup:
         cleanup.callback(source.close)
-        outputs: list[Output] = []
-        for output in create_outputs(
-            processor.settings.outputs,
-            task.output_dir / task.name,
-            _output_context(processor, task, source.info, thumbnails),
-        ):
-            outputs.append(output)
-            cleanup.callback(output.discard)
-
-        def write(frames: Sequence[LabelledFrame]) -> None:
-            for output in outputs:
-                output.write(frames)
-
+        cleanup.callback(outputs.discard)
+        context = _output_context(processor, task, source.info, thumbnails)
+        outputs.create(processor.settings.outputs, task.output_dir / task.name, context)
         summary = processor.process(
             source,
-            write,
+            outputs.write,
             metrics=metrics,
             control=RunControl(stop or Event(), partial(progress, source.info) if progress else _noop),
             on_crops=thumbnails.update if processor.settings.outputs.thumbnails else None,
         )
-        for output in outputs:
-            output.finish(summary)
-    return FileResult(summary, tuple(output.path for output in outputs))
+        outputs.finish(summary)
+        written = outputs.commit()
+    return FileResult(summary, written, tuple(outputs.failures.values()))
 
 
 def create_output_dir(path: Path) -> None:

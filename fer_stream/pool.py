@@ -36,7 +36,7 @@ _POLL_INTERVAL_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """End of one task: a result, or an error message with its exit code.
+    """End of one task: a result, or an error message with its exit code, or both if the result is incomplete.
 
     `traceback` is that of an unexpected error.
     """
@@ -259,4 +259,13 @@ def _run_one(
     except Exception as error:  # noqa: BLE001 - one file must not affect the others; the error is reported
         message = f"{task.path}: {type(error).__name__}: {error}"
         return Outcome(task, error=message, exit_code=1, traceback=traceback.format_exc())
+    if result.failures:
+        return Outcome(task, result, error=_describe_failures(result), exit_code=result.failures[0].exit_code)
     return Outcome(task, result)
+
+
+def _describe_failures(result: FileResult) -> str:
+    written = ", ".join(map(str, result.outputs))
+    return "\n".join(
+        [*map(str, result.failures), f"Written: {written}. To add what is missing, run the command again."]
+    )

@@ -81,12 +81,12 @@ class Console:
         """Print the outcome of a task and return its exit code."""
         if outcome.task.name in self._tasks:
             self._bars.remove_task(self._tasks.pop(outcome.task.name))
-        if outcome.result is None:
+        if outcome.error:
             typer.echo(f"fer-stream: {outcome.error}", err=True)
-            if outcome.traceback:
-                typer.echo(outcome.traceback, err=True)
-        elif not self._quiet:
-            return self._print_summary(outcome.task, outcome.result)
+        if outcome.traceback:
+            typer.echo(outcome.traceback, err=True)
+        if outcome.result is not None and not self._quiet:
+            return self._print_summary(outcome.task, outcome.result) or outcome.exit_code
         return outcome.exit_code
 
     def _print_summary(self, task: FileTask, result: FileResult) -> int:

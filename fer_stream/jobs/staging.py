@@ -70,6 +70,8 @@ def run_staged(
         result = process_file(
             engine(), staged, progress=lambda info, run: on_progress(_fraction(info, run), run.frames)
         )
+        if result.failures:
+            raise result.failures[0]
         before_publish()
         return replace(result, outputs=_publish(result.outputs, job))
     finally:

@@ -30,6 +30,7 @@ class AtomicFile:
         self.path = path
         self.partial = path.with_name(f".partial-{os.getpid()}-{secrets.token_hex(6)}{path.suffix}")
         self._force = force
+        self._complete = False
         with self.translate_errors():
             self._check_target()
             # Not tempfile: its files are private (0600), but results should follow the user's umask.
@@ -44,20 +45,37 @@ class AtomicFile:
             raise self._output_error(error) from error
 
     def write(self, chunks: Iterable[bytes]) -> None:
-        """Write `chunks` and commit."""
+        """Write `chunks` as the contents. Can be called again if it fails."""
         with self.translate_errors(), self.partial.open("wb") as file:
             file.writelines(chunks)
-        self.commit()
+        self.complete()
 
-    def commit(self) -> None:
-        """Rename the hidden file to `path`. It must be closed."""
+    def complete(self) -> None:
+        """Mark the hidden file, which must be closed, as complete, and move its contents to the disk."""
         with self.translate_errors():
-            self._check_target()
             _sync(self.partial)
-            self.partial.replace(self.path)
+        self._complete = True
+
+    def commit(self, path: Path | None = None) -> Path | None:
+        """Rename the hidden file to `path`, replacing it, or to its own path; return its path.
+
+        Returns None if it is not complete, as a video without frames.
+        """
+        if not self._complete:
+            return None
+        with self.translate_errors():
+            if path is None:
+                self._check_target()
+            self.partial.replace(path or self.path)
+        return path or self.path
+
+    def size(self) -> int:
+        """Return the size of the hidden file in bytes; 0 if there is none."""
+        return self.partial.stat().st_size if self.partial.exists() else 0
 
     def discard(self) -> None:
         """Remove the hidden file. Does nothing after `commit`."""
+        self._complete = False
         with self.translate_errors():
             self.partial.unlink(missing_ok=True)
 
@@ -72,9 +90,7 @@ class AtomicFile:
     def _output_error(self, error: OSError) -> OutputError:
         directory = self.path.parent
         if error.errno in DISK_FULL_ERRNOS:
-            return DiskFull(
-                f"Cannot write {self.path}: the disk is full. Free space or choose another directory with --out."
-            )
+            return disk_full(self.path)
         if error.errno in ACCESS_ERRNOS:
             return OutputError(
                 f"Cannot write {self.path}: permission denied. Make {directory} writable or choose another directory "
@@ -87,6 +103,34 @@ class AtomicFile:
         return OutputError(
             f"Cannot write {self.path}: {error.strerror or error}. Choose another directory with --out."
         )
+
+
+class FileOutput:
+    """Base of outputs of `fer-stream run`: one file, renamed when all outputs of its source are complete."""
+
+    def __init__(self, path: Path, *, force: bool = False) -> None:
+        self.path = path
+        self._output = AtomicFile(path, force=force)
+
+    def size(self) -> int:
+        """Return the number of bytes that the incomplete file takes on the disk."""
+        return self._output.size()
+
+    def commit(self, path: Path | None = None) -> Path | None:
+        """Rename the complete file to `path`, replacing it, or to its own path; return its path.
+
+        Returns None if there is no file, as for a video without frames.
+        """
+        return self._output.commit(path)
+
+    def discard(self) -> None:
+        """Remove the incomplete file. Does nothing after `commit`."""
+        self._output.discard()
+
+
+def disk_full(path: Path) -> DiskFull:
+    """Return the error of a file that does not fit on the disk."""
+    return DiskFull(f"Cannot write {path}: the disk is full. Free space or choose another directory with --out.")
 
 
 def refuse_existing(paths: Iterable[Path]) -> None:

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
 from fer_stream.formatting import format_duration, format_percent, pluralize
-from fer_stream.outputs.atomic_file import AtomicFile
+from fer_stream.outputs.atomic_file import FileOutput
 from fer_stream.outputs.draw import COLOURS
 from fer_stream.records import F64, LABELS, UNKNOWN, FileSummary, LabelledFrame, PersonSummary
 
@@ -47,13 +47,12 @@ _MAX_TICKS = 10
 _TICKS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600)
 
 
-class TimelinePlot:
+class TimelinePlot(FileOutput):
     """NAME.timeline.png, drawn when the run is complete."""
 
     def __init__(self, path: Path, series: ProbabilitySeries, *, force: bool = False) -> None:
-        self.path = path
+        super().__init__(path, force=force)
         self._series = series
-        self._output = AtomicFile(path, force=force)
 
     def write(self, frames: Sequence[LabelledFrame]) -> None:
         """Add the probabilities of `frames` to the series."""
@@ -64,10 +63,6 @@ class TimelinePlot:
         png = io.BytesIO()
         timeline_figure(summary, self._series).savefig(png, format="png")
         self._output.write([png.getvalue()])
-
-    def discard(self) -> None:
-        """Remove the incomplete file."""
-        self._output.discard()
 
 
 def create(path: Path, context: OutputContext) -> TimelinePlot:

@@ -8,7 +8,7 @@ add an entry to `OUTPUTS`, a field of the same name to `OutputSettings` and an o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -24,22 +24,30 @@ if TYPE_CHECKING:
 class Output(Protocol):
     """One output file of one source, written while the source is processed, with constant memory.
 
-    It is written under a hidden name beside `path` and renamed when it is complete. Methods raise `OutputError`s that
-    contain the path and a remedy.
+    It is written under a hidden name beside `path` and renamed when all outputs of the source are complete. Methods
+    raise `OutputError`s that contain the path and a remedy.
     """
 
     path: Path
 
     def write(self, frames: Sequence[LabelledFrame]) -> None:
-        """Add the next frames, in order and with final labels."""
+        """Add the next frames, in order and with final labels. Can be repeated after `DiskFull`."""
         ...
 
     def finish(self, summary: FileSummary) -> None:
-        """Complete the output and rename it to `path`. Must be the last call except for `discard`."""
+        """Complete the hidden file. Can be repeated after `DiskFull`."""
+        ...
+
+    def size(self) -> int:
+        """Return the number of bytes of the hidden file."""
+        ...
+
+    def commit(self, path: Path | None = None) -> Path | None:
+        """Rename the complete file to `path`, replacing it, or to its own path; return its path, None without one."""
         ...
 
     def discard(self) -> None:
-        """Remove the hidden file. Does nothing after `finish`."""
+        """Remove the hidden file. Does nothing after `commit`."""
         ...
 
 
@@ -95,6 +103,8 @@ class OutputEntry:
     """Fields of `OutputSettings` that are passed to the factory."""
     optional: bool = True
     """Whether `OutputSettings` has a field for it and the command line an option `--no-…`."""
+    is_data: bool = False
+    """Whether it is small and for programs, so that on a full disk larger outputs make room for it."""
 
     def suffix(self, kind: Kind) -> str | None:
         """Return the suffix of the file for a kind of source, or None if it has no such output."""
@@ -108,8 +118,7 @@ class OutputEntry:
         return output
 
 
-# Ordered by size, largest first, so that a full disk is noticed early. A still image has no time axis, so it has
-# neither report nor plot.
+# Ordered by size, largest first. A still image has no time axis, so it has neither report nor plot.
 OUTPUTS = {
     "video": OutputEntry(
         "fer_stream.outputs.video:create",
@@ -125,25 +134,16 @@ OUTPUTS = {
     "table": OutputEntry(
         "fer_stream.outputs.table:create",
         (("video", "frames.csv"), ("image", "frames.csv")),
+        is_data=True,
     ),
     "timeline": OutputEntry(
         "fer_stream.outputs.timeline_json:create",
         (("video", "timeline.json"), ("image", "timeline.json")),
         optional=False,
+        is_data=True,
     ),
 }
 """Outputs by name."""
 
 OUTPUT_SUFFIXES = tuple(dict.fromkeys(suffix for entry in OUTPUTS.values() for _, suffix in entry.suffixes))
 """Suffixes of all outputs."""
-
-
-def create_outputs(settings: OutputSettings, stem: Path, context: OutputContext) -> Iterator[Output]:
-    """Create the outputs that `settings` enable, in the order of `OUTPUTS`, as `<stem>.<suffix>`.
-
-    Raises an `OutputError` if one cannot be created; those before it must be discarded by the caller.
-    """
-    for name, entry in OUTPUTS.items():
-        suffix = entry.suffix(context.info.kind)
-        if suffix and (not entry.optional or getattr(settings, name)):
-            yield entry.create(stem.with_name(f"{stem.name}.{suffix}"), context, settings)

@@ -17,7 +17,7 @@ import numpy as np
 from plotly.offline import get_plotlyjs
 
 from fer_stream.formatting import format_duration, format_label, format_percent, format_shares, format_time, pluralize
-from fer_stream.outputs.atomic_file import AtomicFile
+from fer_stream.outputs.atomic_file import FileOutput
 from fer_stream.outputs.downsample import Points, ProbabilitySeries
 from fer_stream.outputs.draw import COLOURS
 from fer_stream.outputs.timeline_json import timeline_document
@@ -33,7 +33,7 @@ _MAX_ROWS = 300
 """Maximum number of segments in the table of a person; timeline.json contains all."""
 
 
-class Report:
+class Report(FileOutput):
     """NAME.report.html: a chart, shares and segments per person, and how the result was produced.
 
     `thumbnails` maps each person to a face crop, uint8 (48, 48), and is read by `finish`.
@@ -47,10 +47,9 @@ class Report:
         thumbnails: Mapping[int, U8] | None = None,
         force: bool = False,
     ) -> None:
-        self.path = path
+        super().__init__(path, force=force)
         self._series = series
         self._thumbnails = {} if thumbnails is None else thumbnails
-        self._output = AtomicFile(path, force=force)
 
     def write(self, frames: Sequence[LabelledFrame]) -> None:
         """Add the probabilities of `frames` to the series."""
@@ -60,10 +59,6 @@ class Report:
         """Write the page."""
         # Python reads a file name that is not valid UTF-8 as lone surrogates.
         self._output.write([report_page(summary, self._series, self._thumbnails).encode("utf-8", "replace")])
-
-    def discard(self) -> None:
-        """Remove the incomplete file."""
-        self._output.discard()
 
 
 def create(path: Path, context: OutputContext, *, thumbnails: bool) -> Report:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_stream.outputs.atomic_file import AtomicFile
+from fer_stream.errors import OutputError
+from fer_stream.outputs.atomic_file import FileOutput
 from fer_stream.records import LABELS, FileSummary, LabelledFrame
 
 if TYPE_CHECKING:
@@ -25,34 +25,44 @@ _FACE_ROW = "%d,%.6f,%d,%.2f,%.2f,%.2f,%.2f,%.4f,%.4f,%s," + "%.4f," * len(LABEL
 _EMPTY_ROW = "%d,%.6f" + "," * (len(COLUMNS) - 2) + "\n"
 
 
-class FrameTable:
+class FrameTable(FileOutput):
     """NAME.frames.csv: one row per frame and face, and one for a frame without faces."""
 
     def __init__(self, path: Path, *, force: bool = False) -> None:
-        self.path = path
-        self._output = AtomicFile(path, force=force)
+        super().__init__(path, force=force)
         with self._output.translate_errors():
-            self._file = self._output.partial.open("w", encoding="ascii", newline="")
-            self._file.write(_HEADER)
+            self._file = self._output.partial.open("wb", buffering=0)
+        try:
+            self._append(_HEADER)
+        except OutputError:
+            self.discard()
+            raise
 
     def write(self, frames: Sequence[LabelledFrame]) -> None:
-        """Append the rows of `frames` and flush them."""
-        with self._output.translate_errors():
-            self._file.writelines(map(frame_rows, frames))
-            self._file.flush()
+        """Append the rows of `frames`. If that fails, none of them is in the table, and it can be called again."""
+        self._append("".join(map(frame_rows, frames)))
 
     def finish(self, summary: FileSummary) -> None:  # noqa: ARG002 - the table contains frames only
         """Complete the table."""
-        with self._output.translate_errors():
-            self._file.close()
-        self._output.commit()
+        self._file.close()
+        self._output.complete()
 
     def discard(self) -> None:
         """Remove the incomplete table."""
-        # On a full disk, flushing the buffer fails; its contents are not needed.
-        with suppress(OSError):
-            self._file.close()
-        self._output.discard()
+        self._file.close()
+        super().discard()
+
+    def _append(self, rows: str) -> None:
+        with self._output.translate_errors():
+            start = self._file.tell()
+            try:
+                unwritten = memoryview(rows.encode("ascii"))
+                while unwritten:
+                    unwritten = unwritten[self._file.write(unwritten) :]
+            except OSError:
+                self._file.seek(start)
+                self._file.truncate()
+                raise
 
 
 def create(path: Path, context: OutputContext) -> FrameTable:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.outputs.atomic_file import AtomicFile
+from fer_stream.outputs.atomic_file import FileOutput
 from fer_stream.store.schemas import round_prob, round_time, segment_document
 
 if TYPE_CHECKING:
@@ -26,12 +26,8 @@ TIMELINE_FORMAT = "fer-stream.timeline"
 TIMELINE_VERSION = 1
 
 
-class TimelineJson:
+class TimelineJson(FileOutput):
     """NAME.timeline.json: metadata of the run, and shares and segments of each person."""
-
-    def __init__(self, path: Path, *, force: bool = False) -> None:
-        self.path = path
-        self._output = AtomicFile(path, force=force)
 
     def write(self, frames: Sequence[LabelledFrame]) -> None:
         """Do nothing: the document is made from the summary."""
@@ -41,10 +37,6 @@ class TimelineJson:
         document = json.dumps(timeline_document(summary), indent=2, ensure_ascii=False, allow_nan=False)
         # Python reads a file name that is not valid UTF-8 as lone surrogates, which JSON can only contain escaped.
         self._output.write([document.encode("utf-8", "backslashreplace"), b"\n"])
-
-    def discard(self) -> None:
-        """Remove the incomplete file."""
-        self._output.discard()
 
 
 def create(path: Path, context: OutputContext) -> TimelineJson:

@@ -15,7 +15,7 @@ import cv2
 
 from fer_stream.capture.source import FrameSource
 from fer_stream.errors import OutputError
-from fer_stream.outputs.atomic_file import AtomicFile
+from fer_stream.outputs.atomic_file import FileOutput
 from fer_stream.outputs.draw import Annotator
 from fer_stream.outputs.mp4 import Mp4File
 from fer_stream.outputs.redaction import Redaction, redact_region, with_redactions
@@ -36,7 +36,7 @@ _TOO_FAR_APART = (av.error.PatchWelcomeError, av.error.ArgumentError)
 _TOLERANCE_S = 0.001
 
 
-class AnnotatedVideo:
+class AnnotatedVideo(FileOutput):
     """NAME.annotated.mp4.
 
     The source is opened and decoded again in a separate thread, so that no frames have to be stored until their
@@ -53,11 +53,10 @@ class AnnotatedVideo:
         audio_from: Path | None = None,
         force: bool = False,
     ) -> None:
-        self.path = path
+        super().__init__(path, force=force)
         self._open_source = open_source
         self._redaction = redaction
         self._audio_from = audio_from
-        self._output = AtomicFile(path, force=force)
         self._queue: Queue[LabelledFrame | FileSummary | None] = Queue(_MAX_QUEUED)
         self._summary: FileSummary | None = None
         self._error: BaseException | None = None
@@ -77,9 +76,7 @@ class AnnotatedVideo:
         if self._error is not None:
             raise self._error
         if self._frames:
-            self._output.commit()
-        else:
-            self._output.discard()
+            self._output.complete()
 
     def discard(self) -> None:
         """Stop the encoder and remove the incomplete video."""
@@ -89,7 +86,7 @@ class AnnotatedVideo:
         if self._thread.is_alive():
             self._queue.put(None)
         self._thread.join()
-        self._output.discard()
+        super().discard()
 
     def _put(self, item: LabelledFrame | FileSummary) -> None:
         # The encoder may fail while this waits for space.
@@ -135,16 +132,15 @@ class AnnotatedVideo:
         self._summary = item
 
 
-class AnnotatedImage:
+class AnnotatedImage(FileOutput):
     """NAME.annotated.png, for a still image."""
 
     def __init__(
         self, open_source: OpenSource, path: Path, *, redaction: Redaction | None = None, force: bool = False
     ) -> None:
-        self.path = path
+        super().__init__(path, force=force)
         self._open_source = open_source
         self._redaction = redaction
-        self._output = AtomicFile(path, force=force)
         self._png: bytes | None = None
 
     def write(self, frames: Sequence[LabelledFrame]) -> None:
@@ -160,12 +156,6 @@ class AnnotatedImage:
         """Write the image; without a frame there is none."""
         if self._png is not None:
             self._output.write([self._png])
-        else:
-            self._output.discard()
-
-    def discard(self) -> None:
-        """Remove the incomplete file."""
-        self._output.discard()
 
 
 def create(

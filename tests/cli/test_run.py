@@ -208,13 +208,33 @@ def test_output_folder_that_cannot_be_created_is_reported(fer: Run, clips: Path,
     assert "--out" in result.err
 
 
-def test_full_disk_is_reported_and_leaves_no_files(fer: Run, clips: Path, small_disk: Callable[[int], Path]) -> None:
-    disk = small_disk(16)
-    result = fer("run", clips / "one_face_crying.mp4", "--out", disk)
+@pytest.mark.parametrize(
+    ("kib", "missing"), [(240, {"report.html"}), (64, {"report.html", "annotated.mp4", "timeline.png"})]
+)
+def test_full_disk_keeps_the_results_that_fit(
+    fer: Run, clips: Path, small_disk: Callable[[int], Path], kib: int, missing: set[str]
+) -> None:
+    """The report takes 4.8 MB, video and plot 70 kB each, the others 16 kB."""
+    disk = small_disk(kib)
+    result = fer("run", clips / "two_faces.mp4", "--out", disk)
     assert result.code == 5
-    assert str(disk) in result.err
+    assert names(disk) == {f"two_faces.{suffix}" for suffix in set(OUTPUTS) - missing}
+    for suffix in missing:
+        assert f"{disk / 'two_faces'}.{suffix}: the disk is full. Free space or choose another" in result.err
+    assert "To write what is missing, run the command" in result.err
+    assert len(pd.read_csv(disk / "two_faces.frames.csv").frame_index.unique()) == 56
+    assert "two_faces.mp4: 2 people" in result.out
+
+
+def test_disk_without_room_for_the_timeline_stays_empty(
+    fer: Run, portrait: Path, small_disk: Callable[[int], Path]
+) -> None:
+    disk = small_disk(4)
+    (disk / "ballast").write_bytes(bytes(4096))
+    result = fer("run", portrait, "--out", disk)
+    assert result.code == 5
     assert "the disk is full. Free space or choose another directory with --out" in result.err
-    assert names(disk) == set()
+    assert names(disk) == {"ballast"}
 
 
 def test_parallel_processes_give_the_same_results(fer: Run, clips: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -71,6 +72,18 @@ def gradient() -> Callable[[int, int], U8]:
         return np.broadcast_to(across + down, (height, width, 3)).astype(np.uint8)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def silent_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video without audio, which the annotated video copies its audio from."""
+    path = tmp_path_factory.mktemp("input") / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
+        container.mux(stream.encode())
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,29 @@ from fer_stream.outputs.atomic_file import AtomicFile, discard_partial_files, ou
 
 def test_write_joins_chunks_and_commits(tmp_path: Path) -> None:
     output = AtomicFile(tmp_path / "a.txt")
+    output.write([b"half"])
     output.write([b"one ", b"two"])
+    assert not (tmp_path / "a.txt").exists()
+    assert output.size() == 7
+    assert output.commit() == tmp_path / "a.txt"
     assert (tmp_path / "a.txt").read_bytes() == b"one two"
     assert not output.partial.exists()
+
+
+def test_incomplete_file_gets_no_name(tmp_path: Path) -> None:
+    output = AtomicFile(tmp_path / "a.txt")
+    output.partial.write_text("half")
+    assert output.commit() is None
+    assert not (tmp_path / "a.txt").exists()
+
+
+def test_commit_to_another_path_replaces_it(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("old")
+    output = AtomicFile(tmp_path / "a.txt")
+    output.write([b"new"])
+    assert output.commit(tmp_path / "b.txt") == tmp_path / "b.txt"
+    assert [path.name for path in tmp_path.iterdir()] == ["b.txt"]
+    assert (tmp_path / "b.txt").read_text() == "new"
 
 
 def test_hidden_file_is_in_the_same_directory_and_keeps_the_suffix(tmp_path: Path) -> None:
@@ -62,7 +82,7 @@ def test_deleted_hidden_file_is_reported(tmp_path: Path) -> None:
     output = AtomicFile(tmp_path / "a.txt")
     output.partial.unlink()
     with pytest.raises(OutputError, match="Cannot write"):
-        output.commit()
+        output.complete()
 
 
 def test_partial_files_are_discarded_by_process(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import av
 import pytest
 
 from fer_stream.config.settings import OutputSettings
@@ -34,18 +33,6 @@ def suffix(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def variant(suffix: str) -> tuple[OutputEntry, Kind]:
     return VARIANTS[suffix]
-
-
-@pytest.fixture(scope="module")
-def silent_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video without audio, which the annotated video copies its audio from."""
-    path = tmp_path_factory.mktemp("input") / "clip.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-        container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.fixture
@@ -83,6 +70,7 @@ def _complete(output: Output, frames: Sequence[LabelledFrame], summary: FileSumm
     for start in range(0, len(frames), 7):
         output.write(frames[start : start + 7])
     output.finish(summary)
+    output.commit()
 
 
 def test_target_appears_only_when_it_is_complete(
@@ -94,6 +82,7 @@ def test_target_appears_only_when_it_is_complete(
     assert not output.path.exists()
     assert all(path.name.startswith(".partial-") for path in tmp_path.iterdir())
     output.finish(summary)
+    output.commit()
     assert [path.name for path in tmp_path.iterdir()] == [f"clip.{suffix}"]
     assert output.path.stat().st_size > 0
 
@@ -164,6 +153,7 @@ def test_force_replaces_the_existing_file_at_the_end(
     output.write(labelled)
     assert path.read_text() == "old"
     output.finish(summary)
+    output.commit()
     assert path.read_bytes() != b"old"
     assert list(tmp_path.iterdir()) == [path]
 

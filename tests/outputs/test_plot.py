@@ -40,6 +40,7 @@ def test_output_is_a_png(frames: list[LabelledFrame], summary: FileSummary, tmp_
     output = TimelinePlot(tmp_path / "clip.timeline.png", ProbabilitySeries())
     output.write(frames)
     output.finish(summary)
+    output.commit()
     assert output.path.read_bytes().startswith(b"\x89PNG")
 
 

@@ -13,7 +13,8 @@ import pytest
 from fer_stream.cli.run import run
 from fer_stream.config.settings import OutputSettings
 from fer_stream.outputs.downsample import ProbabilitySeries
-from fer_stream.outputs.registry import OUTPUT_SUFFIXES, OUTPUTS, Kind, OutputContext, create_outputs
+from fer_stream.outputs.output_set import OutputSet
+from fer_stream.outputs.registry import OUTPUT_SUFFIXES, OUTPUTS, Kind, OutputContext
 from fer_stream.records import U8, SourceInfo
 
 FORMATS_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "formats.md"
@@ -40,10 +41,10 @@ def context(
 
 
 def created(settings: OutputSettings, context: OutputContext, directory: Path) -> list[str]:
-    outputs = list(create_outputs(settings, directory / "clip", context))
-    for output in outputs:
-        output.discard()
-    return [output.path.name for output in outputs]
+    outputs = OutputSet()
+    outputs.create(settings, directory / "clip", context)
+    outputs.discard()
+    return [path.name for path in outputs.paths]
 
 
 def test_video_has_all_outputs_in_the_order_of_their_size(

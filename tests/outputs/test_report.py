@@ -145,6 +145,7 @@ def test_thumbnails_added_during_the_run_are_shown(summary: FileSummary, tmp_pat
     output = Report(tmp_path / "clip.report.html", ProbabilitySeries(), thumbnails=thumbnails)
     thumbnails[1] = np.zeros((48, 48), np.uint8)
     output.finish(summary)
+    output.commit()
     assert 'alt="Face of person 1"' in output.path.read_text("utf-8")
 
 

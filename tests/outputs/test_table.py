@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from fer_stream.errors import DiskFull
 from fer_stream.outputs.table import COLUMNS, FrameTable
 from fer_stream.records import LABELS, UNKNOWN, FileSummary, LabelledFrame
 
@@ -17,6 +20,7 @@ def table(frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path) -> 
     for frame in frames:
         output.write([frame])
     output.finish(summary)
+    output.commit()
     return output.path
 
 
@@ -51,6 +55,31 @@ def test_pandas_reads_the_documented_types(table: Path, frames: list[LabelledFra
     assert faces[list(LABELS)].sum(axis=1).sub(1).abs().max() < 0.0005
     assert list(faces["label"]) == [face.label for frame in frames for face in frame.faces]
     assert (faces["unknown_reason"].notna() == (faces["label"] == UNKNOWN)).all()
+
+
+def test_failed_write_leaves_whole_rows_and_can_be_repeated(
+    frames: list[LabelledFrame], summary: FileSummary, small_disk: Callable[[int], Path], tmp_path: Path
+) -> None:
+    disk = small_disk(256)
+    output = FrameTable(disk / "clip.frames.csv")
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes(248 * 1024))
+    written = 0
+    with suppress(DiskFull):
+        while True:
+            output.write(frames)
+            written += 1
+    ballast.unlink()
+    for _ in range(10 - written):
+        output.write(frames)
+    output.finish(summary)
+    output.commit()
+    expected = FrameTable(tmp_path / "clip.frames.csv")
+    for _ in range(10):
+        expected.write(frames)
+    expected.finish(summary)
+    expected.commit()
+    assert output.path.read_bytes() == expected.path.read_bytes()
 
 
 def test_rows_are_readable_before_the_end(frames: list[LabelledFrame], tmp_path: Path) -> None:

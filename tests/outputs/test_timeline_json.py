@@ -21,6 +21,7 @@ def _written(summary: FileSummary, directory: Path) -> dict[str, Any]:
     """Write the file and return the parsed document."""
     output = TimelineJson(directory / "clip.timeline.json")
     output.finish(summary)
+    output.commit()
     document = json.loads(output.path.read_text("utf-8"))
     assert isinstance(document, dict)
     return document
@@ -89,7 +90,10 @@ def test_examples_of_the_formats_page_run(
     table = FrameTable(tmp_path / "talk.frames.csv")
     table.write(frames)
     table.finish(summary)
-    TimelineJson(tmp_path / "talk.timeline.json").finish(summary)
+    table.commit()
+    timeline = TimelineJson(tmp_path / "talk.timeline.json")
+    timeline.finish(summary)
+    timeline.commit()
     examples = re.findall(r"```python\n(.*?)```", FORMATS_PAGE.read_text("utf-8"), re.DOTALL)
     assert len(examples) == 2
     monkeypatch.chdir(tmp_path)

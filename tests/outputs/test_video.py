@@ -56,6 +56,7 @@ def test_faces_are_drawn_at_their_positions(
     writer = AnnotatedVideo(still, tmp_path / "clip.annotated.mp4")
     writer.write(frames)
     writer.finish(summary)
+    writer.commit()
     images, times_s = _decode(writer.path)
     assert times_s == pytest.approx([frame.time_s for frame in frames], abs=1e-4)
     edge = images[5][45:75, 40].astype(int).mean(axis=0)
@@ -72,6 +73,7 @@ def test_frames_times_size_and_colours_of_a_clip_are_kept(
     writer = AnnotatedVideo(_opener(clip, fps), tmp_path / "a.mp4", audio_from=clip)
     writer.write(frames)
     writer.finish(summary)
+    writer.commit()
     images, times_s = _decode(writer.path)
     assert len(images) == count
     assert times_s == pytest.approx([frame.time_s for frame in frames], abs=1e-4)
@@ -93,6 +95,7 @@ def test_face_is_redacted_in_every_frame(
     )
     writer.write(frames)
     writer.finish(summary)
+    writer.commit()
     images, _ = _decode(writer.path)
     contrast = [float(image[45:75, 46:74].std()) for image in images]
     assert max(contrast) < 20, "frames 10 to 14, between two detections, must be redacted too"
@@ -102,6 +105,8 @@ def test_face_is_redacted_in_every_frame(
 def test_no_video_is_written_without_frames(still: SourceMaker, summary: FileSummary, tmp_path: Path) -> None:
     writer = AnnotatedVideo(still, tmp_path / "a.mp4")
     writer.finish(summary)
+    assert writer.commit() is None
+    writer.discard()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -113,6 +118,7 @@ def test_source_is_closed(
     writer = AnnotatedVideo(lambda: source, tmp_path / "a.mp4")
     writer.write(frames)
     writer.finish(summary)
+    writer.commit()
     assert source.closed
 
 
@@ -163,6 +169,7 @@ def _write_many_and_finish(writer: AnnotatedVideo, frames: Sequence[LabelledFram
     for _ in range(40):
         writer.write(frames)
     writer.finish(summary)
+    writer.commit()
 
 
 def test_disk_that_fills_up_raises_disk_full(
@@ -198,6 +205,7 @@ def test_damaged_source_may_end_earlier_in_the_second_pass(
     writer = AnnotatedVideo(lambda: source, tmp_path / "a.mp4")
     writer.write(frames)
     writer.finish(summary)
+    writer.commit()
     assert len(_decode(writer.path)[0]) == 48
 
 
@@ -212,6 +220,7 @@ def test_still_image_is_annotated_as_png(
     )
     writer.write([LabelledFrame("portrait@1", 0, 0.0, (face(1, "happy", (100, 80, 160, 160)),))])
     writer.finish(summary)
+    writer.commit()
     image = cv2.imread(str(writer.path))
     assert image is not None
     assert image.shape == (241, 320, 3)
@@ -220,5 +229,8 @@ def test_still_image_is_annotated_as_png(
 
 
 def test_no_png_is_written_without_a_frame(still: SourceMaker, summary: FileSummary, tmp_path: Path) -> None:
-    AnnotatedImage(still, tmp_path / "a.png").finish(summary)
+    writer = AnnotatedImage(still, tmp_path / "a.png")
+    writer.finish(summary)
+    assert writer.commit() is None
+    writer.discard()
     assert list(tmp_path.iterdir()) == []
