@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry
 
 from fer_stream import factory
-from fer_stream.errors import OutputError
+from fer_stream.errors import OutputError, UnreadableSource
 from fer_stream.metrics import Metrics
 from fer_stream.outputs.atomic_file import refuse_existing
 from fer_stream.outputs.downsample import ProbabilitySeries
 from fer_stream.outputs.output_set import OutputSet
 from fer_stream.outputs.registry import OUTPUT_SUFFIXES, OutputContext
 from fer_stream.pipeline import FileStages, OnCrops, Predictor, Progress, RunControl, Sink, StopFlag, run_file
-from fer_stream.records import U8, FaceCrop, FileSummary, SourceInfo
+from fer_stream.records import U8, FaceCrop, FileSummary, Provenance, SourceInfo
 from fer_stream.timeline.builder import TimelineBuilder
 
 if TYPE_CHECKING:
@@ -37,12 +38,17 @@ INTERRUPTED = "interrupted"
 
 @dataclass(frozen=True, slots=True)
 class FileTask:
-    """A file to analyse: the input `path`, and the base name and directory of its results."""
+    """A file to analyse: the input `path`, and the base name and directory of its results.
+
+    `label` is the name of the file for the user; `command` is the command line, recorded in the results.
+    """
 
     path: Path
     name: str
     output_dir: Path
     force: bool = False
+    label: str = ""
+    command: str | None = None
 
     def output_path(self, suffix: str) -> Path:
         """Return the path of the result with this suffix."""
@@ -74,7 +80,8 @@ class FileProcessor:
         self.settings = settings
         self.threads = threads
         self.detector = factory.make_detector(settings.detector)
-        self.classifier = factory.make_classifier(settings.model)
+        self.backend = factory.backend_for(settings.model)
+        self.classifier = factory.make_classifier(settings.model.model_copy(update={"backend": self.backend}))
 
     def open(self, path: Path, name: str) -> FrameSource:
         """Open a file. Raises a `SourceError` if it cannot be read."""
@@ -117,6 +124,7 @@ class FileProcessor:
             unconfirmed_faces=extractor.unconfirmed_faces,
             people=builder.people(),
             detector=self.detector.spec.name,
+            backend=self.backend,
             model=self.classifier.spec,
             settings=settings.model_dump(mode="json"),
             versions=factory.versions(),
@@ -159,6 +167,8 @@ def process_file(
         cleanup.callback(source.close)
         cleanup.callback(outputs.discard)
         context = _output_context(processor, task, source.info, thumbnails)
+        provenance = _provenance(task)
+        create_output_dir(task.output_dir)
         outputs.create(processor.settings.outputs, task.output_dir / task.name, context)
         summary = processor.process(
             source,
@@ -167,6 +177,7 @@ def process_file(
             control=RunControl(stop or Event(), partial(progress, source.info) if progress else _noop),
             on_crops=thumbnails.update if processor.settings.outputs.thumbnails else None,
         )
+        summary = replace(summary, provenance=provenance)
         outputs.finish(summary)
         written = outputs.commit()
     return FileResult(summary, written, tuple(outputs.failures.values()))
@@ -180,6 +191,17 @@ def create_output_dir(path: Path) -> None:
         raise OutputError(
             f"Cannot create the directory {path}: {error.strerror or error}. Choose another directory with --out."
         ) from error
+
+
+def _provenance(task: FileTask) -> Provenance:
+    """Read the file and return its checksum. Raises `UnreadableSource` if that fails."""
+    try:
+        with task.path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            size_bytes = file.tell()
+    except OSError as error:
+        raise UnreadableSource(f"{task.path} cannot be read: {error.strerror}.") from error
+    return Provenance(str(task.path.absolute()), size_bytes, sha256, time.time(), task.command)
 
 
 def _output_context(

@@ -338,12 +338,28 @@ class PersonSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Provenance:
+    """Input and time of an analysis whose results are files.
+
+    `path` is absolute, `sha256` the checksum of the file, `analysed_at` the start in Unix seconds, `command` the
+    command line without passwords, or None.
+    """
+
+    path: str
+    size_bytes: int
+    sha256: str
+    analysed_at: float
+    command: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FileSummary:
     """Result of one file.
 
     `frames` is the number of frames analysed, `unconfirmed_faces` the number of detections that appeared in a single
     frame and were not assigned to anyone: no table contains them. `stopped` is the reason why the run ended early, or
-    None. `detector`, `model`, `versions` and `settings` record how the result was produced.
+    None. `detector`, `backend` (the one that ran the model), `model`, `versions`, `settings` and `provenance` record
+    how the result was produced; `provenance` is None for a result in memory.
     """
 
     source: SourceInfo
@@ -353,7 +369,9 @@ class FileSummary:
     unconfirmed_faces: int
     people: tuple[PersonSummary, ...]
     detector: str
+    backend: str
     model: ModelSpec
     settings: dict[str, object]
     versions: dict[str, str]
     stopped: str | None = None
+    provenance: Provenance | None = None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import itertools
 import os
 import re
 import stat
 import unicodedata
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePath
 
 from fer_stream.errors import ConfigError, SourceNotFound, UnreadableSource
@@ -39,10 +42,23 @@ _MAX_KINDS = 6
 
 
 @dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file to analyse. Its results are called `name`, in the folder `folder` of the output folder.
+
+    `folder` is the file's folder below the argument that selected it, `name` is its stem. Neither depends on other
+    arguments, but if another video or image in the same folder has the same stem, `name` includes the suffix.
+    """
+
+    path: Path
+    folder: PurePath
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Discovery:
     """Files selected by arguments, and the number of other files by kind in each folder that was searched."""
 
-    paths: tuple[Path, ...]
+    files: tuple[FoundFile, ...]
     skipped: Mapping[Path, Counter[str]]
 
     def messages(self) -> Iterator[str]:
@@ -62,39 +78,48 @@ def discover(arguments: Sequence[str | Path]) -> Discovery:
     `clip10`), without hidden files and outputs of fer-stream; symbolic links are followed, each folder is searched
     once. A pattern (`*`, `?`, `[…]`, `**`) is expanded unless a file with that name exists.
 
-    Raises `ConfigError` for an empty argument, `SourceNotFound` if an argument selects no file, and
-    `UnreadableSource` for a URL or a folder that may not be listed.
+    Raises `ConfigError` for an empty argument and for two files whose results would have the same names,
+    `SourceNotFound` if an argument selects no file, and `UnreadableSource` for a URL or a folder that may not be
+    listed.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, FoundFile] = {}
     skipped: dict[Path, Counter[str]] = {}
+    stems = cache(_stems)
     for argument in arguments:
-        for path in _expand(str(argument), skipped):
-            found.setdefault(os.path.realpath(path), path)
+        base, paths = _expand(str(argument), skipped)
+        for path in paths:
+            folder = path.relative_to(base).parent if base else PurePath()
+            is_unique = stems(path.parent)[path.stem.casefold()] <= {path.name}
+            found.setdefault(os.path.realpath(path), FoundFile(path, folder, path.stem if is_unique else path.name))
+    _refuse_conflicts(found.values())
     return Discovery(tuple(found.values()), skipped)
+
+
+def _stems(folder: Path) -> defaultdict[str, set[str]]:
+    """Return the videos and images in a folder by their stem, regardless of case; none if it may not be listed."""
+    names = defaultdict[str, set[str]](set)
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if _skipped_kind(path.name) is None:
+                names[path.stem.casefold()].add(path.name)
+    return names
+
+
+def _refuse_conflicts(files: Iterable[FoundFile]) -> None:
+    first: dict[PurePath, Path] = {}
+    for file in files:
+        other = first.setdefault(file.folder / file.name, file.path)
+        if other != file.path:
+            raise ConfigError(
+                f"The results of {_safe_str(other)} and {_safe_str(file.path)} would have the same names "
+                f"({file.folder / file.name}.*). Pass the folder that contains both, so that the results get its "
+                "structure, or analyse them with different --out."
+            )
 
 
 def is_image(path: Path) -> bool:
     """Return True if the suffix is that of a still image."""
     return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def output_names(paths: Sequence[Path]) -> list[str]:
-    """Return a name for the outputs of each source, unique regardless of case.
-
-    The stem of the file; with its suffix if several sources have the same stem; with a number if that is not unique.
-    """
-    stems = Counter(path.stem.casefold() for path in paths)
-    taken: set[str] = set()
-    names = []
-    for path in paths:
-        wanted = path.stem if stems[path.stem.casefold()] == 1 else path.name
-        name, number = wanted, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{wanted}-{number}"
-        taken.add(name.casefold())
-        names.append(name)
-    return names
 
 
 def slugify(text: str) -> str:
@@ -131,7 +156,8 @@ def ensure_readable(path: Path) -> None:
         raise UnreadableSource(f"{_safe_str(path)} is empty. Copy or download it again.")
 
 
-def _expand(argument: str, skipped: dict[Path, Counter[str]]) -> list[Path]:
+def _expand(argument: str, skipped: dict[Path, Counter[str]]) -> tuple[Path | None, list[Path]]:
+    """Return the files that an argument selects, and the folder whose structure their results get."""
     if not argument:
         raise ConfigError("A path is empty. If it comes from a shell variable, check that the variable is set.")
     path = Path(argument)
@@ -140,14 +166,15 @@ def _expand(argument: str, skipped: dict[Path, Counter[str]]) -> list[Path]:
             f"{redact_secrets(argument)} is a URL, not a file. Download it first; for cameras use `fer-stream serve`."
         )
     if os.path.lexists(path):
-        return _files_in(path, skipped) if path.is_dir() else [path]
+        return (path, _files_in(path, skipped)) if path.is_dir() else (None, [path])
     if not glob.has_magic(argument):
         raise SourceNotFound(f"File or folder not found: {_safe_str(path)}. Check the name.")
     expanded = glob.glob(argument, recursive=True)  # noqa: PTH207 - Path.glob does not accept absolute patterns
     matches = sorted(map(Path, expanded), key=_natural_key)
     if not matches:
         raise SourceNotFound(f"No file matches {_safe_str(path)}. Check the pattern and the folder.")
-    return [path for match in matches for path in (_files_in(match, skipped) if match.is_dir() else [match])]
+    files = [path for match in matches for path in (_files_in(match, skipped) if match.is_dir() else [match])]
+    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)), files
 
 
 def _files_in(folder: Path, skipped: dict[Path, Counter[str]]) -> list[Path]:

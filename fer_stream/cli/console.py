@@ -48,7 +48,7 @@ class Console:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._tasks: dict[str, TaskID] = {}
+        self._tasks: dict[FileTask, TaskID] = {}
         # Read before the bars redirect stdout, which may be closed.
         self._encoding = getattr(sys.stdout, "encoding", "utf-8")
         self._bars = Progress(
@@ -73,14 +73,14 @@ class Console:
 
     def progress(self, task: FileTask, info: SourceInfo, progress: pipeline.Progress) -> None:
         """Advance the bar of `task` by media time, because not every frame is necessarily analysed."""
-        if task.name not in self._tasks:
-            self._tasks[task.name] = self._bars.add_task(task.path.name, total=_duration_s(info), frames=0)
-        self._bars.update(self._tasks[task.name], completed=progress.last_s, frames=progress.frames)
+        if task not in self._tasks:
+            self._tasks[task] = self._bars.add_task(task.label, total=_duration_s(info), frames=0)
+        self._bars.update(self._tasks[task], completed=progress.last_s, frames=progress.frames)
 
     def show(self, outcome: Outcome) -> int:
         """Print the outcome of a task and return its exit code."""
-        if outcome.task.name in self._tasks:
-            self._bars.remove_task(self._tasks.pop(outcome.task.name))
+        if outcome.task in self._tasks:
+            self._bars.remove_task(self._tasks.pop(outcome.task))
         if outcome.error:
             typer.echo(f"fer-stream: {outcome.error}", err=True)
         if outcome.traceback:
@@ -169,7 +169,7 @@ def _summary_lines(task: FileTask, result: FileResult) -> Iterator[str]:
     people = pluralize(len(summary.people), "person", "people")
     frames = f", {pluralize(summary.frames, 'frame')} in {format_time(summary.duration_s)}"
     stopped = f" ({summary.stopped})" if summary.stopped else ""
-    yield f"{task.path.name}: {people}{'' if summary.source.kind == 'image' else frames}{stopped}"
+    yield f"{task.label}: {people}{'' if summary.source.kind == 'image' else frames}{stopped}"
     yield from map(_person_line, summary.people)
     yield from _decode_error_lines(summary.decode_errors)
     yield "  results: " + ", ".join(str(path) for path in result.outputs)

@@ -91,7 +91,7 @@ def submit(
 
     The results are those of `fer-stream run`.
     """
-    from fer_stream.capture.discovery import discover, output_names
+    from fer_stream.capture.discovery import discover
     from fer_stream.cli.console import print_messages
     from fer_stream.config.loader import load
     from fer_stream.config.settings import FileSettings
@@ -100,16 +100,22 @@ def submit(
     file_settings = load(settings, FileSettings) if settings else live.for_files()
     found = discover(files)
     print_messages(found)
-    named = list(zip(found.paths, output_names(found.paths), strict=True))
     folder = out or live.jobs_output_dir
     with _jobs(live) as jobs_client:
-        for path, name in named:
-            jobs_client.check(path, out=folder, settings=file_settings, force=force, name=name)
+        for file in found.files:
+            jobs_client.check(
+                file.path, out=folder / file.folder, settings=file_settings, force=force, name=file.name
+            )
         submitted = (
             jobs_client.submit(
-                path, out=folder, settings=file_settings, priority=priority.value, force=force, name=name
+                file.path,
+                out=folder / file.folder,
+                settings=file_settings,
+                priority=priority.value,
+                force=force,
+                name=file.name,
             )
-            for path, name in named
+            for file in found.files
         )
         _print_submitted(submitted, ids=ids, as_json=as_json)
 

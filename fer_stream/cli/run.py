@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from enum import StrEnum
@@ -103,17 +105,22 @@ def run(
 def _run_files(
     sources: list[str], settings: FileSettings, out: Path, *, force: bool, processes: int | None, quiet: bool
 ) -> int:
-    from fer_stream.capture.discovery import discover, output_names
+    from fer_stream.capture.discovery import discover
     from fer_stream.cli.console import Console, print_messages
     from fer_stream.files import FileTask, create_output_dir
+    from fer_stream.log import redact_secrets
     from fer_stream.pool import cores, process_files
 
     found = discover(sources)
     if not quiet:
         print_messages(found)
     create_output_dir(out)
+    command = redact_secrets(shlex.join(["fer-stream", *sys.argv[1:]]))
     jobs = [
-        FileTask(path, name, out, force) for path, name in zip(found.paths, output_names(found.paths), strict=True)
+        FileTask(
+            file.path, file.name, out / file.folder, force, label=str(file.folder / file.path.name), command=command
+        )
+        for file in found.files
     ]
     at_once = processes or cores()
     with (

@@ -14,7 +14,7 @@ from rq.job import JobStatus, Retry
 from rq.serializers import JSONSerializer
 from rq.utils import now
 
-from fer_stream.capture.discovery import ensure_readable, output_names
+from fer_stream.capture.discovery import ensure_readable
 from fer_stream.errors import CodecError, ConfigError, InvalidJobState, JobNotFound, OutputError, OutputExists
 from fer_stream.jobs.job import TERMINAL_STATES, JobInfo, Priority
 from fer_stream.jobs.record import (
@@ -203,7 +203,7 @@ def _make_task(path: Path, out: Path, settings: FileSettings, *, force: bool, na
     path = path.absolute()
     ensure_readable(path)
     try:
-        name = validate_name(name or output_names([path])[0])
+        name = validate_name(name or path.stem)
     except ValueError as error:
         raise ConfigError(f"Invalid result name: {error}.") from None
     return Task(path, out.absolute(), name, force, _with_absolute_paths(settings))

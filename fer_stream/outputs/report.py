@@ -210,6 +210,7 @@ def _method(summary: FileSummary) -> str:
     facts = {
         "Model": f"{model.model_id}, trained on {model.dataset}",
         "Weights": f"SHA-256 {model.sha256}",
+        "Backend": summary.backend,
         "Face detector": summary.detector,
         "Versions": ", ".join(f"{name} {version}" for name, version in summary.versions.items()),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         LabelledFrame,
         ModelSpec,
         PersonSummary,
+        Provenance,
         Segment,
         SourceInfo,
     )
@@ -45,18 +47,25 @@ def create(path: Path, context: OutputContext) -> TimelineJson:
 
 
 def timeline_document(summary: FileSummary) -> dict[str, Any]:
-    """Convert `summary` to the document of docs/reference/formats.md. Paths are reduced to file names."""
+    """Convert `summary` to the document of docs/reference/formats.md.
+
+    Paths in settings are reduced to file names; that of the source is complete.
+    """
+    provenance = summary.provenance
     return {
         "format": TIMELINE_FORMAT,
         "version": TIMELINE_VERSION,
-        "source": _source(summary.source),
+        "source": _source(summary.source, provenance),
         "analysed": {
+            "at": _utc(provenance.analysed_at) if provenance else None,
+            "command": provenance.command if provenance else None,
             "frames": summary.frames,
             "duration_s": round_time(summary.duration_s),
             "stopped": summary.stopped,
             "decode_errors": _decode_errors(summary.decode_errors),
         },
         "detector": summary.detector,
+        "backend": summary.backend,
         "model": _model(summary.model),
         "versions": summary.versions,
         "settings": _without_directories(summary.settings),
@@ -65,9 +74,12 @@ def timeline_document(summary: FileSummary) -> dict[str, Any]:
     }
 
 
-def _source(info: SourceInfo) -> dict[str, Any]:
+def _source(info: SourceInfo, provenance: Provenance | None) -> dict[str, Any]:
     return {
         "name": PurePath(info.name).name,
+        "path": provenance.path if provenance else None,
+        "size_bytes": provenance.size_bytes if provenance else None,
+        "sha256": provenance.sha256 if provenance else None,
         "kind": info.kind,
         "width": info.width,
         "height": info.height,
@@ -77,6 +89,10 @@ def _source(info: SourceInfo) -> dict[str, Any]:
         "codec": info.codec,
         "pixel_format": info.pixel_format,
     }
+
+
+def _utc(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _decode_errors(errors: DecodeErrors) -> dict[str, Any]:

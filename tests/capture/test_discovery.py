@@ -6,15 +6,16 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import av
 import pytest
 from av.video.stream import VideoStream
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_stream.capture.discovery import discover, ensure_readable, is_image, output_names, slugify
+from fer_stream.capture.discovery import discover, ensure_readable, is_image, slugify
 from fer_stream.errors import ConfigError, SourceError, SourceNotFound, UnreadableSource
 from fer_stream.factory import open_file
 
@@ -32,7 +33,7 @@ def touch(folder: Path, *names: str) -> list[Path]:
 
 
 def found(arguments: Sequence[str | Path]) -> list[Path]:
-    return list(discover(arguments).paths)
+    return [file.path for file in discover(arguments).files]
 
 
 def test_files_are_returned_in_order_without_duplicates(tmp_path: Path) -> None:
@@ -187,16 +188,66 @@ def test_images_are_recognised_by_their_suffix() -> None:
     ]  # fmt: skip
 
 
-def test_output_names_use_stem_then_suffix_then_number() -> None:
-    paths = [Path(p) for p in ("x/solo.mp4", "a.mp4", "A.mov", "b/c.mp4", "d/c.mp4", "d/C.MP4", "b/a.mp4.mkv")]
-    assert output_names(paths) == ["solo", "a.mp4", "A.mov", "c.mp4", "c.mp4-2", "C.MP4-3", "a.mp4-2"]
+def results(*arguments: str | Path) -> list[str]:
+    """Return folder and name of the results of each file."""
+    return [str(file.folder / file.name) for file in discover(arguments).files]
 
 
-@given(st.lists(FILE_NAMES.map(Path), max_size=20))
-def test_output_names_are_unique_and_deterministic(paths: list[Path]) -> None:
-    names = output_names(paths)
-    assert len({name.casefold() for name in names}) == len(names) == len(paths)
-    assert output_names(paths) == names
+def test_results_mirror_the_folders_below_the_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(
+        tmp_path, "study/P01/interview.mp4", "study/P02/interview.mp4", "study/P02/deep/er/x.png", "study/intro.mov"
+    )
+    expected = ["P01/interview", "P02/deep/er/x", "P02/interview", "intro"]
+    monkeypatch.chdir(tmp_path / "study")
+    for argument in (tmp_path / "study", ".", f"{tmp_path}/study/", "../study", "P02/.."):
+        assert sorted(results(argument)) == expected
+    assert results(tmp_path / "study/P02") == ["deep/er/x", "interview"]
+    assert results("P01/interview.mp4") == ["interview"]
+
+
+@pytest.mark.parametrize("pattern", ["study/P*/interview.mp4", "study/P*", "study/**/interview.mp4", "./study/P??"])
+def test_results_mirror_the_folders_below_the_constant_part_of_a_pattern(
+    pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "study/P01/interview.mp4", "study/P02/interview.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert results(pattern) == results(f"{tmp_path}/{pattern}") == ["P01/interview", "P02/interview"]
+    assert results("s*/P01/*.mp4") == ["study/P01/interview"]
+
+
+def test_names_include_the_suffix_if_the_folder_contains_another_file_with_the_stem(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "A.mov", "a.txt", "a.annotated.mp4", ".a.png", "sub/a.mp4", "b.mp4", "b.frames.csv")
+    assert sorted(results(tmp_path)) == ["A.mov", "a.mp4", "b", "sub/a"]
+    assert results(tmp_path / "a.mp4") == ["a.mp4"], "independent of the other files of the call"
+    assert results(tmp_path / "a.txt") == ["a.txt"]
+
+
+def test_files_with_the_same_results_are_an_error(tmp_path: Path) -> None:
+    mon, tue = touch(tmp_path, "mon/video1.mp4", "tue/video1.mp4")
+    assert results(tmp_path) == ["mon/video1", "tue/video1"]
+    assert results(mon, tmp_path / "mon") == ["video1"]
+    with pytest.raises(ConfigError, match="same names") as caught:
+        discover([mon, tue])
+    assert str(mon) in str(caught.value)
+    assert str(tue) in str(caught.value)
+
+
+@given(st.lists(FILE_NAMES.filter(lambda name: len(name.encode()) < 250), max_size=8, unique=True))
+def test_names_of_a_folder_are_unique_and_those_of_its_files_alone(names: list[str]) -> None:
+    with TemporaryDirectory() as folder:
+        paths = [path for name in names for path in touch(Path(folder), f"{name}.mp4")]
+        for path in paths[::2]:
+            path.with_suffix(".mkv").touch()
+        visible = [path for path in Path(folder).iterdir() if not path.name.startswith(".")]
+        if not visible:
+            return
+        try:
+            together = discover([folder]).files
+        except ConfigError:
+            assume(False)
+        assert len({file.name for file in together}) == len(together) == len(visible)
+        for file in together:
+            assert results(file.path) == [file.name]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,6 +96,42 @@ def test_model_size_selects_the_model(fer: Run, portrait: Path, tmp_path: Path) 
         for size in ("standard", "small")
     ]
     assert ids[0] != ids[1]
+
+
+def test_results_mirror_the_folders_of_a_study(fer: Run, portrait: Path, tmp_path: Path) -> None:
+    for day in ("mon", "tue"):
+        (tmp_path / "d" / day).mkdir(parents=True)
+        shutil.copy(portrait, tmp_path / "d" / day / "photo1.png")
+    result = fer("run", tmp_path / "d", "--out", tmp_path / "o", "--no-video", "--no-table")
+    assert result.code == 0
+    assert names(tmp_path / "o") == {"mon", "tue"}
+    for day in ("mon", "tue"):
+        assert names(tmp_path / "o" / day) == {"photo1.timeline.json"}
+        assert f"{day}/photo1.png: 1 person" in result.out
+    result = fer("run", tmp_path / "d/mon/photo1.png", tmp_path / "d/tue/photo1.png", "--out", tmp_path / "o")
+    assert result.code == 2
+    assert "would have the same names" in result.err
+
+
+def test_timeline_records_how_it_was_produced(fer: Run, portrait: Path, tmp_path: Path) -> None:
+    """The output folder looks like a URL with a password."""
+    source = tmp_path / "a b.png"
+    shutil.copy(portrait, source)
+    started_s = time.time()
+    options = ("--backend", "onnx", "--detector", "blazeface", "--no-video")
+    assert fer("run", source, "--out", f"{tmp_path}/rtsp://ada:canary@host", *options).code == 0
+    document = json.loads((tmp_path / "rtsp:/ada:canary@host" / "a b.timeline.json").read_text())
+    assert document["source"]["path"] == str(source)
+    assert document["source"]["size_bytes"] == source.stat().st_size
+    assert document["source"]["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    at_s = datetime.fromisoformat(document["analysed"]["at"]).timestamp()
+    assert started_s - 1 <= at_s <= time.time()
+    assert document["analysed"]["command"].startswith(f"fer-stream run '{source}' --out")
+    assert "canary" not in json.dumps(document)
+    assert document["backend"] == "onnx"
+    assert document["detector"] == "blazeface-full-range"
+    assert document["settings"]["detector"]["type"] == "blazeface"
+    assert "fer-stream" in document["versions"]
 
 
 def test_unreadable_files_are_reported_and_the_others_processed(fer: Run, clips: Path, tmp_path: Path) -> None:

@@ -157,6 +157,7 @@ def summary() -> FileSummary:
             PersonSummary(2, 1.0, 2.0, 25, (Segment("clip@0", 2, "sad", 1.0, 2.0, 0.65),), {"sad": 1.0}),
         ),
         detector="yunet-2023mar",
+        backend="litert",
         model=ModelSpec("emotion-1", LABELS, 48, 1, "ab" * 32, "FER-2013", "Apache-2.0", {"accuracy": 0.728}),
         settings={"fps": None, "detector": {"type": "auto", "weights": Path("/home/ada/models/yunet.onnx")}},
         versions={"fer-stream": "0.1.0"},

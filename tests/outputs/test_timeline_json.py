@@ -12,7 +12,7 @@ import pytest
 
 from fer_stream.outputs.table import FrameTable
 from fer_stream.outputs.timeline_json import TimelineJson, timeline_document
-from fer_stream.records import LABELS, FileSummary, LabelledFrame
+from fer_stream.records import LABELS, FileSummary, LabelledFrame, Provenance
 
 FORMATS_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "formats.md"
 
@@ -32,6 +32,8 @@ def test_document_contains_metadata_of_the_run(summary: FileSummary, tmp_path: P
     assert (document["format"], document["version"]) == ("fer-stream.timeline", 1)
     assert document["source"]["name"] == "clip.mp4"
     assert document["analysed"] == {
+        "at": None,
+        "command": None,
         "frames": 50,
         "duration_s": 2.0,
         "stopped": None,
@@ -39,6 +41,17 @@ def test_document_contains_metadata_of_the_run(summary: FileSummary, tmp_path: P
     }
     assert document["model"]["labels"] == list(LABELS)
     assert document["unconfirmed_faces"] == 1
+
+
+def test_document_records_how_it_was_produced(summary: FileSummary, tmp_path: Path) -> None:
+    provenance = Provenance("/study/P01/clip.mp4", 1234, "cd" * 32, 1_767_225_600.7, "fer-stream run clip.mp4")
+    document = _written(replace(summary, provenance=provenance), tmp_path)
+    assert document["source"]["path"] == "/study/P01/clip.mp4"
+    assert document["source"]["size_bytes"] == 1234
+    assert document["source"]["sha256"] == "cd" * 32
+    assert document["analysed"]["at"] == "2026-01-01T00:00:00Z"
+    assert document["analysed"]["command"] == "fer-stream run clip.mp4"
+    assert (document["detector"], document["backend"]) == ("yunet-2023mar", "litert")
 
 
 def test_document_contains_every_segment(summary: FileSummary, tmp_path: Path) -> None:
