@@ -13,6 +13,8 @@ import numpy as np
 
 from fer_stream.capture.discovery import slugify
 from fer_stream.config.settings import FileSettings
+from fer_stream.errors import translate_missing_extra
+from fer_stream.factory import select_detector
 from fer_stream.files import FileProcessor
 from fer_stream.records import (
     LABELS,
@@ -47,8 +49,12 @@ class Analysis:
             A DataFrame with the 19 columns of NAME.frames.csv, which the page on output files describes. It has one
             row per frame and face, and one row per frame without faces, in which `person_id` (Int64) and the columns
             of the face are missing.
+
+        Raises:
+            MissingExtra: pandas is not installed.
         """
-        import pandas as pd
+        with translate_missing_extra():
+            import pandas as pd
 
         from fer_stream.outputs.table import COLUMNS, frame_rows
 
@@ -59,7 +65,8 @@ class Analysis:
 def analyze(path: str | PathLike[str], settings: FileSettings | None = None) -> Analysis:
     """Analyse a video file or a still image.
 
-    Nothing is written to disk. The results stay in memory, about 0.5 KB per face and frame.
+    Nothing is written to disk, except the weights of the face detector (230 kB) in the user's cache on first use.
+    The results stay in memory, about 0.5 KB per face and frame.
 
     Args:
         path: Video file or still image.
@@ -79,7 +86,9 @@ def analyze(path: str | PathLike[str], settings: FileSettings | None = None) -> 
             print(timeline.person_id, timeline.segments)
         ```
     """
-    return analyze_with(FileProcessor(settings or FileSettings()), Path(path))
+    settings = settings or FileSettings()
+    settings = settings.model_copy(update={"detector": select_detector(settings.detector)})
+    return analyze_with(FileProcessor(settings), Path(path))
 
 
 def analyze_with(processor: FileProcessor, path: Path) -> Analysis:

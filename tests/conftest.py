@@ -32,6 +32,9 @@ hypothesis.settings.load_profile("suite")
 CANARY = "canary/p@ss#w0rd"
 CANARY_IN_URL = quote(CANARY, safe="")
 
+# No test downloads weights, except from a server of its own.
+os.environ["FER_STREAM_OFFLINE"] = "1"
+
 GSTREAMER = "python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
 BINDINGS = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
 

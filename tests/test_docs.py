@@ -104,3 +104,12 @@ def test_the_architecture_page_lists_every_module() -> None:
         if path.name.startswith("_") or path.suffix not in {"", ".py"}:
             continue
         assert (f"{path.name}/" if path.is_dir() else path.name) in text, path.name
+
+
+def test_links_of_the_readme_are_absolute_because_package_indexes_show_it() -> None:
+    text = (ROOT / "README.md").read_text()
+    links = re.findall(r"\]\(([^)]+)\)|^\[[^\]]+\]: (\S+)$", text, re.MULTILINE)
+    for link in (inline or definition for inline, definition in links):
+        _, found, path = link.partition("/fer-stream/fer-stream/")
+        assert found, link
+        assert (ROOT / path.removeprefix("blob/").removeprefix("main/")).exists(), link

@@ -179,10 +179,11 @@ def test_a_later_pull_resumes_a_partial_file(mirror: Mirror, cache: Path) -> Non
     assert cached_files(cache) == ["toy.onnx"]
 
 
-def test_a_stalled_connection_is_resumed(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_files, "_TIMEOUT_S", 0.2)
+def test_a_stalled_connection_is_resumed(mirror: Mirror) -> None:
     mirror.plan = ["stall"]
-    assert pull(mirror).read_bytes() == CONTENT
+    retries = model_files.RetryPolicy(timeout_s=0.2)
+    path = model_files.pull("toy", base_url=mirror.url, retries=retries, sleep=Delays())
+    assert path.read_bytes() == CONTENT
     assert mirror.ranges == [None, f"bytes={HALF}-"]
 
 

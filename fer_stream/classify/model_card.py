@@ -63,23 +63,27 @@ def read_card(model_dir: Path, weights_name: str) -> ModelSpec:
 
 
 def listed_files(model_dir: Path) -> frozenset[str]:
-    """Return the names of the files listed in the card in `model_dir`. Raises `ModelError` as `read_card` does."""
+    """Return the names of the files that the card in `model_dir` lists and the folder contains.
+
+    Raises `ModelError` as `read_card` does.
+    """
     path = model_dir / CARD_NAME
     files = _load(path).get("files")
     if not isinstance(files, dict):
         raise ModelError(f"{path}: invalid model card: files must be an object, received {files!r}. {_REEXPORT}.")
-    return frozenset(files)
+    return frozenset(name for name in files if (model_dir / name).exists())
 
 
 def first_available(model_dir: Path, names: Sequence[str]) -> str:
-    """Return the first of `names` that is listed in the card in `model_dir`. Raises `ModelError` if none is."""
+    """Return the first of `names` in `listed_files`. Raises `ModelError` if none is."""
     files = listed_files(model_dir)
     for name in names:
         if name in files:
             return name
     raise ModelError(
-        f"{model_dir / CARD_NAME} does not list {' or '.join(names)}. {_REEXPORT}, or select another backend "
-        "(model.backend, --backend)."
+        f"{model_dir} contains no {' or '.join(names)} that its {CARD_NAME} lists. {_REEXPORT}, or select another "
+        "backend (model.backend, --backend). The wheel of fer-stream contains only the int8 files of its models; the "
+        "source distribution and the repository contain all."
     )
 
 

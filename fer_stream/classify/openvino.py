@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fer_stream.classify.backends import BACKENDS
 from fer_stream.classify.classifier import ClassifierOutput, run_batches, validate_outputs
 from fer_stream.classify.model_card import first_available, read_card
-from fer_stream.errors import ConfigError, ModelError
+from fer_stream.errors import ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,13 +22,7 @@ if TYPE_CHECKING:
 # which is used for nothing else, cannot be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
-try:
-    import openvino as ov
-except ImportError as error:
-    raise ConfigError(
-        "OpenVINO is not installed. Install it with pip install 'fer-stream[openvino]', or select another backend "
-        "(model.backend, --backend)."
-    ) from error
+import openvino as ov  # noqa: E402 - after the telemetry is disabled
 
 # As in LiteRT: larger batches are not faster on a CPU (docs/evidence/backends.md). OpenVINO keeps a compiled program
 # per batch size, so this also bounds their number.

@@ -14,7 +14,7 @@ import typer
 
 from fer_stream import __version__
 from fer_stream.cli import jobs, models, run, service
-from fer_stream.errors import ConfigError, FerStreamError
+from fer_stream.errors import ConfigError, FerStreamError, translate_missing_extra
 
 app = typer.Typer(
     name="fer-stream",
@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         _refuse_empty(arguments)
-        app(arguments)
+        with translate_missing_extra():
+            app(arguments)
     except FerStreamError as error:
         typer.echo(f"fer-stream: {error}", err=True)
         raise SystemExit(error.exit_code) from None

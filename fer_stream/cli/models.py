@@ -36,6 +36,7 @@ else:  # mypy only accepts literal members
 
 
 SizeOption = typer.Option(help="Shipped model; small is for small devices.")
+OfflineOption = typer.Option("--offline", help="Do not download the detector (also: FER_STREAM_OFFLINE=1).")
 BackendOption = typer.Option(help="Inference backend.")
 
 _TRAIN_EPILOG = """\b
@@ -239,12 +240,14 @@ def _analyze_clips(
     from fer_stream.api import analyze_with
     from fer_stream.config.loader import load
     from fer_stream.config.settings import FileSettings
+    from fer_stream.factory import select_detector
     from fer_stream.files import FileProcessor
     from fer_stream.training import evaluate_video
 
     settings = load(clips.config, FileSettings) if clips.config else FileSettings()
     values = {**model_values, "size": None if model_values["size"] == "standard" else model_values["size"]}
     settings = settings.with_values({f"model.{name}": value for name, value in values.items()})
+    settings = settings.model_copy(update={"detector": select_detector(settings.detector)})
     processor = FileProcessor(settings)
 
     def frames_of(clip: str) -> list[ScoredFrame]:

