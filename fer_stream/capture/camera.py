@@ -156,8 +156,8 @@ class CameraSource:
 
     def _convert(self, decoded: DecodedFrame) -> Frame | None:
         try:
-            pixels = self._converter.pixels(decoded.image, decoded.aspect)
-        except av.FFmpegError as error:
+            pixels = self._converter.pixels(decoded.image, decoded.display)
+        except (av.FFmpegError, OSError) as error:
             self._session.discard(f"cannot convert pixel format {decoded.image.format.name}: {error.strerror}")
             return None
         return Frame(self.stream_id, decoded.index, decoded.time_s, decoded.captured_at, pixels)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from av.video.frame import VideoFrame
 
 from fer_stream.capture.connection import REASONS, Connection, Disconnect, Reason
-from fer_stream.capture.pixel_formats import SQUARE
+from fer_stream.capture.pixel_formats import UNSPECIFIED, Display
 from fer_stream.capture.source import Clocks, MediaClock, Sampler
 from fer_stream.log import get_logger
 from fer_stream.records import DecodeErrors, Gap, SourceInfo, source_of
@@ -86,13 +85,13 @@ class CameraStatus:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedFrame:
-    """Decoded frame before conversion, and its sample aspect ratio; index and times are those of the `Frame`."""
+    """Decoded frame before conversion, and how it is displayed; index and times are those of the `Frame`."""
 
     image: VideoFrame
     index: int
     time_s: float
     captured_at: float
-    aspect: Fraction = SQUARE
+    display: Display = UNSPECIFIED
 
 
 class CameraSession:
@@ -139,7 +138,7 @@ class CameraSession:
                 self._clock.restart()
 
     def on_frame(
-        self, connection: Connection, image: VideoFrame, pts_s: float | None, aspect: Fraction = SQUARE
+        self, connection: Connection, image: VideoFrame, pts_s: float | None, display: Display = UNSPECIFIED
     ) -> None:
         """Assign index and time to a frame, and store it as the latest one if it is sampled."""
         with self._lock:
@@ -148,7 +147,7 @@ class CameraSession:
             self._last_s = self._clock.time_s(pts_s, self._elapsed_s())
             if not self.status.up:
                 self._on_connect()
-            frame = DecodedFrame(image, self._decoded, self._last_s, self._clocks.wall(), aspect)
+            frame = DecodedFrame(image, self._decoded, self._last_s, self._clocks.wall(), display)
             self._decoded += 1
             self._counts.last_frame.set(frame.captured_at)
             if not self._sampler.accept(frame.time_s):

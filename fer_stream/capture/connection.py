@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import av
@@ -16,7 +15,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from fer_stream.capture.pixel_formats import SampleAspectRatio, displayed_size
+from fer_stream.capture.pixel_formats import Display, StreamDisplay, displayed_size
 from fer_stream.capture.source import Pacer
 from fer_stream.errors import UnreadableSource
 from fer_stream.log import redact_secrets
@@ -119,8 +118,8 @@ class ConnectionListener(Protocol):
         """Return a context in which one packet is decoded."""
         ...
 
-    def on_frame(self, connection: Connection, image: VideoFrame, pts_s: float | None, aspect: Fraction) -> None:
-        """A frame with the sample aspect ratio `aspect` was decoded.
+    def on_frame(self, connection: Connection, image: VideoFrame, pts_s: float | None, display: Display) -> None:
+        """A frame was decoded.
 
         `pts_s` is in seconds, None if the stream has no usable timestamps.
         """
@@ -238,7 +237,7 @@ class Connection:
     def _decode(self, container: InputContainer, stream: VideoStream) -> None:
         without_pts = container.format.name in _FORMATS_WITHOUT_PTS
         pacer = Pacer() if container.format.name == _HLS else None
-        aspect = SampleAspectRatio(stream)
+        display = StreamDisplay(stream)
         for packet in container.demux(stream):
             if self.done.is_set():
                 return
@@ -255,11 +254,11 @@ class Connection:
                     self.done.wait(pacer.delay_s(pts_s, self._now()))
                 self._last_frame_s = self._now()
                 self._first_frame_s = self._first_frame_s or self._last_frame_s
-                self._listener.on_frame(self, image, pts_s, aspect.current())
+                self._listener.on_frame(self, image, pts_s, display.of(image))
 
     def _info(self, stream: VideoStream) -> SourceInfo:
         codec = stream.codec_context
-        width, height = displayed_size(codec.width, codec.height, SampleAspectRatio(stream).current())
+        width, height = displayed_size(codec.width, codec.height, StreamDisplay(stream).aspect())
         return SourceInfo(
             name=self._name,
             kind="video",

@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fer_stream.capture.discovery import ensure_readable
-from fer_stream.capture.pixel_formats import FrameConverter, SampleAspectRatio
+from fer_stream.capture.pixel_formats import Display, FrameConverter, StreamDisplay
 from fer_stream.capture.source import Sampler
 from fer_stream.errors import UnreadableSource
 from fer_stream.records import DecodeErrors, Frame, SourceInfo, stream_id_of
@@ -51,8 +51,8 @@ class VideoFileSource:
     `time_s` is PTS minus the start of the container, so that it agrees with the audio. It never decreases; a frame
     without a valid PTS follows the previous frame after its duration. `index` is the number of the frame in the file,
     also if `sampler` skips frames: these are decoded, since others depend on them, but not converted. The rotation
-    and mirroring of the display matrix and the sample aspect ratio are applied, so that pixels are square. Alpha is
-    dropped. The size can change within the file.
+    and mirroring of the display matrix and the sample aspect ratio are applied, so that pixels are square. HDR is
+    tone-mapped. Alpha is dropped. The size can change within the file.
 
     Packets that cannot be decoded are counted and skipped. Frames are decoded on demand with `threads` threads (0:
     one per core). An error in the last frames of a file can lose the few frames that other threads hold at that time.
@@ -110,7 +110,7 @@ class VideoFileSource:
         first, self._first = self._first, None
         for decoded in chain([first] if first else [], self._decoded):
             if self._sampler.accept(decoded.time_s):
-                pixels = self._converter.pixels(decoded.frame, decoded.aspect)
+                pixels = self._converter.pixels(decoded.frame, decoded.display)
                 yield Frame(self.stream_id, decoded.index, decoded.time_s, self._clock(), pixels)
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ class VideoFileSource:
         self._container.close()
 
     def _describe(self, name: str, stream: VideoStream, first: DecodedFrame) -> SourceInfo:
-        height, width = self._converter.shape(first.frame, first.aspect)
+        height, width = self._converter.shape(first.frame, first.display)
         return SourceInfo(
             name=name,
             kind="video",
@@ -136,10 +136,10 @@ class VideoFileSource:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedFrame:
-    """Decoded frame before conversion, its sample aspect ratio, its number in the file and its media time."""
+    """Decoded frame before conversion, how it is displayed, its number in the file and its media time."""
 
     frame: VideoFrame
-    aspect: Fraction
+    display: Display
     index: int
     time_s: float
 
@@ -151,7 +151,7 @@ class Decoder:
         self._container = container
         self._stream = stream
         self._time = _MediaTime(container, stream)
-        self._aspect = SampleAspectRatio(stream)
+        self._display = StreamDisplay(stream)
         # Before the first packet is read: the index of a fragmented file grows during reading.
         self._declared_frames, self._declared_s = _declared_length(container, stream, self._time.origin)
         self._decoded = 0
@@ -211,7 +211,7 @@ class Decoder:
             if frame.is_corrupt:
                 self._corrupt += 1
                 self._reason = self._reason or "parts of a frame were interpolated"
-            decoded = DecodedFrame(frame, self._aspect.current(), self._decoded, self._time.of(frame))
+            decoded = DecodedFrame(frame, self._display.of(frame), self._decoded, self._time.of(frame))
             self._decoded += 1
             yield decoded
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, VideoReformatter
+from av.video.reformatter import ColorRange, ColorTrc, VideoReformatter
 from av.video.stream import VideoStream
 
+from fer_stream.capture.hdr import RGB_FORMAT, TRANSFERS, ToneMapper
+
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from fer_stream.records import U8, Pixels
 
 # Formats with 8-bit luma in the first plane: 16 to 235, or 0 to 255 if the frame or the format says so.
@@ -26,6 +30,8 @@ _LIMITED_RANGE = {"yuv420p", "yuv422p", "yuv444p", "nv12", "nv21"}
 _FULL_RANGE = {"yuvj420p", "yuvj422p", "yuvj444p"}
 _LUMA_FORMATS = _LIMITED_RANGE | _FULL_RANGE
 _BLACK, _WHITE = 16, 235
+# Formats with luma of more bits in the first plane, which is only used for HDR: decoders return it in these formats.
+_DEEP_LUMA_FORMATS = {f"yuv{sampling}p{bits}le" for sampling in (420, 422, 444) for bits in (10, 12)}
 
 SQUARE = Fraction(1)
 """Sample aspect ratio of square pixels."""
@@ -48,27 +54,49 @@ class Orientation:
     reverse_columns: bool = False
 
 
-class SampleAspectRatio:
-    """Width of the pixels of a stream divided by their height.
+@dataclass(frozen=True, slots=True)
+class Display:
+    """How a decoded frame must be displayed, as far as PyAV gives this for streams rather than for frames.
 
-    That of the container has priority over that of the bitstream, until the latter changes, as between two programmes
-    of a TV recording.
+    `aspect` is the width of a pixel divided by its height. `transfer` is the transfer characteristic, a value of
+    ITU-T H.273.
+    """
+
+    aspect: Fraction = SQUARE
+    transfer: int = ColorTrc.UNSPECIFIED
+
+
+UNSPECIFIED = Display()
+"""Square pixels of standard range."""
+
+
+class StreamDisplay:
+    """Display properties of the frames of a stream.
+
+    The aspect ratio of the container has priority over that of the bitstream, until the latter changes, as between
+    two programmes of a TV recording. The transfer characteristic of the bitstream has priority.
     """
 
     def __init__(self, stream: VideoStream) -> None:
-        self._stream = stream
-        self._declared = _valid_aspect(stream.sample_aspect_ratio)
-        self._first: Fraction | None = None
+        self._codec = stream.codec_context
+        self._declared_aspect = _plausible(stream.sample_aspect_ratio)
+        self._declared_transfer = self._codec.color_trc
+        self._first_aspect: Fraction | None = None
 
-    def current(self) -> Fraction:
-        """Return the ratio of the frame that was decoded last."""
-        coded = _valid_aspect(self._stream.codec_context.sample_aspect_ratio)
-        self._first = coded if self._first is None else self._first
-        return coded if coded != self._first or self._declared == SQUARE else self._declared
+    def of(self, frame: VideoFrame) -> Display:
+        """Return the properties of `frame`, which must be the one that was decoded last."""
+        unspecified = frame.color_trc == ColorTrc.UNSPECIFIED
+        return Display(self.aspect(), self._declared_transfer if unspecified else frame.color_trc)
+
+    def aspect(self) -> Fraction:
+        """Return the aspect ratio of the frame that was decoded last."""
+        coded = _plausible(self._codec.sample_aspect_ratio) or SQUARE
+        self._first_aspect = self._first_aspect or coded
+        return self._declared_aspect if self._declared_aspect and coded == self._first_aspect else coded
 
 
-def _valid_aspect(ratio: Fraction | None) -> Fraction:
-    return ratio if ratio and 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT else SQUARE
+def _plausible(aspect: Fraction | None) -> Fraction | None:
+    return aspect if aspect and 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT else None
 
 
 def displayed_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
@@ -113,13 +141,17 @@ class _Geometry:
         """Height and width of the upright frame."""
         return (self.width, self.height) if self.orientation.sideways else (self.height, self.width)
 
+    def apply(self, image: U8) -> U8:
+        """Scale and orient a stored gray image, uint8."""
+        return _orient(_resize(image, self.width, self.height), self.orientation)
+
 
 class FrameConverter:
     """Creates `Pixels` of the decoded frames of one stream, as they are displayed.
 
     Frames are rotated and mirrored according to the display matrix, and scaled horizontally so that their pixels are
-    square. Frames with a side above `max_long_side_px` are scaled down to it, with the aspect ratio preserved.
-    `pixels` must be called by one thread; the results can be used by any thread.
+    square. HDR is tone-mapped. Frames with a side above `max_long_side_px` are scaled down to it, with the aspect
+    ratio preserved. `pixels` must be called by one thread; the results can be used by any thread.
     """
 
     def __init__(self, *, max_long_side_px: int | None = None) -> None:
@@ -128,46 +160,58 @@ class FrameConverter:
         self._reformatter = VideoReformatter()
         self._lock = Lock()
         self._orientation: Orientation | None = None
+        self._tone_mapper: ToneMapper | None = None
 
-    def pixels(self, frame: VideoFrame, aspect: Fraction = SQUARE) -> Pixels:
-        """Return the pixels of `frame`, whose sample aspect ratio is `aspect`.
+    def pixels(self, frame: VideoFrame, display: Display = UNSPECIFIED) -> Pixels:
+        """Return the pixels of `frame`. Raises `av.FFmpegError` if its format cannot be converted."""
+        geometry, name = self._geometry(frame, display), frame.format.name
+        hdr = self._tone_mapper_for(display)
+        if name in _LUMA_FORMATS or (hdr and name in _DEEP_LUMA_FORMATS):
+            return _DecodedPixels(frame, geometry, hdr, self)
+        return ArrayPixels(self.bgr(frame, geometry, hdr))
 
-        Raises `av.FFmpegError` if its format cannot be converted.
-        """
-        geometry = self._geometry(frame, aspect)
-        if frame.format.name in _LUMA_FORMATS:
-            return _DecodedPixels(frame, geometry, self)
-        return ArrayPixels(self.bgr(frame, geometry))
-
-    def shape(self, frame: VideoFrame, aspect: Fraction = SQUARE) -> tuple[int, int]:
+    def shape(self, frame: VideoFrame, display: Display) -> tuple[int, int]:
         """Return height and width in px of the pixels of `frame` without converting them."""
-        return self._geometry(frame, aspect).shape
+        return self._geometry(frame, display).shape
 
-    def bgr(self, frame: VideoFrame, geometry: _Geometry) -> U8:
+    def bgr(self, frame: VideoFrame, geometry: _Geometry, hdr: ToneMapper | None) -> U8:
         """Convert `frame` to BGR, uint8 (H, W, 3), contiguous. Raises `av.FFmpegError` if that is not possible."""
         width, height = geometry.width, geometry.height
+        rgb_format = RGB_FORMAT if hdr else "bgr24"
         with self._lock:
             # One thread: splitting a frame below full HD is slower.
-            bgr = self._reformatter.reformat(frame, width, height, "bgr24", interpolation="AREA", threads=1)
+            bgr = self._reformatter.reformat(frame, width, height, rgb_format, interpolation="AREA", threads=1)
+            if hdr:
+                bgr = hdr.bgr(bgr)
         return np.ascontiguousarray(_orient(np.asarray(bgr.to_ndarray(), np.uint8), geometry.orientation))
 
-    def _geometry(self, frame: VideoFrame, aspect: Fraction) -> _Geometry:
+    def _geometry(self, frame: VideoFrame, display: Display) -> _Geometry:
         # Reading the matrix creates a reference cycle in PyAV that keeps the frame alive, so only key frames are
         # read.
         if self._orientation is None or frame.key_frame:
             self._orientation = orientation_of(frame)
-        width, height = displayed_size(frame.width, frame.height, aspect)
+        width, height = displayed_size(frame.width, frame.height, display.aspect)
         longer = max(width, height)
         factor = min(1.0, (self._max_long_side_px or longer) / longer)
         return _Geometry(max(1, round(width * factor)), max(1, round(height * factor)), self._orientation)
 
+    def _tone_mapper_for(self, display: Display) -> ToneMapper | None:
+        if display.transfer not in TRANSFERS:
+            return None
+        if self._tone_mapper is None or self._tone_mapper.transfer != display.transfer:
+            self._tone_mapper = ToneMapper(display.transfer)
+        return self._tone_mapper
+
 
 class _DecodedPixels:
-    """Pixels of a decoded frame with a luma plane."""
+    """Pixels of a decoded frame with a luma plane, tone-mapped by `hdr` if it is not None."""
 
-    def __init__(self, frame: VideoFrame, geometry: _Geometry, converter: FrameConverter) -> None:
+    def __init__(
+        self, frame: VideoFrame, geometry: _Geometry, hdr: ToneMapper | None, converter: FrameConverter
+    ) -> None:
         self._frame = frame
         self._geometry = geometry
+        self._hdr = hdr
         self._converter = converter
         self._bgr: U8 | None = None
 
@@ -179,15 +223,13 @@ class _DecodedPixels:
     def bgr(self) -> U8:
         """See `Pixels.bgr`."""
         if self._bgr is None:
-            self._bgr = self._converter.bgr(self._frame, self._geometry)
+            self._bgr = self._converter.bgr(self._frame, self._geometry, self._hdr)
         return self._bgr
 
     def gray(self) -> U8:
         """See `Pixels.gray`."""
-        plane = self._frame.planes[0]
-        padded = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-        luma = _full_range(padded[:, : plane.width], self._frame)
-        return _orient(_resize(luma, self._geometry.width, self._geometry.height), self._geometry.orientation)
+        gray = _hdr_gray(self._frame, self._hdr) if self._hdr else _full_range(_luma(self._frame), self._frame)
+        return self._geometry.apply(gray)
 
 
 def _resize(image: U8, width: int, height: int) -> U8:
@@ -199,8 +241,26 @@ def _resize(image: U8, width: int, height: int) -> U8:
     )
 
 
+def _luma(frame: VideoFrame, dtype: type[np.generic] = np.uint8) -> NDArray[Any]:
+    """Return a view of the first plane, (H, W) of `dtype`."""
+    plane = frame.planes[0]
+    padded = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)
+    return padded[:, : plane.width]
+
+
+def _hdr_gray(frame: VideoFrame, tone_mapper: ToneMapper) -> U8:
+    bits = frame.format.components[0].bits
+    table = tone_mapper.gray_of_luma(bits, full_range=_is_full_range(frame))
+    luma = _luma(frame, np.uint8 if bits == 8 else np.uint16)
+    return np.asarray(np.take(table, luma, mode="clip"), np.uint8)
+
+
+def _is_full_range(frame: VideoFrame) -> bool:
+    return frame.format.name in _FULL_RANGE or frame.color_range == ColorRange.JPEG
+
+
 def _full_range(luma: U8, frame: VideoFrame) -> U8:
-    if frame.format.name in _FULL_RANGE or frame.color_range == ColorRange.JPEG:
+    if _is_full_range(frame):
         return luma
     alpha = 255 / (_WHITE - _BLACK)
     # The fastest way in OpenCV to scale with saturation at 0 and 255.
