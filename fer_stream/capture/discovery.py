@@ -21,13 +21,13 @@ from fer_stream.formatting import pluralize
 from fer_stream.log import redact_secrets
 
 IMAGE_SUFFIXES = frozenset({
-    ".avif", ".bmp", ".dib", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
-    ".tif", ".tiff", ".webp",
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg",
+    ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 })  # fmt: skip
-"""Suffixes of still images. A GIF is a video, since it can be animated."""
+"""Suffixes of still and animated images in a folder."""
 
 VIDEO_SUFFIXES = frozenset({
-    ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265", ".hevc",
+    ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".h264", ".h265", ".hevc",
     ".insv", ".ivf", ".lrv", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mod", ".mov",
     ".mp4", ".mp4v", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".qt", ".rm", ".rmvb", ".tod", ".ts",
     ".vob", ".webm", ".wmv", ".wtv", ".y4m",
@@ -115,11 +115,6 @@ def _refuse_conflicts(files: Iterable[FoundFile]) -> None:
                 f"({file.folder / file.name}.*). Pass the folder that contains both, so that the results get its "
                 "structure, or analyse them with different --out."
             )
-
-
-def is_image(path: Path) -> bool:
-    """Return True if the suffix is that of a still image."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def slugify(text: str) -> str:

@@ -170,6 +170,8 @@ def _summary_lines(task: FileTask, result: FileResult) -> Iterator[str]:
     frames = f", {pluralize(summary.frames, 'frame')} in {format_time(summary.duration_s)}"
     stopped = f" ({summary.stopped})" if summary.stopped else ""
     yield f"{task.label}: {people}{'' if summary.source.kind == 'image' else frames}{stopped}"
+    if summary.source.kind == "image" and (pictures := summary.source.frames or 1) > 1:
+        yield f"  analysed: 1 of {pictures} pictures in the file. Save the others as separate files to analyse them."
     yield from map(_person_line, summary.people)
     yield from _decode_error_lines(summary.decode_errors)
     yield "  results: " + ", ".join(str(path) for path in result.outputs)

@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_stream.capture.discovery import discover, ensure_readable, is_image, slugify
+from fer_stream.capture.discovery import discover, ensure_readable, slugify
 from fer_stream.errors import ConfigError, SourceError, SourceNotFound, UnreadableSource
 from fer_stream.factory import open_file
 
@@ -180,12 +180,6 @@ def test_unreadable_folder_is_rejected(
     assert error.startswith("UnreadableSource")
     assert str(locked) in error
     assert "permissions" in error
-
-
-def test_images_are_recognised_by_their_suffix() -> None:
-    assert [is_image(Path(name)) for name in ("a.JPG", "a.png", "a.gif", "a.mp4", "png")] == [
-        True, True, False, False, False,
-    ]  # fmt: skip
 
 
 def results(*arguments: str | Path) -> list[str]:
