@@ -14,10 +14,6 @@ from fer_stream.capture.source import FrameSource, Sampler
 from fer_stream.classify.backends import BACKENDS, available_backends, cpu_flags, select_backend
 from fer_stream.classify.model_card import listed_files
 from fer_stream.errors import WeightsError, translate_missing_extra
-from fer_stream.faces.bytetrack import ByteTrack
-from fer_stream.faces.detection_scheduler import DetectionScheduler
-from fer_stream.faces.extractor import ClassificationSampler, FaceExtractor
-from fer_stream.faces.identity import IdentityAssigner, IdentityTracker
 from fer_stream.faces.registry import DETECTORS, DetectorEntry
 
 if TYPE_CHECKING:
@@ -26,6 +22,8 @@ if TYPE_CHECKING:
     from fer_stream.config.live import SourceSettings
     from fer_stream.config.settings import DetectorSettings, FileSettings, ModelSettings
     from fer_stream.faces.detector import FaceDetector
+    from fer_stream.faces.extractor import FaceExtractor
+    from fer_stream.faces.identity import IdentityAssigner
     from fer_stream.metrics import Metrics
     from fer_stream.model_files import Weights
 
@@ -37,7 +35,15 @@ _FIRST_USE = model_files.RetryPolicy(attempts=1, timeout_s=5)
 
 REPORTED_PACKAGES = (
     "fer-stream",
-    *sorted({"av", "numpy", "opencv-python", *(backend.package for backend in BACKENDS.values())}),
+    *sorted(
+        {
+            "av",
+            "numpy",
+            "opencv-python",
+            "opencv-python-headless",
+            *(backend.package for backend in BACKENDS.values()),
+        }
+    ),
 )
 """Distributions whose versions are part of the metadata of results, because they affect them."""
 
@@ -181,6 +187,9 @@ def make_extractor(
     classify_interval_s: float,
 ) -> FaceExtractor:
     """Create the extractor of `source`; each person is classified every `classify_interval_s`."""
+    from fer_stream.faces.detection_scheduler import DetectionScheduler
+    from fer_stream.faces.extractor import ClassificationSampler, FaceExtractor
+
     return FaceExtractor(
         detector,
         _make_identity(source, detector, settings),
@@ -207,6 +216,9 @@ def versions() -> dict[str, str]:
 def _make_identity(
     source: FrameSource, detector: FaceDetector, settings: FileSettings | SourceSettings
 ) -> IdentityAssigner:
+    from fer_stream.faces.bytetrack import ByteTrack
+    from fer_stream.faces.identity import IdentityTracker
+
     fps = effective_fps(source, settings.fps)
     tracker = settings.tracker.at_rate(fps, settings.detector.interval_s)
     return IdentityTracker(lambda: ByteTrack(tracker, detector.spec.high_confidence), tracker)

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from fer_stream import factory
 from fer_stream.errors import OutputError, UnreadableSource
 from fer_stream.metrics import Metrics
-from fer_stream.outputs.atomic_file import refuse_existing
+from fer_stream.outputs.atomic_file import create_output_dir, refuse_existing
 from fer_stream.outputs.downsample import ProbabilitySeries
 from fer_stream.outputs.output_set import OutputSet
 from fer_stream.outputs.registry import OUTPUT_SUFFIXES, OutputContext
@@ -181,16 +181,6 @@ def process_file(
         outputs.finish(summary)
         written = outputs.commit()
     return FileResult(summary, written, tuple(outputs.failures.values()))
-
-
-def create_output_dir(path: Path) -> None:
-    """Create a directory for results, and its parents. Raises `OutputError` if that is not possible."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"Cannot create the directory {path}: {error.strerror or error}. Choose another directory with --out."
-        ) from error
 
 
 def _provenance(task: FileTask) -> Provenance:

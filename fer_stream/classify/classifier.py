@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from fer_stream.errors import ModelError
-from fer_stream.records import CROP_SIZE_PX, F32, FERPLUS, FERPLUS_BY_LABEL, LABELS, U8, ModelSpec
+from fer_stream.records import CROP_SIZE_PX, F32, FERPLUS, FERPLUS_BY_LABEL, LABELS, U8, ModelSpec, Quality
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -159,3 +159,13 @@ def probabilities(scores: F32, temperature: float | None) -> F32:
         scores = np.exp((scores - scores.max(axis=1, keepdims=True)) / np.float32(temperature))
     rows: F32 = scores / scores.sum(axis=1, keepdims=True)
     return rows
+
+
+def apply_agreement(quality: Quality, agreement: float, min_agreement: float) -> Quality:
+    """Return `quality`, or `unclear` if it is ok and the predicted `agreement` of human raters is too low.
+
+    The score of an unclear face is 0.5 at `min_agreement` and proportional to the agreement below.
+    """
+    if not quality.ok or agreement >= min_agreement:
+        return quality
+    return Quality(0.5 * agreement / min_agreement, "unclear")

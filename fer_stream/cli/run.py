@@ -118,8 +118,9 @@ def _run_files(
 ) -> int:
     from fer_stream.capture.discovery import discover
     from fer_stream.cli.console import Console, print_messages
-    from fer_stream.files import FileTask, create_output_dir
+    from fer_stream.files import FileTask
     from fer_stream.log import redact_secrets
+    from fer_stream.outputs.atomic_file import create_output_dir
     from fer_stream.pool import cores, process_files
 
     found = discover(sources)

@@ -123,13 +123,6 @@ def assess(
     return Quality(score=scores[worst], reason="ok" if scores[worst] >= _PASS_SCORE else worst)
 
 
-def apply_agreement(quality: Quality, agreement: float, min_agreement: float) -> Quality:
-    """Return `quality`, or `unclear` if it is ok and the predicted `agreement` of human raters is too low."""
-    if not quality.ok or agreement >= min_agreement:
-        return quality
-    return Quality(ramp(agreement, min_agreement, min_agreement), "unclear")
-
-
 def min_side_px(xyxy: F32) -> float:
     """Return the shorter side of the box (4,) in px; 0 if its corners are swapped."""
     x1, y1, x2, y2 = map(float, xyxy)

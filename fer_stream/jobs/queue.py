@@ -30,6 +30,8 @@ from fer_stream.jobs.record import (
     validate_name,
 )
 from fer_stream.log import get_logger
+from fer_stream.outputs.atomic_file import create_output_dir, refuse_existing
+from fer_stream.outputs.registry import OUTPUT_SUFFIXES
 
 if TYPE_CHECKING:
     from fer_stream.broker.client import RedisClient
@@ -59,8 +61,6 @@ class RqJobs:
         name: str | None = None,
     ) -> JobInfo:
         """See `Jobs.submit`."""
-        from fer_stream.files import create_output_dir
-
         task = _make_task(path, out, settings, force=force, name=name)
         create_output_dir(task.out)
         _refuse_existing(task)
@@ -224,9 +224,8 @@ def _refuse_reserved(client: redis.Redis, names: redis.Redis, task: Task) -> Non
 
 
 def _refuse_existing(task: Task) -> None:
-    from fer_stream.files import FileTask
-
-    FileTask(task.path, task.name, task.out, task.force).refuse_existing()
+    if not task.force:
+        refuse_existing(Path(f"{task.output_prefix}.{suffix}") for suffix in OUTPUT_SUFFIXES)
 
 
 def _cancel_waiting(job: FileRqJob) -> None:

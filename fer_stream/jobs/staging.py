@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from fer_stream.errors import OutputError
-from fer_stream.files import FileProcessor, FileResult, FileTask, create_output_dir, process_file
+from fer_stream.files import FileProcessor, FileResult, FileTask, process_file
 from fer_stream.log import get_logger
+from fer_stream.outputs.atomic_file import create_output_dir
 
 if TYPE_CHECKING:
     from fer_stream.jobs.record import FileRqJob

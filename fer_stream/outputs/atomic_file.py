@@ -168,3 +168,13 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def create_output_dir(path: Path) -> None:
+    """Create a directory for results, and its parents. Raises `OutputError` if that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot create the directory {path}: {error.strerror or error}. Choose another directory with --out."
+        ) from error

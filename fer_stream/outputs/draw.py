@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -282,9 +281,9 @@ def _text(text: str, px: int, *, bold: bool) -> U8:
 
 @lru_cache(maxsize=16)
 def _font(px: int, bold: bool) -> ImageFont.FreeTypeFont:
-    # DejaVu is part of matplotlib. The stroke fonts of OpenCV are not readable at small sizes.
+    # The stroke fonts of OpenCV are not readable at small sizes. THIRD_PARTY_NOTICES.md describes the files.
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), px)
+    return ImageFont.truetype(Path(__file__).with_name("fonts") / name, px)
 
 
 # Previews

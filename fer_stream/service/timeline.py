@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from fer_stream.broker.consumer import ConsumerOptions
 from fer_stream.broker.lease import AutoRenewingLease, Lease
 from fer_stream.errors import FerStreamError, OutputError
-from fer_stream.files import create_output_dir
 from fer_stream.log import get_logger
+from fer_stream.outputs.atomic_file import create_output_dir
 from fer_stream.outputs.daily_tables import DailyTables
 from fer_stream.pipeline import run_timeline
 from fer_stream.service.process import (

@@ -32,7 +32,9 @@ class MissingModules(MetaPathFinder):
 
 def main() -> None:
     lock, arguments = Path(sys.argv[1]), sys.argv[2:]
-    present = {canonical(line.partition("==")[0]) for line in lock.read_text().split()} | {"fer-stream"}
+    names = re.findall(r"^(\S+)==", lock.read_text(), re.MULTILINE)
+    # The development environment contains opencv-python in place of opencv-python-headless.
+    present = {canonical(name).removesuffix("-headless") for name in names} | {"fer-stream"}
     distributions = packages_distributions().items()
     absent = {module for module, names in distributions if not {canonical(name) for name in names} & present}
     find_all = MetadataPathFinder.find_distributions

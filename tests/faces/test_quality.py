@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from fer_stream.classify.classifier import apply_agreement
 from fer_stream.config.settings import QualitySettings
 from fer_stream.faces.blazeface import BlazeFaceDetector
-from fer_stream.faces.crop import apply_agreement, assess, crop_face, head_rotation, sharpness, visible_fraction
+from fer_stream.faces.crop import assess, crop_face, head_rotation, sharpness, visible_fraction
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.faces.yunet import YuNetDetector
 from fer_stream.records import F32, U8, Quality
