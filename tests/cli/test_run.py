@@ -64,7 +64,7 @@ def test_help_has_examples_and_exit_codes(fer: Run) -> None:
 
 
 def test_video_gives_all_outputs(fer: Run, clips: Path, tmp_path: Path) -> None:
-    result = fer("run", clips / "one_face_smile.mp4", "--out", tmp_path)
+    result = fer("run", clips / "one_face_smile.mp4", "--detector", "blazeface", "--out", tmp_path)
     assert result.code == 0
     assert names(tmp_path) == {f"one_face_smile.{suffix}" for suffix in OUTPUTS}
     assert "one_face_smile.mp4: 1 person, 72 frames" in result.out
@@ -259,7 +259,7 @@ def test_full_disk_keeps_the_results_that_fit(
     assert names(disk) == {f"two_faces.{suffix}" for suffix in set(OUTPUTS) - missing}
     for suffix in missing:
         assert f"{disk / 'two_faces'}.{suffix}: the disk is full. Free space or choose another" in result.err
-    assert "To write what is missing, run the command" in result.err
+    assert "To add what is missing, run the command" in result.err
     assert len(pd.read_csv(disk / "two_faces.frames.csv").frame_index.unique()) == 56
     assert "two_faces.mp4: 2 people" in result.out
 
@@ -374,7 +374,19 @@ def test_file_that_crashes_its_process_is_reported_and_the_others_processed(
     bad, good, out = tmp_path / "bad.mp4", tmp_path / "good.mp4", tmp_path / "out"
     shutil.copy(clips / "long_mostly_no_face.mp4", bad)
     shutil.copy(clips / "one_face_smile.mp4", good)
-    command: list[str | Path] = [FER_STREAM, "run", bad, good, "--workers", "1", "--no-video", "--out", out]
+    command: list[str | Path] = [
+        FER_STREAM,
+        "run",
+        bad,
+        good,
+        "--detector",
+        "blazeface",
+        "--workers",
+        "1",
+        "--no-video",
+        "--out",
+        out,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: any(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")))
     (partial,) = out.glob(".partial-*.csv")
@@ -393,7 +405,17 @@ def test_interrupt_during_the_start_of_workers_ends_quietly(clips: Path, tmp_pat
     sources = [tmp_path / "a.mp4", tmp_path / "b.mp4", tmp_path / "c.mp4"]
     for source in sources:
         shutil.copy(clips / "long_mostly_no_face.mp4", source)
-    command: list[str | Path] = [FER_STREAM, "run", *sources, "--workers", "2", "--out", tmp_path / "out"]
+    command: list[str | Path] = [
+        FER_STREAM,
+        "run",
+        *sources,
+        "--detector",
+        "blazeface",
+        "--workers",
+        "2",
+        "--out",
+        tmp_path / "out",
+    ]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
