@@ -9,7 +9,7 @@
     ├── ModelError                 4   weights or a model card are missing or invalid
     │   └── WeightsError               … a failed download, a wrong checksum, a Git LFS pointer
     ├── OutputError                5   a result cannot be written
-    │   ├── OutputExists               … it exists and --force was not given
+    │   ├── OutputExists               … it exists and may not be replaced
     │   ├── DiskFull                   … the disk is full
     │   └── OutputUnavailable               … temporarily: the live service continues without files
     ├── QueueError                 6   the queue or store cannot be reached, or its contents are invalid
@@ -22,7 +22,7 @@
         ├── InvalidJobState            … the job is in another state
         └── JobFailed                  … a job that was waited for failed
 
-Exit code 0 is success; 130 is Ctrl-C and 143 SIGTERM, both with complete, readable outputs.
+Exit code 0 is success; 130 is Ctrl-C and 143 SIGTERM, both with results called NAME.interrupted.*.
 
 Each message says what is wrong, where, and what to do. No message contains a password: URLs pass through
 `fer_stream.log.redact_secrets`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry
 
 from fer_stream import factory
+from fer_stream.capture.discovery import ensure_readable
 from fer_stream.errors import OutputError, UnreadableSource
 from fer_stream.metrics import Metrics
 from fer_stream.outputs.atomic_file import create_output_dir, refuse_existing
 from fer_stream.outputs.downsample import ProbabilitySeries
-from fer_stream.outputs.output_set import OutputSet
-from fer_stream.outputs.registry import OUTPUT_SUFFIXES, OutputContext
+from fer_stream.outputs.existing import Existing, KeptResults, find_kept, remove_results, result_paths
+from fer_stream.outputs.output_set import OutputSet, enabled_outputs
+from fer_stream.outputs.registry import OutputContext
+from fer_stream.outputs.timeline_json import without_directories
 from fer_stream.pipeline import FileStages, OnCrops, Predictor, Progress, RunControl, Sink, StopFlag, run_file
 from fer_stream.records import U8, FaceCrop, FileSummary, Provenance, SourceInfo
 from fer_stream.timeline.builder import TimelineBuilder
@@ -40,29 +43,39 @@ INTERRUPTED = "interrupted"
 class FileTask:
     """A file to analyse: the input `path`, and the base name and directory of its results.
 
-    `label` is the name of the file for the user; `command` is the command line, recorded in the results.
+    `existing` is what happens to results that exist. `label` is the name of the file for the user, `command` the
+    command line, recorded in the results.
     """
 
     path: Path
     name: str
     output_dir: Path
-    force: bool = False
+    existing: Existing = "error"
     label: str = ""
     command: str | None = None
 
-    def output_path(self, suffix: str) -> Path:
-        """Return the path of the result with this suffix."""
-        return self.output_dir / f"{self.name}.{suffix}"
+    @property
+    def stem(self) -> Path:
+        """Path of the results without suffix."""
+        return self.output_dir / self.name
+
+    @property
+    def interrupted_stem(self) -> Path:
+        """Path without suffix of the results of an interrupted run."""
+        return self.output_dir / f"{self.name}.{INTERRUPTED}"
 
     def refuse_existing(self) -> None:
         """Raise `OutputExists` if a file has the name of a result, unless the task may replace it."""
-        if not self.force:
-            refuse_existing(map(self.output_path, OUTPUT_SUFFIXES))
+        if self.existing != "replace":
+            refuse_existing(result_paths(self.stem))
 
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """Summary of an analysed file, the paths of its results, and the error of each result that is missing."""
+    """Summary of an analysed file, the paths of its results, and the error of each result that is missing.
+
+    `outputs` includes results of an earlier run that were kept.
+    """
 
     summary: FileSummary
     outputs: tuple[Path, ...]
@@ -147,18 +160,51 @@ class Thumbnails:
                 self._scores[person_id], self.pixels[person_id] = score, crop.pixels
 
 
+def find_results(processor: FileProcessor, task: FileTask) -> KeptResults | None:
+    """Return the results of an earlier run that `task` keeps; None if there are none or the task does not `skip`.
+
+    Raises `OutputExists` if there are results of another or an incomplete run, and `SourceError` if the file cannot
+    be read.
+    """
+    if task.existing == "replace":
+        return None
+    if task.existing == "error":
+        refuse_existing(result_paths(task.stem))
+        return None
+    ensure_readable(task.path)
+    settings = processor.settings.model_dump(mode="json")
+    return find_kept(
+        task.stem,
+        lambda: {
+            "source": {"sha256": _provenance(task).sha256},
+            "model": {"sha256": processor.classifier.spec.sha256},
+            "detector": processor.detector.spec.name,
+            "backend": processor.backend,
+            "versions": factory.versions(),
+            "settings": without_directories(settings),
+        },
+    )
+
+
+def missing_results(processor: FileProcessor, task: FileTask, kept: KeptResults) -> set[Path]:
+    """Return the results that the settings enable and that are not among those kept."""
+    return {*enabled_outputs(processor.settings.outputs, task.stem, kept.kind).values()} - kept.paths
+
+
 def process_file(
     processor: FileProcessor,
     task: FileTask,
     *,
+    keep: Collection[Path] = (),
     metrics: Metrics | None = None,
     stop: StopFlag | None = None,
     progress: OnProgress | None = None,
 ) -> FileResult:
-    """Analyse one file and write its results, which appear when all are complete.
+    """Analyse one file and write its results except those in `keep`; they appear when all are complete.
 
-    A result that cannot be written, such as the video on a full disk, is one of the `failures` of the returned value.
-    Raises a `SourceError` if the file cannot be read, and an `OutputError` if no result can be written.
+    Results of a run that was stopped are called NAME.interrupted.*. A result that cannot be written, such as the
+    video on a full disk, is one of the `failures` of the returned value. Raises a `SourceError` if the file cannot be
+    read, and an `OutputError` if no result can be written.
     """
     source = processor.open(task.path, task.name)
     thumbnails = Thumbnails()
@@ -169,7 +215,7 @@ def process_file(
         context = _output_context(processor, task, source.info, thumbnails)
         provenance = _provenance(task)
         create_output_dir(task.output_dir)
-        outputs.create(processor.settings.outputs, task.output_dir / task.name, context)
+        outputs.create(processor.settings.outputs, task.stem, context, omit=keep)
         summary = processor.process(
             source,
             outputs.write,
@@ -177,10 +223,23 @@ def process_file(
             control=RunControl(stop or Event(), partial(progress, source.info) if progress else _noop),
             on_crops=thumbnails.update if processor.settings.outputs.thumbnails else None,
         )
-        summary = replace(summary, provenance=provenance)
-        outputs.finish(summary)
-        written = outputs.commit()
-    return FileResult(summary, written, tuple(outputs.failures.values()))
+        outputs.finish(replace(summary, provenance=provenance))
+        written = _commit(outputs, task, interrupted=summary.stopped is not None)
+    return FileResult(summary, (*sorted(keep), *written), tuple(outputs.failures.values()))
+
+
+def _commit(outputs: OutputSet, task: FileTask, *, interrupted: bool) -> tuple[Path, ...]:
+    """Give the results their names. Results that they replace or supersede are removed."""
+    remove_results(task.interrupted_stem)
+    if interrupted:
+        return outputs.commit(
+            lambda path: task.interrupted_stem.with_name(
+                task.interrupted_stem.name + path.name.removeprefix(task.name)
+            )
+        )
+    if task.existing == "replace":
+        remove_results(task.stem, keep=outputs.paths)
+    return outputs.commit()
 
 
 def _provenance(task: FileTask) -> Provenance:
@@ -203,7 +262,7 @@ def _output_context(
         open_source=partial(processor.open, task.path, task.name),
         series=ProbabilitySeries(max_gap_s=processor.settings.timeline.max_gap_s),
         thumbnails=thumbnails.pixels,
-        force=task.force,
+        force=task.existing == "replace",
     )
 
 

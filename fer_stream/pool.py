@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from fer_stream.errors import FerStreamError
-from fer_stream.files import FileProcessor, FileResult, FileTask, process_file
+from fer_stream.files import FileProcessor, FileResult, FileTask, find_results, missing_results, process_file
 from fer_stream.outputs.atomic_file import discard_partial_files
 from fer_stream.pipeline import Progress, StopFlag
 from fer_stream.records import SourceInfo
@@ -41,11 +42,14 @@ _SIGKILL = 9
 _POLL_INTERVAL_S = 0.2
 
 
+OutcomeState = Literal["already done", "new", "failed", "interrupted"]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """End of one task: a result, or an error message with its exit code, or both if the result is incomplete.
 
-    `traceback` is that of an unexpected error.
+    `kept` are the results of an earlier run, if there was nothing to do. `traceback` is that of an unexpected error.
     """
 
     task: FileTask
@@ -53,6 +57,16 @@ class Outcome:
     error: str | None = None
     exit_code: int = 0
     traceback: str | None = None
+    kept: tuple[Path, ...] = ()
+
+    @property
+    def state(self) -> OutcomeState:
+        """How the task ended."""
+        if self.error is not None:
+            return "failed"
+        if self.result is None:
+            return "already done"
+        return "interrupted" if self.result.summary.stopped else "new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +282,11 @@ def _run_one(
     progress: Callable[[SourceInfo, Progress], object],
 ) -> Outcome:
     try:
-        result = process_file(processor(), task, stop=stop, progress=progress)
+        loaded = processor()
+        kept = find_results(loaded, task)
+        if kept and not missing_results(loaded, task, kept):
+            return Outcome(task, kept=tuple(sorted(kept.paths)))
+        result = process_file(loaded, task, keep=kept.paths if kept else (), stop=stop, progress=progress)
     except FerStreamError as error:
         return Outcome(task, error=str(error), exit_code=error.exit_code)
     except Exception as error:  # noqa: BLE001 - one file must not affect the others; the error is reported

@@ -22,15 +22,8 @@ def find_clip() -> Path:
 
 def main() -> None:
     clip = find_clip()
-    command = [
-        str(Path(sys.executable).with_name("fer-stream")),
-        "run",
-        str(clip),
-        "--out",
-        str(OUT),
-        "--offline",
-        "--force",
-    ]
+    program = str(Path(sys.executable).with_name("fer-stream"))
+    command = [program, "run", str(clip), "--out", str(OUT), "--offline", "--existing", "replace"]
     subprocess.run(command, check=True)
     stem = OUT.resolve() / clip.stem
     timeline = json.loads(Path(f"{stem}.timeline.json").read_text())

@@ -174,7 +174,7 @@ def test_pipelining_does_not_change_the_results(engine: FileProcessor, clips: Pa
         job = FileTask(clips / "leave_and_return.mp4", NAME, tmp_path / str(threads))
         job.output_dir.mkdir()
         process_file(FileProcessor(engine.settings, threads=threads), job)
-        tables.append(job.output_path("frames.csv").read_bytes())
+        tables.append((job.output_dir / f"{NAME}.frames.csv").read_bytes())
     assert tables[0] == tables[1]
     assert tables[0].count(b"\n") > 100
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import typer
@@ -44,9 +46,11 @@ class _Fps(ProgressColumn):
 
 
 class Console:
-    """Progress bars, if stderr is a terminal, and a summary of each file."""
+    """Progress bars, if stderr is a terminal, a summary of each of `files` files, and totals."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, files: int, *, quiet: bool) -> None:
+        self._files = files
+        self._states: Counter[str] = Counter()
         self._quiet = quiet
         self._tasks: dict[FileTask, TaskID] = {}
         # Read before the bars redirect stdout, which may be closed.
@@ -81,20 +85,37 @@ class Console:
         """Print the outcome of a task and return its exit code."""
         if outcome.task in self._tasks:
             self._bars.remove_task(self._tasks.pop(outcome.task))
+        self._states[outcome.state] += 1
         if outcome.error:
             typer.echo(f"fer-stream: {outcome.error}", err=True)
         if outcome.traceback:
             typer.echo(outcome.traceback, err=True)
-        if outcome.result is not None and not self._quiet:
-            return self._print_summary(outcome.task, outcome.result) or outcome.exit_code
-        return outcome.exit_code
+        lines: Iterable[str] = ()
+        if outcome.result is not None:
+            lines = _summary_lines(outcome.task, outcome.result)
+        elif outcome.kept and self._files == 1:
+            lines = (f"{outcome.task.label}: already done", _results_line(outcome.kept))
+        return self._print(lines, str(outcome.task.path)) or outcome.exit_code
 
-    def _print_summary(self, task: FileTask, result: FileResult) -> int:
+    def show_totals(self) -> int:
+        """Print how many of several files ended how, and return an exit code."""
+        if self._files == 1:
+            return 0
+        counts = {state: self._states[state] for state in ("already done", "new", "failed", "interrupted")}
+        counts["not started"] = self._files - self._states.total()
+        return self._print(
+            [", ".join(f"{number} {state}" for state, number in counts.items() if number)], "all files"
+        )
+
+    def _print(self, lines: Iterable[str], what: str) -> int:
+        text = "\n".join(lines)
+        if self._quiet or not text:
+            return 0
         try:
-            typer.echo(self._printable("\n".join(_summary_lines(task, result))))
+            typer.echo(self._printable(text))
         except OSError as error:
             typer.echo(
-                f"fer-stream: Cannot print the summary of {task.path} to standard output: {error.strerror}.", err=True
+                f"fer-stream: Cannot print the summary of {what} to standard output: {error.strerror}.", err=True
             )
             return OutputError.exit_code
         return 0
@@ -174,7 +195,11 @@ def _summary_lines(task: FileTask, result: FileResult) -> Iterator[str]:
         yield f"  analysed: 1 of {pictures} pictures in the file. Save the others as separate files to analyse them."
     yield from map(_person_line, summary.people)
     yield from _decode_error_lines(summary.decode_errors)
-    yield "  results: " + ", ".join(str(path) for path in result.outputs)
+    yield _results_line(result.outputs)
+
+
+def _results_line(paths: Iterable[Path]) -> str:
+    return "  results: " + ", ".join(map(str, paths))
 
 
 def _person_line(person: PersonSummary) -> str:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,6 +75,13 @@ class Priority(StrEnum):
     low = "low"
 
 
+class Existing(Enum):
+    """What to do if the results of a job exist."""
+
+    error = "error"
+    replace = "replace"
+
+
 def submit(
     files: Annotated[list[str], typer.Argument(help="Video files, still images, folders, globs.", metavar="FILE")],
     config: Config = None,
@@ -83,7 +90,7 @@ def submit(
     settings: Annotated[
         Path | None, typer.Option(help="YAML settings as for fer-stream run (default: as for cameras).")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing results.")] = False,
+    existing: Annotated[Existing, typer.Option(help="What to do if results exist.")] = Existing.error,
     ids: Annotated[bool, typer.Option("--ids", help="Print only job ids.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -104,7 +111,11 @@ def submit(
     with _jobs(live) as jobs_client:
         for file in found.files:
             jobs_client.check(
-                file.path, out=folder / file.folder, settings=file_settings, force=force, name=file.name
+                file.path,
+                out=folder / file.folder,
+                settings=file_settings,
+                force=existing is Existing.replace,
+                name=file.name,
             )
         submitted = (
             jobs_client.submit(
@@ -112,7 +123,7 @@ def submit(
                 out=folder / file.folder,
                 settings=file_settings,
                 priority=priority.value,
-                force=force,
+                force=existing is Existing.replace,
                 name=file.name,
             )
             for file in found.files

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     Detector = str
 else:  # mypy only accepts literal members
     Detector = StrEnum("Detector", {name: name for name in ("auto", *DETECTORS)})
+
+
+class Existing(Enum):
+    """What to do with results that exist."""
+
+    skip = "skip"
+    error = "error"
+    replace = "replace"
 
 
 class Redact(StrEnum):
@@ -48,8 +56,10 @@ Exit codes:
   0  success                              1  unexpected error (please report)
   2  invalid command line or settings     3  a source cannot be read
   4  models are missing or invalid        5  a result cannot be written
-  130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP: partial results are complete and readable.
+  130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP: results so far are NAME.interrupted.*
 If several sources fail, the exit code is that of the first; the others are still processed.
+Run the same command again to continue: files that are done are skipped if the file, the settings and
+the versions are the same; otherwise existing results are an error.
 """
 
 
@@ -74,7 +84,9 @@ def run(
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write NAME.report.html.")] = False,
     no_plot: Annotated[bool, typer.Option("--no-plot", help="Do not write NAME.timeline.png.")] = False,
     offline: Annotated[bool, OfflineOption] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing results.")] = False,
+    existing: Annotated[
+        Existing, typer.Option(help="Existing results: skip files that are done, fail, or replace the results.")
+    ] = Existing.skip,
     processes: Annotated[
         int | None, typer.Option("--workers", min=1, help="Number of parallel processes (default: one per core).")
     ] = None,
@@ -106,7 +118,7 @@ def run(
     settings = settings.model_copy(
         update={"detector": select_detector(settings.detector, offline=offline, notify=notify)}
     )
-    raise SystemExit(_run_files(sources, settings, out, force=force, processes=processes, quiet=quiet))
+    raise SystemExit(_run_files(sources, settings, out, existing, processes=processes, quiet=quiet))
 
 
 def _ignore(line: str) -> None:
@@ -114,7 +126,7 @@ def _ignore(line: str) -> None:
 
 
 def _run_files(
-    sources: list[str], settings: FileSettings, out: Path, *, force: bool, processes: int | None, quiet: bool
+    sources: list[str], settings: FileSettings, out: Path, existing: Existing, *, processes: int | None, quiet: bool
 ) -> int:
     from fer_stream.capture.discovery import discover
     from fer_stream.cli.console import Console, print_messages
@@ -130,17 +142,23 @@ def _run_files(
     command = redact_secrets(shlex.join(["fer-stream", *sys.argv[1:]]))
     jobs = [
         FileTask(
-            file.path, file.name, out / file.folder, force, label=str(file.folder / file.path.name), command=command
+            file.path,
+            file.name,
+            out / file.folder,
+            existing.value,
+            label=str(file.folder / file.path.name),
+            command=command,
         )
         for file in found.files
     ]
     at_once = processes or cores()
     with (
         stop_on_signals() as stop,
-        Console(quiet=quiet) as console,
+        Console(len(jobs), quiet=quiet) as console,
         closing(process_files(jobs, settings, workers=at_once, stop=stop, progress=console.progress)) as outcomes,
     ):
         codes = [console.show(outcome) for outcome in outcomes]
+        codes.append(console.show_totals())
     return stop.exit_code or next(filter(None, codes), 0)
 
 

@@ -62,7 +62,7 @@ def run_staged(
     """Process `job` in `staging_dir`, which is created and removed, and move complete results into place.
 
     `before_publish` is called before the first result is moved and may raise to discard all of them. Raises the
-    errors of `run_job`, and `OutputExists` before any work if a result exists and the job does not `force`.
+    errors of `run_job`, and `OutputExists` before any work if a result exists and the job may not replace it.
     """
     job.refuse_existing()
     create_output_dir(staging_dir)

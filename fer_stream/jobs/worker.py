@@ -284,7 +284,7 @@ class JobWorker(Worker):
             job.update_meta(publishing=True)
 
         result = run_staged(
-            FileTask(task.path, task.name, task.out, force=task.force or job.publishing),
+            FileTask(task.path, task.name, task.out, "replace" if task.force or job.publishing else "error"),
             lambda: FileProcessor(task.settings, threads=max(1, cores() // self._workers)),
             staging_dir=job.staging_dir(task),
             on_progress=ProgressReporter(job, partial(job.check_owned_by, self.name)),

@@ -14,6 +14,9 @@ from fer_stream.errors import DiskFull, OutputError, OutputExists, OutputUnavail
 DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 ACCESS_ERRNOS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
+REPLACE_REMEDY = "Use --existing replace to replace it, or choose another directory with --out."
+"""What to do about an existing result."""
+
 # Retries of live files. A full disk is rarely freed within seconds, so one attempt per minute is frequent enough.
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 60.0
 
@@ -137,7 +140,7 @@ def refuse_existing(paths: Iterable[Path]) -> None:
     """Raise `OutputExists` if one of `paths` exists, even as a broken symbolic link."""
     for path in paths:
         if path.exists() or path.is_symlink():
-            raise OutputExists(f"{path} exists. Use --force to replace it, or choose another directory with --out.")
+            raise OutputExists(f"{path} exists. {REPLACE_REMEDY}")
 
 
 def discard_partial_files(pid: int, directory: Path) -> None:

@@ -68,7 +68,7 @@ def timeline_document(summary: FileSummary) -> dict[str, Any]:
         "backend": summary.backend,
         "model": _model(summary.model),
         "versions": summary.versions,
-        "settings": _without_directories(summary.settings),
+        "settings": without_directories(summary.settings),
         "unconfirmed_faces": summary.unconfirmed_faces,
         "people": [_person(person) for person in summary.people],
     }
@@ -127,13 +127,13 @@ def _segment(segment: Segment) -> dict[str, Any]:
     return {key: value for key, value in segment_document(segment).items() if key != "person_id"}
 
 
-def _without_directories(value: object) -> Any:
+def without_directories(value: object) -> Any:
     """Return `value` with paths as text and absolute paths reduced to their file names."""
     match value:
         case dict():
-            return {key: _without_directories(item) for key, item in value.items()}
+            return {key: without_directories(item) for key, item in value.items()}
         case list() | tuple():
-            return [_without_directories(item) for item in value]
+            return [without_directories(item) for item in value]
         case PurePath() | str() if PurePath(value).is_absolute():
             return PurePath(value).name
         case PurePath():

@@ -159,7 +159,7 @@ def test_files_skipped_in_a_folder_are_reported(fer: Run, portrait: Path, tmp_pa
     (tmp_path / "d" / "notes.txt").touch()
     shutil.copy(portrait, tmp_path / "real.png")
     (tmp_path / "d" / "linked.png").symlink_to(tmp_path / "real.png")
-    command = ("run", tmp_path / "d", "--out", tmp_path / "out", "--no-video", "--no-table", "--force")
+    command = ("run", tmp_path / "d", "--out", tmp_path / "out", "--no-video", "--no-table", "--existing", "replace")
     result = fer(*command)
     assert result.code == 0
     assert f"{tmp_path / 'd'}: skipped 1 file (1 .txt)" in result.err
@@ -195,17 +195,99 @@ def test_hint_for_a_file_name_that_starts_with_a_dash(
     assert "must follow" not in fer("run", "--no-such-option", "portrait.png").err
 
 
-def test_existing_results_are_replaced_only_with_force(fer: Run, clips: Path, tmp_path: Path) -> None:
+def test_existing_results_are_replaced_only_on_request(fer: Run, clips: Path, tmp_path: Path) -> None:
     command = ("run", clips / "one_face_smile.mp4", "--out", tmp_path, "--no-video", "--no-report", "--no-plot")
     existing = tmp_path / "one_face_smile.frames.csv"
     existing.write_text("not a result")
     result = fer(*command)
     assert result.code == 5
-    assert "--force" in result.err
+    assert "--existing replace" in result.err
     assert names(tmp_path) == {existing.name}
     assert existing.read_text() == "not a result"
-    assert fer(*command, "--force").code == 0
+    assert fer(*command, "--existing", "replace").code == 0
     assert len(pd.read_csv(existing)) == 72
+
+
+DATA_ONLY = ("--no-video", "--no-report", "--no-plot")
+
+
+def test_second_run_of_a_folder_analyses_only_what_is_new(fer: Run, portrait: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "d", tmp_path / "o"
+    folder.mkdir()
+    for name in ("a", "b"):
+        shutil.copy(portrait, folder / f"{name}.png")
+    (folder / "broken.png").write_text("no image")
+    command = ("run", folder, "--out", out, *DATA_ONLY)
+    assert fer(*command).out.splitlines()[-1] == "2 new, 1 failed"
+    written = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    shutil.copy(portrait, folder / "c.png")
+    result = fer(*command)
+    assert result.out.splitlines()[0] == "c.png: 1 person"
+    assert result.out.splitlines()[-1] == "2 already done, 1 new, 1 failed"
+    assert result.code == 3
+    assert {name: (out / name).stat().st_mtime_ns for name in written} == written
+    (folder / "broken.png").unlink()
+    assert fer(*command) == CommandResult(0, "3 already done\n", "")
+    assert fer("run", folder / "a.png", "--out", out, *DATA_ONLY).out.startswith("a.png: already done\n  results: ")
+    assert fer(*command, "--existing", "error").out == "3 failed\n"
+    assert fer(*command, "--existing", "replace").out.splitlines()[-1] == "3 new"
+
+
+def test_changed_file_or_settings_are_an_error(fer: Run, portrait: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "a.png", tmp_path / "o"
+    shutil.copy(portrait, source)
+    command = ("run", source, "--out", out, "--no-video")
+    assert fer(*command).code == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for arguments, message in [
+        (("--model-size", "small"), 'settings.model.size is "small" and was "standard"'),
+        (("--backend", "onnx"), 'backend is "onnx" and was'),
+        (("--redact", "blur"), 'settings.outputs.redact is "blur" and was "none"'),
+    ]:
+        result = fer(*command, *arguments)
+        assert result.code == 5
+        assert message in result.err
+    with source.open("ab") as file:
+        file.write(b"\n")
+    result = fer(*command)
+    assert result.code == 5
+    assert "the file has other contents. Use --existing replace" in result.err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert fer(*command, "--existing", "replace").code == 0
+
+
+def test_missing_outputs_are_added_and_the_others_kept(fer: Run, clips: Path, tmp_path: Path) -> None:
+    command = ("run", clips / "one_face_smile.mp4", "--out", tmp_path, "--no-report", "--no-plot")
+    assert fer(*command, "--no-video").code == 0
+    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    result = fer(*command)
+    assert result.code == 0
+    assert names(tmp_path) == {*kept, "one_face_smile.annotated.mp4"}
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in kept} == kept
+    assert fer(*command).out.startswith("one_face_smile.mp4: already done")
+    assert fer(*command, "--no-video").out.startswith("one_face_smile.mp4: already done")
+
+
+def test_replacing_removes_results_that_would_not_fit_the_new_ones(fer: Run, portrait: Path, tmp_path: Path) -> None:
+    command = ("run", portrait, "--out", tmp_path, "--existing", "replace")
+    assert fer(*command).code == 0
+    assert "portrait.annotated.png" in names(tmp_path)
+    assert fer(*command, "--no-video", "--model-size", "small").code == 0
+    assert names(tmp_path) == {"portrait.frames.csv", "portrait.timeline.json"}
+
+
+def test_run_after_a_full_disk_adds_what_is_missing(fer: Run, clips: Path, small_disk: Callable[[int], Path]) -> None:
+    disk = small_disk(64)
+    command = ("run", clips / "two_faces.mp4", "--out", disk)
+    assert fer(*command).code == 5
+    kept = {path.name: path.stat().st_mtime_ns for path in disk.iterdir()}
+    assert kept.keys() == {"two_faces.frames.csv", "two_faces.timeline.json"}
+    assert fer(*command).code == 5, "the disk is still full"
+    assert {path.name: path.stat().st_mtime_ns for path in disk.iterdir()} == kept
+    subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
+    assert fer(*command).code == 0
+    assert names(disk) == {f"two_faces.{suffix}" for suffix in OUTPUTS}
+    assert {name: (disk / name).stat().st_mtime_ns for name in kept} == kept
 
 
 def test_invalid_settings_are_reported_with_their_line(fer: Run, clips: Path, tmp_path: Path) -> None:
@@ -259,7 +341,7 @@ def test_full_disk_keeps_the_results_that_fit(
     assert names(disk) == {f"two_faces.{suffix}" for suffix in set(OUTPUTS) - missing}
     for suffix in missing:
         assert f"{disk / 'two_faces'}.{suffix}: the disk is full. Free space or choose another" in result.err
-    assert "To add what is missing, run the command" in result.err
+    assert "To add what is missing, run the command again" in result.err
     assert len(pd.read_csv(disk / "two_faces.frames.csv").frame_index.unique()) == 56
     assert "two_faces.mp4: 2 people" in result.out
 
@@ -338,10 +420,43 @@ def default_sighup() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
+def interrupted(number: signal.Signals, out: Path, *arguments: str | Path) -> tuple[int, str]:
+    """Send a signal to a run that is in the middle of a file; return its exit code and output."""
+    command: list[str | Path] = [FER_STREAM, "run", *arguments, "--out", out]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    wait_until(lambda: any(path.stat().st_size > 2000 for path in out.glob(".partial-*.csv")))
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    return process.returncode, output
+
+
+def test_interrupted_batch_is_continued(fer: Run, clips: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "d", tmp_path / "o"
+    folder.mkdir()
+    shutil.copy(clips / "one_face_smile.mp4", folder / "1.mp4")
+    shutil.copy(clips / "long_mostly_no_face.mp4", folder / "2.mp4")
+    shutil.copy(clips / "one_face_smile.mp4", folder / "3.mp4")
+    assert fer("run", folder / "1.mp4", "--out", out, *DATA_ONLY).code == 0
+    code, output = interrupted(signal.SIGINT, out, folder, "--workers", "1", *DATA_ONLY)
+    assert (code, output.splitlines()[-1]) == (130, "1 already done, 1 interrupted, 1 not started")
+    assert names(out) == {
+        f"{name}.{suffix}" for name in ("1", "2.interrupted") for suffix in ("frames.csv", "timeline.json")
+    }
+    result = fer("run", folder, "--out", out, "--fps", "2", *DATA_ONLY, "--workers", "1")
+    assert result.out.splitlines()[-1] == "2 new, 1 failed", "other settings than those of the first result"
+    assert names(out) == {f"{name}.{suffix}" for name in "123" for suffix in ("frames.csv", "timeline.json")}
+
+
+def test_killed_run_leaves_no_results(clips: Path, tmp_path: Path) -> None:
+    source = clips / "long_mostly_no_face.mp4"
+    assert interrupted(signal.SIGKILL, tmp_path, source, *DATA_ONLY)[0] == -signal.SIGKILL
+    assert all(name.startswith(".partial-") for name in names(tmp_path))
+
+
 @pytest.mark.usefixtures("default_sighup")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_stopped_run_leaves_complete_partial_results(
+def test_stopped_run_leaves_complete_results_under_other_names(
     clips: Path, tmp_path: Path, number: signal.Signals, code: int, workers: str
 ) -> None:
     sources = [tmp_path / "a.mp4", tmp_path / "b.mp4"][: int(workers)]
@@ -355,11 +470,11 @@ def test_stopped_run_leaves_complete_partial_results(
     process.send_signal(number)
     assert process.wait(60) == code
     for source in sources:
-        table = pd.read_csv(out / f"{source.stem}.frames.csv")
-        document = json.loads((out / f"{source.stem}.timeline.json").read_text())
+        table = pd.read_csv(out / f"{source.stem}.interrupted.frames.csv")
+        document = json.loads((out / f"{source.stem}.interrupted.timeline.json").read_text())
         assert document["analysed"]["stopped"] == "interrupted"
         assert 0 < len(table.frame_index.unique()) == document["analysed"]["frames"] < 1394
-        with av.open(str(out / f"{source.stem}.annotated.mp4")) as video:
+        with av.open(str(out / f"{source.stem}.interrupted.annotated.mp4")) as video:
             assert sum(1 for _ in video.decode(video=0)) == document["analysed"]["frames"]
     assert not list(out.glob(".*")), "partial files remain"
 

@@ -83,9 +83,9 @@ def test_submit_wait_show_and_delete(shared_service: JobsService, fer: Run, clip
     ]
     result = fer("submit", clips / "no_face.mp4", "--settings", settings, *config)
     assert result.code == 5
-    assert "Use --force" in result.err
+    assert "Use --existing replace" in result.err
     (document,) = json.loads(
-        fer("submit", clips / "no_face.mp4", "--settings", settings, "--force", "--json", *config).out
+        fer("submit", clips / "no_face.mp4", "--settings", settings, "--existing", "replace", "--json", *config).out
     )
     assert (document["state"], document["name"], document["out"]) == ("queued", "no_face", str(folder))
     assert fer("jobs", "wait", document["job_id"], *config).code == 0
@@ -106,7 +106,17 @@ def test_no_file_is_submitted_if_one_is_refused(
     assert (result.code, result.out) == (5, "")
     assert "two_faces.timeline.json exists" in result.err
     reserving = idle_service.submit(clips / "no_face.mp4")
-    result = fer("submit", files[1], files[0], "--out", idle_service.out, "--force", "--config", idle_service.config)
+    result = fer(
+        "submit",
+        files[1],
+        files[0],
+        "--out",
+        idle_service.out,
+        "--existing",
+        "replace",
+        "--config",
+        idle_service.config,
+    )
     assert (result.code, result.out) == (5, "")
     assert f"Job {reserving} will write" in result.err
     assert [info.job_id for info in idle_service.jobs.list()] == [reserving]

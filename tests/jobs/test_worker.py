@@ -129,7 +129,7 @@ def test_existing_results_are_replaced_only_with_force(
     shared_service.wait(first, "cancelled")
     second = shared_service.submit(clips / "one_face_smile.mp4", name="twice")
     shared_service.wait(second, "done")
-    with pytest.raises(OutputExists, match=r"twice.* exists\. Use --force"):
+    with pytest.raises(OutputExists, match=r"twice.* exists\. Use --existing replace"):
         shared_service.submit(clips / "one_face_smile.mp4", name="twice")
     with pytest.raises(OutputExists, match="exists"):
         shared_service.jobs.retry(first)

@@ -50,7 +50,7 @@ def test_broken_link_counts_as_existing(tmp_path: Path) -> None:
     (tmp_path / "a.txt").symlink_to(tmp_path / "missing")
     with pytest.raises(OutputExists):
         AtomicFile(tmp_path / "a.txt")
-    with pytest.raises(OutputExists, match=r"a\.txt exists\. Use --force to replace it"):
+    with pytest.raises(OutputExists, match=r"a\.txt exists\. Use --existing replace to replace it"):
         refuse_existing([tmp_path / "b.txt", tmp_path / "a.txt"])
 
 

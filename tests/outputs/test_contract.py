@@ -125,7 +125,7 @@ def test_discard_after_finish_keeps_the_output(
 def test_existing_file_is_refused_at_creation(make: MakeOutput, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"clip.{suffix}"
     path.write_text("existing")
-    with pytest.raises(OutputExists, match="--force") as caught:
+    with pytest.raises(OutputExists, match="--existing replace") as caught:
         make(path)
     assert str(path) in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == [f"clip.{suffix}"]
