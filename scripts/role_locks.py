@@ -60,7 +60,7 @@ _CAPTURE = [
 ]
 
 ROLES: dict[str, list[str]] = {
-    "capture": _CAPTURE,
+    "capture": [*_CAPTURE, "httpx"],
     "classify": [*_PROCESS, "ai-edge-litert"],
     "classify-gpu": [*_PROCESS, "ai-edge-litert", "tensorflow[and-cuda]"],
     "timeline": _PROCESS,

@@ -19,13 +19,15 @@ import av
 
 from fer_stream.backoff import Backoff
 from fer_stream.capture.camera_session import CameraSession, CameraStatus, DecodedFrame
-from fer_stream.capture.connection import Connection, Disconnect, parse_camera_url
+from fer_stream.capture.camera_url import parse_camera_url
+from fer_stream.capture.connection import Connection
 from fer_stream.capture.pixel_formats import FrameConverter
 from fer_stream.capture.source import Clocks
 from fer_stream.config.live import CameraSettings
 from fer_stream.records import DecodeErrors, Frame, Gap, SourceInfo, stream_id_of
 
 if TYPE_CHECKING:
+    from fer_stream.capture.disconnect import Disconnect
     from fer_stream.metrics import Metrics
 
 # A cancelled reader that blocks in FFmpeg ends after a timeout; until then the next one can run beside it. A third

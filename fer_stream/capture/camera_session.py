@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from av.video.frame import VideoFrame
 
-from fer_stream.capture.connection import REASONS, Connection, Disconnect, Reason
+from fer_stream.capture.disconnect import REASONS, Disconnect, Reason
 from fer_stream.capture.pixel_formats import UNSPECIFIED, Display
 from fer_stream.capture.source import Clocks, MediaClock, Sampler
 from fer_stream.log import get_logger
 from fer_stream.records import DecodeErrors, Gap, SourceInfo, source_of
 
 if TYPE_CHECKING:
+    from fer_stream.capture.connection import Connection
     from fer_stream.metrics import Metrics
 
 T = TypeVar("T")

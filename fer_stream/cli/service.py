@@ -40,13 +40,13 @@ def init(
 def validate(path: Annotated[Path, typer.Argument(help="YAML settings of the live service.")]) -> None:
     """Validate a configuration file.
 
-    Lists every error with line and key.
+    Lists every error with line and key, including video files and certificates that do not exist.
     """
     from fer_stream.config.live import LiveSettings
     from fer_stream.config.loader import load
     from fer_stream.formatting import pluralize
 
-    sources = load(path, LiveSettings).sources
+    sources = load(path, LiveSettings, check_files=True).sources
     typer.echo(f"{path} is valid: {pluralize(len(sources), 'source')} ({', '.join(sources) or 'none'}).")
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from platformdirs import user_state_path
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationInfo, model_validator
 
 from fer_stream.config.servers import QueueSettings, StoreSettings, WebSettings
 from fer_stream.config.settings import (
+    CHECK_FILES,
     DetectorSettings,
     FileSettings,
     Fraction,
@@ -24,21 +24,13 @@ from fer_stream.config.settings import (
     TimelineSettings,
     TrackerSettings,
 )
+from fer_stream.config.source_url import LOGIN_SCHEMES, TLS_SCHEMES, check_file, check_source_url, kind_of, split_url
 
-_SCHEMES = ("rtsp", "rtsps", "http", "https")
 
-
-def _check_url(url: SecretStr) -> SecretStr:
-    text = url.get_secret_value()
-    scheme, separator, rest = text.partition("://")
-    # rtsp:/me:password@cam would pass as a file name, which is printed in full when the file is not found.
-    if not separator and re.search(r":[^/]*@", text):
-        raise ValueError("a camera URL must start with rtsp://, rtsps://, http:// or https://")
-    if not text or re.search(r"\s", text) or (separator and (scheme.lower() not in _SCHEMES or not rest)):
-        raise ValueError(
-            "expected an rtsp://, rtsps://, http:// or https:// URL with a percent-encoded password, a device such "
-            "as /dev/video0, a webcam number, or a video file"
-        )
+def _check_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
+    check_source_url(url.get_secret_value())
+    if info.context and info.context.get(CHECK_FILES):
+        check_file(url.get_secret_value())
     return url
 
 
@@ -49,19 +41,42 @@ def _check_zone(zone: tuple[float, float, float, float]) -> tuple[float, float, 
     return zone
 
 
+def _check_readable(path: Path, info: ValidationInfo) -> Path:
+    if info.context and info.context.get(CHECK_FILES) and not path.is_file():
+        raise ValueError("the file does not exist: check the path, which is relative to the working directory")
+    return path
+
+
 SourceUrl = Annotated[SecretStr, AfterValidator(_check_url), Field(json_schema_extra={"type": ["string", "integer"]})]
 Zone = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], AfterValidator(_check_zone)]
 """[left, top, right, bottom] as fractions of the frame."""
 
 
+class CertificateSettings(Settings):
+    """Verification of the certificate of an rtsps or https camera."""
+
+    verify: bool = True
+    """Whether the certificate must be valid for the host of the URL. false accepts any certificate, so that whoever
+    controls the network can read the password and replace the picture."""
+    ca: Annotated[LocalPath, AfterValidator(_check_readable)] | None = None
+    """PEM file with the certificate of the camera or of the authority that signed it. Default: the system's
+    certificate authorities."""
+
+
 class CameraSettings(Settings):
     """Connection to a camera."""
 
+    username: str | None = None
+    """User of the camera. Unlike in `url`, special characters are not percent-encoded."""
+    password: SecretStr | None = None
+    """Password of the camera, not percent-encoded; for srt:// the passphrase of the stream."""
+    tls: CertificateSettings = CertificateSettings()
     transport: Literal["tcp", "udp"] = "tcp"
     """Transport of RTSP. TCP loses no packets; use UDP for cameras that do not support TCP."""
     fps: Positive | None = None
     """Maximum number of frames analysed per second. Default: all, because tracking needs boxes that overlap from one
-    frame to the next. If the machine is too slow, the newest frame is analysed and older ones are dropped."""
+    frame to the next. If the machine is too slow, the newest frame is analysed and older ones are dropped. A snapshot
+    URL is requested at this rate, by default twice per second."""
     max_long_side_px: Annotated[int, Field(ge=64)] | None = None
     """Frames with a longer side are scaled down to it. Default: no limit."""
     open_timeout_s: Positive = 5.0
@@ -95,8 +110,8 @@ class SourceSettings(CameraSettings):
     """One camera, or a file played like one."""
 
     url: SourceUrl
-    """An rtsp://, rtsps://, http:// or https:// URL, a device such as /dev/video0, a webcam number, or a video file.
-    Treated as a secret, because it may contain a password."""
+    """A URL that starts with rtsp://, rtsps://, http://, https://, rtmp://, srt:// or udp://, a device such as
+    /dev/video0, a webcam number, or a video file. Treated as a secret, because it may contain a password."""
     playback: Literal["realtime", "fast"] = "realtime"
     """Speed at which a file is read: at its frame rate, or as fast as possible. Ignored for cameras."""
     ignore_zones: tuple[Zone, ...] = ()
@@ -113,8 +128,26 @@ class SourceSettings(CameraSettings):
     @property
     def kind(self) -> Literal["camera", "file"]:
         """The kind of source that `url` refers to."""
+        return kind_of(self.url.get_secret_value())
+
+    @model_validator(mode="after")
+    def _check_login(self) -> Self:
         text = self.url.get_secret_value()
-        return "camera" if "://" in text or text.isdecimal() or text.startswith("/dev/") else "file"
+        parts = split_url(text) if "://" in text else None
+        scheme = parts.scheme if parts else "file"
+        if (self.username and scheme not in LOGIN_SCHEMES) or (
+            self.password and scheme not in (*LOGIN_SCHEMES, "srt")
+        ):
+            raise ValueError(f"username and password need a URL of one of the schemes {', '.join(LOGIN_SCHEMES)}")
+        if parts and ((parts.user and self.username) or (parts.password and self.password)):
+            raise ValueError("give user and password in url, or in username and password, not in both")
+        if self.password and not (self.username or (parts and parts.user)) and scheme in LOGIN_SCHEMES:
+            raise ValueError("password needs a username")
+        if self.tls != CertificateSettings() and scheme not in TLS_SCHEMES:
+            raise ValueError("tls needs an rtsps:// or https:// url")
+        if self.tls.ca and not self.tls.verify:
+            raise ValueError("tls.ca has no effect if tls.verify is false")
+        return self
 
 
 SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]

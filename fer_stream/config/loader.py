@@ -34,6 +34,7 @@ from fer_stream.config.errors import (
     secret_keys,
     submodel,
 )
+from fer_stream.config.settings import CHECK_FILES
 from fer_stream.errors import ConfigError
 from fer_stream.log import redact_secrets
 
@@ -52,8 +53,10 @@ _VARIABLE = re.compile(r"([A-Za-z_]\w*)(?::-(.*))?", re.DOTALL)
 _QUOTED = re.compile(r"(alias|anchor|handle|tag) ['\"].*", re.DOTALL)
 
 
-def load(path: Path, model: type[S], *, environ: Mapping[str, str] | None = None) -> S:
+def load(path: Path, model: type[S], *, environ: Mapping[str, str] | None = None, check_files: bool = False) -> S:
     """Load settings of the class `model` from a YAML file. Paths of secret files are relative to its folder.
+
+    `check_files` requires that video files and certificates exist.
 
     Raises `ConfigError` with one line per fault: file, line, key, the expected value and, for an unknown key, the
     most similar one.
@@ -66,11 +69,17 @@ def load(path: Path, model: type[S], *, environ: Mapping[str, str] | None = None
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text.") from None
-    return parse(text, model, name=str(path), folder=path.parent, environ=environ)
+    return parse(text, model, name=str(path), folder=path.parent, environ=environ, check_files=check_files)
 
 
 def parse(
-    text: str, model: type[S], *, name: str, folder: Path | None = None, environ: Mapping[str, str] | None = None
+    text: str,
+    model: type[S],
+    *,
+    name: str,
+    folder: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    check_files: bool = False,
 ) -> S:
     """Parse the text of a YAML file. `name` is its name in errors, `folder` its location.
 
@@ -78,7 +87,7 @@ def parse(
     """
     document = _Document(name, folder or Path(), os.environ if environ is None else environ)
     try:
-        return model.model_validate(document.read(text, model))
+        return model.model_validate(document.read(text, model), context={CHECK_FILES: check_files})
     except RecursionError:
         faults = [f"{name} is nested too deeply."]
     except ValidationError as error:

@@ -11,6 +11,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from fer_stream.config.errors import format_errors, secret_keys
 from fer_stream.errors import ConfigError
 
+CHECK_FILES = "check_files"
+"""Key of pydantic's validation context. If its value is true, files that settings refer to must exist."""
+
 # A timeout on missing frames is at least this many frame intervals.
 _MIN_TIMEOUT_FRAMES = 1.5
 

@@ -72,7 +72,8 @@ class SourceModel(Model):
     since: float | None = None
     """When this state began."""
     reason: str | None = None
-    """Why it is down: refused, unauthorized, not_found, timeout, stalled, ended, decode, network, internal."""
+    """Why it is down: refused, unknown_host, certificate, unauthorized, not_found, transport, no_video, timeout,
+    stalled, ended, decode, network, internal."""
     text: str = ""
     """The reason as text."""
     failures: int = 0

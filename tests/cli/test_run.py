@@ -636,7 +636,9 @@ def test_init_creates_valid_settings(fer: Run, tmp_path: Path, monkeypatch: pyte
     monkeypatch.delenv("CAMERA_PASSWORD", raising=False)
     result = fer("validate", path)
     assert result.code == 2
-    assert "sources.front-door.url needs the environment variable CAMERA_PASSWORD, which is not set." in result.err
+    assert (
+        "sources.front-door.password needs the environment variable CAMERA_PASSWORD, which is not set." in result.err
+    )
     monkeypatch.setenv("CAMERA_PASSWORD", "abc")
     assert fer("validate", path) == CommandResult(0, f"{path} is valid: 2 sources (front-door, back-yard).\n", "")
 

@@ -99,12 +99,12 @@ def shipped() -> LiveSettings:
 
 
 def test_live_yaml_contains_the_defaults(shipped: LiveSettings) -> None:
-    cameras = {name: SourceSettings(url=camera.url) for name, camera in shipped.sources.items()}
-    assert shipped == LiveSettings(sources=cameras)
-    assert [camera.url.get_secret_value() for camera in cameras.values()] == [
-        "rtsp://viewer:abc@192.0.2.10:554/stream1",
-        "rtsp://viewer:abc@192.0.2.11:554/stream1",
-    ]
+    hosts = {"front-door": "192.0.2.10", "back-yard": "192.0.2.11"}
+    cameras = {
+        name: {"url": f"rtsp://{host}:554/stream1", "username": "viewer", "password": "abc"}
+        for name, host in hosts.items()
+    }
+    assert shipped == LiveSettings.model_validate({"sources": cameras})
 
 
 def test_live_yaml_lists_every_key(shipped: LiveSettings) -> None:
@@ -137,6 +137,8 @@ def test_every_setting_has_a_description() -> None:
     [
         ("rtsp://me:a%40b@192.0.2.1:554/stream1", "camera"), ("RTSPS://cam", "camera"),
         ("https://cam/x.m3u8", "camera"), ("http://cam/video?user=a", "camera"), ("/dev/video0", "camera"),
+        ("rtmp://cam/live", "camera"), ("udp://@239.0.0.1:5000", "camera"), ("srt://cam:9000?latency=200", "camera"),
+        ("rtsp://cam.lan:554/live@1", "camera"), ("http://cam/snap?user=me@home", "camera"),
         ("0", "camera"), ("talk.mp4", "file"), ("/videos/a:b.mp4", "file"), ("videos/me@home.mkv", "file"),
     ],
 )  # fmt: skip
@@ -145,11 +147,73 @@ def test_valid_source_urls(url: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "rtsp://", "rtps://cam", "file:///a.mp4", "rtsp://me:a b@cam", "me:secret@cam/stream", "a b"]
-)
-def test_invalid_source_urls(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"live\.yaml:1: sources\.hall\.url: (expected|a camera URL)"):
+    ("url", "cure"),
+    [
+        ("", "expected a URL that starts with rtsp://"), ("file:///a.mp4", "expected a URL that starts with rtsp://"),
+        ("rtsp://me:a b@cam", "without white space"), ("a b", "without white space"),
+        ("rtps://cam", "did you mean rtsps://?"), ("rstp://cam", "did you mean rtsp://?"),
+        ("rtsp:/cam", "needs a colon and two slashes: rtsp://"), ("rtsp:cam", "needs a colon and two slashes: rtsp://"),
+        ("127.0.0.1:554/x", "did you mean rtsp://127.0.0.1:554/…?"), ("cam.lan:8554", "did you mean rtsp://cam.lan:8554?"),
+        ("192.0.2.1", "did you mean rtsp://192.0.2.1?"), ("192.0.2.1/user=a_password=b", "rtsp://192.0.2.1/…?"),
+        ("cam:8080/video", "did you mean http://cam:8080/…?"), ("[2001:db8::1]:554", "rtsp://[2001:db8::1]:554?"),
+        ("me:secret@cam/stream", "must start with its scheme"), ("me:554@cam/stream", "must start with its scheme"),
+        ("rtsp://", "has no host"), ("rtsp://cam:0/", "from 1 to 65535"), ("http://cam:port/", "from 1 to 65535"),
+        ("http://cam:/", "port of the URL is missing"), ("udp://239.0.0.1", "port of the URL is missing"),
+        ("rtsp://me:a@b@cam/x", "unescaped @: give user and password in `username` and `password`"),
+        ("rtsp://me:a/b@cam/x", "give user and password in `username` and `password`"),
+        ("rtsp://me:1/b@cam/x", "give user and password in `username` and `password`"),
+        ("rtsp://me:a?b@cam/x", "give user and password in `username` and `password`"),
+        ("rtsp://me:100%@cam/x", "unescaped %: give user and password in `username` and `password`"),
+    ],
+)  # fmt: skip
+def test_invalid_source_urls(url: str, cure: str) -> None:
+    with pytest.raises(ConfigError) as caught:
         source(url)
+    assert str(caught.value).startswith("live.yaml:1: sources.hall.url: ")
+    assert cure in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "cure"),
+    [
+        ("url: rtsp://me:a@cam, username: me, password: b", "not in both"),
+        ("url: rtsp://me@cam, username: me", "not in both"),
+        ("url: rtsp://cam, password: b", "password needs a username"),
+        ("url: a.mp4, username: me", "need a URL of one of the schemes rtsp"),
+        ("url: 0, username: me, password: b", "need a URL of one of the schemes rtsp"),
+        ("url: 'udp://cam:5000', password: b", "need a URL of one of the schemes rtsp"),
+        ("url: rtsp://cam, tls: {verify: false}", "tls needs an rtsps:// or https:// url"),
+        ("url: rtsps://cam, tls: {verify: false, ca: a.pem}", "tls.ca has no effect"),
+    ],
+)  # fmt: skip
+def test_invalid_logins(keys: str, cure: str) -> None:
+    assert cure in error_of(f"sources: {{hall: {{{keys}}}}}")
+
+
+def test_a_camera_password_can_be_read_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("p@ss/w%rd\n")
+    path = tmp_path / "live.yaml"
+    path.write_text("sources: {hall: {url: rtsp://cam, username: me, password_file: password}}")
+    hall = load(path, LiveSettings).sources["hall"]
+    assert hall.password == SecretStr("p@ss/w%rd")
+    assert "p@ss" not in f"{hall!r} {hall}"
+
+
+@pytest.mark.parametrize("url", ["missing.mp4", ".", "talk.mp4"])
+def test_missing_files_are_errors_when_files_are_checked(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "talk.mp4").touch()
+    path = tmp_path / "live.yaml"
+    path.write_text(f"sources: {{hall: {{url: {url}}}, door: {{url: rtsps://cam, tls: {{ca: missing.pem}}}}}}")
+    assert load(path, LiveSettings).sources["hall"].kind == "file"
+    with pytest.raises(ConfigError) as caught:
+        load(path, LiveSettings, check_files=True)
+    found = str(caught.value)
+    assert "sources.door.tls.ca: the file does not exist" in found
+    assert ("sources.hall.url: the file" in found) == (url != "talk.mp4")
 
 
 def test_a_webcam_number_is_a_source() -> None:

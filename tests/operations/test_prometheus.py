@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fer_stream.capture.connection import REASONS
+from fer_stream.capture.disconnect import REASONS
 
 if TYPE_CHECKING:
     from tests.conftest import Camera

@@ -19,7 +19,9 @@ const STALE_S = 5;
 
 const EXAMPLE = `sources:
   front-door:
-    url: rtsp://viewer:\${CAMERA_PASSWORD}@192.0.2.10:554/stream1`;
+    url: rtsp://192.0.2.10:554/stream1
+    username: viewer
+    password: \${CAMERA_PASSWORD}`;
 
 /** @typedef {import("./camera-status.js").State & {name: string, latest_at: number | null, faces: number | null}} Source */
 

@@ -100,7 +100,8 @@ export const labelText = ({ label, unknown_reason }) =>
 const GAP_REASONS = {
   refused: "connection refused", unauthorized: "wrong user or password", not_found: "no such stream",
   timeout: "connection timeout", stalled: "no data received", ended: "stream ended", decode: "cannot decode the video",
-  network: "network error", internal: "internal error",
+  network: "network error", internal: "internal error", unknown_host: "unknown host name",
+  certificate: "certificate not accepted", transport: "transport refused", no_video: "no video track",
 };
 
 /** Why a camera delivered no frames. */

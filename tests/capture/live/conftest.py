@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+import cv2
 import numpy as np
 import pytest
 import skimage.data
+import trustme
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -23,6 +26,7 @@ from fer_stream.capture.pixel_formats import ArrayPixels
 from fer_stream.config.live import CameraSettings
 from fer_stream.metrics import Metrics
 from fer_stream.records import Frame, Gap
+from tests.support.http_camera import SEGMENT_S, SEGMENTS, HttpCamera, TlsFront
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -95,6 +99,54 @@ def small(tmp_path_factory: pytest.TempPathFactory, encode: Callable[..., None])
     path = tmp_path_factory.mktemp("camera") / "small.h264"
     encode(path, 160, 120, 30)
     return path
+
+
+@pytest.fixture(scope="session")
+def jpeg(photo: NDArray[np.uint8]) -> bytes:
+    """The top left corner of the portrait, 320×180 px."""
+    ok, encoded = cv2.imencode(".jpg", photo[:180, :320, ::-1])
+    assert ok
+    return encoded.tobytes()
+
+
+@pytest.fixture(scope="session")
+def segments(tmp_path_factory: pytest.TempPathFactory, encode: Callable[..., None]) -> Path:
+    """Folder with the segments 0.ts, 1.ts, … of an HLS stream."""
+    folder = tmp_path_factory.mktemp("hls")
+    encode(
+        folder / "all.m3u8", 320, 180, int(SEGMENTS * SEGMENT_S * FPS),
+        hls_time=str(SEGMENT_S), hls_list_size="0", hls_segment_filename=str(folder / "%d.ts"),
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def http_camera(segments: Path, jpeg: bytes) -> Iterator[HttpCamera]:
+    server = HttpCamera(segments, jpeg, ("user", CANARY))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """Certificate authority that no system trusts."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls_front() -> Iterator[Callable[[trustme.LeafCert, int], TlsFront]]:
+    """Puts a TLS server with a certificate in front of a port: `tls_front(certificate, port)`."""
+    fronts: list[TlsFront] = []
+
+    def make(certificate: trustme.LeafCert, port: int) -> TlsFront:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(context)
+        fronts.append(TlsFront(context, port))
+        return fronts[-1]
+
+    yield make
+    for front in fronts:
+        front.close()
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_wrong_password_is_reported_and_retried_late(
     reader.wait(lambda: "camera_unreachable" in caplog.messages)
     [event] = [record for record in caplog.records if record.getMessage() == "camera_unreachable"]
     assert vars(event)["retry_s"] >= 15, "half of reconnect_auth_s"
-    assert reader.source.status.text == "Server returned 401 Unauthorized (authorization failed)"
+    assert reader.source.status.text == "the camera rejects user or password: check username and password"
 
 
 def test_correct_password_is_never_shown(

@@ -11,7 +11,8 @@ from av.video.frame import VideoFrame
 from prometheus_client import CollectorRegistry
 
 from fer_stream.capture.camera_session import CameraSession, CameraStatus, LatestFrame
-from fer_stream.capture.connection import Connection, Disconnect
+from fer_stream.capture.connection import Connection
+from fer_stream.capture.disconnect import Disconnect
 from fer_stream.capture.source import Clocks
 from fer_stream.metrics import Metrics
 from fer_stream.records import Gap, SourceInfo
