@@ -39,6 +39,7 @@ EXTRAS = {
     "onnx": "tensorflow",
     "openvino": "openvino",
     "pandas": "export",
+    "scipy": "tensorflow",
     "tensorflow": "tensorflow",
 }
 """Optional dependencies: the extra of pyproject.toml that installs each top-level module."""

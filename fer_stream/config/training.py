@@ -105,7 +105,10 @@ class TrainSettings(Settings):
     learning_rate. A net of kind `vgg` may have fewer channels than it, and gets the strongest ones. By default
     weights are drawn at random."""
     freeze: Literal["nothing", "trunk"] = "nothing"
-    """`trunk` trains only the heads; all other layers keep the weights of `start_from`."""
+    """`trunk` fits only the head of the seven labels, to convergence; all other layers keep the weights of
+    `start_from`. A FER+ head that `start_from` does not have is fitted as well. `epochs` is then the number of passes
+    over the faces, of which the first is without augmentation. Rates, momentum and batch statistics do not apply,
+    and there are no teachers and no mixup."""
     start_share: Fraction = 0.0
     """The share of those first weights in the ones that are kept, whose other part is what was learned. Such a mean
     keeps most of both (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022)."""
@@ -118,7 +121,8 @@ class TrainSettings(Settings):
     """The highest one, of SGD with Nesterov momentum: reached after `warmup_epochs`, then a cosine to 0."""
     warmup_epochs: NotNegative = 3.0
     weight_decay: NotNegative = 5e-4
-    """Of convolutions and dense layers; norms and biases have none."""
+    """Of convolutions and dense layers; norms and biases have none. With `freeze: trunk` of the last layer, for
+    features scaled to a variance of 1."""
     clip_norm: Positive = 5.0
     """The norm of all gradients together is held below this."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.998
@@ -142,12 +146,16 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _check_freeze(self) -> Self:
-        if self.freeze == "trunk" and not self.start_from:
+        if self.freeze == "nothing":
+            return self
+        if not self.start_from:
             raise ValueError("freeze: trunk needs start_from")
+        if self.teachers.runs or self.augment.mixup:
+            raise ValueError("freeze: trunk fits the last layer without teachers.runs and augment.mixup; remove them")
         return self
 
     @model_validator(mode="after")
     def _check_warmup(self) -> Self:
-        if self.warmup_epochs >= self.epochs:
+        if self.freeze == "nothing" and self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} must be less than epochs {self.epochs}")
         return self

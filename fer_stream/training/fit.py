@@ -21,8 +21,7 @@ import numpy as np
 
 from fer_stream.classify.model_card import FER2013_HEAD, FERPLUS_HEAD
 from fer_stream.errors import ConfigError, ModelError, OutputExists
-from fer_stream.records import F32, FERPLUS, FERPLUS_BY_LABEL, LABELS, U8
-from fer_stream.training.augment import film
+from fer_stream.training.batches import Batches, class_shares, make_targets
 from fer_stream.training.checkpoints import (
     HISTORY,
     ORIGIN,
@@ -37,7 +36,8 @@ from fer_stream.training.checkpoints import (
 )
 from fer_stream.training.dataset import Dataset, duplicates, load_splits
 from fer_stream.training.evaluate import label_majority
-from fer_stream.training.network import DistillationModel, build, compute_in, freeze_trunk, heads_in, heads_of
+from fer_stream.training.heads import fit_heads
+from fer_stream.training.network import DistillationModel, build, compute_in, heads_in, heads_of
 from fer_stream.training.progress import DatasetStats, Epoch, Progress, Step, best_epoch, read_history, write_history
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_stream.config.training import TrainSettings
+    from fer_stream.records import F32, U8
 
 STATE, BEST = "state.npz", "best.npz"
 
@@ -53,8 +54,6 @@ _PREDICT_BATCH = 512
 # Steps timed for each precision, after warm-up steps in which the step is compiled.
 _PRECISIONS = ("float32", "bfloat16")
 _WARM_UP_STEPS, _TIMED_STEPS = 2, 5
-
-_IN_VOTES = np.array([FERPLUS.index(name) for name in FERPLUS_BY_LABEL])
 
 
 def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]:
@@ -75,6 +74,10 @@ def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]
         faces = faces[~copied]
     if len(faces) < settings.batch_size:
         raise ConfigError(f"batch_size {settings.batch_size} exceeds the {len(faces)} training images.")
+    if settings.freeze == "trunk":
+        _check_votes(settings, faces, [])
+        _write_settings(out, settings, begun, faces, _select_precision(settings, faces, out))
+        return [_train_heads(settings, faces, parts["val"], out, progress)]
     precision = _select_precision(settings, faces, out)
     learner = _make_model(settings, faces, precision)
     batches = Batches(faces, settings)
@@ -86,6 +89,25 @@ def train(settings: TrainSettings, out: Path, progress: Progress) -> list[Epoch]
     )  # fmt: skip
     keeper.finish()
     return keeper.history
+
+
+def _train_heads(settings: TrainSettings, faces: Dataset, public: Dataset, out: Path, progress: Progress) -> Epoch:
+    """Fit the heads of a network with a frozen trunk and save the run; returns the result after the last pass."""
+    assert settings.start_from is not None  # validated by the settings
+    started = time.monotonic()
+    keras.utils.set_random_seed(settings.seed)
+    net = _make_net(settings, _select_precision(settings, faces, out))
+    kept = {FERPLUS_HEAD} & set(heads_in(load_net(settings.start_from)))
+    start = _values(net.variables)
+    loss = fit_heads(net, Batches(faces, settings), settings, kept=kept, progress=progress)
+    assign(net.variables, _interpolate(start, _values(net.variables), 1 - settings.start_share))
+    right, agreed = accuracies(net, public)
+    seconds = time.monotonic() - started
+    done = Epoch(settings.epochs - 1, loss, right, 0.0, seconds, agreed, settings.targets.votes)
+    write_history(out / HISTORY, [done])
+    save_values(out / WEIGHTS, _values(net.variables))
+    progress(done)
+    return done
 
 
 def _make_model(settings: TrainSettings, faces: Dataset, precision: str) -> DistillationModel:
@@ -101,9 +123,9 @@ def _make_model(settings: TrainSettings, faces: Dataset, precision: str) -> Dist
 
 
 def _select_precision(settings: TrainSettings, faces: Dataset, out: Path) -> str:
-    """Return the precision of the settings, of the run in `out`, or with `auto` the faster one on this machine."""
-    if settings.precision != "auto":
-        return settings.precision
+    """Return the precision of the settings, or of the run in `out`; `auto` is the faster one, float32 if frozen."""
+    if settings.precision != "auto" or settings.freeze == "trunk":
+        return settings.precision.replace("auto", "float32")
     with suppress(FileNotFoundError, KeyError):
         return str(json.loads((out / ORIGIN).read_text(encoding="utf-8"))["precision"])
     images, targets = faces.images[: settings.batch_size], make_targets(faces[np.arange(settings.batch_size)])
@@ -158,63 +180,7 @@ def _make_net(settings: TrainSettings, precision: str) -> keras.Model:
     net = build(settings.network, heads=heads_of(settings), weight_decay=settings.weight_decay, precision=precision)
     if settings.start_from:
         warm_start(net, settings.start_from)
-    return freeze_trunk(net) if settings.freeze == "trunk" else net
-
-
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Training faces in an order that depends only on seed and epoch; incomplete batches are omitted."""
-
-    def __init__(self, faces: Dataset, settings: TrainSettings) -> None:
-        super().__init__()
-        self._faces = faces
-        self._targets = make_targets(faces)
-        self._settings = settings
-        self.reseed(0)
-
-    def reseed(self, epoch: int) -> None:
-        """Shuffle the faces for this epoch. Keras also calls `on_epoch_end` before the first."""
-        self._order = np.random.default_rng((self._settings.seed, epoch)).permutation(len(self._faces))
-        if share := self._settings.augment.video:
-            self._filmed = self._faces.images.copy()
-            rng = np.random.default_rng((self._settings.seed, epoch, 1))
-            some = np.flatnonzero(rng.random(len(self._faces)) < share)
-            self._filmed[some] = film(self._faces.images[some], rng)
-
-    def __len__(self) -> int:
-        return len(self._faces) // self._settings.batch_size
-
-    def __getitem__(self, number: int) -> tuple[U8, dict[str, np.ndarray]]:
-        size = self._settings.batch_size
-        rows = self._order[number * size : (number + 1) * size]
-        images = self._faces.images[rows]
-        if self._settings.augment.video:
-            images = np.stack([images, self._filmed[rows]], axis=-1)
-        return images, {name: target[rows] for name, target in self._targets.items()}
-
-
-def make_targets(faces: Dataset) -> dict[str, np.ndarray]:
-    """Return the training targets of faces.
-
-    `label` is int32 (n,). `votes` is float32 (n, 8): shares of the FER+ emotions, rows of 0 without votes for any.
-    `seven` is float32 (n, 7): shares of the seven labels among their votes, or 1 for the label without such votes.
-    """
-    seven = faces.votes[:, _IN_VOTES]
-    named = seven.sum(axis=1, keepdims=True)
-    alone = np.eye(len(LABELS), dtype=np.float32)[faces.labels]
-    emotions = faces.votes[:, : len(FERPLUS)]
-    voices = np.maximum(emotions.sum(axis=1), 1)
-    return {
-        "label": faces.labels.astype(np.int32),
-        "votes": emotions / voices[:, np.newaxis],
-        "seven": np.where(named > 0, seven / np.maximum(named, 1), alone),
-    }
-
-
-def class_shares(faces: Dataset, votes: float) -> F32:
-    """Return the frequency of each label, float32 (7,), in a target with the share `votes` of FER+ votes."""
-    targets = make_targets(faces)
-    labels = np.bincount(faces.labels, minlength=len(LABELS)) / len(faces)
-    return np.asarray((1 - votes) * labels + votes * targets["seven"].mean(axis=0), np.float32)
+    return net
 
 
 class _Checkpointer(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
@@ -270,7 +236,7 @@ class _Checkpointer(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]
         loss = float((logs or {})["loss"])
         self._broken |= not np.isfinite(loss)
         steps = int(self.params["steps"])
-        self._progress(Step(len(self.history), batch + 1, steps, loss))
+        self._progress(Step(len(self.history), batch + 1, steps))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         super().on_epoch_end(epoch, logs)

@@ -68,11 +68,9 @@ def compute_in(net: keras.Model, precision: str) -> keras.Model:
     return net
 
 
-def freeze_trunk(net: keras.Model) -> keras.Model:
-    """Freeze all layers before the heads, including batch norm statistics; returns `net`."""
-    for layer in net.layers:
-        layer.trainable = layer.name in HEADS
-    return net
+def log_shares(class_shares: F32) -> F32:
+    """Return the logarithms of class shares, float32 (7,), for the logit adjustment; finite for a share of 0."""
+    return np.log(np.maximum(class_shares, _MIN_CLASS_SHARE)).astype(np.float32)
 
 
 def multiply_adds(net: keras.Model) -> int:
@@ -182,7 +180,7 @@ class DistillationModel(keras.Model):  # type: ignore[misc]
         self._seed = keras.random.SeedGenerator(settings.seed)
         self._augment = Augment(settings.augment, self._seed)
         shares = np.full(len(LABELS), 1 / len(LABELS), np.float32) if class_shares is None else class_shares
-        self._log_shares = np.log(np.maximum(shares, _MIN_CLASS_SHARE)).astype(np.float32)
+        self._log_shares = log_shares(shares)
 
     def reseed(self, epoch: int) -> None:
         """Seed all random generators for this epoch, so that a resumed run equals an uninterrupted one."""

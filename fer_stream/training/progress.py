@@ -42,7 +42,6 @@ class Step:
     epoch: int
     step: int
     steps: int
-    loss: float
 
 
 @dataclass(frozen=True, slots=True)

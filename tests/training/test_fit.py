@@ -15,6 +15,7 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fer_stream.classify.model_card import FER2013_HEAD, FERPLUS_HEAD
 from fer_stream.config.training import (
     AugmentSettings,
     NetworkSettings,
@@ -24,9 +25,10 @@ from fer_stream.config.training import (
 )
 from fer_stream.errors import ConfigError, ModelError, OutputExists, SourceNotFound
 from fer_stream.records import LABELS
+from fer_stream.training.batches import Batches, class_shares, make_targets
 from fer_stream.training.checkpoints import HISTORY, ORIGIN, WEIGHTS, load_run
 from fer_stream.training.dataset import VOTES, Dataset, load_splits
-from fer_stream.training.fit import BEST, STATE, Batches, accuracy, class_shares, make_targets, predict, train
+from fer_stream.training.fit import BEST, STATE, accuracy, predict, train
 from fer_stream.training.network import HEADS, DistillationModel, build, compute_in, heads_in, multiply_adds
 from fer_stream.training.progress import DatasetStats, Epoch, best_epoch, read_history, write_history
 
@@ -303,13 +305,85 @@ def test_adjusted_teacher_gets_the_same_logit_adjustment(run: Path, small: Train
     assert float(learner.compute_loss(y=make_targets(faces), y_pred=exact)) == pytest.approx(least, rel=1e-4)
 
 
-def test_frozen_trunk_is_unchanged(run: Path, small: TrainSettings, tmp_path: Path) -> None:
-    frozen = small.model_copy(update={"start_from": run, "freeze": "trunk", "epochs": 2})
-    train(frozen, tmp_path / "frozen", lambda _: None)
-    before, after = load_run(run)[1], load_run(tmp_path / "frozen")[1]
+@pytest.fixture(scope="module")
+def frozen(run: Path, small: TrainSettings) -> TrainSettings:
+    """Fits the last layer of `run`."""
+    return small.model_copy(
+        update={
+            "start_from": run,
+            "freeze": "trunk",
+            "epochs": 2,
+            "augment": small.augment.model_copy(update={"mixup": 0.0, "video": 0.3}),
+            "targets": TargetSettings(votes=0.5, logit_adjustment=0.5),
+            "label_smoothing": 0.0,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(frozen: TrainSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "fitted"
+    history = train(frozen, out, lambda _: None)
+    assert read_history(out / HISTORY) == history
+    assert [done.epoch for done in history] == [frozen.epochs - 1]
+    return out
+
+
+def test_frozen_trunk_changes_only_the_head_of_labels(run: Path, fitted: Path) -> None:
+    before, after = load_run(run)[1], load_run(fitted)[1]
     for old, new in zip(before.layers, after.layers, strict=True):
         same = all(np.array_equal(a, b) for a, b in zip(old.get_weights(), new.get_weights(), strict=True))
-        assert same == (new.name not in HEADS)
+        assert same == (new.name != FER2013_HEAD)
+
+
+def test_fitting_the_last_layer_is_deterministic(frozen: TrainSettings, fitted: Path, tmp_path: Path) -> None:
+    train(frozen, tmp_path / "again", lambda _: None)
+    for first, second in zip(weights_of(fitted), weights_of(tmp_path / "again"), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_fitted_last_layer_has_the_lowest_loss(run: Path, frozen: TrainSettings, tmp_path: Path) -> None:
+    """Without augmentation, small changes of the weights in random directions never reduce the loss."""
+    settings = frozen.model_copy(update={"epochs": 1})
+    train(settings, tmp_path / "clean", lambda _: None)
+    faces = load_splits(settings.data.path)["train"]
+    net = load_run(tmp_path / "clean")[1]
+    head = net.get_layer(FER2013_HEAD)
+    features = keras.Model(net.inputs, head.input).predict(faces.images[..., None].astype(np.float32), verbose=0)
+    targets = make_targets(faces)
+    target = (np.eye(len(LABELS))[faces.labels] + targets["seven"]) / 2
+    deviation = features.std(axis=0)[:, None]
+
+    def loss(kernel: np.ndarray, bias: np.ndarray) -> float:
+        logits = features @ kernel.astype(np.float64) + bias + 0.5 * np.log(class_shares(faces, 0.5))
+        surprise = np.log(np.exp(logits).sum(axis=1)) - (target * logits).sum(axis=1)
+        return float(surprise.mean() + settings.weight_decay / 2 * np.sum((kernel * deviation) ** 2))
+
+    kernel, bias = head.get_weights()
+    lowest, rng = loss(kernel, bias), np.random.default_rng(4)
+    for _ in range(20):
+        steps = rng.normal(0, 0.1, kernel.shape) / np.maximum(deviation, 1e-6), rng.normal(0, 0.1, bias.shape)
+        assert loss(kernel + steps[0], bias + steps[1]) > lowest
+    before = load_run(run)[1].get_layer(FER2013_HEAD).get_weights()
+    assert loss(*before) > lowest
+
+
+def test_last_layer_gets_a_head_that_its_start_does_not_have(
+    small: TrainSettings, frozen: TrainSettings, tmp_path: Path
+) -> None:
+    train(small.model_copy(update={"ferplus_weight": 0.0, "epochs": 2}), tmp_path / "labels", lambda _: None)
+    train(frozen.model_copy(update={"start_from": tmp_path / "labels"}), tmp_path / "both", lambda _: None)
+    faces = load_splits(small.data.path)["val"]
+    agreed = predict(load_run(tmp_path / "both")[1], faces.images)[FERPLUS_HEAD].argmax(axis=1)
+    voted = faces.votes.argmax(axis=1)
+    assert np.mean(agreed == voted) > 0.5
+
+
+@pytest.mark.parametrize("more", [{"teachers": {"runs": ["run"]}}, {"augment": {"mixup": 0.2}}])
+def test_freeze_refuses_teachers_and_mixup(small: TrainSettings, more: dict[str, object]) -> None:
+    asked = {"data": small.data.model_dump(), "freeze": "trunk", "start_from": "run", **more}
+    with pytest.raises(ValueError, match="without teachers"):
+        TrainSettings.model_validate(asked)
 
 
 def test_freeze_needs_start_from(small: TrainSettings) -> None:
