@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fer_stream.records import UNKNOWN
+from fer_stream.records import UNKNOWN, PersonSummary
 
 
 def format_time(time_s: float) -> str:
@@ -32,8 +32,8 @@ def pluralize(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def format_percent(share: float) -> str:
-    """Format a share, 0..1, as `61%`; a positive share that would round to 0 % is `under 1%`."""
-    return f"{share:.0%}" if share >= 0.005 or share <= 0 else "under 1%"
+    """Format a share, 0..1, as `61 %`; a positive share that would round to 0 % is `under 1 %`."""
+    return f"{100 * share:.0f} %" if share >= 0.005 or share <= 0 else "under 1 %"
 
 
 def format_reason(reason: str) -> str:
@@ -47,7 +47,7 @@ def format_label(label: str, unknown_reason: str | None) -> str:
 
 
 def format_shares(shares: Mapping[str, float], unknown_shares: Mapping[str, float]) -> str:
-    """Format shares of labels and of the reasons for `unknown`: `happy 60%, unknown 40% (small 30%, blurred 10%)`.
+    """Format shares of labels and of the reasons for `unknown`: `happy 60 %, unknown 40 % (blurred)`.
 
     Labels are in descending order; those of segments without length, with share 0, are omitted. Reasons that round to
     0 % are omitted; a single one has no number.
@@ -59,8 +59,37 @@ def format_shares(shares: Mapping[str, float], unknown_shares: Mapping[str, floa
     )
 
 
+def format_labels(person: PersonSummary) -> str:
+    """Describe the labels of a person: `sad for 52 % of the time (mean probability 0.36), neutral for 48 % (0.41)`.
+
+    In a still image: `sad (probability 0.36)`. `unknown` has reasons instead of a probability.
+    """
+    if not any(segment.end_s > segment.start_s for segment in person.segments):
+        return ", ".join(
+            format_label(it.label, it.unknown_reason)
+            if it.label == UNKNOWN
+            else f"{it.label} (probability {it.mean_prob:.2f})"
+            for it in person.segments
+        )
+    parts: list[str] = []
+    for label, share in sorted(person.shares.items(), key=lambda item: -item[1]):
+        if share <= 0:
+            continue
+        time, name = ("", "") if parts else (" of the time", "mean probability ")
+        mean = f" ({name}{_mean_probability(person, label):.2f})"
+        detail = _reasons(person.unknown_shares) if label == UNKNOWN else mean
+        parts.append(f"{label} for {format_percent(share)}{time}{detail}")
+    return ", ".join(parts)
+
+
+def _mean_probability(person: PersonSummary, label: str) -> float:
+    """Return the mean smoothed probability of `label` over the time in which a person has it."""
+    spans = [(it.end_s - it.start_s, it.mean_prob) for it in person.segments if it.label == label]
+    return sum(span_s * prob for span_s, prob in spans) / sum(span_s for span_s, _ in spans)
+
+
 def _reasons(unknown_shares: Mapping[str, float]) -> str:
     shown = [(format_reason(reason), share) for reason, share in unknown_shares.items() if round(100 * share) > 0]
     if len(shown) == 1:
         return f" ({shown[0][0]})"
-    return f" ({', '.join(f'{reason} {share:.0%}' for reason, share in shown)})" if shown else ""
+    return f" ({', '.join(f'{reason} {format_percent(share)}' for reason, share in shown)})" if shown else ""

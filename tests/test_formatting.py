@@ -7,11 +7,13 @@ import pytest
 from fer_stream.formatting import (
     format_duration,
     format_label,
+    format_labels,
     format_percent,
     format_shares,
     format_time,
     pluralize,
 )
+from fer_stream.records import PersonSummary, Segment
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,7 @@ def test_pluralize() -> None:
     assert pluralize(1394, "frame") == "1,394 frames"
 
 
-@pytest.mark.parametrize(("share", "text"), [(0.612, "61%"), (0.004, "under 1%"), (0, "0%"), (1, "100%")])
+@pytest.mark.parametrize(("share", "text"), [(0.612, "61 %"), (0.004, "under 1 %"), (0, "0 %"), (1, "100 %")])
 def test_format_percent(share: float, text: str) -> None:
     assert format_percent(share) == text
 
@@ -47,12 +49,39 @@ def test_format_label() -> None:
 @pytest.mark.parametrize(
     ("unknown_shares", "text"),
     [
-        ({"small": 0.08, "undecided": 0.04}, "happy 88%, unknown 12% (small 8%, undecided 4%)"),
-        ({"off_frontal": 0.119, "blurred": 0.001}, "happy 88%, unknown 12% (off frontal)"),
-        ({}, "happy 88%, unknown 12%"),
+        ({"small": 0.08, "undecided": 0.04}, "happy 88 %, unknown 12 % (small 8 %, undecided 4 %)"),
+        ({"off_frontal": 0.119, "blurred": 0.001}, "happy 88 %, unknown 12 % (off frontal)"),
+        ({}, "happy 88 %, unknown 12 %"),
     ],
 )
 def test_format_shares(unknown_shares: dict[str, float], text: str) -> None:
     assert format_shares({"unknown": 0.12, "happy": 0.88}, unknown_shares) == text
-    assert format_shares({"happy": 0.996, "unknown": 0.004}, {"small": 0.004}) == "happy 100%, unknown under 1%"
-    assert format_shares({"happy": 1.0, "unknown": 0.0}, {"small": 0.0}) == "happy 100%"
+    assert format_shares({"happy": 0.996, "unknown": 0.004}, {"small": 0.004}) == "happy 100 %, unknown under 1 %"
+    assert format_shares({"happy": 1.0, "unknown": 0.0}, {"small": 0.0}) == "happy 100 %"
+
+
+def person(*segments: Segment, **shares: float) -> PersonSummary:
+    unknown = {"small": shares["unknown"]} if "unknown" in shares else {}
+    return PersonSummary(1, 0.0, 10.0, 100, segments, shares, unknown)
+
+
+def test_format_labels_separates_time_and_probability() -> None:
+    """The mean is weighted by time: 0.3 for 4 s and 0.6 for 1 s."""
+    segments = (
+        Segment("s", 1, "sad", 0.0, 4.0, 0.3),
+        Segment("s", 1, "neutral", 4.0, 7.0, 0.5),
+        Segment("s", 1, "sad", 7.0, 8.0, 0.6),
+        Segment("s", 1, "unknown", 8.0, 10.0, 0.0, "small"),
+        Segment("s", 1, "happy", 10.0, 10.0, 0.9),
+    )
+    assert format_labels(person(*segments, neutral=0.3, sad=0.5, unknown=0.2, happy=0.0)) == (
+        "sad for 50 % of the time (mean probability 0.36), neutral for 30 % (0.50), unknown for 20 % (small)"
+    )
+    unknown = Segment("s", 1, "unknown", 0.0, 10.0, 0.0, "small")
+    assert format_labels(person(unknown, unknown=1.0)) == "unknown for 100 % of the time (small)"
+
+
+def test_format_labels_of_a_still_image() -> None:
+    assert format_labels(person(Segment("s", 1, "sad", 0.0, 0.0, 0.364), sad=1.0)) == "sad (probability 0.36)"
+    unknown = Segment("s", 1, "unknown", 0.0, 0.0, 0.0, "off_frontal")
+    assert format_labels(person(unknown, unknown=1.0)) == "unknown: off frontal"

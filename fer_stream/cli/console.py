@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.text import Text
 
 from fer_stream.errors import OutputError
-from fer_stream.formatting import format_shares, format_time, pluralize
+from fer_stream.formatting import format_labels, format_time, pluralize
 from fer_stream.training.progress import DatasetStats, Epoch, Step
 
 if TYPE_CHECKING:
@@ -190,7 +190,8 @@ def _summary_lines(task: FileTask, result: FileResult) -> Iterator[str]:
     people = pluralize(len(summary.people), "person", "people")
     frames = f", {pluralize(summary.frames, 'frame')} in {format_time(summary.duration_s)}"
     stopped = f" ({summary.stopped})" if summary.stopped else ""
-    yield f"{task.label}: {people}{'' if summary.source.kind == 'image' else frames}{stopped}"
+    frames = "" if summary.source.kind == "image" else frames
+    yield f"{task.label}: {people}{frames}, detector {summary.detector}{stopped}"
     if summary.source.kind == "image" and (pictures := summary.source.frames or 1) > 1:
         yield f"  analysed: 1 of {pictures} pictures in the file. Save the others as separate files to analyse them."
     yield from map(_person_line, summary.people)
@@ -203,8 +204,9 @@ def _results_line(paths: Iterable[Path]) -> str:
 
 
 def _person_line(person: PersonSummary) -> str:
-    shares = format_shares(person.shares, person.unknown_shares)
-    return f"  person {person.person_id}, {format_time(person.first_s)} to {format_time(person.last_s)}: {shares}"
+    is_timed = any(segment.end_s > segment.start_s for segment in person.segments)
+    span = f", {format_time(person.first_s)} to {format_time(person.last_s)}" if is_timed else ""
+    return f"  person {person.person_id}{span}: {format_labels(person)}"
 
 
 def _decode_error_lines(errors: DecodeErrors) -> Iterator[str]:

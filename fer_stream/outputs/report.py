@@ -16,7 +16,15 @@ import cv2
 import numpy as np
 from plotly.offline import get_plotlyjs
 
-from fer_stream.formatting import format_duration, format_label, format_percent, format_shares, format_time, pluralize
+from fer_stream.formatting import (
+    format_duration,
+    format_label,
+    format_labels,
+    format_percent,
+    format_shares,
+    format_time,
+    pluralize,
+)
 from fer_stream.outputs.atomic_file import FileOutput
 from fer_stream.outputs.downsample import Points, ProbabilitySeries
 from fer_stream.outputs.draw import COLOURS
@@ -124,8 +132,8 @@ def _overview(summary: FileSummary, charted: set[int]) -> str:
     return (
         '<table><thead><tr><th scope="col">Person</th><th scope="col" class="optional">From</th>'
         '<th scope="col" class="optional">To</th><th scope="col" class="optional number">Frames</th>'
-        f'<th scope="col">Main label</th><th scope="col">Shares</th></tr></thead><tbody>{rows}</tbody></table>'
-        + (f'<p class="caption">{caption}</p>' if caption else "")
+        '<th scope="col">Main label</th><th scope="col">Shares of the time</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>" + (f'<p class="caption">{caption}</p>' if caption else "")
     )
 
 
@@ -160,7 +168,7 @@ def _person(person: PersonSummary, thumbnail: U8 | None) -> str:
         f"<p>{span}, {pluralize(person.frames, 'frame')}</p></div></div>"
         f'<div class="chart" data-person="{person.person_id}" role="img" '
         f'aria-label="Timeline of person {person.person_id}: {shares}"></div>'
-        f'{_shares_bar(person)}<p class="caption">{shares}</p>{_segments(person)}</section>'
+        f'{_shares_bar(person)}<p class="caption">{format_labels(person)}</p>{_segments(person)}</section>'
     )
 
 

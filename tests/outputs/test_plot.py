@@ -48,7 +48,7 @@ def test_each_person_has_a_row_with_the_main_label(summary: FileSummary, series:
     texts = _texts(timeline_figure(summary, series))
     assert texts[0] == "clip.mp4"
     assert texts[1] == "2.0 s · 50 frames · 2 people"
-    assert texts[2:] == ["Person 1", "happy 60%", "Person 2", "sad 100%"]
+    assert texts[2:] == ["Person 1", "happy 60 %", "Person 2", "sad 100 %"]
 
 
 def test_bands_have_the_colours_of_the_labels_and_absence_is_blank(summary: FileSummary) -> None:

@@ -67,10 +67,11 @@ def test_each_person_has_a_section_and_a_chart(summary: FileSummary, series: Pro
     page = Page(report_page(summary, series, {}))
     charts = [div for div in page.all("div") if div.get("class") == "chart"]
     assert [chart["data-person"] for chart in charts] == ["1", "2"]
-    assert charts[0]["aria-label"] == "Timeline of person 1: happy 60%, unknown 40% (undecided)"
+    assert charts[0]["aria-label"] == "Timeline of person 1: happy 60 %, unknown 40 % (undecided)"
     assert "Person 2" in page.text
+    assert "happy for 60 % of the time (mean probability 0.70), unknown for 40 % (undecided)" in page.text
     assert "unknown: undecided" in page.text  # in the table of segments
-    assert {"happy 60%", "unknown 40% (undecided)", "sad 100%"} == {
+    assert {"happy 60 %", "unknown 40 % (undecided)", "sad 100 %"} == {
         span["title"] for span in page.all("span") if "title" in span
     }
     assert len(page.all("h1")) == 1

@@ -58,9 +58,9 @@ export function formatAge(seconds) {
 export const pluralize = (number, noun, plural = `${noun}s`) =>
   `${number.toLocaleString("en-GB")} ${number === 1 ? noun : plural}`;
 
-/** Percentage of a fraction 0..1: 61%; "under 1%" instead of a misleading 0%. */
+/** Percentage of a fraction 0..1: 61 %; "under 1 %" instead of a misleading 0 %. */
 export const formatPercent = (fraction) =>
-  (fraction >= 0.005 || fraction <= 0 ? `${Math.round(100 * fraction)}%` : "under 1%");
+  (fraction >= 0.005 || fraction <= 0 ? `${Math.round(100 * fraction)} %` : "under 1 %");
 
 /** Size: 640 B, 12 KB, 1.4 MB. */
 export function formatBytes(number) {
