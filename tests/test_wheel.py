@@ -91,7 +91,7 @@ def test_environment_analyses_a_clip(environment: Path, clips: Path, tmp_path: P
     [
         ("tensorflow", ["run", "portrait", "--backend", "keras"]),
         ("openvino", ["run", "portrait", "--backend", "openvino"]),
-        ("tensorflow", ["export", "run", "--out", "model"]),
+        ("tensorflow", ["models", "export", "run", "--out", "model"]),
     ],
 )
 def test_a_missing_extra_names_the_command_that_installs_it(

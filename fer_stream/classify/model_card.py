@@ -32,7 +32,7 @@ CARD_NAME = "card.json"
 FER2013_HEAD, FERPLUS_HEAD = "fer2013", "ferplus"
 """Names of the outputs of a Keras file: the seven labels, and the eight emotions of FER+."""
 _NOT_STATED = "not stated"
-_REEXPORT = "Re-export the model folder with `fer-stream export`"
+_REEXPORT = "Re-export the model folder with `fer-stream models export`"
 
 
 def read_card(model_dir: Path, weights_name: str) -> ModelSpec:

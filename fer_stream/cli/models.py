@@ -1,4 +1,4 @@
-"""Commands `train`, `export`, `evaluate` and `models`, and the options that select a model."""
+"""Commands `train`, `evaluate` and `models`, and the options that select a model."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _TRAIN_EPILOG = """\b
 Examples:
   fer-stream train --config train.yaml --out runs/first    the same command resumes the run
   KERAS_BACKEND=jax fer-stream train …                      on another Keras backend
-  fer-stream export runs/first --out my-model
+  fer-stream models export runs/first --out my-model
   fer-stream evaluate --model my-model --data fer2013.csv --out evaluation
   fer-stream evaluate --data clips --out evaluation         a folder of clips with a truth.csv
 """
 
 
-models_app = typer.Typer(help="Download and check face detector weights.", no_args_is_help=True)
+models_app = typer.Typer(help="Export trained models; download and check detector weights.", no_args_is_help=True)
 
 
 @models_app.command("list")
@@ -125,6 +125,7 @@ def train(
     typer.echo(f"{out}: PublicTest {kept.accuracy:.2%} after epoch {kept.epoch + 1} of {settings.epochs}")
 
 
+@models_app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     out: Out = Path("model"),
@@ -280,6 +281,5 @@ def _print_progress(text: str) -> None:
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command(epilog=_TRAIN_EPILOG)(train)
-    app.command()(export)
     app.command()(evaluate)
     app.add_typer(models_app, name="models")

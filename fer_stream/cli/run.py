@@ -1,4 +1,4 @@
-"""Command `run`: recorded videos and still images."""
+"""Commands `run` and `export`: recorded videos and still images, and their results in other formats."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fer_stream.cli.models import Backend, BackendOption, ModelSize, OfflineOption, SizeOption
+from fer_stream.errors import ConfigError
 from fer_stream.faces.registry import DETECTORS
+from fer_stream.outputs.registry import EXPORTS
 
 if TYPE_CHECKING:
     from fer_stream.config.settings import FileSettings
@@ -27,10 +29,20 @@ else:  # mypy only accepts literal members
     Detector = StrEnum("Detector", {name: name for name in ("auto", *DETECTORS)})
 
 
+ExportOption = typer.Option("--export", help=f"Also write these formats, comma-separated: {', '.join(EXPORTS)}.")
+
+
 class Existing(Enum):
     """What to do with results that exist."""
 
     skip = "skip"
+    error = "error"
+    replace = "replace"
+
+
+class ExistingExport(Enum):
+    """What to do with exports that exist."""
+
     error = "error"
     replace = "replace"
 
@@ -83,6 +95,7 @@ def run(
     no_video: Annotated[bool, typer.Option("--no-video", help="Do not write the annotated video or image.")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write NAME.report.html.")] = False,
     no_plot: Annotated[bool, typer.Option("--no-plot", help="Do not write NAME.timeline.png.")] = False,
+    export: Annotated[str | None, ExportOption] = None,
     offline: Annotated[bool, OfflineOption] = False,
     existing: Annotated[
         Existing, typer.Option(help="Existing results: skip files that are done, fail, or replace the results.")
@@ -110,6 +123,7 @@ def run(
             "outputs.video": False if no_video else None,
             "outputs.report": False if no_report else None,
             "outputs.plot": False if no_plot else None,
+            "outputs.export": None if export is None else tuple(export.split(",")),
         }
     )
     from fer_stream.factory import print_to_stderr, select_detector
@@ -195,6 +209,39 @@ def stop_on_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+_EXPORT_EPILOG = """\b
+Examples:
+  fer-stream export fer-stream-out/talk.timeline.json --to eaf
+  fer-stream export results/*.timeline.json --to vtt,srt --out subtitles
+"""
+
+
+def export(
+    timelines: Annotated[list[Path], typer.Argument(help="NAME.timeline.json of finished results.")],
+    to: Annotated[str, typer.Option(help=f"Formats, comma-separated: {', '.join(EXPORTS)}.")],
+    out: Annotated[Path | None, typer.Option(help="Output folder (default: that of the timeline).")] = None,
+    existing: Annotated[ExistingExport, typer.Option(help="Existing files: fail, or replace them.")] = (
+        ExistingExport.error
+    ),
+) -> None:
+    """Convert finished results to formats of other programs.
+
+    ELAN (eaf), Praat (textgrid), WebVTT (vtt), SubRip (srt) and BORIS (boris, tab-separated events).
+    """
+    from fer_stream.outputs.atomic_file import create_output_dir
+    from fer_stream.outputs.export import export_file
+
+    formats = to.split(",")
+    if unknown := [name for name in formats if name not in EXPORTS]:
+        raise ConfigError(f"--to {', '.join(unknown)} is not a format: use {', '.join(EXPORTS)}.")
+    if out is not None:
+        create_output_dir(out)
+    for timeline in timelines:
+        for path in export_file(timeline, formats, out=out, force=existing is ExistingExport.replace):
+            typer.echo(path)
+
+
 def add_to(app: typer.Typer) -> None:
-    """Add the command to `app`."""
+    """Add the commands to `app`."""
     app.command(epilog=_EPILOG)(run)
+    app.command(epilog=_EXPORT_EPILOG)(export)

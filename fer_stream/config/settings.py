@@ -171,6 +171,8 @@ class OutputSettings(Settings):
     """NAME.report.html"""
     plot: bool = True
     """NAME.timeline.png"""
+    export: tuple[Literal["eaf", "textgrid", "vtt", "srt", "boris"], ...] = ()
+    """Formats of annotation and subtitle programs to write as well."""
     thumbnails: bool = False
     """Show one face per person in the report. Off by default, because faces are personal data."""
     redact: Literal["none", "blur", "black"] = "none"

@@ -122,6 +122,8 @@ class OutputSet:
 def enabled_outputs(settings: OutputSettings, stem: Path, kind: Kind) -> dict[str, Path]:
     """Return names and paths of the outputs that `settings` enable for a kind of source, largest first."""
     suffixes = {
-        name: entry.suffix(kind) for name, entry in OUTPUTS.items() if not entry.optional or getattr(settings, name)
+        name: entry.suffix(kind)
+        for name, entry in OUTPUTS.items()
+        if not entry.optional or name in settings.export or getattr(settings, name, False)
     }
     return {name: stem.with_name(f"{stem.name}.{suffix}") for name, suffix in suffixes.items() if suffix}

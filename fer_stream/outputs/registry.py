@@ -4,6 +4,8 @@ The command line reads it, so this module imports nothing outside the standard l
 
 To add an output, write a module with a function `create(path, context, **settings)` that returns an `Output`, then
 add an entry to `OUTPUTS`, a field of the same name to `OutputSettings` and an option `--no-…` to the command `run`.
+To add an export, write a module with a function that converts an `ExportedTimeline` to text, then
+add an entry to `EXPORTS` and its name to `OutputSettings.export`.
 """
 
 from __future__ import annotations
@@ -102,7 +104,7 @@ class OutputEntry:
     settings: tuple[str, ...] = ()
     """Fields of `OutputSettings` that are passed to the factory."""
     optional: bool = True
-    """Whether `OutputSettings` has a field for it and the command line an option `--no-…`."""
+    """Whether settings can disable it: an export, or one with a field in `OutputSettings` and an option `--no-…`."""
     is_data: bool = False
     """Whether it is small and for programs, so that on a full disk larger outputs make room for it."""
 
@@ -117,6 +119,25 @@ class OutputEntry:
         output: Output = create(path, context, **{field: getattr(settings, field) for field in self.settings})
         return output
 
+
+@dataclass(frozen=True, slots=True)
+class ExportEntry:
+    """A format of annotation or subtitle programs that a timeline can be exported to."""
+
+    factory: str
+    """`module:function`, which converts an `ExportedTimeline` to text."""
+    suffix: str
+    """Suffix of the file: NAME.suffix."""
+
+
+EXPORTS = {
+    "eaf": ExportEntry("fer_stream.outputs.elan:render", "eaf"),
+    "textgrid": ExportEntry("fer_stream.outputs.praat:render", "TextGrid"),
+    "vtt": ExportEntry("fer_stream.outputs.subtitles:render_vtt", "vtt"),
+    "srt": ExportEntry("fer_stream.outputs.subtitles:render_srt", "srt"),
+    "boris": ExportEntry("fer_stream.outputs.boris:render", "boris.tsv"),
+}
+"""Formats of exports by name."""
 
 # Ordered by size, largest first. A still image has no time axis, so it has neither report nor plot.
 OUTPUTS = {
@@ -136,6 +157,10 @@ OUTPUTS = {
         (("video", "frames.csv"), ("image", "frames.csv")),
         is_data=True,
     ),
+    **{
+        name: OutputEntry("fer_stream.outputs.export:create", (("video", entry.suffix),), is_data=True)
+        for name, entry in EXPORTS.items()
+    },
     "timeline": OutputEntry(
         "fer_stream.outputs.timeline_json:create",
         (("video", "timeline.json"), ("image", "timeline.json")),

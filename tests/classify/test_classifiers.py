@@ -105,7 +105,9 @@ def test_a_folder_without_an_onnx_file_is_an_error(tmp_path: Path) -> None:
     card["files"].pop("emotion.onnx", None)
     card["files"].pop("emotion.int8.onnx", None)
     (tmp_path / "card.json").write_text(json.dumps(card), encoding="utf-8")
-    with pytest.raises(ModelError, match=r"contains no emotion\.int8\.onnx or emotion\.onnx .*`fer-stream export`"):
+    with pytest.raises(
+        ModelError, match=r"contains no emotion\.int8\.onnx or emotion\.onnx .*`fer-stream models export`"
+    ):
         make("onnx", tmp_path)
 
 

@@ -673,3 +673,25 @@ def test_schema_is_json(fer: Run) -> None:
     result = fer("schema")
     assert result.code == 0
     assert "sources" in json.loads(result.out)["properties"]
+
+
+def test_exports_of_a_run_equal_those_of_its_timeline(fer: Run, clips: Path, tmp_path: Path) -> None:
+    formats = ("eaf", "textgrid", "vtt", "srt", "boris")
+    options = ("--no-video", "--no-report", "--no-plot", "--export", ",".join(formats))
+    assert fer("run", clips / "one_face_smile.mp4", "--out", tmp_path / "run", *options).code == 0
+    timeline = tmp_path / "run" / "one_face_smile.timeline.json"
+    result = fer("export", timeline, "--to", ",".join(formats), "--out", tmp_path / "export")
+    written = sorted(map(Path, result.out.splitlines()))
+    assert len(written) == len(formats)
+    assert [path.read_bytes() for path in written] == [
+        (tmp_path / "run" / path.name).read_bytes() for path in written
+    ]
+
+
+def test_an_unknown_export_format_is_an_error(fer: Run, clips: Path, tmp_path: Path) -> None:
+    result = fer("run", clips / "one_face_smile.mp4", "--export", "elan", "--out", tmp_path)
+    assert result.code == 2
+    assert "eaf" in result.err
+    result = fer("export", tmp_path / "talk.timeline.json", "--to", "eaf,elan")
+    assert result.code == 2
+    assert "--to elan is not a format: use eaf, textgrid, vtt, srt, boris." in result.err

@@ -14,11 +14,11 @@ from fer_stream.cli.run import run
 from fer_stream.config.settings import OutputSettings
 from fer_stream.outputs.downsample import ProbabilitySeries
 from fer_stream.outputs.output_set import OutputSet
-from fer_stream.outputs.registry import OUTPUT_SUFFIXES, OUTPUTS, Kind, OutputContext
+from fer_stream.outputs.registry import EXPORTS, OUTPUT_SUFFIXES, OUTPUTS, Kind, OutputContext
 from fer_stream.records import U8, SourceInfo
 
 FORMATS_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "formats.md"
-OPTIONAL = [name for name, entry in OUTPUTS.items() if entry.optional]
+OPTIONAL = [name for name, entry in OUTPUTS.items() if entry.optional and name not in EXPORTS]
 
 
 @pytest.fixture
@@ -84,9 +84,19 @@ def test_every_optional_output_has_a_command_line_option() -> None:
 def test_formats_page_lists_every_output_with_its_option() -> None:
     rows = [line for line in FORMATS_PAGE.read_text("utf-8").splitlines() if line.startswith("| `talk.")]
     documented = {re.findall(r"`talk\.([^`]+)`", row)[0]: re.findall(r"`--no-(\w+)`", row) for row in rows}
-    assert documented == {entry.suffix("video"): [name] if entry.optional else [] for name, entry in OUTPUTS.items()}
+    assert documented == {
+        entry.suffix("video"): [name] if name in OPTIONAL else [] for name, entry in OUTPUTS.items()
+    }
 
 
 def test_existing_results_are_recognised_for_both_kinds_of_sources() -> None:
     assert set(OUTPUT_SUFFIXES) == {suffix for entry in OUTPUTS.values() for _, suffix in entry.suffixes}
-    assert len(OUTPUT_SUFFIXES) == 6
+    assert len(OUTPUT_SUFFIXES) == 6 + len(EXPORTS)
+
+
+def test_settings_offer_every_export(context: Callable[[Kind], OutputContext], tmp_path: Path) -> None:
+    settings = OutputSettings.model_validate({"export": tuple(EXPORTS)})
+    names = created(settings, context("video"), tmp_path)
+    assert set(names) - set(created(OutputSettings(), context("video"), tmp_path)) == {
+        f"clip.{entry.suffix}" for entry in EXPORTS.values()
+    }

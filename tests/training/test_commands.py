@@ -32,7 +32,7 @@ def model(small: TrainSettings, tmp_path_factory: pytest.TempPathFactory) -> Pat
     config = folder / "train.yaml"
     config.write_text(yaml.safe_dump(small.model_dump(mode="json")), encoding="utf-8")
     fer_stream("train", "--config", config, "--out", folder / "run", "--quiet")
-    done = fer_stream("export", folder / "run", "--out", folder / "model", "--licence", "CC0-1.0")
+    done = fer_stream("models", "export", folder / "run", "--out", folder / "model", "--licence", "CC0-1.0")
     assert "run, " in done.stdout
     return folder / "model"
 
