@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet
 
-.PHONY: demo dev check test unit docs bench lock clean
+.PHONY: demo dev check test test-containers unit docs bench lock clean
 
 $(BIN)/fer-stream: pyproject.toml constraints.txt scripts/preflight.py
 	$(PYTHON) scripts/preflight.py
@@ -30,7 +30,10 @@ check: $(VENV)/dev
 	$(BIN)/lint-imports
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not containers"
+
+test-containers: $(VENV)/dev
+	$(BIN)/python -m pytest -m containers
 
 unit: $(VENV)/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m unit

@@ -12,7 +12,7 @@ import sys
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-URL = "http://127.0.0.1:9464"
+URL = f"http://127.0.0.1:{os.environ.get('FER_STREAM_METRICS_PORT', '9464')}"
 TIMEOUT_S = 2.0
 
 

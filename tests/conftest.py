@@ -42,6 +42,7 @@ BINDINGS = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repos
 # Markers by path; everything else is a unit test. The first match counts.
 _MARKERS = {
     "tests/cli/": "e2e",
+    "tests/deploy/test_containers.py": "e2e",
     "tests/deploy/test_stack.py": "e2e",
     "tests/deploy/test_users.py": "e2e",
     "tests/jobs/": "e2e",
@@ -277,16 +278,17 @@ def _gstreamer() -> None:
 @pytest.fixture(scope="session")
 def camera_clip(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four seconds of two faces, 480 × 270 px, as sent by cameras: raw H.264, one slice per frame, no B-frames."""
-    return _encode_clip(clips / "two_faces.mp4", tmp_path_factory.mktemp("camera") / "face.h264", 480, 270)
+    return encode_clip(clips / "two_faces.mp4", tmp_path_factory.mktemp("camera") / "face.h264", 480, 270)
 
 
 @pytest.fixture(scope="session")
 def small_camera_clip(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`camera_clip` in 240 × 136 px."""
-    return _encode_clip(clips / "two_faces.mp4", tmp_path_factory.mktemp("camera") / "small.h264", 240, 136)
+    return encode_clip(clips / "two_faces.mp4", tmp_path_factory.mktemp("camera") / "small.h264", 240, 136)
 
 
-def _encode_clip(clip: Path, path: Path, width: int, height: int) -> Path:
+def encode_clip(clip: Path, path: Path, width: int, height: int) -> Path:
+    """Encode a clip as raw H.264 at 15 fps, one slice per frame, without B-frames."""
     with av.open(str(clip)) as source, av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=15)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

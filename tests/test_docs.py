@@ -94,7 +94,7 @@ def test_links_resolve(page: Path) -> None:
 
 def test_reference_pages_are_current() -> None:
     for name, text in reference.pages().items():
-        page = reference.REFERENCE / name
+        page = reference.ROOT / name
         assert page.read_text(encoding="utf-8") == text, f"{name}: run `make docs`"
 
 

@@ -120,7 +120,7 @@ def require_password(server: Any, factory: Any, user: str, password: str) -> Non
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Serve rtsp://127.0.0.1:PORT/cam until SIGTERM."""
+    """Serve rtsp://ADDRESS:PORT/cam until SIGTERM."""
     Gst.init(None)
     frames = [frame for path in options.clips for frame in split_frames(path)]
     pushers: list[StreamPusher] = []
@@ -133,7 +133,7 @@ def serve(options: argparse.Namespace) -> None:
         lambda _, media: pushers.append(StreamPusher(media.get_element().get_by_name("source"), frames, options)),
     )
     server = GstRtspServer.RTSPServer.new()
-    server.set_address("127.0.0.1")
+    server.set_address(options.address)
     server.set_service(str(options.port))
     if options.user:
         require_password(server, factory, options.user, options.password)
@@ -151,6 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--fps", type=float, default=15.0)
     parser.add_argument("--user")
     parser.add_argument("--password", default="")
