@@ -107,7 +107,7 @@ COPY --from=weights /opt/cache /opt/fer-stream/cache
 ENV FER_STREAM_CACHE=/opt/fer-stream/cache
 COPY --from=project /opt/fer-stream /opt/fer-stream
 USER 10001:10001
-RUN ["python", "-c", "from fer_stream.service.capture import capture"]
+RUN ["python", "-c", "from fer_stream.service.capture import capture; import fer_stream.capture.http_camera"]
 
 FROM runtime AS classify
 COPY --from=classify-packages /opt/fer-stream /opt/fer-stream

@@ -58,7 +58,7 @@ _CAPTURE = [
 ]
 
 ROLES: dict[str, list[str]] = {
-    "capture": [*_CAPTURE, "httpx"],
+    "capture": [*_CAPTURE, "certifi", "httpx"],
     "classify": [*_PROCESS, "ai-edge-litert"],
     "classify-gpu": [*_PROCESS, "ai-edge-litert", "tensorflow[and-cuda]"],
     "timeline": _PROCESS,

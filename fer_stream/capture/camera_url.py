@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import certifi
+
 from fer_stream.config.source_url import LOGIN_SCHEMES, TLS_SCHEMES, UrlParts, check_source_url, device_of, split_url
 from fer_stream.errors import UnreadableSource
 from fer_stream.log import redact_secrets
@@ -87,9 +89,9 @@ def tls_context(settings: CertificateSettings) -> ssl.SSLContext:
     return context
 
 
-def _ca_file(settings: CertificateSettings) -> str | None:
-    """Return the file of trusted certificates: `ca`, or that of the system. None if the system has only a folder."""
-    return os.fspath(settings.ca) if settings.ca else ssl.get_default_verify_paths().cafile
+def _ca_file(settings: CertificateSettings) -> str:
+    """Return the file of trusted certificates: `ca`, that of the system, or else that of certifi."""
+    return os.fspath(settings.ca or ssl.get_default_verify_paths().cafile or certifi.where())
 
 
 def _login(parts: UrlParts, settings: CameraSettings) -> tuple[str, str] | None:
@@ -104,5 +106,5 @@ def _ffmpeg_options(scheme: str, settings: CameraSettings) -> dict[str, str]:
         options |= {"rtsp_transport": settings.transport, "allowed_media_types": "video"}
     if scheme in TLS_SCHEMES:
         # FFmpeg 8.0 accepts any certificate unless it is told to verify, and PyAV's GnuTLS has no authorities.
-        options |= {"tls_verify": str(int(settings.tls.verify)), "ca_file": _ca_file(settings.tls) or ""}
+        options |= {"tls_verify": str(int(settings.tls.verify)), "ca_file": _ca_file(settings.tls)}
     return options

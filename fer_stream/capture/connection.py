@@ -174,6 +174,14 @@ class Connection:
                     return self._poll(camera)
                 with camera.container() as container:
                     return self._demux(container)
+        if self._url.scheme == "srt":
+            from fer_stream.capture.srt import SrtStream
+
+            with (
+                closing(SrtStream(self._url, self._settings, read_timeout_s=read_timeout_s)) as stream,
+                stream.container(self._url) as container,
+            ):
+                return self._demux(container)
         with av.open(
             self._url.url,
             format=self._url.format,

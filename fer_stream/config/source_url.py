@@ -122,8 +122,12 @@ def _check_login(text: str) -> None:
 
 def _check_address(parts: UrlParts) -> None:
     host, port = _split_port(parts.address)
-    if not host and parts.scheme not in _PORT_REQUIRED:
+    if not host and parts.scheme != "udp":
         raise ValueError("the URL has no host")
+    if parts.scheme == "srt" and "mode=" in parts.path and "mode=caller" not in parts.path:
+        raise ValueError(
+            "srt:// connects to the camera: remove mode from the url, and set the camera to listener mode"
+        )
     if port is None and (parts.scheme in _PORT_REQUIRED or ":" in parts.address.rpartition("]")[2]):
         raise ValueError(f"the port of the URL is missing, as in {parts.scheme}://host:5000")
     if port is not None and not (port.isdecimal() and 1 <= int(port) <= 65535):
