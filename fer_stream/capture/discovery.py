@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import hashlib
 import itertools
@@ -164,12 +165,40 @@ def _expand(argument: str, skipped: dict[Path, Counter[str]]) -> tuple[Path | No
         return (path, _files_in(path, skipped)) if path.is_dir() else (None, [path])
     if not glob.has_magic(argument):
         raise SourceNotFound(f"File or folder not found: {_safe_str(path)}. Check the name.")
-    expanded = glob.glob(argument, recursive=True)  # noqa: PTH207 - Path.glob does not accept absolute patterns
-    matches = sorted(map(Path, expanded), key=_natural_key)
+    base = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+    matches = sorted(_matching_paths(argument, base), key=_natural_key)
     if not matches:
         raise SourceNotFound(f"No file matches {_safe_str(path)}. Check the pattern and the folder.")
-    files = [path for match in matches for path in (_files_in(match, skipped) if match.is_dir() else [match])]
-    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)), files
+    return base, [path for match in matches for path in (_files_in(match, skipped) if match.is_dir() else [match])]
+
+
+def _matching_paths(pattern: str, base: Path) -> Iterator[Path]:
+    """Yield the paths that match `pattern`, whose constant part is `base`."""
+    parts = Path(pattern).relative_to(base).parts
+    if "**" not in parts:
+        yield from map(Path, glob.glob(pattern))  # noqa: PTH207 - Path.glob does not accept absolute patterns
+        return
+    # Not glob: with links that form a loop, the number of paths that it visits grows exponentially.
+    for folder, names in _folders(base) if base.is_dir() else ():
+        if _matches(folder.relative_to(base).parts, parts):
+            yield folder
+        if not pattern.endswith("/"):
+            file_parts = (*parts, "*") if parts[-1] == "**" else parts
+            paths = (folder / name for name in names)
+            yield from (path for path in paths if _matches(path.relative_to(base).parts, file_parts))
+
+
+def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Return whether the parts of a path match a pattern as in a shell: hidden ones only if it starts with a dot."""
+    if not patterns:
+        return not parts
+    if patterns[0] == "**" and _matches(parts, patterns[1:]):
+        return True
+    if not parts or (parts[0].startswith(".") and not patterns[0].startswith(".")):
+        return False
+    if patterns[0] == "**":
+        return _matches(parts[1:], patterns)
+    return fnmatch.fnmatchcase(parts[0], patterns[0]) and _matches(parts[1:], patterns[1:])
 
 
 def _files_in(folder: Path, skipped: dict[Path, Counter[str]]) -> list[Path]:
@@ -190,9 +219,16 @@ def _files_in(folder: Path, skipped: dict[Path, Counter[str]]) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files below `folder`, without hidden ones of other types than those analysed.
+    """Yield the files below `folder`, without hidden ones of other types than those analysed."""
+    for parent, names in _folders(folder):
+        yield from (parent / name for name in names if not name.startswith(".") or _is_supported(name))
 
-    Linked folders are searched last, so that a file is found under its own path first.
+
+def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield `root` and each folder below it that is not hidden, with the names of its files.
+
+    Symbolic links are followed, and each folder is visited once. Linked folders come last, so that a folder is found
+    under its own path first.
     """
 
     def on_error(error: OSError) -> None:
@@ -200,18 +236,18 @@ def _walk(folder: Path) -> Iterator[Path]:
             f"Cannot list folder {error.filename}: {error.strerror}. Change its permissions, or do not pass it."
         ) from error
 
-    pending, searched = deque([folder]), set[tuple[int, int]]()
+    pending, visited = deque([root]), set[tuple[int, int]]()
     while pending:
         for parent, folders, files in os.walk(pending.popleft(), onerror=on_error):
             status = Path(parent).stat()
-            if (status.st_dev, status.st_ino) in searched:
+            if (status.st_dev, status.st_ino) in visited:
                 folders.clear()
                 continue
-            searched.add((status.st_dev, status.st_ino))
+            visited.add((status.st_dev, status.st_ino))
             visible = sorted((Path(parent, name) for name in folders if not name.startswith(".")), key=_natural_key)
             pending.extend(path for path in visible if path.is_symlink())
             folders[:] = [path.name for path in visible if not path.is_symlink()]
-            yield from (Path(parent, name) for name in files if not name.startswith(".") or _is_supported(name))
+            yield Path(parent), files
 
 
 def _is_supported(name: str) -> bool:

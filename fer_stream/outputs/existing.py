@@ -52,6 +52,8 @@ def find_kept(stem: Path, identity: Callable[[], Mapping[str, Any]]) -> KeptResu
     if not present:
         return None
     path = stem.with_name(f"{stem.name}.{_TIMELINE_SUFFIX}")
+    if other := next((path for path in present if not path.is_file()), None):
+        raise OutputExists(f"{other} exists and is not a file. Rename it, or choose another directory with --out.")
     if path not in present:
         raise OutputExists(f"{present[0]} exists, but no {path.name} that describes it. {REPLACE_REMEDY}")
     earlier = _read(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from glob import glob
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_stream.capture.discovery import discover, ensure_readable, slugify
+from fer_stream.capture.discovery import _matching_paths, discover, ensure_readable, slugify
 from fer_stream.errors import ConfigError, SourceError, SourceNotFound, UnreadableSource
 from fer_stream.factory import open_file
 
@@ -98,6 +99,29 @@ def test_links_that_multiply_paths_are_searched_in_linear_time(tmp_path: Path) -
         for name in ("x", "y"):
             (tmp_path / str(level) / name).symlink_to(tmp_path / str(level + 1))
     assert len(found([tmp_path / "0"])) == 30
+    assert len(found([f"{tmp_path}/0/**/*.mp4"])) == 30
+
+
+def test_recursive_pattern_finds_a_file_under_its_own_path(tmp_path: Path) -> None:
+    """With two links to the folder itself, a pattern has exponentially many matches."""
+    (own,) = touch(tmp_path, "sub/z.mp4")
+    for name in ("a", "b"):
+        (tmp_path / name).symlink_to(tmp_path)
+    assert found([f"{tmp_path}/**/*.mp4"]) == [own]
+    assert results(f"{tmp_path}/**/*.mp4") == ["sub/z"]
+    with pytest.raises(SourceNotFound, match="No file matches"):
+        discover([f"{tmp_path}/missing/**/*.mp4"])
+
+
+@pytest.mark.parametrize(
+    "pattern", ["**", "**/", "**/*.mp4", "*/**", "a/**/c.mp4", "**/b", "**/a*/*", "**/.h.*", "a/**/**/*.m*"]
+)
+def test_recursive_patterns_match_as_in_a_shell(pattern: str, tmp_path: Path) -> None:
+    touch(
+        tmp_path, "x.mp4", "a/c.mp4", "a/b/c.mp4", "a/b/deep/c.mp4", "a1/d.mp4", ".hid/e.mp4", "a/.hid.mp4", ".h.mp4"
+    )
+    expected = {Path(name) for name in glob(f"{tmp_path}/{pattern}", recursive=True)}  # noqa: PTH207
+    assert set(_matching_paths(f"{tmp_path}/{pattern}", tmp_path)) == expected
 
 
 def test_empty_argument_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,13 @@ def test_results_without_a_timeline_are_an_error(tmp_path: Path, suffix: str) ->
         find_kept(tmp_path / "clip", lambda: DOCUMENT)
 
 
+def test_broken_links_and_folders_are_not_results(write: Callable[..., Path]) -> None:
+    stem = write(DOCUMENT)
+    stem.with_name("clip.frames.csv").symlink_to("missing")
+    with pytest.raises(OutputExists, match=r"clip\.frames\.csv exists and is not a file"):
+        find_kept(stem, lambda: DOCUMENT)
+
+
 def test_removal_spares_other_files(write: Callable[..., Path]) -> None:
     stem = write(DOCUMENT, "frames.csv", "annotated.mp4", "interrupted.frames.csv", "mp4")
     remove_results(stem, keep=[stem.with_name("clip.frames.csv")])
