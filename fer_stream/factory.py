@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from fer_stream import model_files
-from fer_stream.capture.source import FrameSource, Sampler
+from fer_stream.capture.source import FrameSource, ReadOptions, Sampler
 from fer_stream.classify.backends import BACKENDS, available_backends, cpu_flags, select_backend
 from fer_stream.classify.model_card import listed_files
 from fer_stream.errors import WeightsError, translate_missing_extra
@@ -48,22 +48,29 @@ REPORTED_PACKAGES = (
 """Distributions whose versions are part of the metadata of results, because they affect them."""
 
 
-def open_file(path: Path, *, name: str, stream_start_ms: int, fps: float | None, threads: int) -> FrameSource:
+def open_file(path: Path, *, name: str, stream_start_ms: int, options: ReadOptions, threads: int) -> FrameSource:
     """Open a video file, or a still or animated image. Raises a `SourceError` if it cannot be read."""
     from fer_stream.capture.media_type import media_type_of
 
     match media_type_of(path):
         case "image":
-            from fer_stream.capture.image import ImageSource
+            from fer_stream.capture.image import ImageSource, select_frames
 
-            return ImageSource(path, name=name, stream_start_ms=stream_start_ms)
+            return select_frames(ImageSource(path, name=name, stream_start_ms=stream_start_ms), options)
         case "animation":
-            from fer_stream.capture.image import AnimationSource
+            from fer_stream.capture.image import AnimationSource, select_frames
 
-            return AnimationSource(path, name=name, stream_start_ms=stream_start_ms, sampler=Sampler(fps))
+            sampler = Sampler(options.fps)
+            animation = AnimationSource(path, name=name, stream_start_ms=stream_start_ms, sampler=sampler)
+            return select_frames(animation, options)
     from fer_stream.capture.file import VideoFileSource
 
-    return VideoFileSource(path, name=name, stream_start_ms=stream_start_ms, sampler=Sampler(fps), threads=threads)
+    return VideoFileSource(path, name=name, stream_start_ms=stream_start_ms, options=options, threads=threads)
+
+
+def read_options(settings: FileSettings) -> ReadOptions:
+    """Return which frames of a file are read according to `settings`."""
+    return ReadOptions(settings.fps, settings.start_s, settings.end_s, settings.rotate)
 
 
 def open_camera(name: str, settings: SourceSettings, *, previous_start_ms: int, metrics: Metrics) -> CameraSource:

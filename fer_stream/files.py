@@ -99,7 +99,11 @@ class FileProcessor:
     def open(self, path: Path, name: str) -> FrameSource:
         """Open a file. Raises a `SourceError` if it cannot be read."""
         return factory.open_file(
-            path, name=name, stream_start_ms=time.time_ns() // 1_000_000, fps=self.settings.fps, threads=self.threads
+            path,
+            name=name,
+            stream_start_ms=time.time_ns() // 1_000_000,
+            options=factory.read_options(self.settings),
+            threads=self.threads,
         )
 
     def process(
@@ -133,7 +137,7 @@ class FileProcessor:
             source=source.info,
             decode_errors=source.decode_errors,
             frames=progress.frames,
-            duration_s=progress.last_s,
+            duration_s=max(0.0, progress.last_s - source.info.start_s),
             unconfirmed_faces=extractor.unconfirmed_faces,
             people=builder.people(),
             detector=self.detector.spec.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from fer_stream.records import UNKNOWN, PersonSummary
@@ -14,6 +15,14 @@ def format_time(time_s: float) -> str:
     hours, minutes = divmod(minutes, 60)
     seconds = f"{tenths // 10:02d}.{tenths % 10}"
     return f"{hours}:{minutes:02d}:{seconds}" if hours else f"{minutes}:{seconds}"
+
+
+def parse_time(text: str) -> float:
+    """Convert seconds, `1:30.5` or `0:01:30.5` to seconds. Raises `ValueError` for anything else."""
+    match = re.fullmatch(r"(?:(\d+:)?(\d+):(?=[0-5]\d))?(\d+(?:\.\d+)?)", text.strip())
+    if match is None or (match[1] and int(match[2]) >= 60) or (match[2] and float(match[3]) >= 60):
+        raise ValueError(f"{text!r} is not a valid time. Use seconds (90.5) or hh:mm:ss (1:30 or 0:01:30.5).")
+    return 3600 * int((match[1] or "0").rstrip(":")) + 60 * int(match[2] or 0) + float(match[3])
 
 
 def format_duration(seconds: float) -> str:

@@ -68,7 +68,8 @@ class SourceInfo:
     """Properties of an open source.
 
     `fps` is the average frame rate, `frames` and `duration_s` are the values declared by the container; each is None
-    if not declared. They can be wrong: the PTS of each frame is authoritative.
+    if not declared. They can be wrong: the PTS of each frame is authoritative. Frames from
+    `start_s` to `end_s` (None: the end) are read.
     """
 
     name: str
@@ -80,6 +81,15 @@ class SourceInfo:
     duration_s: float | None
     codec: str
     pixel_format: str
+    start_s: float = 0.0
+    end_s: float | None = None
+
+    @property
+    def length_s(self) -> float | None:
+        """Length in seconds of the part that is read, or None if the container declares none."""
+        duration_s = self.duration_s or (self.frames / self.fps if self.frames and self.fps else None)
+        end_s = min(filter(None, (duration_s, self.end_s)), default=None)
+        return None if end_s is None else max(0.0, end_s - self.start_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fer_stream.formatting import (
     format_duration,
@@ -11,6 +13,7 @@ from fer_stream.formatting import (
     format_percent,
     format_shares,
     format_time,
+    parse_time,
     pluralize,
 )
 from fer_stream.records import PersonSummary, Segment
@@ -85,3 +88,22 @@ def test_format_labels_of_a_still_image() -> None:
     assert format_labels(person(Segment("s", 1, "sad", 0.0, 0.0, 0.364), sad=1.0)) == "sad (probability 0.36)"
     unknown = Segment("s", 1, "unknown", 0.0, 0.0, 0.0, "off_frontal")
     assert format_labels(person(unknown, unknown=1.0)) == "unknown: off frontal"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("90", 90), ("90.5", 90.5), ("1:30", 90), ("100:00", 6000), ("0:00:05", 5), ("01:02:03.25", 3723.25)],
+)
+def test_time_is_parsed(text: str, seconds: float) -> None:
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "-3", "1:75", "1:2", "1:60:00", "1e3", "nan", "1:", "1h", "1:2:3:4"])
+def test_invalid_time_is_rejected(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a valid time\. Use seconds \(90\.5\) or hh:mm:ss"):
+        parse_time(text)
+
+
+@given(st.integers(0, 359_999))
+def test_formatted_time_can_be_parsed(tenths: int) -> None:
+    assert parse_time(format_time(tenths / 10)) == pytest.approx(tenths / 10)

@@ -6,6 +6,7 @@ import io
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from fer_stream.capture.discovery import ensure_readable
 from fer_stream.capture.media_type import open_image
-from fer_stream.capture.pixel_formats import ArrayPixels
-from fer_stream.capture.source import Sampler
+from fer_stream.capture.pixel_formats import ArrayPixels, Orientation
+from fer_stream.capture.source import FrameSource, ReadOptions, Sampler
 from fer_stream.errors import UnreadableSource
 from fer_stream.log import suppress_native_stderr
 from fer_stream.records import U8, DecodeErrors, Frame, SourceInfo, stream_id_of
@@ -265,3 +266,53 @@ def _picture_times(data: bytes, pictures: int) -> tuple[list[float], float]:
             duration_s = float(image.info.get("duration", 0)) / 1000
             end_s += duration_s if duration_s > _MIN_PICTURE_S else _DEFAULT_PICTURE_S
     return starts_s, end_s
+
+
+def select_frames(source: FrameSource, options: ReadOptions) -> FrameSource:
+    """Return the pictures of `source` that `options` select, rotated. A still image has no time and is always read.
+
+    Raises `UnreadableSource` if an animated image has no picture in the selected part.
+    """
+    if not options.rotate and (source.info.kind == "image" or not options.is_partial):
+        return source
+    if source.info.kind == "image":
+        options = ReadOptions(rotate=options.rotate)
+    return _Selection(source, options)
+
+
+class _Selection:
+    """Pictures of another source, as selected by `options`."""
+
+    def __init__(self, source: FrameSource, options: ReadOptions) -> None:
+        self.stream_id = source.stream_id
+        self._source = source
+        self._options = options
+        self._orientation = Orientation().rotated(options.rotate)
+        info = source.info
+        if info.duration_s and options.start_s >= info.duration_s:
+            source.close()
+            options.refuse_empty(info.name, info.duration_s)
+        width, height = (info.height, info.width) if self._orientation.sideways else (info.width, info.height)
+        self._info = replace(info, width=width, height=height, start_s=options.start_s, end_s=options.end_s)
+
+    @property
+    def info(self) -> SourceInfo:
+        return self._info
+
+    @property
+    def decode_errors(self) -> DecodeErrors:
+        return self._source.decode_errors
+
+    def frames(self) -> Iterator[Frame]:
+        first = None
+        for frame in self._source.frames():
+            if self._options.is_before(frame.time_s):
+                continue
+            if self._options.is_after(frame.time_s):
+                return
+            first = frame.index if first is None else first
+            pixels = ArrayPixels(self._orientation.apply(frame.image))
+            yield replace(frame, index=frame.index - first, pixels=pixels)
+
+    def close(self) -> None:
+        self._source.close()

@@ -53,6 +53,20 @@ class Orientation:
     reverse_rows: bool = False
     reverse_columns: bool = False
 
+    def rotated(self, degrees: int) -> Orientation:
+        """Return this orientation followed by a clockwise rotation, a multiple of 90."""
+        turned = self
+        for _ in range(degrees % 360 // 90):
+            turned = Orientation(not turned.sideways, turned.reverse_columns, not turned.reverse_rows)
+        return turned
+
+    def apply(self, image: U8) -> U8:
+        """Orient a stored image, uint8 (H, W) or (H, W, 3)."""
+        # numpy takes 5 times as long to transpose and 10 times as long to flip.
+        oriented = cv2.transpose(image) if self.sideways else image
+        flip = _FLIPS.get((self.reverse_rows, self.reverse_columns))
+        return np.asarray(oriented if flip is None else cv2.flip(oriented, flip), np.uint8)
+
 
 @dataclass(frozen=True, slots=True)
 class Display:
@@ -143,7 +157,7 @@ class _Geometry:
 
     def apply(self, image: U8) -> U8:
         """Scale and orient a stored gray image, uint8."""
-        return _orient(_resize(image, self.width, self.height), self.orientation)
+        return self.orientation.apply(_resize(image, self.width, self.height))
 
 
 class FrameConverter:
@@ -151,10 +165,12 @@ class FrameConverter:
 
     Frames are rotated and mirrored according to the display matrix, and scaled horizontally so that their pixels are
     square. HDR is tone-mapped. Frames with a side above `max_long_side_px` are scaled down to it, with the aspect
-    ratio preserved. `pixels` must be called by one thread; the results can be used by any thread.
+    ratio preserved. `rotate` is a further rotation in degrees clockwise. `pixels` must be called by one thread; the
+    results can be used by any thread.
     """
 
-    def __init__(self, *, max_long_side_px: int | None = None) -> None:
+    def __init__(self, *, max_long_side_px: int | None = None, rotate: int = 0) -> None:
+        self._rotate = rotate
         self._max_long_side_px = max_long_side_px
         # Shared by all frames: VideoFrame.to_ndarray creates one per call, at twice the cost.
         self._reformatter = VideoReformatter()
@@ -183,13 +199,13 @@ class FrameConverter:
             bgr = self._reformatter.reformat(frame, width, height, rgb_format, interpolation="AREA", threads=1)
             if hdr:
                 bgr = hdr.bgr(bgr)
-        return np.ascontiguousarray(_orient(np.asarray(bgr.to_ndarray(), np.uint8), geometry.orientation))
+        return np.ascontiguousarray(geometry.orientation.apply(np.asarray(bgr.to_ndarray(), np.uint8)))
 
     def _geometry(self, frame: VideoFrame, display: Display) -> _Geometry:
         # Reading the matrix creates a reference cycle in PyAV that keeps the frame alive, so only key frames are
         # read.
         if self._orientation is None or frame.key_frame:
-            self._orientation = orientation_of(frame)
+            self._orientation = orientation_of(frame).rotated(self._rotate)
         width, height = displayed_size(frame.width, frame.height, display.aspect)
         longer = max(width, height)
         factor = min(1.0, (self._max_long_side_px or longer) / longer)
@@ -277,10 +293,3 @@ def orientation_of(frame: VideoFrame) -> Orientation:
         return Orientation()
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
     return Orientation(True, b < 0, c < 0) if abs(b) > abs(a) else Orientation(False, d < 0, a < 0)
-
-
-def _orient(image: U8, orientation: Orientation) -> U8:
-    # numpy takes 5 times as long to transpose and 10 times as long to flip.
-    oriented = cv2.transpose(image) if orientation.sideways else image
-    flip = _FLIPS.get((orientation.reverse_rows, orientation.reverse_columns))
-    return np.asarray(oriented if flip is None else cv2.flip(oriented, flip), np.uint8)

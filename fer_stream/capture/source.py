@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
+from fer_stream.errors import UnreadableSource
+from fer_stream.formatting import format_time
 from fer_stream.records import TIMESTAMP_TOLERANCE_S, DecodeErrors, Frame, SourceInfo
 
 
@@ -35,6 +37,47 @@ class FrameSource(Protocol):
     def close(self) -> None:
         """Release all resources. May be called twice, and while `frames()` is suspended."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """Which frames of a file are read, and how they are turned.
+
+    At most `fps` frames per second (None: all) of media time from `start_s` up to, not including, `end_s` (None: the
+    end of the file). Frames are rotated by `rotate` degrees clockwise, a multiple of 90, in addition to the rotation
+    that the file declares.
+    """
+
+    fps: float | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
+    rotate: int = 0
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether only a part of the file is read."""
+        return self.start_s > 0 or self.end_s is not None
+
+    def is_before(self, time_s: float) -> bool:
+        """Return whether a frame at `time_s` precedes the part that is read."""
+        return time_s < self.start_s - TIMESTAMP_TOLERANCE_S
+
+    def is_after(self, time_s: float) -> bool:
+        """Return whether a frame at `time_s` follows the part that is read."""
+        return self.end_s is not None and time_s >= self.end_s - TIMESTAMP_TOLERANCE_S
+
+    def refuse_empty(self, name: object, end_s: float) -> NoReturn:
+        """Raise `UnreadableSource`: the file `name`, whose last frame is at `end_s`, has no frame in this part."""
+        if self.start_s > end_s:
+            cure = f"It ends at {format_time(end_s)}: choose an earlier start (--start)."
+        else:
+            cure = "Choose a later end (--end) or an earlier start (--start)."
+        until = "" if self.end_s is None else f" and before {format_time(self.end_s)}"
+        raise UnreadableSource(f"{name} has no frame from {format_time(self.start_s)}{until}. {cure}")
+
+
+EVERYTHING = ReadOptions()
+"""All frames, as the file declares them."""
 
 
 class Sampler:

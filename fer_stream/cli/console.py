@@ -78,8 +78,8 @@ class Console:
     def progress(self, task: FileTask, info: SourceInfo, progress: pipeline.Progress) -> None:
         """Advance the bar of `task` by media time, because not every frame is necessarily analysed."""
         if task not in self._tasks:
-            self._tasks[task] = self._bars.add_task(task.label, total=_duration_s(info), frames=0)
-        self._bars.update(self._tasks[task], completed=progress.last_s, frames=progress.frames)
+            self._tasks[task] = self._bars.add_task(task.label, total=info.length_s, frames=0)
+        self._bars.update(self._tasks[task], completed=progress.last_s - info.start_s, frames=progress.frames)
 
     def show(self, outcome: Outcome) -> int:
         """Print the outcome of a task and return its exit code."""
@@ -179,16 +179,12 @@ def _dataset_line(stats: DatasetStats) -> str:
     return f"{stats.images} training images, {copies}{test_copies}"
 
 
-def _duration_s(info: SourceInfo) -> float | None:
-    if info.duration_s:
-        return info.duration_s
-    return info.frames / info.fps if info.frames and info.fps else None
-
-
 def _summary_lines(task: FileTask, result: FileResult) -> Iterator[str]:
     summary = result.summary
     people = pluralize(len(summary.people), "person", "people")
-    frames = f", {pluralize(summary.frames, 'frame')} in {format_time(summary.duration_s)}"
+    source, end_s = summary.source, summary.source.start_s + summary.duration_s
+    part = f" ({format_time(source.start_s)} to {format_time(end_s)})" if source.start_s or source.end_s else ""
+    frames = f", {pluralize(summary.frames, 'frame')} in {format_time(summary.duration_s)}{part}"
     stopped = f" ({summary.stopped})" if summary.stopped else ""
     frames = "" if summary.source.kind == "image" else frames
     yield f"{task.label}: {people}{frames}, detector {summary.detector}{stopped}"

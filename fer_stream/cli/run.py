@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import select
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -55,6 +58,23 @@ class Redact(StrEnum):
     black = "black"
 
 
+class Rotate(StrEnum):
+    """Clockwise rotation in degrees."""
+
+    quarter = "90"
+    half = "180"
+    three_quarters = "270"
+
+
+def _time(text: str) -> float:
+    from fer_stream.formatting import parse_time
+
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 _EPILOG = """\b
 Examples:
   fer-stream run talk.mp4                        write results to ./fer-stream-out
@@ -62,6 +82,8 @@ Examples:
   fer-stream run photo.jpg                       a still image
   fer-stream run talk.mp4 --fps 5 --no-video     5 frames per second, no annotated video
   fer-stream run talk.mp4 --redact blur          blur all faces in the video
+  fer-stream run talk.mp4 --start 1:30 --end 2:00    only these 30 seconds
+  curl -s https://host/talk.mp4 | fer-stream run -   standard input, as stdin.*
 
 \b
 Exit codes:
@@ -77,11 +99,19 @@ the versions are the same; otherwise existing results are an error.
 
 def run(
     sources: Annotated[
-        list[str], typer.Argument(help="Video files, still images, folders, globs.", metavar="SOURCE")
+        list[str],
+        typer.Argument(help="Video files, still images, folders, globs, or - for standard input.", metavar="SOURCE"),
     ],
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("fer-stream-out"),
     config: Annotated[Path | None, typer.Option(help="YAML settings; command-line options take precedence.")] = None,
     fps: Annotated[float | None, typer.Option(help="Maximum frames analysed per second (default: all).")] = None,
+    start: Annotated[
+        float | None, typer.Option(parser=_time, metavar="TIME", help="Start of the analysis: seconds or hh:mm:ss.")
+    ] = None,
+    end: Annotated[
+        float | None, typer.Option(parser=_time, metavar="TIME", help="End of the analysis: seconds or hh:mm:ss.")
+    ] = None,
+    rotate: Annotated[Rotate | None, typer.Option(help="Rotate pictures clockwise by these degrees.")] = None,
     detector: Annotated[Detector | None, typer.Option(help="Face detector.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Local weights file of the detector.")] = None,
     model_size: Annotated[ModelSize | None, SizeOption] = None,
@@ -112,6 +142,9 @@ def run(
     settings = (load(config, FileSettings) if config else FileSettings()).with_values(
         {
             "fps": fps,
+            "start_s": start,
+            "end_s": end,
+            "rotate": int(rotate) if rotate else None,
             "detector.type": detector,
             "detector.weights": weights,
             "model.size": model_size,
@@ -149,31 +182,94 @@ def _run_files(
     from fer_stream.outputs.atomic_file import create_output_dir
     from fer_stream.pool import cores, process_files
 
-    found = discover(sources)
-    if not quiet:
-        print_messages(found)
-    create_output_dir(out)
-    command = redact_secrets(shlex.join(["fer-stream", *sys.argv[1:]]))
-    jobs = [
-        FileTask(
-            file.path,
-            file.name,
-            out / file.folder,
-            existing.value,
-            label=str(file.folder / file.path.name),
-            command=command,
-        )
-        for file in found.files
-    ]
-    at_once = processes or cores()
-    with (
-        stop_on_signals() as stop,
-        Console(len(jobs), quiet=quiet) as console,
-        closing(process_files(jobs, settings, workers=at_once, stop=stop, progress=console.progress)) as outcomes,
-    ):
-        codes = [console.show(outcome) for outcome in outcomes]
-        codes.append(console.show_totals())
+    with stop_on_signals() as stop, spooled(sources, stop) as arguments:
+        if stop.is_set():
+            return stop.exit_code
+        found = discover(arguments)
+        if not quiet:
+            print_messages(found)
+        create_output_dir(out)
+        command = redact_secrets(shlex.join(["fer-stream", *sys.argv[1:]]))
+        jobs = [
+            FileTask(
+                file.path,
+                file.name,
+                out / file.folder,
+                existing.value,
+                label=str(file.folder / file.path.name),
+                command=command,
+            )
+            for file in found.files
+        ]
+        at_once = processes or cores()
+        with (
+            Console(len(jobs), quiet=quiet) as console,
+            closing(process_files(jobs, settings, workers=at_once, stop=stop, progress=console.progress)) as outcomes,
+        ):
+            codes = [console.show(outcome) for outcome in outcomes]
+            codes.append(console.show_totals())
     return stop.exit_code or next(filter(None, codes), 0)
+
+
+STDIN = "-"
+"""Argument that stands for standard input."""
+
+# Name of its temporary file and of its results.
+_STDIN_NAME = "stdin"
+
+_POLL_INTERVAL_S = 0.2
+_CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def spooled(arguments: Sequence[str], stop: Event) -> Iterator[list[str]]:
+    """Yield `arguments` with `-` replaced by a temporary copy of standard input, which is removed at the end.
+
+    Containers need seeking, and the annotated video needs a second pass.
+
+    Copying ends early when `stop` is set. Raises `UnreadableSource` if standard input is a terminal or empty, and
+    `OutputError` if the copy cannot be written.
+    """
+    if STDIN not in arguments:
+        yield list(arguments)
+        return
+    with tempfile.TemporaryDirectory(prefix="fer-stream-") as folder:
+        copy = Path(folder, _STDIN_NAME)
+        _copy_stdin(copy, stop)
+        yield [str(copy) if argument == STDIN else argument for argument in arguments]
+
+
+def _copy_stdin(target: Path, stop: Event) -> None:
+    from fer_stream.errors import OutputError, UnreadableSource
+
+    descriptor = _stdin_descriptor()
+    with target.open("wb") as file:
+        while not stop.is_set():
+            # A read that blocks would not notice the stop flag.
+            if not select.select([descriptor], [], [], _POLL_INTERVAL_S)[0]:
+                continue
+            if not (data := os.read(descriptor, _CHUNK_BYTES)):
+                break
+            try:
+                file.write(data)
+                file.flush()
+            except OSError as error:
+                raise OutputError(
+                    f"Cannot store standard input in {target.parent}: {error.strerror}. Set TMPDIR to a folder with "
+                    "more space, or pass a file instead of -."
+                ) from error
+    if not stop.is_set() and not target.stat().st_size:
+        raise UnreadableSource("Standard input is empty. Check the command before the pipe.")
+
+
+def _stdin_descriptor() -> int:
+    from fer_stream.errors import UnreadableSource
+
+    if sys.stdin is None or sys.stdin.closed:
+        raise UnreadableSource("Standard input is closed. Pass a file, or pipe one to the command.")
+    if sys.stdin.isatty():
+        raise UnreadableSource("Standard input is a terminal. Pipe a file to the command, or pass its name.")
+    return sys.stdin.fileno()
 
 
 class Stop(Event):

@@ -198,12 +198,24 @@ class FileSettings(Settings):
 
     fps: Positive | None = None
     """Maximum number of frames analysed per second. Default: all."""
+    start_s: NotNegative = 0.0
+    """Media time in seconds at which the analysis of a video starts."""
+    end_s: Positive | None = None
+    """Media time in seconds at which it ends. Default: the end of the video."""
+    rotate: Literal[0, 90, 180, 270] = 0
+    """Degrees by which pictures are rotated clockwise, in addition to the rotation that the file declares."""
     detector: DetectorSettings = DetectorSettings()
     tracker: TrackerSettings = TrackerSettings()
     quality: QualitySettings = QualitySettings()
     model: ModelSettings = ModelSettings()
     timeline: TimelineSettings = TimelineSettings()
     outputs: OutputSettings = OutputSettings()
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if self.end_s is not None and self.end_s <= self.start_s:
+            raise ValueError("end_s (--end) must be after start_s (--start)")
+        return self
 
     def with_values(self, values: Mapping[str, object]) -> FileSettings:
         """Return a copy with the given values of dotted keys such as `detector.type`. None keeps the current value.

@@ -92,5 +92,5 @@ def _publish(outputs: Sequence[Path], job: FileTask) -> tuple[Path, ...]:
 
 
 def _fraction(info: SourceInfo, progress: Progress) -> float | None:
-    """Return the fraction of the file by time, because many containers have no frame count."""
-    return min(1.0, progress.last_s / info.duration_s) if info.duration_s else None
+    """Return the fraction of the analysed part by time, because many containers have no frame count."""
+    return min(1.0, max(0.0, progress.last_s - info.start_s) / info.length_s) if info.length_s else None

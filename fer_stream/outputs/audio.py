@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,37 +18,61 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 
+from fer_stream.capture.decoder import is_seekable
+
 _COPIED_FROM_HZ = {"aac": 7_350, "mp3": 16_000}
 """Codecs that browsers play in MP4, and the lowest rate that MP4 allows for each; everything else is transcoded."""
 
+# Audio decoded before the first sample that is kept: codecs need the packets before it.
+_PREROLL_S = 0.5
+
 _AAC_RATES_HZ = {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000}
+
+
+@dataclass(frozen=True, slots=True)
+class AudioClip:
+    """Audio of the file `path` from media time `start_s` to `end_s` (None: the end of the file), in seconds."""
+
+    path: Path
+    start_s: float = 0.0
+    end_s: float | None = None
+
+    @property
+    def length_s(self) -> float | None:
+        """Length in seconds, if the end is known."""
+        return None if self.end_s is None else self.end_s - self.start_s
 
 
 class AudioRemuxer:
     """Writes an audio stream of `source` to `container`, in step with the frames.
 
-    Media time 0 is the start of the source, as for the frames; earlier audio is omitted. Packets that cannot be
-    decoded are omitted too; the video continues without them.
+    Time 0 of the container is `start_s` of the source; earlier audio is omitted. Packets that cannot be decoded are
+    omitted too; the video continues without them.
     """
 
-    def __init__(self, source: InputContainer, stream: AudioStream, container: OutputContainer) -> None:
+    def __init__(
+        self, source: InputContainer, stream: AudioStream, container: OutputContainer, *, start_s: float = 0.0
+    ) -> None:
         self._source = source
         self._stream = stream
         self._container = container
-        self._start_s = (source.start_time or 0) / av.time_base
+        self._start_s = (source.start_time or 0) / av.time_base + start_s
+        if start_s > 0 and is_seekable(source):
+            with suppress(av.FFmpegError):
+                source.seek(round(self._start_s * av.time_base))
         copied = _can_copy(stream.codec_context)
         self._output = container.add_stream_from_template(stream) if copied else _add_aac(container, stream)
         self._packets = self._monotonic(self._copied() if copied else self._transcoded())
         self._next: av.Packet[Any] | None = None
 
     @classmethod
-    def open(cls, path: Path, container: OutputContainer) -> AudioRemuxer | None:
-        """Open the first audio stream of `path` that can be decoded; return None if there is none."""
-        source = av.open(str(path.absolute()), metadata_errors="replace")
+    def open(cls, clip: AudioClip, container: OutputContainer) -> AudioRemuxer | None:
+        """Open the first audio stream of `clip` that can be decoded; return None if there is none."""
+        source = av.open(str(clip.path.absolute()), metadata_errors="replace")
         for stream in source.streams.audio:
             # A stream with a codec unknown to this FFmpeg has no context.
             if stream.codec_context is not None:
-                return cls(source, stream, container)
+                return cls(source, stream, container, start_s=clip.start_s)
         source.close()
         return None
 
@@ -96,7 +121,9 @@ class AudioRemuxer:
 
     def _read(self) -> Iterator[av.Packet[Any]]:
         try:
-            yield from self._source.demux(self._stream)
+            for packet in self._source.demux(self._stream):
+                if packet.pts is None or packet.pts * packet.time_base >= self._start_s - _PREROLL_S:
+                    yield packet
         except av.error.FFmpegError:
             # The rest of the file is damaged, which the decoder of the frames reports.
             return

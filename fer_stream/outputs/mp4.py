@@ -19,7 +19,7 @@ from av.codec.context import Flags
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
-from fer_stream.outputs.audio import AudioRemuxer
+from fer_stream.outputs.audio import AudioClip, AudioRemuxer
 from fer_stream.records import U8, stream_start_ms
 
 # Time base of MPEG transport streams; represents 24, 25, 30 and 30000/1001 fps exactly.
@@ -48,7 +48,7 @@ class Mp4File:
     """
 
     def __init__(
-        self, path: Path, *, audio_from: Path | None = None, fragmented: bool = False, threads: int = 0
+        self, path: Path, *, audio_from: AudioClip | None = None, fragmented: bool = False, threads: int = 0
     ) -> None:
         # PyAV does not close a file if writing its header fails, so a full disk must be detected before.
         path.write_bytes(bytes(4096))
@@ -92,7 +92,8 @@ class Mp4File:
         if self._video is not None:
             self._encode(self._video, None)
         if self._audio is not None:
-            self._audio.copy_until(None if full_audio else float(self._last_pts * _TIME_BASE))
+            video_s = float(self._last_pts * _TIME_BASE)
+            self._audio.copy_until(self._audio_from.length_s if full_audio and self._audio_from else video_s)
         self._container.close()
 
     def _open_video(self, image: U8) -> VideoStream:

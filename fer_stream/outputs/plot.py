@@ -86,7 +86,7 @@ def timeline_figure(summary: FileSummary, series: ProbabilitySeries) -> Figure:
         _draw_person(axis, person, series.points(person.person_id))
     if not people:
         _draw_empty(axes[0])
-    _draw_time_axis(axes, max(summary.duration_s, 0.1))
+    _draw_time_axis(axes, summary.source.start_s, max(summary.duration_s, 0.1))
     _draw_header(figure, summary, len(people), height_in)
     _draw_legend(figure, height_in)
     return figure
@@ -139,25 +139,25 @@ def _draw_empty(axis: Axes) -> None:
     axis.text(0.5, 0.5, "No faces were tracked.", transform=axis.transAxes, ha="center", va="center", color=_MUTED)
 
 
-def _draw_time_axis(axes: NDArray[np.object_], duration_s: float) -> None:
+def _draw_time_axis(axes: NDArray[np.object_], start_s: float, duration_s: float) -> None:
     for axis in axes:
         axis.spines[:].set_visible(False)
         axis.tick_params(bottom=False, colors=_MUTED)
         axis.grid(axis="x", color=_GRID, linewidth=0.8)
         axis.set_axisbelow(True)
     last = axes[-1]
-    last.set_xlim(0, duration_s)
+    last.set_xlim(start_s, start_s + duration_s)
     step_s = next((step for step in _TICKS_S if duration_s / step <= _MAX_TICKS), _TICKS_S[-1])
     last.xaxis.set_major_locator(MultipleLocator(step_s))
-    last.xaxis.set_major_formatter(FuncFormatter(lambda time_s, _: format_tick(time_s, duration_s)))
+    last.xaxis.set_major_formatter(FuncFormatter(lambda time_s, _: format_tick(time_s, start_s + duration_s)))
 
 
-def format_tick(time_s: float, duration_s: float) -> str:
-    """Format a time on an axis of length `duration_s`: `2.5 s`, `1:05` or `1:02:05`."""
-    if duration_s < 60:
+def format_tick(time_s: float, end_s: float) -> str:
+    """Format a time on an axis that ends at `end_s`: `2.5 s`, `1:05` or `1:02:05`."""
+    if end_s < 60:
         return f"{time_s:g} s"
     minutes, seconds = divmod(round(time_s), 60)
-    if duration_s < 3600:
+    if end_s < 3600:
         return f"{minutes}:{seconds:02d}"
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 

@@ -44,13 +44,13 @@ function traces(person) {
 
 function layout() {
   const text = style("--text"), muted = style("--muted"), line = style("--line"), card = style("--card");
-  const timeFormat = report.duration_ms >= 3600000 ? "%-H:%M:%S" : "%-M:%S";
+  const timeFormat = report.end_ms >= 3600000 ? "%-H:%M:%S" : "%-M:%S";
   return {
     paper_bgcolor: card, plot_bgcolor: card, font: { family: "inherit", size: 12, color: muted },
     margin: { l: 42, r: 12, t: 6, b: 30 }, showlegend: false, hovermode: "x unified", dragmode: "zoom",
     hoverlabel: { bgcolor: card, bordercolor: line, font: { color: text, size: 12 } },
     xaxis: {
-      type: "date", range: [toDate(0), toDate(report.duration_ms)], anchor: "y", gridcolor: line, zeroline: false,
+      type: "date", range: [toDate(report.start_ms), toDate(report.end_ms)], anchor: "y", gridcolor: line, zeroline: false,
       nticks: 9,
       hoverformat: timeFormat + ".%1f",
       tickformatstops: [

@@ -231,11 +231,13 @@ def _method(summary: FileSummary) -> str:
 
 
 def _chart_data(summary: FileSummary, people: Sequence[PersonSummary], series: ProbabilitySeries) -> dict[str, Any]:
-    last_s = max([summary.duration_s, *(person.last_s for person in people)])
+    start_s = summary.source.start_s
+    end_s = max([start_s + summary.duration_s, *(person.last_s for person in people)])
     return {
         "labels": LABELS,
         "colours": COLOURS,
-        "duration_ms": round(1000 * last_s),
+        "start_ms": round(1000 * start_s),
+        "end_ms": round(1000 * end_s),
         "people": {person.person_id: _chart(person, series.points(person.person_id)) for person in people},
     }
 

@@ -60,6 +60,7 @@ def timeline_document(summary: FileSummary) -> dict[str, Any]:
             "at": _utc(provenance.analysed_at) if provenance else None,
             "command": provenance.command if provenance else None,
             "frames": summary.frames,
+            "start_s": round_time(summary.source.start_s),
             "duration_s": round_time(summary.duration_s),
             "stopped": summary.stopped,
             "decode_errors": _decode_errors(summary.decode_errors),

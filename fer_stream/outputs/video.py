@@ -16,6 +16,7 @@ import cv2
 from fer_stream.capture.source import FrameSource
 from fer_stream.errors import OutputError
 from fer_stream.outputs.atomic_file import FileOutput
+from fer_stream.outputs.audio import AudioClip
 from fer_stream.outputs.draw import Annotator
 from fer_stream.outputs.mp4 import Mp4File
 from fer_stream.outputs.redaction import Redaction, redact_region, with_redactions
@@ -40,8 +41,8 @@ class AnnotatedVideo(FileOutput):
     """NAME.annotated.mp4.
 
     The source is opened and decoded again in a separate thread, so that no frames have to be stored until their
-    labels are final. The video contains the analysed frames at their own times. Without analysed frames there is no
-    video.
+    labels are final. The video contains the analysed frames at their own times, counted from the start of the part
+    that is analysed. Without analysed frames there is no video.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class AnnotatedVideo(FileOutput):
         path: Path,
         *,
         redaction: Redaction | None = None,
-        audio_from: Path | None = None,
+        audio_from: AudioClip | None = None,
         force: bool = False,
     ) -> None:
         super().__init__(path, force=force)
@@ -121,7 +122,8 @@ class AnnotatedVideo(FileOutput):
                 image = _matching_image(labelled, frames, source)
                 if image is None:
                     continue
-                video.add(annotate(image, labelled, regions, self._redaction, annotator), labelled.time_s)
+                annotated = annotate(image, labelled, regions, self._redaction, annotator)
+                video.add(annotated, max(0.0, labelled.time_s - source.info.start_s))
                 self._frames += 1
             if self._summary is not None:
                 video.close(full_audio=self._summary.stopped is None)
@@ -170,7 +172,11 @@ def create(
     if context.info.kind == "image":
         return AnnotatedImage(context.open_source, path, redaction=redaction, force=context.force)
     return AnnotatedVideo(
-        context.open_source, path, redaction=redaction, audio_from=context.input_path, force=context.force
+        context.open_source,
+        path,
+        redaction=redaction,
+        audio_from=AudioClip(context.input_path, context.info.start_s, context.info.end_s),
+        force=context.force,
     )
 
 

@@ -14,7 +14,7 @@ from fer_stream.backoff import Backoff
 from fer_stream.broker.lease import AutoRenewingLease, Lease
 from fer_stream.broker.source_registry import SourceKeys
 from fer_stream.capture.camera import CameraSource
-from fer_stream.capture.source import FrameSource, throttle
+from fer_stream.capture.source import FrameSource, ReadOptions, throttle
 from fer_stream.errors import FerStreamError, LeaseLost
 from fer_stream.faces.detector import FaceDetector, SynchronizedDetector, ZoneFilter
 from fer_stream.log import get_logger
@@ -240,7 +240,7 @@ class CaptureThread(Thread):
             Path(self._settings.url.get_secret_value()),
             name=self.source_name,
             stream_start_ms=max(last_session_ms + 1, time.time_ns() // 1_000_000),
-            fps=self._settings.fps,
+            options=ReadOptions(self._settings.fps),
             threads=1,
         )
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fer_stream.capture.discovery import _matching_paths, discover, ensure_readable, slugify
+from fer_stream.capture.source import EVERYTHING
 from fer_stream.errors import ConfigError, SourceError, SourceNotFound, UnreadableSource
 from fer_stream.factory import open_file
 
@@ -161,7 +162,7 @@ def test_mpo_is_a_still_image(tmp_path: Path) -> None:
 
 
 def _shape_and_frames(path: Path) -> tuple[tuple[int, int], int]:
-    source = open_file(path, name="clip", stream_start_ms=0, fps=None, threads=1)
+    source = open_file(path, name="clip", stream_start_ms=0, options=EVERYTHING, threads=1)
     shapes = [frame.pixels.shape for frame in source.frames()]
     source.close()
     return shapes[0], len(shapes)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fer_stream.capture.file import VideoFileSource
-from fer_stream.capture.source import FrameSource, Sampler
+from fer_stream.capture.source import EVERYTHING, FrameSource, ReadOptions
 from fer_stream.errors import SourceError, SourceNotFound, UnreadableSource
 from fer_stream.records import DecodeErrors, Frame
 
@@ -35,14 +35,14 @@ FRAMES_OF = {
 }
 
 
-def opened(path: Path, *, sampler: Sampler | None = None, threads: int = 0) -> VideoFileSource:
+def opened(path: Path, *, options: ReadOptions = EVERYTHING, threads: int = 0) -> VideoFileSource:
     return VideoFileSource(
-        path, name="clip", stream_start_ms=7, sampler=sampler, clock=lambda: 123.0, threads=threads
+        path, name="clip", stream_start_ms=7, options=options, clock=lambda: 123.0, threads=threads
     )
 
 
-def read(path: Path, *, sampler: Sampler | None = None, threads: int = 0) -> tuple[list[Frame], VideoFileSource]:
-    source = opened(path, sampler=sampler, threads=threads)
+def read(path: Path, *, options: ReadOptions = EVERYTHING, threads: int = 0) -> tuple[list[Frame], VideoFileSource]:
+    source = opened(path, options=options, threads=threads)
     frames = list(source.frames())
     source.close()
     return frames, source
@@ -142,7 +142,7 @@ def test_variable_frame_rate_is_preserved(make_video: MakeVideo) -> None:
 @pytest.mark.parametrize("name", ["a.mp4", "a.ts", "a.mkv", "a.flv"])
 def test_sampling_at_the_rate_of_the_source_drops_no_frame(make_video: MakeVideo, name: str) -> None:
     path = make_video(name, pts=range(2, 32), time_base=Fraction(1, 30))  # starts at 66,666.67 µs
-    frames, _ = read(path, sampler=Sampler(30))
+    frames, _ = read(path, options=ReadOptions(fps=30))
     assert len(frames) == 30
     assert frames[0].time_s == 0.0
 
@@ -162,7 +162,7 @@ def test_time_never_decreases(make_video: MakeVideo) -> None:
 
 
 def test_sampling_preserves_frame_numbers(make_video: MakeVideo) -> None:
-    frames, _ = read(make_video(), sampler=Sampler(5))
+    frames, _ = read(make_video(), options=ReadOptions(fps=5))
     assert [frame.index for frame in frames] == [0, 5, 10, 15]
     assert [frame.time_s for frame in frames] == pytest.approx([0, 0.2, 0.4, 0.6], abs=1e-9)
     assert [frame.image[24, 32, 0] for frame in frames] == pytest.approx([gray(i) for i in (0, 5, 10, 15)], abs=6)

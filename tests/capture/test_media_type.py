@@ -15,6 +15,7 @@ from PIL import Image
 
 from fer_stream import factory
 from fer_stream.capture.media_type import media_type_of
+from fer_stream.capture.source import EVERYTHING, ReadOptions
 from fer_stream.errors import SourceError, SourceNotFound, UnreadableSource
 from tests.support.heif import grid_image
 
@@ -47,7 +48,7 @@ def test_a_still_image_is_recognised_under_any_name(tmp_path: Path, name: str, f
     path = tmp_path / file_name
     path.write_bytes(STILLS[name])
     assert media_type_of(path) == "image"
-    source = factory.open_file(path, name="photo", stream_start_ms=1, fps=None, threads=1)
+    source = factory.open_file(path, name="photo", stream_start_ms=1, options=EVERYTHING, threads=1)
     assert (source.info.kind, len(list(source.frames()))) == ("image", 1)
     source.close()
 
@@ -64,7 +65,7 @@ def test_every_clip_is_a_video_under_any_name(clips: Path, tmp_path: Path) -> No
 def test_an_animated_image_gives_every_picture_at_its_time(tmp_path: Path, format_name: str) -> None:
     path = tmp_path / "animation"
     path.write_bytes(encode(format_name, pictures=5, duration=[100, 200, 300, 400, 500]))
-    source = factory.open_file(path, name="animation", stream_start_ms=1, fps=None, threads=1)
+    source = factory.open_file(path, name="animation", stream_start_ms=1, options=EVERYTHING, threads=1)
     frames = [(frame.index, round(frame.time_s, 3), frame.image.shape) for frame in source.frames()]
     assert [index for index, *_ in frames] == [0, 1, 2, 3, 4]
     assert [time_s for _, time_s, _ in frames] == [0.0, 0.1, 0.3, 0.6, 1.0]
@@ -78,7 +79,7 @@ def test_an_animated_image_gives_every_picture_at_its_time(tmp_path: Path, forma
 def test_the_pictures_of_an_animated_image_are_sampled(tmp_path: Path, format_name: str) -> None:
     path = tmp_path / "animation"
     path.write_bytes(encode(format_name, pictures=5, duration=100))
-    source = factory.open_file(path, name="animation", stream_start_ms=1, fps=5, threads=1)
+    source = factory.open_file(path, name="animation", stream_start_ms=1, options=ReadOptions(fps=5), threads=1)
     assert [frame.index for frame in source.frames()] == [0, 2, 4]
     source.close()
     source.close()
@@ -95,7 +96,7 @@ def test_a_damaged_animation_is_read_or_rejected(
     def check(data: bytes) -> None:
         path.write_bytes(data)
         try:
-            source = factory.open_file(path, name="animation", stream_start_ms=1, fps=None, threads=1)
+            source = factory.open_file(path, name="animation", stream_start_ms=1, options=EVERYTHING, threads=1)
             frames = list(source.frames())
         except SourceError as error:
             message = str(error)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from fer_stream import FileSettings, factory
+from fer_stream.capture.source import ReadOptions
 from fer_stream.config.settings import DetectorSettings, TrackerSettings
 from fer_stream.faces.detector import FaceDetector
 from fer_stream.faces.extractor import ClassificationSampler, FaceEvent
@@ -39,7 +40,7 @@ def extract(
     detection = DetectorSettings(type="yunet", weights=weights, interval_s=detect_s)
     settings = FileSettings(detector=detection, **other)
     detector = CountingDetector(factory.make_detector(settings.detector))
-    source = factory.open_file(clip, name="clip", stream_start_ms=1, fps=settings.fps, threads=1)
+    source = factory.open_file(clip, name="clip", stream_start_ms=1, options=ReadOptions(settings.fps), threads=1)
     extractor = factory.make_extractor(
         source, detector, settings, Metrics(CollectorRegistry()), classify_interval_s=classify_s
     )

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from av.audio.stream import AudioStream
 
+from fer_stream.outputs.audio import AudioClip
 from fer_stream.outputs.mp4 import Mp4File
 
 RATE_HZ = 44_100
@@ -84,7 +85,7 @@ def _audible_s(path: Path, from_s: float = 0.0) -> float:
 
 def _annotate(clip: Path, target: Path, *, seconds: float = 2.0, full_audio: bool = True) -> Path:
     image = np.full((48, 64, 3), 90, np.uint8)
-    with Mp4File(target, audio_from=clip) as video:
+    with Mp4File(target, audio_from=AudioClip(clip)) as video:
         for index in range(round(25 * seconds)):
             video.add(image, index / 25)
         video.close(full_audio=full_audio)
@@ -208,3 +209,20 @@ def test_bit_errors_affect_only_the_audio_near_them(codec: str, container: str, 
         data[rng.randrange(200, len(data) * 9 // 10)] ^= 1 << rng.randrange(8)
     clip.write_bytes(data)
     assert _audible_s(_annotate(clip, tmp_path / "out.mp4", seconds=4.0)) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", "aac"), ("a.mkv", "libopus"), ("a.mkv", "flac"), ("a.ts", "libmp3lame"), ("a.avi", "pcm_s16le")],
+)
+@pytest.mark.parametrize("start_s", [0.0, 0.7, 3.2])
+def test_audio_of_a_part_is_trimmed(tmp_path: Path, name: str, codec: str, start_s: float) -> None:
+    clip = _clip(tmp_path / name, codec, seconds=6.0, click_s=start_s + 0.5)
+    target = tmp_path / "part.mp4"
+    with Mp4File(target, audio_from=AudioClip(clip, start_s, start_s + 1.2)) as video:
+        for index in range(30):
+            video.add(np.full((48, 64, 3), 90, np.uint8), index / 25)
+        video.close(full_audio=True)
+    _, loud_s, end_s = _audio_properties(target)
+    assert loud_s == pytest.approx(0.5, abs=0.03)
+    assert end_s == pytest.approx(1.2, abs=0.05)

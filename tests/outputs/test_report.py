@@ -80,7 +80,7 @@ def test_each_person_has_a_section_and_a_chart(summary: FileSummary, series: Pro
 def test_chart_data_are_those_of_the_run(summary: FileSummary, series: ProbabilitySeries) -> None:
     data = _chart_data(report_page(summary, series, {}))
     assert data["labels"] == list(LABELS)
-    assert data["duration_ms"] == 2000
+    assert (data["start_ms"], data["end_ms"]) == (0, 2000)
     assert data["people"]["1"]["spans"] == {"happy": [[0, 1200]], "unknown": [[1200, 2000]]}
     assert set(data["people"]["1"]["label_at"]) == {"happy", "unknown: undecided"}
     second = data["people"]["2"]

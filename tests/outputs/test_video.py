@@ -15,8 +15,9 @@ import pytest
 
 from fer_stream.capture.file import VideoFileSource
 from fer_stream.capture.image import ImageSource
-from fer_stream.capture.source import Sampler
+from fer_stream.capture.source import ReadOptions
 from fer_stream.errors import DiskFull, OutputError, SourceNotFound
+from fer_stream.outputs.audio import AudioClip
 from fer_stream.outputs.draw import bgr
 from fer_stream.outputs.redaction import Redaction
 from fer_stream.outputs.video import AnnotatedImage, AnnotatedVideo
@@ -34,7 +35,7 @@ def _decode(path: Path) -> tuple[list[U8], list[float]]:
 
 
 def _opener(path: Path, fps: float | None = None) -> Callable[[], VideoFileSource]:
-    return lambda: VideoFileSource(path, name=path.name, stream_start_ms=1, sampler=Sampler(fps))
+    return lambda: VideoFileSource(path, name=path.name, stream_start_ms=1, options=ReadOptions(fps=fps))
 
 
 def _frames_without_faces(path: Path, fps: float | None = None) -> list[LabelledFrame]:
@@ -70,7 +71,7 @@ def test_frames_times_size_and_colours_of_a_clip_are_kept(
 ) -> None:
     clip = clips / "three_faces.mp4"
     frames = _frames_without_faces(clip, fps)
-    writer = AnnotatedVideo(_opener(clip, fps), tmp_path / "a.mp4", audio_from=clip)
+    writer = AnnotatedVideo(_opener(clip, fps), tmp_path / "a.mp4", audio_from=AudioClip(clip))
     writer.write(frames)
     writer.finish(summary)
     writer.commit()
@@ -80,6 +81,24 @@ def test_frames_times_size_and_colours_of_a_clip_are_kept(
     first = next(_opener(clip)().frames()).image
     assert images[0].shape == first.shape
     assert np.abs(images[0].astype(int) - first).mean() < 4, "the colours differ"
+
+
+def test_video_of_a_part_starts_at_0(clips: Path, summary: FileSummary, tmp_path: Path) -> None:
+    clip, options = clips / "three_faces.mp4", ReadOptions(start_s=0.5, end_s=1.0)
+
+    def open_source() -> VideoFileSource:
+        return VideoFileSource(clip, name="clip", stream_start_ms=1, options=options)
+
+    source = open_source()
+    part = list(source.frames())
+    source.close()
+    writer = AnnotatedVideo(open_source, tmp_path / "a.mp4", audio_from=AudioClip(clip, 0.5, 1.0))
+    writer.write([LabelledFrame("clip@1", frame.index, frame.time_s, ()) for frame in part])
+    writer.finish(summary)
+    writer.commit()
+    images, times_s = _decode(writer.path)
+    assert times_s == pytest.approx([frame.time_s - 0.5 for frame in part], abs=1e-4)
+    assert np.abs(images[0].astype(int) - part[0].image).mean() < 4
 
 
 @pytest.mark.parametrize("kind", ["blur", "black"])
@@ -159,7 +178,7 @@ def test_other_errors_of_ffmpeg_do_not_mention_hours(
     still: SourceMaker, frames: list[LabelledFrame], summary: FileSummary, tmp_path: Path
 ) -> None:
     (tmp_path / "invalid.mp4").write_bytes(b"neither video nor audio")
-    writer = AnnotatedVideo(still, tmp_path / "a.mp4", audio_from=tmp_path / "invalid.mp4")
+    writer = AnnotatedVideo(still, tmp_path / "a.mp4", audio_from=AudioClip(tmp_path / "invalid.mp4"))
     with pytest.raises(OutputError, match=r"FFmpeg failed \(Invalid data [^)]*\)\. Omit the video with --no-video"):
         _write_many_and_finish(writer, frames, summary)
     writer.discard()

@@ -28,6 +28,7 @@ from fer_stream.api import Analysis
 from fer_stream.broker.client import RedisClient
 from fer_stream.broker.protocols import Counts
 from fer_stream.broker.queue import RedisQueue
+from fer_stream.capture.source import EVERYTHING
 from fer_stream.config.live import LiveSettings
 from fer_stream.config.loader import load
 from fer_stream.config.settings import DetectorSettings, ModelSettings
@@ -362,7 +363,7 @@ def faces(clips: Path, yunet_weights: Path) -> Callable[[str], list[FaceCrop]]:
 
     def find(name: str) -> list[FaceCrop]:
         settings, metrics = FileSettings(), Metrics(CollectorRegistry())
-        source = factory.open_file(clips / f"{name}.mp4", name=name, stream_start_ms=1, fps=None, threads=1)
+        source = factory.open_file(clips / f"{name}.mp4", name=name, stream_start_ms=1, options=EVERYTHING, threads=1)
         detector = factory.make_detector(DetectorSettings(type="yunet", weights=yunet_weights))
         extractor = factory.make_extractor(source, detector, settings, metrics, classify_interval_s=0)
         items = [item for frame in source.frames() for item in extractor.process(frame)]

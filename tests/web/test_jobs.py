@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fer_stream.capture.source import EVERYTHING
 from fer_stream.errors import UnreadableSource
 from fer_stream.jobs.job import JobInfo
 from fer_stream.web.uploads import Uploads, delete_unused, display_name
@@ -174,7 +175,7 @@ def test_malicious_files_are_accepted_but_refused_when_opened(web: Web, tmp_path
         path = web.jobs.get(response.json()["job_id"]).path
         assert path.read_bytes() == data
         with pytest.raises(UnreadableSource):
-            factory.open_file(path, name="upload", stream_start_ms=0, fps=None, threads=1)
+            factory.open_file(path, name="upload", stream_start_ms=0, options=EVERYTHING, threads=1)
 
 
 def test_upload_with_a_too_large_content_length_is_not_read(make_web: Callable[..., Web]) -> None:
