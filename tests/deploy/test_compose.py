@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fer_stream import __version__
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCKER_COMPOSE = str(Path(sys.executable).with_name("docker-compose"))
 
@@ -33,14 +35,40 @@ def test_containers_are_restricted(compose: dict[str, Any]) -> None:
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert re.fullmatch(r"[1-9]\d*:\d+", service["user"]), name
-        assert {"cpus", "memory"} <= service["deploy"]["resources"]["limits"].keys(), name
+        assert {"cpus", "memory", "pids"} <= service["deploy"]["resources"]["limits"].keys(), name
         assert service["healthcheck"]["test"], name
         assert "privileged" not in service, name
 
 
-def test_images_are_built_locally_or_pinned_to_a_version(compose: dict[str, Any]) -> None:
+def config(folder: Path, **environ: str) -> dict[str, Any]:
+    """Return the services of docker-compose.yml without profiles, with variables of the environment."""
+    shutil.copy(ROOT / "docker-compose.yml", folder)
+    command = [DOCKER_COMPOSE, "config", "--format", "json"]
+    completed = subprocess.run(command, cwd=folder, env={**os.environ, **environ}, check=True, capture_output=True)
+    return dict(json.loads(completed.stdout)["services"])
+
+
+def test_images_are_built_here_and_never_pulled_or_pinned_to_a_version(compose: dict[str, Any]) -> None:
     for name, service in services(compose):
-        assert "build" in service or re.search(r":v?\d+\.\d+", service["image"]), name
+        if "build" in service:
+            assert service["image"] == f"localhost/fer-stream/{name}:{__version__}"
+            assert service["pull_policy"] == "never"
+            assert service["build"]["args"]["VERSION"] == __version__
+        else:
+            assert re.search(r":v?\d+\.\d+", service["image"]), name
+
+
+def test_registry_version_and_number_of_workers_are_variables(tmp_path: Path) -> None:
+    own = {"REGISTRY": "registry.example/team", "VERSION": "9.9.9", "PULL_POLICY": "missing"}
+    classify = config(tmp_path, FER_STREAM_CLASSIFY="4", **own)["classify"]
+    assert classify["image"] == "registry.example/team/classify:9.9.9"
+    assert classify["pull_policy"] == "missing"
+    assert classify["deploy"]["replicas"] == 4
+
+
+def test_monitoring_and_gpu_are_profiles(tmp_path: Path, compose: dict[str, Any]) -> None:
+    optional = compose["services"].keys() - config(tmp_path).keys()
+    assert optional == {"prometheus", "grafana", "classify-gpu"}
 
 
 def test_only_web_and_grafana_are_published_and_only_on_localhost(compose: dict[str, Any]) -> None:

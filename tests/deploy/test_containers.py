@@ -101,6 +101,9 @@ class Engine:
         ids = self.compose("ps", "--all", "--quiet", service).stdout.split()
         return list(json.loads(self.docker("inspect", *ids))) if ids else []
 
+    def restarted(self, container: str) -> bool:
+        return self.docker("inspect", "--format", "{{.RestartCount}}", container).strip() != "0"
+
     def healthy(self, service: str) -> bool:
         states = [each["State"] for each in self.containers(service)]
         return bool(states) and all(state.get("Health", {}).get("Status") == "healthy" for state in states)
@@ -299,16 +302,17 @@ def test_update_keeps_the_number_of_workers(engine: Engine) -> None:
     wait_for_segments(engine, 1)
 
 
-@pytest.mark.parametrize("role", BUILT)
-def test_killed_process_is_replaced(engine: Engine, role: str) -> None:
-    container = engine.containers(role)[0]
-    # Process 1 is Docker's init: kill its child, the process of fer-stream.
-    engine.docker("exec", container["Id"], "sh", "-c", "kill -9 $(cat /proc/1/task/1/children)", check=False)
+def test_killed_processes_are_replaced_and_work_goes_on(engine: Engine) -> None:
+    killed = {role: engine.containers(role)[0]["Id"] for role in BUILT}
+    for container in killed.values():
+        # Process 1 is Docker's init: kill its child, the process of fer-stream.
+        engine.docker("exec", container, "sh", "-c", "kill -9 $(cat /proc/1/task/1/children)", check=False)
     wait_until(
-        lambda: any(each["RestartCount"] for each in engine.containers(role)) and engine.healthy(role),
-        120,
+        lambda: all(map(engine.restarted, killed.values())) and all(map(engine.healthy, BUILT)),
+        180,
         describe=lambda: engine.compose("ps", "--all").stdout,
     )
+    wait_for_segments(engine, 1)
 
 
 def test_work_goes_on_after_a_restart_of_queue_and_store(engine: Engine) -> None:
