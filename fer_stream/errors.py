@@ -17,6 +17,7 @@
     │   ├── QueueFull                  … no capacity became free before shutdown
     │   ├── StoreFull                  … the store is at its memory limit
     │   └── LeaseLost                  … another process holds the lease
+    ├── ResourceLimitReached       8   a limit of memory or threads of the process is too low
     └── JobError                   7   a job request failed
         ├── JobNotFound                … unknown job id
         ├── InvalidJobState            … the job is in another state
@@ -137,6 +138,12 @@ class StoreFull(QueueError):  # noqa: N818
 
 class LeaseLost(QueueError):  # noqa: N818
     """Another process holds the lease; nothing was written."""
+
+
+class ResourceLimitReached(FerStreamError):  # noqa: N818 - reads better without the suffix
+    """A limit of memory or threads of the process is too low."""
+
+    exit_code = 8
 
 
 class JobError(FerStreamError):

@@ -26,6 +26,7 @@ from fer_stream.outputs.registry import OutputContext
 from fer_stream.outputs.timeline_json import without_directories
 from fer_stream.pipeline import FileStages, OnCrops, Predictor, Progress, RunControl, Sink, StopFlag, run_file
 from fer_stream.records import U8, FaceCrop, FileSummary, Provenance, SourceInfo
+from fer_stream.resource_limits import cores, ensure_limits
 from fer_stream.timeline.builder import TimelineBuilder
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class FileProcessor:
     """
 
     def __init__(self, settings: FileSettings, *, threads: int = 0) -> None:
+        ensure_limits(threads or cores())
         self.settings = settings
         self.threads = threads
         self.detector = factory.make_detector(settings.detector)

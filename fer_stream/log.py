@@ -69,6 +69,14 @@ def suppress_native_stderr() -> Iterator[None]:
             os.close(saved)
 
 
+def quiet_libraries() -> None:
+    """Suppress warnings that libraries log and a user of the command line cannot act on.
+
+    Matplotlib logs two lines if the home directory is not writable.
+    """
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+
 def get_logger(name: str) -> BoundLogger:
     """Return a logger of events with fields, on top of the `logging` logger `name`.
 

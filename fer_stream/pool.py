@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import traceback
 from collections import deque
@@ -16,11 +15,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fer_stream.errors import FerStreamError
+from fer_stream.errors import FerStreamError, ResourceLimitReached
 from fer_stream.files import FileProcessor, FileResult, FileTask, find_results, missing_results, process_file
+from fer_stream.log import quiet_libraries
 from fer_stream.outputs.atomic_file import discard_partial_files
 from fer_stream.pipeline import Progress, StopFlag
 from fer_stream.records import SourceInfo
+from fer_stream.resource_limits import cores, describe_shortage
 
 if TYPE_CHECKING:
     from fer_stream.config.settings import FileSettings
@@ -83,11 +84,6 @@ class _Skipped:
 
 
 _Message = Outcome | _ProgressMessage | _Skipped
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def process_files(
@@ -264,6 +260,7 @@ def _work(parent: Connection, settings: FileSettings, threads: int) -> None:
     """Process tasks from the parent until it sends the stop message or ends. Signals are blocked in this process."""
     if not hasattr(signal, "pthread_sigmask"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    quiet_libraries()
     processor = cache(partial(FileProcessor, settings, threads=threads))
     stop = _StopSignal(parent)
 
@@ -290,6 +287,8 @@ def _run_one(
     except FerStreamError as error:
         return Outcome(task, error=str(error), exit_code=error.exit_code)
     except Exception as error:  # noqa: BLE001 - one file must not affect the others; the error is reported
+        if shortage := describe_shortage(error):
+            return Outcome(task, error=f"{task.path}: {shortage}", exit_code=ResourceLimitReached.exit_code)
         message = f"{task.path}: {type(error).__name__}: {error}"
         return Outcome(task, error=message, exit_code=1, traceback=traceback.format_exc())
     if result.failures:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from errno import EAGAIN
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -178,6 +179,8 @@ class Decoder:
             yield decoded
 
     def _count_error(self, error: av.FFmpegError) -> None:
+        if error.errno == EAGAIN:  # of a thread that FFmpeg could not start; FFmpeg does not return it for data
+            raise error
         self._failed += 1
         self._reason = self._reason or error.strerror
 

@@ -15,6 +15,7 @@ import typer
 from fer_stream import __version__
 from fer_stream.cli import jobs, models, run, service
 from fer_stream.errors import ConfigError, FerStreamError, translate_missing_extra
+from fer_stream.log import quiet_libraries
 
 app = typer.Typer(
     name="fer-stream",
@@ -29,6 +30,7 @@ app = typer.Typer(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. A `FerStreamError` is printed in one sentence and sets the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    quiet_libraries()
     try:
         _refuse_empty(arguments)
         with translate_missing_extra():

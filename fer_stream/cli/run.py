@@ -90,6 +90,7 @@ Exit codes:
   0  success                              1  unexpected error (please report)
   2  invalid command line or settings     3  a source cannot be read
   4  models are missing or invalid        5  a result cannot be written
+  8  a limit of memory or threads is too low
   130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP: results so far are NAME.interrupted.*
 If several sources fail, the exit code is that of the first; the others are still processed.
 Run the same command again to continue: files that are done are skipped if the file, the settings and
@@ -136,6 +137,9 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Only print errors.")] = False,
 ) -> None:
     """Analyse recorded videos and still images."""
+    from fer_stream.resource_limits import cores, ensure_limits
+
+    ensure_limits(cores())  # before libraries are loaded that deadlock below the limits
     from fer_stream.config.loader import load
     from fer_stream.config.settings import FileSettings
 
@@ -180,7 +184,8 @@ def _run_files(
     from fer_stream.files import FileTask
     from fer_stream.log import redact_secrets
     from fer_stream.outputs.atomic_file import create_output_dir
-    from fer_stream.pool import cores, process_files
+    from fer_stream.pool import process_files
+    from fer_stream.resource_limits import cores
 
     with stop_on_signals() as stop, spooled(sources, stop) as arguments:
         if stop.is_set():

@@ -274,7 +274,7 @@ class JobWorker(Worker):
         # Not at module level: the parent, which forks, must have neither their memory nor their threads.
         from fer_stream.files import FileProcessor, FileTask
         from fer_stream.jobs.staging import ProgressReporter, run_staged
-        from fer_stream.pool import cores
+        from fer_stream.resource_limits import cores
 
         task = job.task()
         job.remove_partial_outputs()

@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from fer_stream import model_files
 from fer_stream.cli import main
+from tests.support.heif import grid_image
 from tests.support.waiting import wait_until
 
 FER_STREAM = Path(sys.executable).with_name("fer-stream")
@@ -85,6 +88,37 @@ def test_still_image_gives_table_timeline_and_annotated_image(fer: Run, portrait
     assert names(tmp_path / "out") == {"portrait.frames.csv", "portrait.timeline.json", "portrait.annotated.png"}
     assert re.search(r"\n  person 1: happy \(probability 0\.\d\d\)\n", result.out)
     assert pd.read_csv(tmp_path / "out" / "portrait.frames.csv").label.tolist() == ["happy"]
+
+
+def test_unused_pictures_of_a_file_are_stated(fer: Run, portrait: Path, tmp_path: Path) -> None:
+    with Image.open(portrait) as image:
+        image.save(tmp_path / "pages.tif", save_all=True, append_images=[image, image])
+    result = fer("run", tmp_path / "pages.tif", "--out", tmp_path / "out", "--detector", "blazeface")
+    assert result.code == 0
+    assert "1 of 3 pictures in the file" in result.out
+    timeline = json.loads((tmp_path / "out" / "pages.timeline.json").read_text())
+    assert (timeline["source"]["frames"], timeline["analysed"]["frames"]) == (3, 1)
+
+
+def test_heic_in_a_folder_is_analysed(fer: Run, portrait: Path, tmp_path: Path) -> None:
+    with Image.open(portrait) as image:
+        bgr = np.ascontiguousarray(np.asarray(image.convert("RGB"), np.uint8)[..., ::-1])
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "IMG_1.HEIC").write_bytes(grid_image(bgr, codec="heic"))
+    result = fer("run", folder, "--out", tmp_path / "out", "--detector", "blazeface")
+    assert (result.code, result.err) == (0, "")
+    assert "IMG_1.HEIC: 1 person" in result.out
+
+
+def test_home_that_is_not_writable_causes_no_warning(clips: Path, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MPL", "XDG"))}
+    command: list[str | Path] = [FER_STREAM, "run", clips / "one_face_smile.mp4", "--out", tmp_path]
+    command += ["--detector", "blazeface"]
+    done = subprocess.run(
+        command, env={**environment, "HOME": "/proc/1"}, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stderr == ""
 
 
 def test_model_size_selects_the_model(fer: Run, portrait: Path, tmp_path: Path) -> None:
