@@ -6,7 +6,6 @@ import ctypes
 import ctypes.util
 import socket
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -55,7 +54,6 @@ class SrtStream:
         self._failure = ENDED
         query = {key: values[-1] for key, values in parse_qs(url.parts.path.partition("?")[2]).items()}
         passphrase = url.login[1] if url.login else query.get("passphrase", "")
-        self._lock = threading.Lock()
         self._socket: int | None = self._library.srt_create_socket()
         try:
             self._set(_CONNECT_TIMEOUT_MS, round(1000 * settings.open_timeout_s))
@@ -73,10 +71,9 @@ class SrtStream:
 
     def close(self) -> None:
         """End the connection. May be called twice."""
-        with self._lock:
-            if self._socket is not None:
-                self._library.srt_close(self._socket)
-                self._socket = None
+        if self._socket is not None:
+            self._library.srt_close(self._socket)
+            self._socket = None
 
     def read(self, _size: int) -> bytes:
         """Return the next datagram, or nothing at the end."""

@@ -56,12 +56,15 @@ def test_passwords_do_not_leak(
         "reconnect_min_s": 0.1,
         "reconnect_auth_s": 1,
     }
-    cameras = {"right": right, "wrong": wrong, "absent": absent}
+    sources = {
+        name: {"url": camera.url(user), **timeouts} for name, camera in {"wrong": wrong, "absent": absent}.items()
+    }
+    sources["right"] = {"url": right.url(), "username": "viewer", "password": canary, **timeouts}
     with redis.Redis.from_url(f"{redis_url}/0") as queue, redis.Redis.from_url(f"{redis_url}/1") as store:
         queue.flushall()
         port = free_port()
         live = service(
-            sources={name: {"url": camera.url(user), **timeouts} for name, camera in cameras.items()},
+            sources=sources,
             queue={"url": f"{redis_url}/0"},
             store={"url": f"{redis_url}/1"},
             metrics={"port": port},

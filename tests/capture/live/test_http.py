@@ -20,6 +20,8 @@ from fer_stream.config.live import CameraSettings
 from fer_stream.metrics import Metrics
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.capture.live.conftest import Reader
     from tests.support.http_camera import HttpCamera
 
@@ -84,6 +86,28 @@ def test_hls_segments_are_spread_over_time(http_camera: HttpCamera, read: Callab
     steps_s = np.diff([frame.time_s for frame in frames]) / np.diff([frame.index for frame in frames])
     assert np.median(steps_s) == pytest.approx(1 / 15, abs=0.001)
     assert not reader.gaps
+
+
+def test_encrypted_hls_is_named(http_camera: HttpCamera, read: Callable[..., Reader]) -> None:
+    playlist = http_camera.playlist().replace(b"#EXTINF", b'#EXT-X-KEY:METHOD=AES-128,URI="key"\n#EXTINF', 1)
+    http_camera.pages |= {
+        "/live": ("application/x-mpegURL", playlist),
+        "/key": ("application/octet-stream", bytes(16)),
+    }
+    reader = read(http_camera.url("/live"))
+    reader.wait_for_reason("decode")
+    assert reader.source.status.text.startswith("encrypted HLS is not supported")
+
+
+def test_playlist_cannot_read_local_files(
+    http_camera: HttpCamera, read: Callable[..., Reader], wide: Path, segments: Path
+) -> None:
+    target = segments / "0.ts"
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{target}\n#EXTINF:1,\n{target}\n"
+    http_camera.pages["/live"] = ("application/x-mpegURL", playlist.encode())
+    reader = read(http_camera.url("/live"), stall_timeout_s=0.5)
+    reader.wait(lambda: reader.source.status.failures >= 1)
+    assert not reader.frames
 
 
 class _FailingListener:
