@@ -103,6 +103,10 @@ EXPOSE 9464
 
 FROM runtime AS capture
 COPY --from=capture-packages /opt/fer-stream /opt/fer-stream
+# Recordings need two fonts of Matplotlib, but not the package.
+COPY --from=jobs-packages /opt/fer-stream/lib/python3.11/site-packages/matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf \
+    /opt/fer-stream/lib/python3.11/site-packages/matplotlib/mpl-data/fonts/ttf/DejaVuSans-Bold.ttf \
+    /usr/share/fonts/truetype/dejavu/
 COPY --from=weights /opt/cache /opt/fer-stream/cache
 ENV FER_STREAM_CACHE=/opt/fer-stream/cache
 COPY --from=project /opt/fer-stream /opt/fer-stream

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -281,9 +282,19 @@ def _text(text: str, px: int, *, bold: bool) -> U8:
 
 @lru_cache(maxsize=16)
 def _font(px: int, bold: bool) -> ImageFont.FreeTypeFont:
-    # The stroke fonts of OpenCV are not readable at small sizes. THIRD_PARTY_NOTICES.md describes the files.
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(__file__).with_name("fonts") / name, px)
+    # The stroke fonts of OpenCV are not readable at small sizes.
+    return ImageFont.truetype(_font_dir() / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"), px)
+
+
+def _font_dir() -> Path:
+    """Return the folder of DejaVu: that of Matplotlib, which is not imported, or else that of the system.
+
+    The container image of cameras contains the fonts, but not Matplotlib.
+    """
+    matplotlib = find_spec("matplotlib")
+    if matplotlib is None or matplotlib.origin is None:
+        return Path("/usr/share/fonts/truetype/dejavu")
+    return Path(matplotlib.origin).with_name("mpl-data") / "fonts" / "ttf"
 
 
 # Previews

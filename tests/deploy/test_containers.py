@@ -195,6 +195,12 @@ def test_images_that_detect_faces_contain_the_weights_from_the_mirror(engine: En
         assert ("yunet-2023mar   present" in listed) == (role in ("capture", "jobs")), role
 
 
+def test_image_of_cameras_has_the_fonts_of_recordings(engine: Engine) -> None:
+    script = "from fer_stream.outputs.draw import _text; print(_text('happy', 20, bold=True).max())"
+    options = ["--rm", "--network", "none", "--entrypoint", "python"]
+    assert engine.docker("run", *options, "localhost/fer-stream/capture:0.1.0", "-c", script) == "255\n"
+
+
 def test_list_of_fonts_is_prebuilt(engine: Engine) -> None:
     """Matplotlib replaces the copy if it is not valid for the fonts of the image."""
     script = "import matplotlib.font_manager, pathlib; print(*pathlib.Path('/tmp/matplotlib').rglob('fontlist*'))"
