@@ -82,6 +82,13 @@ class Stack:
         for name in ("queue", "store"):
             self.wait(lambda name=name: self.responds(name))  # type: ignore[misc]
 
+    def restart_server(self, name: str) -> None:
+        """Stop and start queue or store."""
+        command = [str(word) for word in self._started[name].args]  # type: ignore[union-attr]
+        self.stop(name)
+        self._start(name, command, os.environ)
+        self.wait(lambda: self.responds(name))
+
     def start(self, name: str) -> None:
         """Start a worker with command, environment and secrets of its service and only the packages of its lock."""
         self._ports[name] = self._free_port()

@@ -52,6 +52,22 @@ def test_commands_beyond_the_role_are_denied(stack: Stack) -> None:
     assert "classify" not in stack.admin("store").acl_users()
 
 
+def test_store_keeps_transactions_over_a_restart(stack: Stack) -> None:
+    """Redis 7 loads its append-only file with the permissions of the user `default`."""
+    stack.start_servers()
+    stack.admin("store").mset({"a": "1", "b": "2"})
+    with stack.admin("store").pipeline(transaction=True) as pipeline:
+        pipeline.set("c", "3")
+        pipeline.set("d", "4")
+        pipeline.execute()
+    stack.restart_server("store")
+    assert stack.admin("store").mget("a", "b", "c", "d") == ["1", "2", "3", "4"]
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(port=stack.port("store")).ping()
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(port=stack.port("store"), username="default", password="").ping()
+
+
 def test_rare_operations_are_permitted(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fer_stream.broker.source_registry.PURGE_INTERVAL_S", 0.0)
     stack.start_servers()
