@@ -129,7 +129,8 @@ def _timeline(document: Mapping[str, Any]) -> ExportedTimeline:
     source, analysed = document["source"], document["analysed"]
     segments = {person["person_id"]: list(_segments(person)) for person in document["people"]}
     ends = [segment.end_ms for person in segments.values() for segment in person]
-    duration_s = max(source["duration_s"] or 0, analysed["duration_s"])
+    # Results of earlier versions have no start: they are of whole files.
+    duration_s = max(source["duration_s"] or 0, analysed.get("start_s", 0) + analysed["duration_s"])
     return ExportedTimeline(
         name=source["name"],
         media_path=source["path"],

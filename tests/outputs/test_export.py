@@ -88,11 +88,20 @@ def test_praat_reads_intervals_that_cover_the_whole_time(timeline: Path) -> None
 
 
 def cue(person_id: int, text: str) -> str:
-    return f"Person {person_id}: {text}" + ("" if text.startswith("unknown") else " (62%)")
+    return f"Person {person_id}: {text}" + ("" if text.startswith("unknown") else " (62 %)")
 
 
 def in_order() -> list[tuple[int, str, int, int]]:
     return sorted(SEGMENTS, key=lambda each: each[2])
+
+
+def test_a_part_keeps_the_times_of_its_source(timeline: Path) -> None:
+    document = json.loads(timeline.read_text())
+    document["source"]["duration_s"] = None
+    document["analysed"] |= {"start_s": 60.0, "duration_s": 30.0}
+    timeline.write_text(json.dumps(document))
+    grid = textgrids.TextGrid(str(export(timeline, "textgrid")))
+    assert {tier[-1].xmax for tier in grid.values()} == {90}
 
 
 def test_webvtt_has_one_cue_per_segment(timeline: Path) -> None:
