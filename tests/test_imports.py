@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fer_stream"
-MAX_MODULES, MAX_LEVELS, MAX_PARAMETERS = 130, 9, 6
+MAX_MODULES, MAX_LEVELS, MAX_PARAMETERS = 150, 9, 6
 
 HEAVY = (
     "tensorflow", "keras", "redis", "cv2", "av", "onnxruntime", "openvino", "ai_edge_litert", "plotly", "fastapi",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,10 +78,8 @@ def create(path: Path, context: OutputContext) -> Export:
 
 def render(document: Mapping[str, Any], export_format: str) -> bytes:
     """Convert the document of a timeline.json to the format `export_format` of `EXPORTS`."""
-    module, _, function = EXPORTS[export_format].factory.partition(":")
-    text: str = getattr(import_module(module), function)(_timeline(document))
     # Python reads a file name that is not valid UTF-8 as lone surrogates.
-    return text.encode("utf-8", "replace")
+    return EXPORTS[export_format].render(_timeline(document)).encode("utf-8", "replace")
 
 
 def export_file(timeline: Path, formats: Sequence[str], *, out: Path | None, force: bool) -> Iterator[Path]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fer_stream.capture.source import FrameSource
     from fer_stream.config.settings import OutputSettings
     from fer_stream.outputs.downsample import ProbabilitySeries
+    from fer_stream.outputs.export import ExportedTimeline
     from fer_stream.records import U8, FileSummary, Gap, LabelledFrame, Segment, SourceInfo
 
 
@@ -128,6 +129,12 @@ class ExportEntry:
     """`module:function`, which converts an `ExportedTimeline` to text."""
     suffix: str
     """Suffix of the file: NAME.suffix."""
+
+    def render(self, timeline: ExportedTimeline) -> str:
+        """Return the content of the file."""
+        module, _, function = self.factory.partition(":")
+        text: str = getattr(import_module(module), function)(timeline)
+        return text
 
 
 EXPORTS = {
