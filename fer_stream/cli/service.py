@@ -108,8 +108,10 @@ def worker(
 ) -> None:
     """Run one process of the live service."""
     from fer_stream.service import process
+    from fer_stream.service.accepted_settings import load_settings
 
-    settings = _load(config)
+    load = partial(load_settings, config)
+    settings = load()
     port = settings.metrics.port if metrics_port is None else metrics_port
     match role:
         case Role.capture:
@@ -118,9 +120,7 @@ def worker(
             from fer_stream.broker.source_registry import shard_of
             from fer_stream.service.capture import capture
 
-            work = partial(
-                capture, load=lambda: _load(config), is_assigned=lambda name: shard_of(name, partitions) == partition
-            )
+            work = partial(capture, load=load, is_assigned=lambda name: shard_of(name, partitions) == partition)
         case Role.classify:
             from fer_stream.service.workers import classify
 
@@ -128,7 +128,7 @@ def worker(
         case Role.timeline:
             from fer_stream.service.timeline import timeline
 
-            work = partial(timeline, load=lambda: _load(config), shard=shard)
+            work = partial(timeline, load=load, shard=shard)
         case Role.jobs:
             from fer_stream.service.workers import jobs
 

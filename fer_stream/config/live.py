@@ -156,6 +156,9 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 _PER_SOURCE = ("detector", "tracker", "quality")
 """Groups that each source can override."""
 
+RELOADABLE = ("sources", *_PER_SOURCE)
+"""Groups that take effect when the configuration is reloaded; others need a restart."""
+
 
 class WorkerSettings(Settings):
     """Division of the work between processes."""
@@ -299,7 +302,7 @@ def changes(old: LiveSettings, new: LiveSettings) -> Changes:
 
     A source is changed if any of its effective settings is, including its `detector`, `tracker` and `quality`.
     """
-    groups = [group for group in LiveSettings.model_fields if group not in ("sources", *_PER_SOURCE)]
+    groups = [group for group in LiveSettings.model_fields if group not in RELOADABLE]
     return Changes(
         added=tuple(name for name in new.sources if name not in old.sources),
         removed=tuple(name for name in old.sources if name not in new.sources),

@@ -32,6 +32,7 @@ from fer_stream.config.live import Changes, LiveSettings, changes
 from fer_stream.errors import FerStreamError
 from fer_stream.log import configure_logging, get_logger
 from fer_stream.metrics import Metrics
+from fer_stream.service.accepted_settings import keep_until_restart
 from fer_stream.service.health import Health, serve_endpoint
 from fer_stream.store.protocol import Retention
 from fer_stream.store.redis import RedisStore
@@ -138,9 +139,13 @@ def run(
 
 
 def reload_settings(load: Callable[[], LiveSettings], current: LiveSettings) -> tuple[LiveSettings, Changes]:
-    """Load the settings again. Return them and the changes; if they are invalid, return `current` and no changes."""
+    """Load the settings again. Return those now in effect, and the changes.
+
+    Groups that need a restart keep their current values. Invalid settings are logged and change nothing.
+    """
     try:
         new = load()
+        effective = keep_until_restart(current, new)
     except FerStreamError as error:
         _log.error("configuration_reload_failed", action="keeping the current settings", error=str(error))
         return current, Changes()
@@ -153,7 +158,7 @@ def reload_settings(load: Callable[[], LiveSettings], current: LiveSettings) -> 
     )
     if difference.restart:
         _log.warning("restart_required", groups=difference.restart)
-    return new, difference
+    return effective, difference
 
 
 def install_signal_handlers(context: ServiceContext) -> None:

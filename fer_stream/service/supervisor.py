@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Self
@@ -19,12 +20,15 @@ from typing import TYPE_CHECKING, Self
 from fer_stream.backoff import Backoff
 from fer_stream.broker.embedded import EmbeddedServer, Role, with_death_signal
 from fer_stream.broker.lease import Owner
+from fer_stream.config.live import LiveSettings
+from fer_stream.config.loader import load
 from fer_stream.errors import ConfigError, FerStreamError, OutputError
 from fer_stream.log import get_logger
-from fer_stream.service.process import OWNER_VARIABLE, ServiceContext, connect_queue, open_queue
+from fer_stream.service.accepted_settings import SETTINGS_VARIABLE, AcceptedSettings
+from fer_stream.service.process import OWNER_VARIABLE, ServiceContext, connect_queue, open_queue, reload_settings
 
 if TYPE_CHECKING:
-    from fer_stream.config.live import LiveSettings, MetricsSettings
+    from fer_stream.config.live import MetricsSettings
     from fer_stream.config.servers import ServerSettings
 
 _log = get_logger(__name__)
@@ -46,6 +50,7 @@ class Child:
 
     role: str
     command: Sequence[str]
+    settings_fd: int
     process: subprocess.Popen[bytes] | None = None
     started_s: float = 0.0
     backoff: Backoff = field(default_factory=lambda: Backoff(_RESTART_MIN_S, _RESTART_MAX_S))
@@ -56,11 +61,16 @@ class Child:
 
         The previous process is dead, so that the new one may take over its leases.
         """
-        environment = {**os.environ, OWNER_VARIABLE: str(self.owner)}
+        environment = {**os.environ, OWNER_VARIABLE: str(self.owner), SETTINGS_VARIABLE: str(self.settings_fd)}
         # The process inherits the signal mask: SIGHUP, which would kill it, stays pending until it has a handler.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
         try:
-            self.process = subprocess.Popen(with_death_signal(self.command), start_new_session=True, env=environment)
+            self.process = subprocess.Popen(
+                with_death_signal(self.command),
+                start_new_session=True,
+                env=environment,
+                pass_fds=(self.settings_fd,),
+            )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self.owner = self.owner.next_generation
@@ -104,15 +114,40 @@ def serve(context: ServiceContext, config: Path) -> None:
     settings = context.settings
     commands = process_commands(settings, config)
     check_ports(settings.metrics, len(commands))
-    with EmbeddedServers(settings) as servers, write_targets(settings.metrics, [role for role, _ in commands]):
-        children = [Child(role, command) for role, command in commands]
+    with (
+        EmbeddedServers(settings) as servers,
+        write_targets(settings.metrics, [role for role, _ in commands]),
+        closing(AcceptedSettings(settings)) as accepted,
+    ):
+        children = [Child(role, command, accepted.fd) for role, command in commands]
         for child in children:
             child.start()
         _log.info("service_started", sources=list(settings.sources), processes=len(children))
         try:
-            _watch(context, servers, children)
+            _watch(context, servers, children, Reloader(partial(load, config, LiveSettings), settings, accepted))
         finally:
             _stop(settings, children)
+
+
+class Reloader:
+    """Reloads the configuration file of `serve`, and passes what it accepts to the processes."""
+
+    def __init__(
+        self, load_file: Callable[[], LiveSettings], settings: LiveSettings, accepted: AcceptedSettings
+    ) -> None:
+        self._load_file = load_file
+        self._settings = settings
+        self._accepted = accepted
+
+    def reload(self, children: Sequence[Child]) -> None:
+        """Load the file again. Processes are notified only if settings changed that take effect now."""
+        self._settings, difference = reload_settings(self._load_file, self._settings)
+        if not (difference.added or difference.removed or difference.changed):
+            return
+        self._accepted.replace(self._settings)
+        # Timelines first: they must have the settings of a source before its first frame.
+        for child in (*_with_role("timeline", children), *_with_role("capture", children)):
+            child.send_signal(signal.SIGHUP)
 
 
 class EmbeddedServers:
@@ -144,16 +179,14 @@ class EmbeddedServers:
             self._running[role] = EmbeddedServer(self._settings.state_dir, role, max_memory_mb=max_memory_mb)
 
 
-def _watch(context: ServiceContext, servers: EmbeddedServers, children: Sequence[Child]) -> None:
+def _watch(context: ServiceContext, servers: EmbeddedServers, children: Sequence[Child], reloader: Reloader) -> None:
     while not context.stop.wait(_POLL_S):
         servers.watch()
         for child in children:
             child.watch()
         if context.reload.is_set():
             context.reload.clear()
-            # Timelines first: they must have the settings of a source before its first frame.
-            for child in (*_with_role("timeline", children), *_with_role("capture", children)):
-                child.send_signal(signal.SIGHUP)
+            reloader.reload(children)
 
 
 def _stop(settings: LiveSettings, children: Sequence[Child]) -> None:
