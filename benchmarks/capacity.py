@@ -30,7 +30,7 @@ from benchmarks.service import Service
 from benchmarks.soak.account import Span, increase, percentiles
 from benchmarks.soak.report import machine
 from benchmarks.watch import Subscriber, Watcher, busy_s
-from fer_stream.broker.source_registry import shard_of
+from fer_stream.records import shard_of
 
 _MAX_CAMERAS = 64
 _SERVERS = 4

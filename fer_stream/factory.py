@@ -18,6 +18,7 @@ from fer_stream.faces.registry import DETECTORS, DetectorEntry
 
 if TYPE_CHECKING:
     from fer_stream.capture.camera import CameraSource
+    from fer_stream.capture.source import Clocks
     from fer_stream.classify.classifier import EmotionClassifier
     from fer_stream.config.live import SourceSettings
     from fer_stream.config.settings import DetectorSettings, FileSettings, ModelSettings
@@ -73,12 +74,16 @@ def read_options(settings: FileSettings) -> ReadOptions:
     return ReadOptions(settings.fps, settings.start_s, settings.end_s, settings.rotate)
 
 
-def open_camera(name: str, settings: SourceSettings, *, previous_start_ms: int, metrics: Metrics) -> CameraSource:
+def open_camera(
+    name: str, settings: SourceSettings, *, previous_start_ms: int, metrics: Metrics, clocks: Clocks | None = None
+) -> CameraSource:
     """Open a camera. Raises `UnreadableSource` if its URL is not supported."""
     from fer_stream.capture.camera import CameraSource
 
     url = settings.url.get_secret_value()
-    return CameraSource(url, name=name, metrics=metrics, settings=settings, previous_start_ms=previous_start_ms)
+    return CameraSource(
+        url, name=name, metrics=metrics, settings=settings, previous_start_ms=previous_start_ms, clocks=clocks
+    )
 
 
 def make_detector(settings: DetectorSettings, *, threads: int = 1) -> FaceDetector:

@@ -33,10 +33,11 @@ class Metrics:
             ["model", "emotion"], registry=registry,
         )  # fmt: skip
         self.camera_up = Gauge(
-            "fer_camera_up", "1 while a camera delivers frames, else 0.", ["source"], registry=registry
+            "fer_camera_up", "1 while a source delivers frames, 0 if it does not.", ["source"], registry=registry
         )
         self.camera_last_frame = Gauge(
-            "fer_camera_last_frame_timestamp_seconds", "Unix time of the newest frame of a camera.",
+            "fer_camera_last_frame_timestamp_seconds",
+            "Unix time of the newest frame of a camera, 0 before the first.",
             ["source"], registry=registry,
         )  # fmt: skip
         self.frames_dropped = Counter(
@@ -57,6 +58,14 @@ class Metrics:
             "fer_pts_discontinuities", "Frames whose PTS was missing, did not increase or jumped ahead.",
             ["source"], registry=registry,
         )  # fmt: skip
+        self.outages = Counter(
+            "fer_camera_outages", "Times that a camera stopped delivering frames.", ["source"], registry=registry
+        )
+        self.clock_steps = Counter(
+            "fer_clock_steps",
+            "Steps of the system clock by more than 5 s, after which every camera starts a new session.",
+            registry=registry,
+        )
         self.batch_size = Histogram(
             "fer_batch_size",
             "Faces per classified batch.",
@@ -119,6 +128,24 @@ class Metrics:
             ["shard"],
             registry=registry,
         )
+        self.rows_lost = Counter(
+            "fer_rows_lost", "Rows of tables that could not be written.", ["source"], registry=registry
+        )
+        self.recording_frames_lost = Counter(
+            "fer_recording_frames_lost",
+            "Frames that are missing in a recording: the disk, the encoder or their labels were too late.",
+            ["source"],
+            registry=registry,
+        )
+        self.redis_memory_used = Gauge(
+            "fer_redis_memory_used_bytes",
+            "Memory in use by the queue or store server; of a Cluster, by the node that is closest to its limit.",
+            ["server"], registry=registry,
+        )  # fmt: skip
+        self.redis_memory_max = Gauge(
+            "fer_redis_memory_max_bytes", "Memory limit of that server, absent without a limit.",
+            ["server"], registry=registry,
+        )  # fmt: skip
         self.redis_up = Gauge(
             "fer_redis_up", "1 while the queue or store server responds to this process, else 0.",
             ["server"], registry=registry,
@@ -153,8 +180,9 @@ class Metrics:
         }
         self._per_source = (
             self.frames, self.faces, self.camera_up, self.camera_last_frame, self.frames_dropped, self.reconnects,
-            self.stalls, self.pts_discontinuities, self.crops_enqueued, self.crops_dropped, self.faces_labelled,
-            self.predictions_missing, self.predictions_late,
+            self.stalls, self.outages, self.pts_discontinuities, self.crops_enqueued, self.crops_dropped,
+            self.faces_labelled, self.predictions_missing, self.predictions_late, self.rows_lost,
+            self.recording_frames_lost,
         )  # fmt: skip
 
     def remove_source(self, source: str) -> None:

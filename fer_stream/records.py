@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,11 @@ is probable enough or lasts long enough."""
 def stream_id_of(source: str, start_ms: int) -> str:
     """Return the id of one session of a source: `front-door@1767225600000` for a start in Unix ms."""
     return f"{source}@{start_ms}"
+
+
+def shard_of(source: str, shards: int) -> int:
+    """Return the shard of a source: the CRC-32 of its name modulo `shards`."""
+    return crc32(source.encode()) % shards
 
 
 def source_of(stream_id: str) -> str:

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from hashlib import sha1
 from importlib import resources
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import redis
 from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
-from redis.exceptions import NoPermissionError, NoScriptError, OutOfMemoryError, ResponseError
+from redis.exceptions import MaxConnectionsError, NoPermissionError, NoScriptError, OutOfMemoryError, ResponseError
 from redis.retry import Retry
 
 from fer_stream.backoff import Backoff
@@ -45,6 +45,9 @@ TRANSIENT = (
 
 # Longer than every BLOCK timeout in this package, so that an idle server is not taken for an unresponsive one.
 _SOCKET_TIMEOUT_S = 5.0
+# A connection per thread that waits for the server: at most `web.max_streams` (1024) and some others. redis-py's own
+# limit is 100.
+_MAX_CONNECTIONS = 4096
 _RETRY_MIN_S = 0.05
 _RETRY_MAX_S = 1.0
 _NO_STREAM_PREFIXES = ("NOGROUP", "UNBLOCKED")
@@ -105,6 +108,8 @@ class RedisClient:
         while True:
             try:
                 result = operation(self._connection())
+            except MaxConnectionsError:
+                self._raise_if_busy(deadline_s)
             except TRANSIENT as error:
                 self._raise_if_final(error, deadline_s)
                 self._mark_unreachable(error)
@@ -133,11 +138,32 @@ class RedisClient:
         """Return why the server does not answer, or None if it does. One attempt, which takes at most 5 s."""
         try:
             self._connection().ping()
+        except MaxConnectionsError:
+            # Other threads use all connections: they notice an outage.
+            return None if self._unreachable_since_s is None else f"{self.name} does not answer"
         except (redis.RedisError, exceptions.RedisClusterException) as error:
             self._mark_unreachable(error)
             return f"{self.name} does not answer: {safe_message(error)}"
         self._mark_reachable()
         return None
+
+    def memory(self) -> tuple[int, int]:
+        """Return the memory in use and its limit in bytes, 0 without a limit; of the fullest node of a Cluster.
+
+        Raises as `call`; the user needs the command INFO.
+        """
+
+        def operation(connection: Connection) -> list[dict[str, int]]:
+            if isinstance(connection, RedisCluster):
+                return list(connection.info("memory", target_nodes=RedisCluster.PRIMARIES).values())
+            return [cast(dict[str, int], connection.info("memory"))]
+
+        # What the server compares with its limit: without the buffers of replicas and of the append-only file.
+        nodes = [
+            (node["used_memory"] - node.get("mem_not_counted_for_evict", 0), node["maxmemory"])
+            for node in self.call(operation)
+        ]
+        return max(nodes, key=lambda node: (node[0] / node[1] if node[1] else 0.0, node[0]))
 
     def close(self) -> None:
         """Close all connections. A later call opens them again."""
@@ -160,6 +186,14 @@ class RedisClient:
             raise QueueError(message) from None
         if self.stop.is_set() or time.monotonic() > deadline_s:
             raise QueueError(f"{self.name} cannot be reached, is the server up? {safe_message(error)}") from None
+
+    def _raise_if_busy(self, deadline_s: float) -> None:
+        """Raise `QueueError` if no connection became free in time. The server itself is not at fault."""
+        if self.stop.is_set() or time.monotonic() > deadline_s:
+            raise QueueError(
+                f"{self.name}: all connections of this process are in use. Raise max_connections in the query of the "
+                f"URL, or remove it."
+            )
 
     def _mark_unreachable(self, error: Exception) -> None:
         with self._lock:
@@ -200,7 +234,12 @@ def open_client(
     """
     # RESP 2 on every server, because the shapes of replies depend on it. redis-py's own retries are disabled: they
     # would multiply with those of RedisClient.
-    options = {"protocol": 2, "socket_timeout": _SOCKET_TIMEOUT_S, "socket_connect_timeout": _SOCKET_TIMEOUT_S}
+    options = {
+        "protocol": 2,
+        "socket_timeout": _SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": _SOCKET_TIMEOUT_S,
+        "max_connections": _MAX_CONNECTIONS,
+    }
     no_retry = Retry(NoBackoff(), 0)
 
     def connect() -> Connection:

@@ -141,7 +141,7 @@ def _socket(folder: Path) -> Path:
 
 
 def _private_folder(folder: Path) -> Path:
-    """Create `folder` with access for this user only."""
+    """Create `folder`, and give only this user access to it and its parent."""
     if len(os.fsencode(_socket(folder))) > _MAX_SOCKET_PATH:
         raise ConfigError(
             f"The socket path {_socket(folder)} exceeds the limit of {_MAX_SOCKET_PATH} bytes for Unix sockets: "
@@ -149,7 +149,8 @@ def _private_folder(folder: Path) -> Path:
         )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        for path in (folder, folder.parent):
+            path.chmod(0o700)
     except OSError as error:
         raise ConfigError(
             f"The state folder {folder} cannot be used: {error.strerror}. Choose another state_dir"

@@ -11,9 +11,9 @@ from redis.exceptions import OutOfMemoryError
 from fer_stream.broker.client import APPEND
 from fer_stream.broker.codec import decode, encode
 from fer_stream.broker.protocols import JOURNAL_START, JournalEntry, JournalMessage, journal_source
-from fer_stream.broker.source_registry import SourceKeys, SourceRegistry, shard_of
+from fer_stream.broker.source_registry import SourceKeys, SourceRegistry
 from fer_stream.errors import CodecError, QueueError
-from fer_stream.records import Face, FaceCrop, Prediction, unix_time
+from fer_stream.records import Face, FaceCrop, Prediction, shard_of, unix_time
 
 if TYPE_CHECKING:
     from fer_stream.broker.client import RedisClient

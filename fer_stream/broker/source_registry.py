@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, cast
-from zlib import crc32
 
 from fer_stream.errors import ConfigError
+from fer_stream.records import shard_of
 
 if TYPE_CHECKING:
     from fer_stream.broker.client import RedisClient
@@ -33,11 +33,6 @@ REFRESH_INTERVAL_S = 1.0
 
 PURGE_INTERVAL_S = 60.0
 """Minimum interval between two purges of expired sources."""
-
-
-def shard_of(source: str, shards: int) -> int:
-    """Return the shard of a source: the CRC-32 of its name modulo `shards`."""
-    return crc32(source.encode()) % shards
 
 
 class SourceKeys:

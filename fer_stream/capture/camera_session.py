@@ -176,7 +176,7 @@ class CameraSession:
             previous = self.status
             self.status = CameraStatus(False, disconnect.reason, disconnect.text, previous.failures + 1)
             self._gap = self._gap or Gap(self._stream_id, self._last_s, self._last_s, disconnect.reason)
-            self._counts.on_disconnect(disconnect.reason)
+            self._counts.on_disconnect(disconnect.reason, was_up=previous.up)
         event = "camera_disconnected" if previous.up else "camera_unreachable"
         # Once per reason: a camera that stays away would fill the log with its retries.
         log = _log.debug if previous.reason == disconnect.reason else _log.warning
@@ -223,11 +223,13 @@ class _Counters:
         self.overrun = metrics.frames_dropped.labels(name, "capture", "overrun")
         self.corrupt = metrics.frames_dropped.labels(name, "decode", "corrupt")
         self._stalls = metrics.stalls.labels(name)
+        self._outages = metrics.outages.labels(name)
         self._reconnects = {reason: metrics.reconnects.labels(name, reason) for reason in REASONS}
 
-    def on_disconnect(self, reason: Reason) -> None:
+    def on_disconnect(self, reason: Reason, *, was_up: bool) -> None:
         """Count a connection that ended or failed."""
         self.up.set(0)
+        self._outages.inc(was_up)
         self._reconnects[reason].inc()
         if reason == "stalled":
             self._stalls.inc()

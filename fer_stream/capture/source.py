@@ -128,6 +128,31 @@ class Clocks:
     wall: Callable[[], float] = time.time
 
 
+CLOCK_TOLERANCE_S = 5.0
+"""Maximum error of the wall times of a session. NTP corrects smaller offsets gradually, without a step."""
+
+
+class ClockMonitor:
+    """Detects steps of the system clock, which NTP, users and suspended machines cause.
+
+    Only steps change the difference between the wall clock and the monotonic clock, because NTP slews both alike.
+    Several small steps add up.
+    """
+
+    def __init__(self, clocks: Clocks) -> None:
+        self._clocks = clocks
+        self._offset_s = clocks.wall() - clocks.monotonic()
+
+    def step_s(self) -> float | None:
+        """Return by how many seconds the clock was set forward since the last step, or None if 5 s or less."""
+        offset_s = self._clocks.wall() - self._clocks.monotonic()
+        step_s = offset_s - self._offset_s
+        if abs(step_s) <= CLOCK_TOLERANCE_S:
+            return None
+        self._offset_s = offset_s
+        return step_s
+
+
 class MediaClock:
     """Converts the PTS of a camera to media time.
 

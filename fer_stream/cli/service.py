@@ -102,13 +102,18 @@ def worker(
         int, typer.Option(min=1, envvar="FER_STREAM_PARTITIONS", help="capture: number of partitions.")
     ] = 1,
     shard: Annotated[
-        int, typer.Option(min=0, envvar="FER_STREAM_SHARD", help="timeline: index of its shard, from 0.")
-    ] = 0,
+        list[int] | None,
+        typer.Option(
+            min=0,
+            envvar="FER_STREAM_SHARD",
+            help="timeline: index of its shard, from 0 (default). Repeat it for several shards.",
+        ),
+    ] = None,
     metrics_port: MetricsPort = None,
 ) -> None:
     """Run one process of the live service."""
+    from fer_stream.config.reload import load_settings
     from fer_stream.service import process
-    from fer_stream.service.accepted_settings import load_settings
 
     load = partial(load_settings, config)
     settings = load()
@@ -117,7 +122,7 @@ def worker(
         case Role.capture:
             if partition >= partitions:
                 raise ConfigError(f"--partition {partition} must be less than --partitions {partitions}.")
-            from fer_stream.broker.source_registry import shard_of
+            from fer_stream.records import shard_of
             from fer_stream.service.capture import capture
 
             work = partial(capture, load=load, is_assigned=lambda name: shard_of(name, partitions) == partition)
@@ -128,7 +133,7 @@ def worker(
         case Role.timeline:
             from fer_stream.service.timeline import timeline
 
-            work = partial(timeline, load=load, shard=shard)
+            work = partial(timeline, load=load, shards=_shards(shard, settings))
         case Role.jobs:
             from fer_stream.service.workers import jobs
 
@@ -136,8 +141,16 @@ def worker(
         case Role.web:
             from fer_stream.service.web import web
 
-            work = partial(web)
+            work = partial(web, load=load)
     process.run(role.value, settings, work, metrics_port=port)
+
+
+def _shards(shards: list[int] | None, settings: LiveSettings) -> list[int]:
+    """Return the shards of a timeline process, in ascending order. Raises `ConfigError`."""
+    found = sorted(set(shards or [0]))
+    if found[-1] >= settings.queue.shards:
+        raise ConfigError(f"--shard {found[-1]} must be less than queue.shards, which is {settings.queue.shards}.")
+    return found
 
 
 def page(

@@ -1,8 +1,7 @@
-"""Settings of the live service and its sources, and the effect of changing them."""
+"""Settings of the live service and its sources."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -150,14 +149,11 @@ class SourceSettings(CameraSettings):
         return self
 
 
-SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Port = Annotated[int, Field(ge=1, le=65535)]
-
-_PER_SOURCE = ("detector", "tracker", "quality")
+PER_SOURCE = ("detector", "tracker", "quality")
 """Groups that each source can override."""
 
-RELOADABLE = ("sources", *_PER_SOURCE)
-"""Groups that take effect when the configuration is reloaded; others need a restart."""
+SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class WorkerSettings(Settings):
@@ -168,6 +164,8 @@ class WorkerSettings(Settings):
     classifiers: Annotated[int, Field(ge=1)] | None = None
     """Number of classification processes. Default: as many as capture processes. One core classifies 340 faces per
     second, or 2,200 to 2,800 with AVX-512 VNNI."""
+    timelines: Annotated[int, Field(ge=1)] | None = None
+    """Number of timeline processes, which divide the shards of the queue. Default: one per shard."""
     batch_timeout_s: NotNegative = 0.0
     """Maximum time that an incomplete batch waits for more faces: 0 suits LiteRT, 0.02 a GPU."""
 
@@ -272,9 +270,15 @@ class LiveSettings(Settings):
         for name, source in self.sources.items():
             merged = {
                 group: getattr(self, group).model_copy(update=getattr(source, group).model_dump(exclude_unset=True))
-                for group in _PER_SOURCE
+                for group in PER_SOURCE
             }
             self.sources[name] = source.model_copy(update=merged)
+        return self
+
+    @model_validator(mode="after")
+    def _check_shards(self) -> Self:
+        if excess := self.queue.excess(self.sources):
+            raise ValueError(excess)
         return self
 
     @model_validator(mode="after")
@@ -282,32 +286,3 @@ class LiveSettings(Settings):
         if not self.recordings.dir and (names := [name for name, source in self.sources.items() if source.record]):
             raise ValueError(f"recording {', '.join(names)} needs recordings.dir")
         return self
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """Differences between two versions of the settings.
-
-    `added`, `removed` and `changed` are names of sources; `restart` are groups that take effect after a restart.
-    """
-
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    restart: tuple[str, ...] = ()
-
-
-def changes(old: LiveSettings, new: LiveSettings) -> Changes:
-    """Compare two versions of the settings.
-
-    A source is changed if any of its effective settings is, including its `detector`, `tracker` and `quality`.
-    """
-    groups = [group for group in LiveSettings.model_fields if group not in RELOADABLE]
-    return Changes(
-        added=tuple(name for name in new.sources if name not in old.sources),
-        removed=tuple(name for name in old.sources if name not in new.sources),
-        changed=tuple(
-            name for name, source in new.sources.items() if name in old.sources and old.sources[name] != source
-        ),
-        restart=tuple(group for group in groups if getattr(old, group) != getattr(new, group)),
-    )

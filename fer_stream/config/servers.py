@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Collection
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Literal, Self
 from urllib.parse import quote, urlencode, urlsplit
@@ -121,6 +123,10 @@ class RedeliverySettings(Settings):
     """Maximum number of deliveries. A face beyond it is dead-lettered, because it may be what crashes the workers."""
 
 
+MAX_SOURCES_PER_SHARD = 64
+"""Four workers that block on 1,000 keys use half a core (docs/how-to/scaling.md)."""
+
+
 class QueueSettings(ServerSettings):
     """Queue of face crops. The server needs no persistence: crops never reach a disk."""
 
@@ -130,11 +136,32 @@ class QueueSettings(ServerSettings):
     """Number of shards that the sources are divided into, at most 64 sources each. Must be equal in all processes."""
     redelivery: RedeliverySettings = RedeliverySettings()
 
+    def excess(self, sources: Collection[str]) -> str | None:
+        """Return an error message if a shard has more than 64 of `sources`, or None."""
+        shards = self.shards
+        while _largest_shard(sources, shards) > MAX_SOURCES_PER_SHARD:
+            shards += 1
+        if shards == self.shards:
+            return None
+        number = _largest_shard(sources, self.shards)
+        return (
+            f"{number} of {len(sources)} sources are in one of {self.shards} shards, but a shard can have at most "
+            f"{MAX_SOURCES_PER_SHARD}: set queue.shards to {shards} or more. Stop all processes to change it"
+        )
+
     @model_validator(mode="after")
     def _check_cluster(self) -> Self:
         if self.cluster and not self.url:
             raise ValueError("cluster needs the url of a node")
         return self
+
+
+def _largest_shard(sources: Collection[str], shards: int) -> int:
+    """Return the number of sources in the shard that has most of them."""
+    # Not at module level: the command line loads settings without numpy.
+    from fer_stream.records import shard_of
+
+    return max(Counter(shard_of(source, shards) for source in sources).values(), default=0)
 
 
 class RetentionSettings(Settings):

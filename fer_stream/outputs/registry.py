@@ -90,6 +90,10 @@ class RollingOutput(Protocol):
         """Truncate the files of `source` to the lengths returned by `offsets`."""
         ...
 
+    def lost_rows(self, source: str) -> int:
+        """Return the number of rows of `source` that could not be written since the start."""
+        ...
+
 
 Kind = Literal["video", "image"]
 

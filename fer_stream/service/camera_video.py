@@ -109,6 +109,10 @@ class PreviewPublisher(Thread):
         self._buffers = {**self._buffers, source: buffer}
         return buffer
 
+    def remove(self, source: str) -> None:
+        """Publish no more previews of a source that was removed."""
+        self._buffers = {name: buffer for name, buffer in self._buffers.items() if name != source}
+
     def close(self) -> None:
         """Stop publishing."""
         self._closing.set()
@@ -175,11 +179,19 @@ class RecordingThread(Thread):
     """Records one session of a source. Frames come from `push`, in order, and their labels from the store.
 
     A frame is left out if its label does not arrive within 3 s, if the buffer (96 MiB) is full, or if the directory
-    for recordings does not exist yet; its creation is retried.
+    for recordings does not exist yet; its creation is retried. `on_lost` receives the numbers of these frames, and of
+    those that the encoder or the disk dropped.
     """
 
     def __init__(
-        self, source: str, stream_id: str, store: ResultStore, settings: RecordingSettings, fps: float | None
+        self,
+        source: str,
+        stream_id: str,
+        store: ResultStore,
+        settings: RecordingSettings,
+        fps: float | None,
+        *,
+        on_lost: Callable[[int], object] = lambda _: None,
     ) -> None:
         super().__init__(name=f"recording-{source}", daemon=True)
         assert settings.dir is not None
@@ -187,6 +199,8 @@ class RecordingThread(Thread):
         self._settings = settings
         self._source = source
         self._store = store
+        self._on_lost = on_lost
+        self._dropped = 0
         self._after = f"{stream_start_ms(stream_id) - 1}-0"
         self._frames: deque[Frame] = deque()
         self._closing = Event()
@@ -199,7 +213,7 @@ class RecordingThread(Thread):
         height, width = frame.pixels.shape
         max_frames = max(1, _MAX_BYTES // (3 * height * width))
         while len(self._frames) > max_frames or frame.time_s - self._frames[0].time_s > _LABEL_TIMEOUT_S:
-            self._frames.popleft()
+            self._skip_frame()
 
     def close(self, *, wait_for_labels: bool) -> None:
         """End the recording. With `wait_for_labels`, wait up to 3 s for the labels of the last frames."""
@@ -208,6 +222,12 @@ class RecordingThread(Thread):
 
     def run(self) -> None:
         """Write labelled frames until closed."""
+        try:
+            self._write()
+        finally:
+            self._on_lost(len(self._frames))
+
+    def _write(self) -> None:
         if not self._create_directory():
             return
         recorder = VideoRecorder(self._settings, self._source, clock=time.time, max_gap_s=self._max_gap_s)
@@ -245,19 +265,30 @@ class RecordingThread(Thread):
         except FerStreamError as error:
             self._log_error(error)
             self._closing.wait(_POLL_S)
+        self._count_dropped(recorder)
 
     def _take_frame(self, labelled: LabelledFrame) -> Frame | None:
         while self._frames and self._frames[0].index < labelled.index:
-            self._frames.popleft()
+            self._skip_frame()
         if self._frames and self._frames[0].index == labelled.index:
             return self._frames.popleft()
         return None
+
+    def _skip_frame(self) -> None:
+        self._frames.popleft()
+        self._on_lost(1)
+
+    def _count_dropped(self, recorder: VideoRecorder) -> None:
+        dropped = recorder.dropped
+        self._on_lost(dropped - self._dropped)
+        self._dropped = dropped
 
     def _close(self, recorder: VideoRecorder) -> None:
         try:
             recorder.close()
         except FerStreamError as error:
             self._log_error(error)
+        self._count_dropped(recorder)
 
     def _log_error(self, error: FerStreamError) -> None:
         if isinstance(error, OutputUnavailable):

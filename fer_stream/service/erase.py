@@ -11,9 +11,8 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from fer_stream.broker.lease import is_held
-from fer_stream.broker.source_registry import shard_of
 from fer_stream.outputs.erasure import ErasedFiles, erase_files
-from fer_stream.records import unix_time
+from fer_stream.records import shard_of, unix_time
 from fer_stream.service.process import (
     connect_queue,
     connect_store,

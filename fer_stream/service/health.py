@@ -39,21 +39,21 @@ Page = Callable[[str], tuple[int, str, bytes]]
 class Health:
     """Liveness and readiness of a process. Thread-safe; reading it is cheap.
 
-    The process is alive unless its main loop, once started, sent no heartbeat for 90 s. It is ready when its loop has
-    started and all checks pass.
+    The process is alive unless one of its loops, once started, sent no heartbeat for 90 s. It is ready when a loop
+    has started and all checks pass.
     """
 
     def __init__(self, role: str, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._role = role
         self._now = monotonic
-        self._heartbeat_s: float | None = None
+        self._heartbeats_s: dict[str, float] = {}
         self._checks: dict[str, Check] = {}
         self._problems: dict[str, str | None] = {}
         self._checked_s = monotonic()
 
-    def heartbeat(self) -> None:
-        """Record that the main loop is running."""
-        self._heartbeat_s = self._now()
+    def heartbeat(self, loop: str = "main") -> None:
+        """Record that a loop is running."""
+        self._heartbeats_s[loop] = self._now()
 
     def add_check(self, name: str, check: Check) -> None:
         """Make readiness depend on `check`, which runs every 2 s and may take 5 s."""
@@ -82,7 +82,8 @@ class Health:
 
     def alive(self) -> tuple[bool, dict[str, object]]:
         """Return whether the process is alive, and a JSON document with details."""
-        age_s = None if self._heartbeat_s is None else self._now() - self._heartbeat_s
+        oldest_s = min(list(self._heartbeats_s.values()), default=None)
+        age_s = None if oldest_s is None else self._now() - oldest_s
         alive = age_s is None or age_s < _HEARTBEAT_TIMEOUT_S
         return alive, {"alive": alive, "role": self._role, "last_heartbeat_s": age_s and round(age_s, 1)}
 
@@ -92,7 +93,7 @@ class Health:
         It names sources, but contains no addresses and no passwords.
         """
         problems = {name: text for name, text in self._problems.items() if text is not None}
-        if self._heartbeat_s is None:
+        if not self._heartbeats_s:
             problems["loop"] = "not started yet"
         if (age_s := self._now() - self._checked_s) > _STALE_S:
             problems["health"] = f"not checked for {age_s:.0f} s"

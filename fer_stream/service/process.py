@@ -28,11 +28,11 @@ from fer_stream.broker.journal import RedisJournal
 from fer_stream.broker.lease import Owner
 from fer_stream.broker.protocols import Overflow, Redelivery
 from fer_stream.broker.queue import RedisQueue
-from fer_stream.config.live import Changes, LiveSettings, changes
-from fer_stream.errors import FerStreamError
+from fer_stream.config.live import LiveSettings
+from fer_stream.config.reload import Changes, changes, keep_until_restart
+from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.log import configure_logging, get_logger
 from fer_stream.metrics import Metrics
-from fer_stream.service.accepted_settings import keep_until_restart
 from fer_stream.service.health import Health, serve_endpoint
 from fer_stream.store.protocol import Retention
 from fer_stream.store.redis import RedisStore
@@ -159,6 +159,21 @@ def reload_settings(load: Callable[[], LiveSettings], current: LiveSettings) -> 
     if difference.restart:
         _log.warning("restart_required", groups=difference.restart)
     return effective, difference
+
+
+def prepare_state_dir(path: Path) -> None:
+    """Create `state_dir` with access for this user only; it contains uploads, results of jobs and embedded servers.
+
+    An existing folder of another user, such as a mounted volume, is left as it is. Raises `ConfigError`.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.stat().st_uid == os.getuid():
+            path.chmod(0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"state_dir {path} cannot be used: {error.strerror}. Choose another one, or change its permissions."
+        ) from None
 
 
 def install_signal_handlers(context: ServiceContext) -> None:

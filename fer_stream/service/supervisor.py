@@ -22,10 +22,17 @@ from fer_stream.broker.embedded import EmbeddedServer, Role, with_death_signal
 from fer_stream.broker.lease import Owner
 from fer_stream.config.live import LiveSettings
 from fer_stream.config.loader import load
+from fer_stream.config.reload import SETTINGS_VARIABLE, AcceptedSettings
 from fer_stream.errors import ConfigError, FerStreamError, OutputError
 from fer_stream.log import get_logger
-from fer_stream.service.accepted_settings import SETTINGS_VARIABLE, AcceptedSettings
-from fer_stream.service.process import OWNER_VARIABLE, ServiceContext, connect_queue, open_queue, reload_settings
+from fer_stream.service.process import (
+    OWNER_VARIABLE,
+    ServiceContext,
+    connect_queue,
+    open_queue,
+    prepare_state_dir,
+    reload_settings,
+)
 
 if TYPE_CHECKING:
     from fer_stream.config.live import MetricsSettings
@@ -113,6 +120,7 @@ def serve(context: ServiceContext, config: Path) -> None:
     """Run the whole service with the settings file `config` until stopped."""
     settings = context.settings
     commands = process_commands(settings, config)
+    prepare_state_dir(settings.state_dir)
     check_ports(settings.metrics, len(commands))
     with (
         EmbeddedServers(settings) as servers,
@@ -146,8 +154,9 @@ class Reloader:
             return
         self._accepted.replace(self._settings)
         # Timelines first: they must have the settings of a source before its first frame.
-        for child in (*_with_role("timeline", children), *_with_role("capture", children)):
-            child.send_signal(signal.SIGHUP)
+        for role in ("timeline", "web", "capture"):
+            for child in _with_role(role, children):
+                child.send_signal(signal.SIGHUP)
 
 
 class EmbeddedServers:
@@ -234,7 +243,7 @@ def process_commands(settings: LiveSettings, config: Path) -> list[tuple[str, li
     roles = [
         *(("capture", ["--partition", str(index), "--partitions", str(partitions)]) for index in range(partitions)),
         *(("classify", list[str]()) for _ in range(classifiers)),
-        *(("timeline", ["--shard", str(shard)]) for shard in range(settings.queue.shards)),
+        *(("timeline", _shard_options(shards)) for shards in divide_shards(settings)),
         *(("jobs", list[str]()) for _ in range(settings.jobs.workers)),
         *(("web", list[str]()) for _ in range(settings.web.port is not None)),
     ]
@@ -243,6 +252,17 @@ def process_commands(settings: LiveSettings, config: Path) -> list[tuple[str, li
         (role, [*start, role, "--config", str(config), *options, *_port(settings, number)])
         for number, (role, options) in enumerate(roles)
     ]
+
+
+def divide_shards(settings: LiveSettings) -> list[range]:
+    """Return the shards of each timeline process."""
+    shards = settings.queue.shards
+    processes = min(settings.workers.timelines or shards, shards)
+    return [range(first, shards, processes) for first in range(processes)]
+
+
+def _shard_options(shards: Sequence[int]) -> list[str]:
+    return [word for shard in shards for word in ("--shard", str(shard))]
 
 
 def _port(settings: LiveSettings, number: int) -> list[str]:

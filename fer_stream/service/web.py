@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
 
+from fer_stream.config.reload import SourceFilter
 from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.jobs.queue import RqJobs
 from fer_stream.log import get_logger
-from fer_stream.service.process import connect_store, open_store
+from fer_stream.service.process import connect_store, open_store, prepare_state_dir, reload_settings
 from fer_stream.web.app import create_app
 
 if TYPE_CHECKING:
+    from fer_stream.config.live import LiveSettings
     from fer_stream.config.servers import WebSettings
     from fer_stream.service.process import ServiceContext
     from fer_stream.web.state import WebState
@@ -28,16 +31,22 @@ _STORE_TIMEOUT_S = 2.0
 # Live streams end within 1 s of the stop request; uploads are aborted.
 _SHUTDOWN_TIMEOUT_S = 1
 _CLEANUP_INTERVAL_S = 60.0
+_INTERVAL_S = 0.5
 
 
-def web(context: ServiceContext) -> None:
-    """Serve the page and the API until stopped. Raises `ConfigError` if the port is in use."""
+def web(context: ServiceContext, load: Callable[[], LiveSettings] | None = None) -> None:
+    """Serve the page and the API until stopped. On SIGHUP, `load` the settings again: removed sources disappear.
+
+    Raises `ConfigError` if the port is in use.
+    """
     settings = context.settings
     if settings.web.port is None:
         raise ConfigError("The web page is disabled: set web.port.")
+    prepare_state_dir(settings.state_dir)
     client = context.connect("store", partial(connect_store, retry_timeout_s=_STORE_TIMEOUT_S))
     store, jobs = open_store(client, settings), RqJobs(client, settings.jobs)
-    app = create_app(store, jobs, settings, metrics=context.metrics, stop=context.stop)
+    is_configured = SourceFilter(settings)
+    app = create_app(store, jobs, settings, is_shown=is_configured, metrics=context.metrics, stop=context.stop)
     config = server_config(app, settings.web)
     server = uvicorn.Server(config)
     try:
@@ -53,8 +62,14 @@ def web(context: ServiceContext) -> None:
     serving.start()
     _log.info("worker_ready", address=settings.web.address)
     cleaned_s = -_CLEANUP_INTERVAL_S
-    while serving.is_alive() and not context.stop.wait(0.5):
+    while serving.is_alive() and not context.stop.is_set():
+        context.wakeup.wait(_INTERVAL_S)
+        context.wakeup.clear()
         context.health.heartbeat()
+        if load is not None and context.reload.is_set():
+            context.reload.clear()
+            settings, difference = reload_settings(load, settings)
+            is_configured.update(settings, difference)
         if time.monotonic() - cleaned_s > _CLEANUP_INTERVAL_S:
             cleaned_s = time.monotonic()
             _clean_up(app.state.web)

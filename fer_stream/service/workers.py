@@ -20,7 +20,7 @@ from fer_stream.errors import QueueError
 from fer_stream.log import get_logger
 from fer_stream.pipeline import Predictor, run_classify
 from fer_stream.records import CROP_SIZE_PX
-from fer_stream.service.process import connect_queue, connect_store, open_queue, store_url
+from fer_stream.service.process import connect_queue, connect_store, open_queue, prepare_state_dir, store_url
 
 if TYPE_CHECKING:
     from fer_stream.service.process import ServiceContext
@@ -72,6 +72,7 @@ def jobs(process: ServiceContext) -> None:
     settings = process.settings
     # rq logs every step; `fer_stream.jobs` logs what matters.
     logging.getLogger("rq.worker").setLevel(logging.ERROR)
+    prepare_state_dir(settings.state_dir)
     process.connect("store", connect_store)
     client = redis.Redis.from_url(
         store_url(settings), protocol=2, retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES)

@@ -178,7 +178,11 @@ class ResultStore(Protocol):
         ...
 
     def state(self, source: str) -> CameraState | None:
-        """Return the state of a camera; None if it expired, as when its capture process is gone."""
+        """Return the state of a camera; None if it expired, as when its capture process is gone, or was cleared."""
+        ...
+
+    def clear_state(self, source: str) -> None:
+        """Delete the state of a camera that was removed."""
         ...
 
     def next_segment_end(self, source: str, from_s: float) -> float | None:

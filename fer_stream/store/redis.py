@@ -220,6 +220,10 @@ class RedisStore:
             height=int(found.get("height", 0)) or None,
         )
 
+    def clear_state(self, source: str) -> None:
+        """See `ResultStore.clear_state`. One round trip."""
+        self._client.call(lambda connection: connection.delete(Keys(source).state))
+
     def next_segment_end(self, source: str, from_s: float) -> float | None:
         """See `ResultStore.next_segment_end`."""
         segments = Keys(source).segments

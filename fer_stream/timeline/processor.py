@@ -48,6 +48,7 @@ class TimelineMetrics:
         self._is_live = is_live
         self._is_wanted = is_wanted
         self._sources: dict[str, _SourceCounters] = {}
+        self._rows_lost: dict[str, int] = {}
 
     def timed(self, stage: Stage) -> AbstractContextManager[None]:
         """Return a context that measures the duration of a stage."""
@@ -81,6 +82,11 @@ class TimelineMetrics:
             for face in frame.faces:
                 counters[face.label].inc()
 
+    def count_lost_rows(self, source: str, total: int) -> None:
+        """Count the rows of tables that could not be written, given their `total` since the start."""
+        self._sources[source].rows_lost.inc(total - self._rows_lost.get(source, 0))
+        self._rows_lost[source] = total
+
     def count_unreadable(self) -> None:
         """Count a journal entry that cannot be decoded."""
         self._metrics.journal_unreadable.inc()
@@ -104,6 +110,7 @@ class _SourceCounters:
         self.labels = {label: metrics.faces_labelled.labels(source, label) for label in (*LABELS, UNKNOWN)}
         self.missing = metrics.predictions_missing.labels(source)
         self.late = metrics.predictions_late.labels(source)
+        self.rows_lost = metrics.rows_lost.labels(source)
 
 
 _log = get_logger(__name__)
@@ -196,6 +203,8 @@ class TimelineProcessor:
         self._write(source, lambda files: files.append_frames(source, update.frames))
         self._write(source, lambda files: files.append_segments(source, update.segments, update.gaps))
         self.metrics.count_labels(source, update.frames)
+        if self._files is not None:
+            self.metrics.count_lost_rows(source, self._files.lost_rows(source))
 
     def commit(self) -> list[tuple[str, str]]:
         """Commit the results since the last call; return the sources concerned and their journal positions."""

@@ -43,12 +43,16 @@ def create_app(
     jobs: Jobs,
     settings: LiveSettings,
     *,
+    is_shown: Callable[[str], bool],
     metrics: Metrics,
     stop: threading.Event,
 ) -> FastAPI:
-    """Create the application. Setting `stop` ends all live streams, which would otherwise delay the shutdown."""
+    """Create the application. Setting `stop` ends all live streams, which would otherwise delay the shutdown.
+
+    Sources of the store for which `is_shown` returns False do not exist for clients.
+    """
     app = _create_routes()
-    app.state.web = WebState(store, jobs, settings, metrics=metrics, stop=stop)
+    app.state.web = WebState(store, jobs, settings, is_shown=is_shown, metrics=metrics, stop=stop)
     app.mount("/", StaticFiles(directory=_STATIC_DIR, html=True), name="page")
     app.add_middleware(SecurityMiddleware, settings=settings.web, metrics=metrics)
     app.add_exception_handler(HTTPException, on_http_error)

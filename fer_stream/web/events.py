@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -62,8 +62,8 @@ class EventFeed(Protocol):
     period_s: float
     """Minimum interval between two calls of `poll`, in seconds."""
 
-    def poll(self) -> list[str]:
-        """Return the events since the last call. May block for up to a second."""
+    def poll(self) -> list[str] | None:
+        """Return the events since the last call, or None if no more follow. May block for up to a second."""
         ...
 
 
@@ -74,7 +74,10 @@ async def sse(feed: EventFeed, streams: StreamLimiter) -> AsyncIterator[str]:
     while not streams.stop.is_set():
         started_s = time.monotonic()
         try:
-            events = await streams.run_blocking(feed.poll)
+            polled = await streams.run_blocking(feed.poll)
+            if polled is None:
+                return
+            events = polled
         except FerStreamError as error:
             events = [event("problem", problem_of(error).model().model_dump())]
             await anyio.sleep(STORE_RETRY_S)
@@ -89,12 +92,16 @@ async def sse(feed: EventFeed, streams: StreamLimiter) -> AsyncIterator[str]:
 class SourceFeed:
     """Events of one source: `frame`, at most ten per second and only the newest if there are more, and `state`.
 
-    With `last_event_id`, the results since then are sent first.
+    With `last_event_id`, the results since then are sent first. Ends when `exists` returns False, because the source
+    was removed.
     """
 
     period_s = 0.1
 
-    def __init__(self, store: ResultStore, source: str, last_event_id: str | None) -> None:
+    def __init__(
+        self, store: ResultStore, source: str, last_event_id: str | None, *, exists: Callable[[str], bool]
+    ) -> None:
+        self._exists = exists
         self._store = store
         self._source = source
         self._replay = last_event_id is not None and _POSITION.fullmatch(last_event_id) is not None
@@ -103,8 +110,10 @@ class SourceFeed:
         self._state_sent = False
         self._state_read_s = -_STATE_INTERVAL_S
 
-    def poll(self) -> list[str]:
+    def poll(self) -> list[str] | None:
         """Implement `EventFeed.poll`."""
+        if not self._exists(self._source):
+            return None
         events = []
         if time.monotonic() - self._state_read_s >= _STATE_INTERVAL_S:
             self._state_read_s = time.monotonic()
@@ -138,7 +147,7 @@ class SourceFeed:
 
 
 class OverviewFeed:
-    """Events of all sources: `state` when it changes, and `latest` with the newest result once per second."""
+    """Events of all sources: `state` when it changes, `latest` with the newest result once per second, `removed`."""
 
     period_s = 1.0
 
@@ -149,7 +158,12 @@ class OverviewFeed:
 
     def poll(self) -> list[str]:
         """Implement `EventFeed.poll`."""
-        return [text for source in self._overview.snapshot() for text in self._changes(source)]
+        sources = self._overview.snapshot()
+        removed = self._states.keys() - {source.name for source in sources}
+        for name in removed:
+            del self._states[name]
+        changes = [text for source in sources for text in self._changes(source)]
+        return [*(event("removed", {"name": name}) for name in sorted(removed)), *changes]
 
     def _changes(self, source: SourceSnapshot) -> Iterator[str]:
         if source.name not in self._states or self._states[source.name] != source.state:

@@ -43,7 +43,7 @@ _TIMELINE: Responses = {200: {"content": {"text/csv": {"schema": {"type": "strin
 
 @router.get("/sources")
 def sources(state: State) -> list[SourceModel]:
-    """List all sources with stored data, sorted by name."""
+    """List all configured sources with stored data, sorted by name."""
     return [SourceModel.of(each.name, each.state, each.latest) for each in state.overview.snapshot()]
 
 
@@ -56,7 +56,7 @@ def source(name: str, state: State) -> SourceModel:
 
 @router.get("/live", response_class=StreamingResponse, responses=_EVENTS)
 async def all_live(state: State) -> Response:
-    """Stream events of all sources: `state` when it changes, `latest` (the newest result) once per second."""
+    """Stream events of all sources: `state` (when it changes), `latest` (result, once per second), `removed`."""
     return EventStream(sse(OverviewFeed(state.overview), state.streams), state.streams)
 
 
@@ -67,7 +67,8 @@ async def live(name: str, state: State, last_event_id: Annotated[str | None, Hea
     Continues after `Last-Event-ID`, which browsers send when they reconnect.
     """
     await state.streams.run_blocking(lambda: state.get_source(name))
-    return EventStream(sse(SourceFeed(state.store, name, last_event_id), state.streams), state.streams)
+    feed = SourceFeed(state.store, name, last_event_id, exists=state.overview.is_shown)
+    return EventStream(sse(feed, state.streams), state.streams)
 
 
 @router.get("/sources/{name}/preview.jpg", response_class=Response, responses=_PREVIEW)

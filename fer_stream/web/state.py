@@ -39,12 +39,14 @@ class SourceSnapshot:
 
 
 class Overview:
-    """Cached snapshots of all sources of `store`, read at most every 0.5 s for all clients together.
+    """Cached snapshots of the sources of `store`, read at most every 0.5 s for all clients together.
 
+    Sources for which `is_shown` returns False do not exist for clients.
     An error of the store is cached too: otherwise each waiting request would wait for a timeout of its own.
     """
 
-    def __init__(self, store: ResultStore) -> None:
+    def __init__(self, store: ResultStore, is_shown: Callable[[str], bool]) -> None:
+        self.is_shown = is_shown
         self._store = store
         self._lock = threading.Lock()
         self._snapshots: Sequence[SourceSnapshot] = ()
@@ -59,7 +61,7 @@ class Overview:
                 self._refresh()
             if self._error:
                 raise self._error.with_traceback(None)
-            return self._snapshots
+            return [source for source in self._snapshots if self.is_shown(source.name)]
 
     def find(self, name: str) -> SourceSnapshot | None:
         """Return one source, or None if it does not exist."""
@@ -74,7 +76,8 @@ class Overview:
 
     def _refresh(self) -> None:
         try:
-            self._snapshots, self._error = [self._read(name) for name in self._store.sources()], None
+            names = filter(self.is_shown, self._store.sources())
+            self._snapshots, self._error = [self._read(name) for name in names], None
         except FerStreamError as error:
             self._error = error
         self._read_s = time.monotonic()
@@ -124,12 +127,19 @@ class WebState:
     """Everything that the routes share. One per application."""
 
     def __init__(
-        self, store: ResultStore, jobs: Jobs, settings: LiveSettings, *, metrics: Metrics, stop: threading.Event
+        self,
+        store: ResultStore,
+        jobs: Jobs,
+        settings: LiveSettings,
+        *,
+        is_shown: Callable[[str], bool],
+        metrics: Metrics,
+        stop: threading.Event,
     ) -> None:
         self.store = store
         self.jobs = jobs
         self.settings = settings.web
-        self.overview = Overview(store)
+        self.overview = Overview(store, is_shown)
         self.streams = StreamLimiter(settings.web.max_streams, metrics, stop)
         self.uploads = Uploads(
             settings.state_dir.absolute() / "uploads",

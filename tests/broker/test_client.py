@@ -122,6 +122,59 @@ def test_outage_is_logged_once_with_its_end(
     assert canary not in str(unreachable)
 
 
+def test_own_connection_limit_is_not_an_outage(server: EmbeddedServer, caplog: pytest.LogCaptureFixture) -> None:
+    client = open_client(f"{server.url}?max_connections=1", retry_timeout_s=0)
+    waiting = threading.Thread(target=client.call, args=(lambda connection: connection.blpop("empty", 3),))
+    waiting.start()
+    with open_client(server.url)._connection() as other:
+        wait_until(lambda: other.info("clients")["blocked_clients"] == 1)
+    with pytest.raises(QueueError, match=r"all connections of this process are in use.*max_connections"):
+        client.call(lambda connection: connection.ping())
+    assert client.ping_error() is None
+    client._retry_timeout_s = 30.0
+    assert client.call(lambda connection: connection.ping()), "waits for a free connection"
+    waiting.join()
+    client.close()
+    assert "redis_unreachable" not in caplog.text
+
+
+def test_many_threads_can_wait_for_one_server(server: EmbeddedServer) -> None:
+    client = open_client(server.url, retry_timeout_s=60)
+    threads = [
+        threading.Thread(target=client.call, args=(lambda connection: connection.blpop("empty", 60),))
+        for _ in range(120)
+    ]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: client.call(lambda connection: connection.info("clients"))["blocked_clients"] == 120)
+    client.call(lambda connection: connection.rpush("empty", *range(120)))
+    for thread in threads:
+        thread.join()
+    client.close()
+
+
+def test_memory_and_its_limit(server: EmbeddedServer) -> None:
+    client = open_client(server.url)
+    before, limit = client.memory()
+    assert limit == 512 << 20
+    client.call(lambda connection: connection.set("large", bytes(1 << 20)))
+    used, _ = client.memory()
+    assert used - before >= 1 << 20
+    client.call(lambda connection: connection.delete("large"))
+    client.call(lambda connection: connection.config_set("maxmemory", 0))
+    assert client.memory()[1] == 0
+    client.call(lambda connection: connection.config_set("maxmemory", limit))
+    client.close()
+
+
+def test_memory_of_a_cluster_is_that_of_its_fullest_node(cluster_url: str) -> None:
+    client = open_client(cluster_url, cluster=True)
+    client.call(lambda connection: connection.set("large", bytes(1 << 22)))
+    assert client.memory()[0] > 1 << 22
+    client.call(lambda connection: connection.delete("large"))
+    client.close()
+
+
 def test_denied_command_is_named(server: EmbeddedServer) -> None:
     client = open_client(server.url.replace("unix://", "unix://worker@") + f"?password={CANARY}")
     with pytest.raises(QueueError, match=r"check the permissions of the user.*'get'") as caught:

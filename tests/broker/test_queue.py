@@ -22,9 +22,9 @@ from fer_stream.broker.journal import RedisJournal
 from fer_stream.broker.lease import Lease
 from fer_stream.broker.protocols import JOURNAL_START, Counts, DeadReason, Overflow, Redelivery
 from fer_stream.broker.queue import RedisQueue
-from fer_stream.broker.source_registry import COUNTS_EXPIRE_MS, GROUP, SHARDS, SOURCES, SourceKeys, shard_of
+from fer_stream.broker.source_registry import COUNTS_EXPIRE_MS, GROUP, SHARDS, SOURCES, SourceKeys
 from fer_stream.errors import ConfigError, LeaseLost, QueueError
-from fer_stream.records import FaceCrop, FaceKey, FrameHeader, Prediction
+from fer_stream.records import FaceCrop, FaceKey, FrameHeader, Prediction, shard_of
 from tests.support.waiting import wait_until
 
 MakeCrop = Callable[..., FaceCrop]

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 from redis.connection import ConnectionPool, SSLConnection
 
-from fer_stream.config.live import Changes, LiveSettings, SourceSettings, changes
+from fer_stream.config.live import LiveSettings, SourceSettings
 from fer_stream.config.loader import load, parse
+from fer_stream.config.reload import Changes, changes
 from fer_stream.config.servers import QueueSettings, StoreSettings, WebSettings
 from fer_stream.config.settings import FileSettings, Settings
 from fer_stream.errors import ConfigError
@@ -33,6 +34,20 @@ def error_of(text: str) -> str:
 
 def source(url: str) -> SourceSettings:
     return live(f"sources: {{hall: {{url: {json.dumps(url)}}}}}").sources["hall"]
+
+
+def test_a_shard_has_at_most_64_sources(tmp_path: Path) -> None:
+    def sources(number: int, shards: int) -> str:
+        lines = [f"  cam{index}: {{url: rtsp://192.0.2.1/{index}}}" for index in range(number)]
+        return "\n".join([f"queue: {{shards: {shards}}}", "sources:", *lines])
+
+    assert len(live(sources(64, 1)).sources) == 64
+    message = error_of(sources(65, 1))
+    assert "65 of 65 sources are in one of 1 shards" in message
+    assert "at most 64: set queue.shards to 2 or more" in message
+    # The names are not divided evenly.
+    message = error_of(sources(600, 8))
+    assert live(sources(600, int(message.partition("set queue.shards to ")[2].split()[0]))).sources
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "cameras.example", ""])

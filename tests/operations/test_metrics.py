@@ -76,10 +76,13 @@ def test_timeline_counters_start_at_0_after_a_restart(exported: Exported) -> Non
     counts = TimelineMetrics(exported.metrics, now=lambda: 12.0)
     on_loss = counts.register("door")
     assert set(exported.of_source("door").values()) == {0.0}
-    assert len(exported.of_source("door")) == len((*LABELS, UNKNOWN)) + 2
+    assert len(exported.of_source("door")) == len((*LABELS, UNKNOWN)) + 3
     counts.count_labels("door", [LabelledFrame("door@1", 0, 0.0, (face("happy"), face(UNKNOWN), face("happy")))])
     on_loss.missing(2)
+    for total in (5, 5, 8):
+        counts.count_lost_rows("door", total)
     values = exported.of_source("door")
+    assert values["fer_rows_lost_total"] == 8
     assert values["fer_faces_labelled_total happy"] == 2
     assert values["fer_faces_labelled_total unknown"] == 1
     assert (values["fer_predictions_missing_total"], values["fer_predictions_late_total"]) == (2, 0)

@@ -11,13 +11,13 @@ from urllib.parse import quote
 import pytest
 
 from fer_stream.config.live import LiveSettings
-from fer_stream.errors import ConfigError
-from fer_stream.service.accepted_settings import (
+from fer_stream.config.reload import (
     SETTINGS_VARIABLE,
     AcceptedSettings,
     keep_until_restart,
     load_settings,
 )
+from fer_stream.errors import ConfigError
 from tests.service.conftest import PROC, secret_forms
 
 if TYPE_CHECKING:

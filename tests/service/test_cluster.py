@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import redis
 from redis.cluster import RedisCluster
 
-from fer_stream.broker.source_registry import shard_of
+from fer_stream.records import shard_of
 
 if TYPE_CHECKING:
     from tests.service.conftest import ExpectedResults, Service

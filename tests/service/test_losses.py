@@ -349,21 +349,25 @@ def test_killed_capture_leaves_a_gap_even_if_the_clock_changes(
     assert reason == "restart"
     assert live.unexplained_gaps(NAME) == []
 
-    second = live.stream_id(NAME)
+    starts = [stream_start_ms(live.stream_id(NAME))]
     for seconds in ("3600", "-3600"):
         (tmp_path / "next").write_text(seconds)
         (tmp_path / "next").replace(shift)
-        for _ in range(5):
-            live.wait_for_results(NAME)
-    assert live.stream_id(NAME) == second
+        restarted_s = live.wait(lambda: stream_start_ms(live.stream_id(NAME)) > starts[-1])
+        print(f"clock {seconds} s off: results of a new session after {restarted_s:.1f} s")
+        starts.append(stream_start_ms(live.stream_id(NAME)))
+        live.wait_for_results(NAME)
+    assert starts[1] - starts[0] > 3_600_000
+    assert starts[2] == starts[1] + 1, "a session starts after the previous one"
     assert live.unexplained_gaps(NAME) == []
+    before = live.stream_id(NAME)
     live.send_signal("capture", signal.SIGKILL)
-    recovered_s = live.wait(lambda: live.stream_id(NAME) != second)
+    recovered_s = live.wait(lambda: live.stream_id(NAME) != before)
     print(f"capture killed with its clock one hour back: results after {recovered_s:.1f} s")
     # The length of the gap cannot be derived from that clock, but the gap must exist.
-    live.wait(lambda: len(live.gaps(NAME)) == 2)
+    live.wait(lambda: len(live.gaps(NAME)) == 4)
     assert {reason for reason, _, _ in live.gaps(NAME)} == {"restart"}
-    assert stream_start_ms(live.stream_id(NAME)) == stream_start_ms(second) + 1
+    assert stream_start_ms(live.stream_id(NAME)) == stream_start_ms(before) + 1
     by_session: dict[str, list[float]] = {}
     for frame in live.results(NAME):
         by_session.setdefault(frame.stream_id, []).append(frame.time_s)
@@ -377,13 +381,15 @@ def test_full_disk_suspends_the_tables_and_counts_lost_rows(
     expected_results: Callable[[str], ExpectedResults],
     clips: Path,
     small_disk: Callable[[int], Path],
+    free_port: Callable[[], int],
 ) -> None:
-    expected, disk = expected_results("one_face_crying"), small_disk(128)
+    expected, disk, port = expected_results("one_face_crying"), small_disk(128), free_port()
     filler = disk / "filler"
     filler.write_bytes(os.urandom(100_000))
     live = service(
         sources={NAME: {"url": str(clips / "one_face_crying.mp4"), "playback": "realtime"}},
         recordings={"dir": str(disk / "files")},
+        metrics={"port": port},
     )
     (disk / "files").mkdir()
     live.files = disk / "files"
@@ -398,8 +404,10 @@ def test_full_disk_suspends_the_tables_and_counts_lost_rows(
     print(f"full disk after {shown} frames: rows {recovered_s:.1f} s after space was available")
     live.wait(lambda: len(live.segments(NAME)) == len(expected.segments))
     assert live.has_no_duplicates(NAME)
+    counted = metric(port, 3, "fer_rows_lost_total", source=NAME)
     assert live.stop() == [0]
     lost = live.lines(NAME, "lost")
+    assert counted == sum(line["rows"] for line in lost)
     lines = len(live.rows(NAME)) + len(live.written_segments(NAME))
     assert lines + sum(line["rows"] for line in lost) == len(expected.rows) + len(expected.segments)
     assert sum(line["rows"] for line in lost) > 0
@@ -408,19 +416,28 @@ def test_full_disk_suspends_the_tables_and_counts_lost_rows(
 
 
 def test_directory_that_cannot_be_created_suspends_only_the_files(
-    service: Callable[..., Service], clips: Path
+    service: Callable[..., Service], clips: Path, free_port: Callable[[], int]
 ) -> None:
     source = {"url": str(clips / "long_mostly_no_face.mp4"), "playback": "realtime", "record": True}
-    live = service(sources={NAME: source})
+    port = free_port()
+    live = service(sources={NAME: source}, metrics={"port": port})
     live.files.write_text("not a directory")
     live.serve()
     live.wait_for_servers()
     live.wait(lambda: len(live.results(NAME)) > 10)
     assert live.logged("writing_stopped", output="recording", source=NAME)
     assert f"Cannot write {live.files}" in live.log_text()
+    live.wait(lambda: metric(port, 3, "fer_recording_frames_lost_total", source=NAME) > 0)
     live.files.unlink()
     resumed_s = live.wait(lambda: [*live.files.glob(f"{NAME}/.*.mp4")] and live.rows(NAME))
     print(f"a file instead of a directory: recordings and tables {resumed_s:.1f} s after it was removed")
+    # Recorded frames are not lost.
+    lost = metric(port, 3, "fer_recording_frames_lost_total", source=NAME)
+    recorded = metric(port, 3, "fer_frames_total", source=NAME)
+    live.wait(lambda: metric(port, 3, "fer_frames_total", source=NAME) > recorded + 60)
+    lost = metric(port, 3, "fer_recording_frames_lost_total", source=NAME) - lost
+    print(f"recording works: {lost:.0f} of 60 frames lost")
+    assert lost < 60
     assert len({frame.stream_id for frame in live.results(NAME)}) == 1
     assert live.stop() == [0]
     assert len([*live.files.glob(f"{NAME}/[!.]*.mp4")]) == 1

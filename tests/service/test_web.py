@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -178,3 +179,39 @@ def test_port_in_use_is_reported(service: Callable[..., Service], redis_url: str
         live = service(store={"url": f"{redis_url}/1"}, web={"port": used.getsockname()[1]})
         assert live.worker("web").wait(60) == 2
     assert "the port is in use" in live.log_text()
+
+
+def test_removed_source_disappears_from_page_api_and_metrics(
+    service: Callable[..., Service], clips: Path, port: int, free_port: Callable[[], int]
+) -> None:
+    clip = {"url": str(clips / "long_mostly_no_face.mp4"), "playback": "realtime"}
+    metrics = free_port()
+    live = service(sources={"kept": clip, "removed": clip}, web={"port": port}, metrics={"port": metrics})
+    serve = live.serve()
+
+    def exported(source: str) -> bool:
+        """Return True if capture or timeline, the first and the third process, export a series of the source."""
+        pages = [httpx.get(f"http://127.0.0.1:{metrics + number}/metrics").text for number in (0, 2)]
+        return any(f'source="{source}"' in page for page in pages)
+
+    with api(port) as client, sync_playwright() as playwright:
+        live.wait(lambda: is_ready(client) and {one["name"] for one in client.get("/sources").json()} >= {"removed"})
+        live.wait(lambda: live.segments("removed") or live.results("removed"))
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.get_by_role("link", name="removed").wait_for()
+        assert exported("removed")
+        live.configure(sources={"kept": clip})
+        serve.send_signal(signal.SIGHUP)
+        page.get_by_role("link", name="removed").wait_for(state="detached")
+        live.wait(lambda: client.get("/sources/removed").status_code == 404)
+        live.wait(lambda: not exported("removed"))
+        assert [one["name"] for one in client.get("/sources").json()] == ["kept"]
+        assert live.store.state("removed") is None
+        assert exported("kept")
+        assert page.get_by_role("link", name="kept").is_visible()
+        browser.close()
+    # Its stored results remain, for `fer-stream erase`, until they expire.
+    assert live.store.latest("removed")
+    assert live.stop() == [0]

@@ -138,6 +138,11 @@ class MemoryStore:
             data.state = state
             data.state_until = self._clock() + self._retention.state_s
 
+    def clear_state(self, source: str) -> None:
+        """See `ResultStore.clear_state`."""
+        with self._changed:
+            self._get(source).state_until = 0.0
+
     def state(self, source: str) -> CameraState | None:
         """See `ResultStore.state`."""
         with self._changed:

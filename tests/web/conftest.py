@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from fer_stream.broker.client import RedisClient, open_client
 from fer_stream.broker.embedded import EmbeddedServer
 from fer_stream.config.live import LiveSettings
+from fer_stream.config.reload import SourceFilter
 from fer_stream.jobs.queue import RqJobs
 from fer_stream.metrics import Metrics
 from fer_stream.records import (
@@ -54,8 +55,14 @@ class Web:
         self.jobs = RqJobs(link, self.settings.jobs)
         self.registry = CollectorRegistry()
         self.stop = threading.Event()
+        self.is_configured = SourceFilter(self.settings)
         self.app: FastAPI = create_app(
-            self.store, self.jobs, self.settings, metrics=Metrics(self.registry), stop=self.stop
+            self.store,
+            self.jobs,
+            self.settings,
+            is_shown=self.is_configured,
+            metrics=Metrics(self.registry),
+            stop=self.stop,
         )
         self.uploads = self.settings.state_dir / "uploads"
         config = server_config(self.app, self.settings.web.model_copy(update={"port": None}))

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from fer_stream.config.live import LiveSettings
+from fer_stream.config.reload import Changes
 from fer_stream.records import LabelledFrame
 from fer_stream.store.protocol import CameraState, position_of
 from tests.support.waiting import wait_until
@@ -178,6 +180,23 @@ def test_overview_stream_has_states_and_newest_results(web: Web, frame: Callable
         web.store.set_state("yard", CameraState(True, 6.0))
         name, state, _ = next(stream)
         assert (name, state["name"], state["up"]) == ("state", "yard", True)
+
+
+def test_removed_source_disappears_from_streams_and_routes(web: Web) -> None:
+    configured = LiveSettings.model_validate({"sources": {"door": {"url": "rtsp://cam/1"}}})
+    for name in ("door", "yard"):
+        web.store.set_state(name, UP)
+    with event_stream(web, "/live") as overview, event_stream(web, "/sources/yard/live") as yard:
+        assert {next(overview)[1]["name"] for _ in range(2)} == {"door", "yard"}
+        assert next(yard)[0] == "state"
+        web.is_configured.update(configured, Changes(removed=("yard",)))
+        assert next(overview)[:2] == ("removed", {"name": "yard"})
+        assert list(yard) == []
+    assert [source["name"] for source in web.get("/sources").json()] == ["door"]
+    for path in ("", "/live", "/preview.jpg", "/timeline", "/days"):
+        assert web.get(f"/sources/yard{path}").status_code == 404
+    web.is_configured.update(LiveSettings(), Changes(removed=("door",), added=("yard",)))
+    wait_until(lambda: [source["name"] for source in web.get("/sources").json()] == ["yard"])
 
 
 def test_stream_continues_after_an_outage_of_the_store(

@@ -74,6 +74,13 @@ export function camerasPage(main, _parameters, signal) {
     requestRedraw();
   }
 
+  /** @param {{name: string}} source */
+  function onRemoved({ name }) {
+    sources.delete(name);
+    cards.delete(name);
+    requestRedraw();
+  }
+
   async function loadSources() {
     /** @type {Source[]} */
     const all = await getJson(apiUrl("sources"), signal);
@@ -86,7 +93,7 @@ export function camerasPage(main, _parameters, signal) {
 
   const listeners = {
     open: () => errors.set("stream", ""), refused: (reason) => errors.set("stream", reason), state: onState,
-    latest: onLatest, problem: (problem) => errors.set("store", problemText(problem)),
+    latest: onLatest, removed: onRemoved, problem: (problem) => errors.set("store", problemText(problem)),
   };
   poll(loadSources, () => LIST_MS, signal);
   subscribe(apiUrl("live"), listeners, signal);

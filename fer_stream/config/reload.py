@@ -1,8 +1,8 @@
-"""The settings that `serve` has accepted, in a file in memory that its processes inherit.
+"""Reload of the settings of a running service: what changes, and what the processes of `serve` inherit.
 
-A process that restarts reads this file instead of the configuration file, which may meanwhile be half-saved, invalid,
-or contain changes that need a restart of the service. The file has no name and never reaches a disk, because it
-contains passwords.
+`serve` passes the settings that it accepted to its processes in a file in memory. A process that restarts reads this
+file instead of the configuration file, which may meanwhile be half-saved, invalid, or contain changes that need a
+restart of the service. The file has no name and never reaches a disk, because it contains passwords.
 """
 
 from __future__ import annotations
@@ -11,18 +11,72 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr, ValidationError
 
 from fer_stream.config.errors import format_errors
-from fer_stream.config.live import RELOADABLE, LiveSettings
+from fer_stream.config.live import PER_SOURCE, LiveSettings
 from fer_stream.config.loader import load
 from fer_stream.errors import ConfigError
 
 SETTINGS_VARIABLE = "FER_STREAM_SETTINGS_FD"
 """Environment variable with the file descriptor of the accepted settings."""
+
+RELOADABLE = ("sources", *PER_SOURCE)
+"""Groups that take effect when the configuration is reloaded; others need a restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Differences between two versions of the settings.
+
+    `added`, `removed` and `changed` are names of sources; `restart` are groups that take effect after a restart.
+    """
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    restart: tuple[str, ...] = ()
+
+
+def changes(old: LiveSettings, new: LiveSettings) -> Changes:
+    """Compare two versions of the settings.
+
+    A source is changed if any of its effective settings is, including its `detector`, `tracker` and `quality`.
+    """
+    groups = [group for group in LiveSettings.model_fields if group not in RELOADABLE]
+    return Changes(
+        added=tuple(name for name in new.sources if name not in old.sources),
+        removed=tuple(name for name in old.sources if name not in new.sources),
+        changed=tuple(
+            name for name, source in new.sources.items() if name in old.sources and old.sources[name] != source
+        ),
+        restart=tuple(group for group in groups if getattr(old, group) != getattr(new, group)),
+    )
+
+
+class SourceFilter:
+    """Selects the sources to show and to export: those in the settings.
+
+    Queue and store list removed sources as long as some of their data exists. Without sources in its settings, a
+    process shows those of the capture processes, except those that were removed since it started. Thread-safe.
+    """
+
+    def __init__(self, settings: LiveSettings) -> None:
+        self._configured = frozenset(settings.sources)
+        self._removed: frozenset[str] = frozenset()
+
+    def __call__(self, source: str) -> bool:
+        """Return True if the source is selected."""
+        return source in self._configured or not (self._configured or source in self._removed)
+
+    def update(self, settings: LiveSettings, difference: Changes) -> None:
+        """Apply a change of the settings."""
+        self._removed = (self._removed | set(difference.removed)) - set(difference.added)
+        self._configured = frozenset(settings.sources)
 
 
 class AcceptedSettings:
