@@ -20,9 +20,9 @@ from fer_stream.errors import OutputError, UnreadableSource
 from fer_stream.metrics import Metrics
 from fer_stream.outputs.atomic_file import create_output_dir, refuse_existing
 from fer_stream.outputs.downsample import ProbabilitySeries
-from fer_stream.outputs.existing import Existing, KeptResults, find_kept, remove_results, result_paths
+from fer_stream.outputs.existing import Existing, KeptResults, find_kept, remove_interrupted, remove_results
 from fer_stream.outputs.output_set import OutputSet, enabled_outputs
-from fer_stream.outputs.registry import OutputContext
+from fer_stream.outputs.registry import OutputContext, result_paths
 from fer_stream.outputs.timeline_json import without_directories
 from fer_stream.pipeline import FileStages, OnCrops, Predictor, Progress, RunControl, Sink, StopFlag, run_file
 from fer_stream.records import U8, FaceCrop, FileSummary, Provenance, SourceInfo
@@ -44,8 +44,8 @@ INTERRUPTED = "interrupted"
 class FileTask:
     """A file to analyse: the input `path`, and the base name and directory of its results.
 
-    `existing` is what happens to results that exist. `label` is the name of the file for the user, `command` the
-    command line, recorded in the results.
+    `existing` is what happens to results that exist. `label` is the name of the file for the user. The results record
+    `command`, the command line, and `recorded_path`, by default that of the file.
     """
 
     path: Path
@@ -54,6 +54,7 @@ class FileTask:
     existing: Existing = "error"
     label: str = ""
     command: str | None = None
+    recorded_path: str | None = None
 
     @property
     def stem(self) -> Path:
@@ -65,10 +66,10 @@ class FileTask:
         """Path without suffix of the results of an interrupted run."""
         return self.output_dir / f"{self.name}.{INTERRUPTED}"
 
-    def refuse_existing(self) -> None:
+    def refuse_existing(self, exports: Collection[str]) -> None:
         """Raise `OutputExists` if a file has the name of a result, unless the task may replace it."""
         if self.existing != "replace":
-            refuse_existing(result_paths(self.stem))
+            refuse_existing(result_paths(self.stem, exports))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +173,9 @@ def find_results(processor: FileProcessor, task: FileTask) -> KeptResults | None
     Raises `OutputExists` if there are results of another or an incomplete run, and `SourceError` if the file cannot
     be read.
     """
-    if task.existing == "replace":
-        return None
-    if task.existing == "error":
-        refuse_existing(result_paths(task.stem))
+    exports = processor.settings.outputs.export
+    if task.existing != "skip":
+        task.refuse_existing(exports)
         return None
     ensure_readable(task.path)
     settings = processor.settings.model_dump(mode="json")
@@ -189,6 +189,7 @@ def find_results(processor: FileProcessor, task: FileTask) -> KeptResults | None
             "versions": factory.versions(),
             "settings": without_directories(settings),
         },
+        exports=exports,
     )
 
 
@@ -236,7 +237,7 @@ def process_file(
 
 def _commit(outputs: OutputSet, task: FileTask, *, interrupted: bool) -> tuple[Path, ...]:
     """Give the results their names. Results that they replace or supersede are removed."""
-    remove_results(task.interrupted_stem)
+    remove_interrupted(task.interrupted_stem)
     if interrupted:
         return outputs.commit(
             lambda path: task.interrupted_stem.with_name(
@@ -256,7 +257,8 @@ def _provenance(task: FileTask) -> Provenance:
             size_bytes = file.tell()
     except OSError as error:
         raise UnreadableSource(f"{task.path} cannot be read: {error.strerror}.") from error
-    return Provenance(str(task.path.absolute()), size_bytes, sha256, time.time(), task.command)
+    path = task.recorded_path or str(task.path.absolute())
+    return Provenance(path, size_bytes, sha256, time.time(), task.command)
 
 
 def _output_context(

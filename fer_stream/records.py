@@ -357,8 +357,8 @@ class PersonSummary:
 class Provenance:
     """Input and time of an analysis whose results are files.
 
-    `path` is absolute, `sha256` the checksum of the file, `analysed_at` the start in Unix seconds, `command` the
-    command line without passwords, or None.
+    `path` is absolute, or `-` for standard input; `sha256` is the checksum of the file, `analysed_at` the start in
+    Unix seconds, `command` the command line without passwords, or None.
     """
 
     path: str

@@ -203,6 +203,7 @@ def _run_files(
                 existing.value,
                 label=str(file.folder / file.path.name),
                 command=command,
+                recorded_path=STDIN if str(file.path) in arguments and str(file.path) not in sources else None,
             )
             for file in found.files
         ]

@@ -31,7 +31,7 @@ from fer_stream.jobs.record import (
 )
 from fer_stream.log import get_logger
 from fer_stream.outputs.atomic_file import create_output_dir, refuse_existing
-from fer_stream.outputs.registry import OUTPUT_SUFFIXES
+from fer_stream.outputs.registry import result_paths
 
 if TYPE_CHECKING:
     from fer_stream.broker.client import RedisClient
@@ -225,7 +225,7 @@ def _refuse_reserved(client: redis.Redis, names: redis.Redis, task: Task) -> Non
 
 def _refuse_existing(task: Task) -> None:
     if not task.force:
-        refuse_existing(Path(f"{task.output_prefix}.{suffix}") for suffix in OUTPUT_SUFFIXES)
+        refuse_existing(result_paths(Path(task.output_prefix), task.settings.outputs.export))
 
 
 def _cancel_waiting(job: FileRqJob) -> None:

@@ -64,23 +64,24 @@ def run_staged(
     `before_publish` is called before the first result is moved and may raise to discard all of them. Raises the
     errors of `run_job`, and `OutputExists` before any work if a result exists and the job may not replace it.
     """
-    job.refuse_existing()
+    processor = engine()
+    job.refuse_existing(processor.settings.outputs.export)
     create_output_dir(staging_dir)
     staged = FileTask(job.path, job.name, staging_dir)
     try:
         result = process_file(
-            engine(), staged, progress=lambda info, run: on_progress(_fraction(info, run), run.frames)
+            processor, staged, progress=lambda info, run: on_progress(_fraction(info, run), run.frames)
         )
         if result.failures:
             raise result.failures[0]
         before_publish()
+        job.refuse_existing(processor.settings.outputs.export)
         return replace(result, outputs=_publish(result.outputs, job))
     finally:
         shutil.rmtree(staging_dir, ignore_errors=True)
 
 
 def _publish(outputs: Sequence[Path], job: FileTask) -> tuple[Path, ...]:
-    job.refuse_existing()
     for path in outputs:
         try:
             path.replace(job.output_dir / path.name)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from fer_stream.errors import OutputExists
 from fer_stream.outputs.atomic_file import REPLACE_REMEDY
-from fer_stream.outputs.registry import OUTPUT_SUFFIXES, OUTPUTS, Kind
+from fer_stream.outputs.registry import EXPORTS, OUTPUTS, Kind, result_paths
 from fer_stream.outputs.timeline_json import TIMELINE_FORMAT, TIMELINE_VERSION
 
 Existing = Literal["skip", "error", "replace"]
@@ -22,15 +22,10 @@ _TIMELINE_SUFFIX = OUTPUTS["timeline"].suffixes[0][1]
 
 # Keys of timeline.json that must be equal, and settings that only select outputs.
 _IDENTITY = ("detector", "backend", "versions", "settings")
-_SELECTIONS = frozenset(f"settings.outputs.{name}" for name, entry in OUTPUTS.items() if entry.optional)
+_SELECTIONS = frozenset(f"settings.outputs.{name}" for name in (*OUTPUTS, "export"))
 
 # Maximum number of differences in an error message.
 _MAX_DIFFERENCES = 3
-
-
-def result_paths(stem: Path) -> list[Path]:
-    """Return the paths of all possible results `<stem>.<suffix>`."""
-    return [stem.with_name(f"{stem.name}.{suffix}") for suffix in OUTPUT_SUFFIXES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +36,16 @@ class KeptResults:
     kind: Kind
 
 
-def find_kept(stem: Path, identity: Callable[[], Mapping[str, Any]]) -> KeptResults | None:
-    """Return the results of an earlier run that can be kept; None if there are none.
+def find_kept(
+    stem: Path, identity: Callable[[], Mapping[str, Any]], *, exports: Collection[str] = ()
+) -> KeptResults | None:
+    """Return the results of an earlier run, including `exports`, that can be kept; None if there are none.
 
     `identity` returns the keys `source.sha256`, `detector`, `backend`, `model.sha256`, `versions` and `settings` of
     the timeline.json that a run would write now. Raises `OutputExists` if they differ, or if results are incomplete
     or of unknown origin.
     """
-    present = [path for path in result_paths(stem) if path.exists() or path.is_symlink()]
+    present = [path for path in result_paths(stem, exports) if path.exists() or path.is_symlink()]
     if not present:
         return None
     path = stem.with_name(f"{stem.name}.{_TIMELINE_SUFFIX}")
@@ -68,7 +65,7 @@ def find_kept(stem: Path, identity: Callable[[], Mapping[str, Any]]) -> KeptResu
 
 
 def remove_results(stem: Path, keep: Collection[Path] = ()) -> None:
-    """Remove the results `<stem>.<suffix>` except `keep`.
+    """Remove the results `<stem>.<suffix>` except `keep` and exports, which a user may have edited.
 
     timeline.json is always removed, and first: without it, the others do not count as results.
     """
@@ -77,6 +74,13 @@ def remove_results(stem: Path, keep: Collection[Path] = ()) -> None:
         if path == timeline or path not in keep:
             with suppress(OSError):
                 path.unlink()
+
+
+def remove_interrupted(stem: Path) -> None:
+    """Remove the results of an interrupted run, including its exports."""
+    for path in result_paths(stem, EXPORTS):
+        with suppress(OSError):
+            path.unlink()
 
 
 def _read(path: Path) -> dict[str, Any]:

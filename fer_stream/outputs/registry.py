@@ -10,7 +10,7 @@ add an entry to `EXPORTS` and its name to `OutputSettings.export`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -181,5 +181,12 @@ OUTPUTS = {
 }
 """Outputs by name."""
 
-OUTPUT_SUFFIXES = tuple(dict.fromkeys(suffix for entry in OUTPUTS.values() for _, suffix in entry.suffixes))
-"""Suffixes of all outputs."""
+
+def result_paths(stem: Path, exports: Collection[str] = ()) -> list[Path]:
+    """Return the paths `<stem>.<suffix>` of all results of a source of any kind; of exports, only those named.
+
+    Other programs write files with the suffixes of exports as well, such as subtitles.
+    """
+    entries = (entry for name, entry in OUTPUTS.items() if name not in EXPORTS or name in exports)
+    suffixes = dict.fromkeys(suffix for entry in entries for _, suffix in entry.suffixes)
+    return [stem.with_name(f"{stem.name}.{suffix}") for suffix in suffixes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -118,6 +119,9 @@ def test_standard_input_gives_the_results_of_the_file(
     expected = tmp_path / "expected" / "three_faces.frames.csv"
     assert (tmp_path / "out" / "stdin.frames.csv").read_bytes() == expected.read_bytes()
     assert list(temporary.iterdir()) == []
+    timeline = json.loads((tmp_path / "out" / "stdin.timeline.json").read_text())
+    assert timeline["source"]["path"] == "-"
+    assert timeline["source"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_standard_input_can_be_a_still_image_beside_files(

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fer_stream.errors import OutputExists
-from fer_stream.outputs.existing import KeptResults, find_kept, remove_results, result_paths
-from fer_stream.outputs.registry import OUTPUT_SUFFIXES
+from fer_stream.outputs.existing import KeptResults, find_kept, remove_interrupted, remove_results
+from fer_stream.outputs.registry import result_paths
 
 DOCUMENT: dict[str, Any] = {
     "format": "fer-stream.timeline",
@@ -103,7 +103,7 @@ def test_other_files_called_timeline_json_are_an_error(write: Callable[..., Path
         find_kept(write(document), lambda: DOCUMENT)
 
 
-@pytest.mark.parametrize("suffix", [suffix for suffix in OUTPUT_SUFFIXES if suffix != "timeline.json"])
+@pytest.mark.parametrize("suffix", ["frames.csv", "timeline.png", "report.html", "annotated.mp4", "annotated.png"])
 def test_results_without_a_timeline_are_an_error(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"clip.{suffix}").touch()
     with pytest.raises(OutputExists, match=r"exists, but no clip\.timeline\.json"):
@@ -126,4 +126,17 @@ def test_removal_spares_other_files(write: Callable[..., Path]) -> None:
         "clip.mp4",
     }
     remove_results(stem)
+    assert stem.with_name("clip.interrupted.frames.csv").exists()
+    remove_interrupted(stem.with_name("clip.interrupted"))
+    assert not stem.with_name("clip.interrupted.frames.csv").exists()
     assert not any(path.exists() for path in result_paths(stem))
+
+
+def test_subtitles_of_another_program_are_neither_results_nor_removed(tmp_path: Path) -> None:
+    subtitles = tmp_path / "clip.srt"
+    subtitles.touch()
+    assert find_kept(tmp_path / "clip", lambda: DOCUMENT) is None
+    remove_results(tmp_path / "clip")
+    assert subtitles.exists()
+    with pytest.raises(OutputExists, match=r"clip\.srt exists"):
+        find_kept(tmp_path / "clip", lambda: DOCUMENT, exports=["srt"])

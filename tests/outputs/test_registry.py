@@ -14,7 +14,7 @@ from fer_stream.cli.run import run
 from fer_stream.config.settings import OutputSettings
 from fer_stream.outputs.downsample import ProbabilitySeries
 from fer_stream.outputs.output_set import OutputSet
-from fer_stream.outputs.registry import EXPORTS, OUTPUT_SUFFIXES, OUTPUTS, Kind, OutputContext
+from fer_stream.outputs.registry import EXPORTS, OUTPUTS, Kind, OutputContext, result_paths
 from fer_stream.records import U8, SourceInfo
 
 FORMATS_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "formats.md"
@@ -90,8 +90,13 @@ def test_formats_page_lists_every_output_with_its_option() -> None:
 
 
 def test_existing_results_are_recognised_for_both_kinds_of_sources() -> None:
-    assert set(OUTPUT_SUFFIXES) == {suffix for entry in OUTPUTS.values() for _, suffix in entry.suffixes}
-    assert len(OUTPUT_SUFFIXES) == 6 + len(EXPORTS)
+    suffixes = {suffix for entry in OUTPUTS.values() for _, suffix in entry.suffixes}
+    assert {path.name for path in result_paths(Path("out/clip"), EXPORTS)} == {
+        f"clip.{suffix}" for suffix in suffixes
+    }
+    assert {path.name for path in result_paths(Path("clip"), ["srt"])} - {
+        path.name for path in result_paths(Path("clip"))
+    } == {"clip.srt"}
 
 
 def test_settings_offer_every_export(context: Callable[[Kind], OutputContext], tmp_path: Path) -> None:
