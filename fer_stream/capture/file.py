@@ -129,7 +129,7 @@ def _open(path: Path) -> InputContainer:
         return av.open(str(path.absolute()), "r", container_options=_OPEN_OPTIONS, metadata_errors="replace")
     except av.FFmpegError as error:
         raise UnreadableSource(
-            f"{path} is not a video file that FFmpeg can read ({error.strerror}). Check that it was copied "
+            f"{path} is neither an image nor a video that can be read ({error.strerror}). Check that it was copied "
             "completely; pass the videos of a playlist instead of the playlist."
         ) from error
 

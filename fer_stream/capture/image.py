@@ -166,7 +166,9 @@ def _read_header(path: Path, data: bytes) -> tuple[str, str, int]:
     except Exception as error:  # Pillow raises any type for corrupt files: ValueError and RuntimeError were observed
         if _is_small_tiff(data):  # of a kind that only OpenCV decodes: colour with float samples
             return "TIFF", "unknown", 1
-        raise UnreadableSource(f"{path} is not a supported image. Check that it opens in a viewer.") from error
+        raise UnreadableSource(
+            f"{path} is not a supported image, or is damaged. Check that it opens in a viewer, or copy it again."
+        ) from error
 
 
 def _count_pictures(path: Path, image: Image.Image) -> int:

@@ -445,9 +445,9 @@ def test_unreadable_files_are_rejected_with_the_reason(
         (tmp_path, UnreadableSource, "folder"),
         (tmp_path / "empty.mp4", UnreadableSource, "empty"),
         (tmp_path / "pipe.mp4", UnreadableSource, "pipe"),
-        (tmp_path / "text.mp4", UnreadableSource, "not a video file"),
-        (tmp_path / "text.txt", UnreadableSource, "not a video file"),
-        (headless, UnreadableSource, "not a video file"),
+        (tmp_path / "text.mp4", UnreadableSource, "neither an image nor a video"),
+        (tmp_path / "text.txt", UnreadableSource, "neither an image nor a video"),
+        (headless, UnreadableSource, "neither an image nor a video"),
         (coded, UnreadableSource, "cannot decode"),
         (hollow, UnreadableSource, "no decodable frame"),
         (zeros, UnreadableSource, "no decodable frame"),
@@ -475,7 +475,7 @@ def test_files_that_refer_to_other_files_or_urls_are_rejected(make_video: MakeVi
         }
         for name, text in traps.items():
             (tmp_path / name).write_text(text)
-            with pytest.raises(UnreadableSource, match="not a video file"):
+            with pytest.raises(UnreadableSource, match="neither an image nor a video"):
                 opened(tmp_path / name)
         with pytest.raises(BlockingIOError):
             server.accept()

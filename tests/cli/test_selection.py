@@ -136,7 +136,10 @@ def test_standard_input_can_be_a_still_image_beside_files(
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [(b"", "Standard input is empty. Check the command before the pipe."), (b"text" * 99, "is not a video file")],
+    [
+        (b"", "Standard input is empty. Check the command before the pipe."),
+        (b"text" * 99, "neither an image nor a video"),
+    ],
 )
 def test_unusable_standard_input_is_an_error(tmp_path: Path, temporary: Path, data: bytes, message: str) -> None:
     result = run("-", "--out", tmp_path / "out", stdin=data)
