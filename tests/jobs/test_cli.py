@@ -97,6 +97,24 @@ def test_submit_wait_show_and_delete(shared_service: JobsService, fer: Run, clip
     assert {path.stem for path in folder.glob("*.json")} == {"no_face.timeline"}
 
 
+def test_results_of_a_submitted_folder_mirror_its_structure(
+    idle_service: JobsService, fer: Run, clips: Path, tmp_path: Path
+) -> None:
+    for name in ("mon/video.mp4", "tue/video.mp4", "tue/notes.txt"):
+        path = tmp_path / "d" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((clips / "no_face.mp4").read_bytes())
+    result = fer("submit", tmp_path / "d", "--out", tmp_path / "o", "--json", "--config", idle_service.config)
+    assert result.code == 0, result.err
+    assert "skipped 1 file (1 .txt)" in result.err
+    documents = json.loads(result.out)
+    assert [(document["out"], document["name"]) for document in documents] == [
+        (str(tmp_path / "o" / day), "video") for day in ("mon", "tue")
+    ]
+    for document in documents:
+        idle_service.jobs.cancel(document["job_id"])
+
+
 def test_no_file_is_submitted_if_one_is_refused(
     idle_service: JobsService, fer: Run, clips: Path, tmp_path: Path
 ) -> None:
