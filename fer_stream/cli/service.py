@@ -6,12 +6,13 @@ import json
 import time
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fer_stream.cli.models import OfflineOption
 from fer_stream.errors import ConfigError, OutputError, OutputExists
 
 if TYPE_CHECKING:
@@ -82,13 +83,30 @@ class Role(StrEnum):
     web = "web"
 
 
-def serve(config: Annotated[Path, typer.Argument(help="YAML settings of the service.")]) -> None:
+def serve(
+    config: Annotated[Path, typer.Argument(help="YAML settings of the service.")],
+    offline: Annotated[bool, OfflineOption] = False,
+) -> None:
     """Run the live service on this machine."""
+    from fer_stream.factory import select_detector
     from fer_stream.service import supervisor
     from fer_stream.service.process import run
 
-    settings = _load(config)
-    run("serve", settings, partial(supervisor.serve, config=config.absolute()), metrics_port=None, grace_s=None)
+    path = config.absolute()
+    # The selection holds until the end: reloaded settings do not replace a detector that `auto` selected.
+    select = cache(partial(select_detector, offline=offline))
+
+    def load_file() -> LiveSettings:
+        return _load(path).with_detectors(select)
+
+    settings = load_file()
+    run(
+        "serve",
+        settings,
+        partial(supervisor.serve, config=path, load_file=load_file),
+        metrics_port=None,
+        grace_s=None,
+    )
 
 
 def worker(

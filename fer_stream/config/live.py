@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -258,6 +259,14 @@ class LiveSettings(Settings):
             model=self.model,
             timeline=TimelineSettings.model_validate(timeline),
         )
+
+    def with_detectors(self, select: Callable[[DetectorSettings], DetectorSettings]) -> Self:
+        """Return these settings with `select` applied to the detectors of files and of every source."""
+        sources = {
+            name: source.model_copy(update={"detector": select(source.detector)})
+            for name, source in self.sources.items()
+        }
+        return self.model_copy(update={"detector": select(self.detector), "sources": sources})
 
     @property
     def jobs_output_dir(self) -> Path:

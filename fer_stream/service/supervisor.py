@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Self
@@ -20,8 +19,6 @@ from typing import TYPE_CHECKING, Self
 from fer_stream.backoff import Backoff
 from fer_stream.broker.embedded import EmbeddedServer, Role, with_death_signal
 from fer_stream.broker.lease import Owner
-from fer_stream.config.live import LiveSettings
-from fer_stream.config.loader import load
 from fer_stream.config.reload import SETTINGS_VARIABLE, AcceptedSettings
 from fer_stream.errors import ConfigError, FerStreamError, OutputError
 from fer_stream.log import get_logger
@@ -35,7 +32,7 @@ from fer_stream.service.process import (
 )
 
 if TYPE_CHECKING:
-    from fer_stream.config.live import MetricsSettings
+    from fer_stream.config.live import LiveSettings, MetricsSettings
     from fer_stream.config.servers import ServerSettings
 
 _log = get_logger(__name__)
@@ -116,8 +113,8 @@ class Child:
             self.process.wait()
 
 
-def serve(context: ServiceContext, config: Path) -> None:
-    """Run the whole service with the settings file `config` until stopped."""
+def serve(context: ServiceContext, *, config: Path, load_file: Callable[[], LiveSettings]) -> None:
+    """Run the whole service until stopped. `load_file` reads the settings file `config` again."""
     settings = context.settings
     commands = process_commands(settings, config)
     prepare_state_dir(settings.state_dir)
@@ -132,7 +129,7 @@ def serve(context: ServiceContext, config: Path) -> None:
             child.start()
         _log.info("service_started", sources=list(settings.sources), processes=len(children))
         try:
-            _watch(context, servers, children, Reloader(partial(load, config, LiveSettings), settings, accepted))
+            _watch(context, servers, children, Reloader(load_file, settings, accepted))
         finally:
             _stop(settings, children)
 

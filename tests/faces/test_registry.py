@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import get_args
@@ -12,6 +12,7 @@ from typing import get_args
 import pytest
 
 from fer_stream import model_files
+from fer_stream.config.live import LiveSettings
 from fer_stream.config.settings import DetectorSettings
 from fer_stream.errors import WeightsError
 from fer_stream.faces.registry import DETECTORS
@@ -139,3 +140,16 @@ def test_a_selected_detector_without_weights_is_kept_and_the_reason_is_printed(
 def test_local_weights_are_not_downloaded(mirror: list[str], yunet_weights: Path) -> None:
     assert select_detector(DetectorSettings(weights=yunet_weights)).type == "yunet"
     assert mirror == []
+
+
+def test_a_service_keeps_the_detector_that_it_selected_at_its_start(empty_cache: Path, yunet_weights: Path) -> None:
+    select = cache(partial(select_detector, notify=lambda line: None))
+    started = LiveSettings.model_validate({"sources": {"door": {"url": "rtsp://cam/1"}}}).with_detectors(select)
+    empty_cache.mkdir()
+    name = model_files.PUBLISHED["yunet-2023mar"].file_name
+    (empty_cache / name).symlink_to(yunet_weights.with_name(name))
+    more = {"door": {"url": "rtsp://cam/1"}, "hall": {"url": "rtsp://cam/2"}}
+    reloaded = LiveSettings.model_validate({"sources": more}).with_detectors(select)
+    for settings in (started, reloaded):
+        detectors = [settings.detector, *(source.detector for source in settings.sources.values())]
+        assert {detector.type for detector in detectors} == {"blazeface"}
