@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from fer_stream.training.batches import Batches
 
 _MAX_ITERATIONS = 1000
-_TOLERANCE = 1e-5
-"""L-BFGS ends when no derivative of the loss by a weight is larger."""
+# L-BFGS ends when an iteration reduces the loss by a smaller share, or no derivative of the loss is larger.
+_MIN_REDUCTION, _MAX_DERIVATIVE = 1e-7, 1e-5
 _MIN_DEVIATION = 1e-6
 # Dimensions of a batch of faces without views, uint8 (n, 48, 48).
 _WITHOUT_VIEWS = 3
@@ -130,7 +130,7 @@ def _minimum(features: F32, target: F32, offsets: F32, decay: float) -> tuple[F3
 
     found = minimize(
         loss_and_gradient, np.zeros((inputs + 1) * outputs), jac=True, method="L-BFGS-B",
-        options={"maxiter": _MAX_ITERATIONS, "gtol": _TOLERANCE, "ftol": 0.0},
+        options={"maxiter": _MAX_ITERATIONS, "gtol": _MAX_DERIVATIVE, "ftol": _MIN_REDUCTION},
     )  # fmt: skip
     kernel, bias = np.split(found.x.astype(np.float32), [inputs * outputs])
     return kernel.reshape(inputs, outputs), bias, float(found.fun)
