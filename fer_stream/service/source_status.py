@@ -52,6 +52,7 @@ class SourceStatus:
             # The alert on missing frames must also notice a source that never delivers one.
             self._metrics.camera_up.labels(self._name).set(0)
             self._metrics.camera_last_frame.labels(self._name)
+            self._metrics.recording_frames_lost.labels(self._name)
             self._state = self._state or CameraState(False, self._now())
 
     def on_wait(self) -> None:
@@ -95,10 +96,11 @@ class SourceStatus:
     def on_lease_lost(self, error: Exception) -> None:
         """Record that another process took over the source."""
         self._release()
+        self._metrics.remove_source(self._name)
         _log.error("capture_failed", source=self._name, error=str(error))
 
     def on_end(self) -> None:
-        """Record that a file was read to its end."""
+        """Record that a file was read to its end, or that the source was closed. Its counters remain."""
         self._release()
 
     def state(self, source: FrameSource | None, size: tuple[int | None, int | None]) -> CameraState | None:
@@ -124,4 +126,5 @@ class SourceStatus:
     def _release(self) -> None:
         with self._lock:
             self._state = None
-            self._metrics.remove_source(self._name)
+            for gauge in (self._metrics.camera_up, self._metrics.camera_last_frame):
+                gauge.remove_by_labels({"source": self._name})
