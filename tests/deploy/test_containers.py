@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -329,26 +330,39 @@ def test_work_goes_on_after_a_restart_of_queue_and_store(engine: Engine) -> None
     assert len(engine.get("/api/v1/jobs")) == before
 
 
-@pytest.mark.parametrize("role", BUILT)
-def test_only_captures_and_the_page_reach_other_networks(engine: Engine, role: str) -> None:
-    script = f"import socket; socket.create_connection(('{engine.gateway}', {CAMERA_PORT}), timeout=3)"
-    outcome = engine.compose("exec", "-T", role, "python", "-c", script, check=False)
-    assert (outcome.returncode == 0) == (role in ("capture", "web")), outcome.stderr
+@pytest.fixture
+def outside(engine: Engine) -> Iterator[tuple[str, int]]:
+    """Address outside the machine of the engine: this machine, if the engine has a network namespace of its own."""
+    if not engine.namespace:
+        yield "1.1.1.1", 443
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, socket.create_server(("0.0.0.0", 0)) as server:
+        probe.connect(("192.0.2.1", 9))  # selects the interface, sends nothing
+        yield probe.getsockname()[0], server.getsockname()[1]
+
+
+def test_only_captures_and_the_page_reach_other_networks(engine: Engine, outside: tuple[str, int]) -> None:
+    script = f"import socket; socket.create_connection({outside}, timeout=5)"
+    reached = {
+        role
+        for role in BUILT
+        if engine.compose("exec", "-T", role, "python", "-c", script, check=False).returncode == 0
+    }
+    assert reached == {"capture", "web"}
 
 
 def test_wrong_password_of_the_queue_is_reported(engine: Engine) -> None:
     options = ["--rm", "--no-deps", "--env", "FER_STREAM_PASSWORD_FILE=/etc/hostname"]
     outcome = engine.compose("run", *options, "classify", check=False)
-    assert outcome.returncode == 5
-    assert "fer-stream: " in outcome.stderr
-    assert "password" in outcome.stderr
+    assert outcome.returncode == 6
+    assert "fer-stream: redis://***@queue:6379/0 rejected the credentials" in outcome.stderr
 
 
 def test_stop_ends_every_process_with_exit_code_0(engine: Engine) -> None:
     """A process that does not stop within `stop_grace_period` (15 s) is killed: exit code 137."""
     engine.compose("stop")
-    codes = {role: [each["State"]["ExitCode"] for each in engine.containers(role)] for role in BUILT}
-    assert codes == {role: [0, 0, 0] if role == "classify" else [0] for role in BUILT}
+    codes = {(role, each["State"]["ExitCode"]) for role in BUILT for each in engine.containers(role)}
+    assert codes == {(role, 0) for role in BUILT}
 
 
 def test_down_keeps_the_data_and_down_with_volumes_removes_everything(engine: Engine) -> None:
