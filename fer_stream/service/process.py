@@ -30,7 +30,7 @@ from fer_stream.broker.protocols import Overflow, Redelivery
 from fer_stream.broker.queue import RedisQueue
 from fer_stream.config.live import LiveSettings
 from fer_stream.config.reload import Changes, changes, keep_until_restart
-from fer_stream.errors import ConfigError, FerStreamError
+from fer_stream.errors import FerStreamError
 from fer_stream.log import configure_logging, get_logger
 from fer_stream.metrics import Metrics
 from fer_stream.service.health import Health, serve_endpoint
@@ -164,16 +164,15 @@ def reload_settings(load: Callable[[], LiveSettings], current: LiveSettings) -> 
 def prepare_state_dir(path: Path) -> None:
     """Create `state_dir` with access for this user only; it contains uploads, results of jobs and embedded servers.
 
-    An existing folder of another user, such as a mounted volume, is left as it is. Raises `ConfigError`.
+    An existing folder of another user, such as a mounted volume, is left as it is. A folder that cannot be used is
+    logged, because only uploads and jobs need it if all servers are external.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.stat().st_uid == os.getuid():
             path.chmod(0o700)
     except OSError as error:
-        raise ConfigError(
-            f"state_dir {path} cannot be used: {error.strerror}. Choose another one, or change its permissions."
-        ) from None
+        _log.warning("state_dir_unusable", path=str(path), error=error.strerror)
 
 
 def install_signal_handlers(context: ServiceContext) -> None:

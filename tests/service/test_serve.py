@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fer_stream.service import supervisor
+from fer_stream.service.process import prepare_state_dir
 
 if TYPE_CHECKING:
     from tests.service.conftest import ExpectedResults, Service
@@ -110,3 +111,13 @@ def test_shutdown_timeouts_add_up_to_less_than_ten_seconds() -> None:
         supervisor._WORKER_TIMEOUT_S,
     )
     assert sum(stages) < 10
+
+
+def test_state_dir_is_accessible_to_its_owner_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for state_dir in (tmp_path / "new" / "state", tmp_path / "existing"):
+        (tmp_path / "existing").mkdir(mode=0o755, exist_ok=True)
+        prepare_state_dir(state_dir)
+        assert state_dir.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "file").touch()
+    prepare_state_dir(tmp_path / "file" / "state")
+    assert "state_dir_unusable" in caplog.text
