@@ -36,7 +36,7 @@ def third_party(entries: Sequence[Code], dynamic: Mapping[Code, Iterable[Code]])
         raise ValueError(f"There is no {unknown}")
     found: dict[str, Code] = {}
     seen: set[Code] = set()
-    waiting = [*entries]
+    waiting = [each for entry in entries for each in (entry, Code(entry.module))]
     while waiting:
         code = waiting.pop()
         if code in seen:
@@ -57,7 +57,11 @@ def _references(code: Code) -> Iterator[Code]:
     if module is None:
         return
     definitions = _definitions(module)
-    top_level = [node for node in module.body if not isinstance(node, _Definition) or _is_registered(node)]
+    # Commands of the command line are registered as well, but run only if they are named.
+    routes = not code.module.startswith(f"{PACKAGE}.cli")
+    top_level = [
+        node for node in module.body if not isinstance(node, _Definition) or (routes and _is_registered(node))
+    ]
     statements = top_level if not code.name else [definitions[code.name]] if code.name in definitions else []
     local = dict(_imports(statements))
     yield from (Code(reached.module) for reached in local.values())
