@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fer_stream.faces.crop import assess, crop_face
-from fer_stream.faces.identity import Backfill, IdentityAssigner, SceneCutDetector, TrackAssignment
+from fer_stream.faces.identity import Backfill, IdentityAssigner, TrackAssignment
+from fer_stream.faces.scene_cuts import SceneChange, SceneCutDetector
 from fer_stream.records import (
     TIMESTAMP_TOLERANCE_S,
     U8,
@@ -115,10 +116,7 @@ class FaceExtractor:
     def _detect_or_propagate(self, frame: Frame, gray: U8) -> tuple[Detections, TrackAssignment]:
         """Return the faces of the frame and their person ids, from the detector if detection is due."""
         with self._metrics.timed("track"):
-            ended: tuple[Backfill, ...] = ()
-            if self._scene_cuts.is_cut(gray):
-                ended = self._identity.reset()
-                self._scheduler.reset()
+            ended = self._apply(self._scene_cuts.update(gray, frame.time_s))
             propagated = self._scheduler.propagate(gray, frame.time_s)
             if propagated is not None:
                 self._identity.propagate(propagated.detections, frame)
@@ -129,6 +127,16 @@ class FaceExtractor:
             assignment = self._identity.update(detections, frame)
             self._scheduler.update(gray, frame.time_s, detections, assignment.person_ids)
         return detections, replace(assignment, backfills=ended + assignment.backfills)
+
+    def _apply(self, change: SceneChange) -> tuple[Backfill, ...]:
+        """End all tracks at a cut, continue them after a flash; detection is due after both. Return late ids."""
+        if change is SceneChange.NONE:
+            return ()
+        self._scheduler.reset()
+        if change is SceneChange.CUT:
+            return self._identity.reset()
+        self._identity.restore()
+        return ()
 
     def _release_pending(self, backfills: Sequence[Backfill]) -> list[FaceEvent]:
         """Return the events of the frame before, whose tentative faces now have a person id or are dropped."""

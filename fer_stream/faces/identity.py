@@ -3,7 +3,7 @@
 A `FaceTracker` associates the boxes of neighbouring frames. `IdentityTracker` wraps one and adds what a box tracker
 does not provide:
 
-- A scene cut ends all tracks, so that a number never passes to another person.
+- A scene cut ends all tracks, so that a number never passes to another person. After a flash they continue.
 - The first detection of a track, which the tracker leaves tentative, gets its number afterwards.
 - A frame without neighbours, such as a still image, confirms its own detections: there is nothing to compare with.
 - A face that reappears in the same place with the same size gets its number back if exactly one lost person and no
@@ -17,55 +17,13 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import cv2
 import numpy as np
 
 from fer_stream.faces.detector import iou_matrix
-from fer_stream.records import F32, I64, U8, Detections, Frame
+from fer_stream.records import F32, I64, Detections, Frame
 
 if TYPE_CHECKING:
     from fer_stream.config.settings import TrackerSettings
-
-_THUMBNAIL_PX = (32, 18)
-
-# Mean absolute difference of two consecutive thumbnails in gray levels, each minus its own mean, so that a light
-# that is switched on is not a cut. Measured on eight clips: at most 12 inside a shot at 10-30 fps, 32 between frames
-# half a second apart, and at least 37 where two different clips are joined (docs/evidence/parameters.md).
-_CUT_LEVEL = 34.0
-
-# A shaking or panning camera changes every thumbnail: a cut must exceed the running average of about a second.
-_CUT_RATIO = 2.0
-_AVERAGE_DECAY = 0.9
-
-
-class SceneCutDetector:
-    """Distinguishes hard cuts from motion in consecutive frames."""
-
-    def __init__(self) -> None:
-        self._last: F32 | None = None
-        self._average = 0.0
-
-    def is_cut(self, gray: U8) -> bool:
-        """Return whether a new shot starts with the frame `gray`, uint8 (H, W). False for the first frame."""
-        thumbnail = _thumbnail(gray)
-        last, self._last = self._last, thumbnail
-        if last is None:
-            return False
-        change = float(np.abs(thumbnail - last).mean())
-        if change > max(_CUT_LEVEL, _CUT_RATIO * self._average):
-            self._average = 0.0
-            return True
-        self._average = _AVERAGE_DECAY * self._average + (1 - _AVERAGE_DECAY) * change
-        return False
-
-
-def _thumbnail(gray: U8) -> F32:
-    """Return (18, 32) float32 with mean 0. Subsampling first avoids averaging over the full frame."""
-    height, width = gray.shape
-    coarse = gray[:: max(1, height // (2 * _THUMBNAIL_PX[1])), :: max(1, width // (2 * _THUMBNAIL_PX[0]))]
-    small = cv2.resize(coarse, _THUMBNAIL_PX, interpolation=cv2.INTER_AREA).astype(np.float32)
-    return np.asarray(small - cv2.mean(small)[0], np.float32)
-
 
 # Maximum distance of a reappearing face from its last place, in sides of the box, and maximum ratio of the sides.
 # People who leave and re-enter the view are further away; a wrong number is worse than a new one.
@@ -124,6 +82,10 @@ class IdentityAssigner(Protocol):
         """End the scene: no face continues in the next frame. Return the ids of tentative detections, if any."""
         ...
 
+    def restore(self) -> None:
+        """Continue with the faces before the last `reset`, which was a flash."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class _Person:
@@ -149,6 +111,7 @@ class IdentityTracker:
         self._max_absence_s = settings.track_timeout_s + settings.reassociate_s
         self._people: dict[int, _Person] = {}
         """By track id."""
+        self._before_reset = self._tracker, self._people
         self._tentative: list[_Tentative] = []
         self._last_reported_boxes = Detections.none().xyxy
         self._last_id = 0
@@ -184,11 +147,15 @@ class IdentityTracker:
     def reset(self) -> tuple[Backfill, ...]:
         """See `IdentityAssigner.reset`. Only detections of a frame without neighbours get ids."""
         backfills = self._confirm(set()) if self._isolated else ()
-        self._tracker = self._make_tracker()
-        self._people.clear()
-        self._tentative.clear()
+        self._before_reset = self._tracker, self._people
+        self._tracker, self._people, self._tentative = self._make_tracker(), {}, []
         self._last_frame_s = -math.inf
         return backfills
+
+    def restore(self) -> None:
+        """See `IdentityAssigner.restore`. Faces that were confirmed in between keep their own numbers."""
+        (self._tracker, self._people), self._tentative = self._before_reset, []
+        self._isolated = False
 
     def _advance(self, time_s: float) -> bool:
         """Start the next frame; return whether the previous frame has no neighbour that could confirm its faces."""
