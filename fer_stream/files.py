@@ -125,7 +125,11 @@ class FileProcessor:
         metrics = metrics or Metrics(CollectorRegistry())
         settings, model = self.settings, self.settings.model
         extractor = factory.make_extractor(
-            source, self.detector, settings, metrics, classify_interval_s=model.interval_s
+            source,
+            factory.scaled_detector(self.detector, source.info, settings),
+            settings,
+            metrics,
+            classify_interval_s=model.interval_s,
         )
         predictor = Predictor(self.classifier, model.batch_size, model.min_agreement, metrics)
         builder = TimelineBuilder(settings.timeline.at_rate(factory.effective_fps(source, settings.fps)))
@@ -142,6 +146,7 @@ class FileProcessor:
             frames=progress.frames,
             duration_s=max(0.0, progress.last_s - source.info.start_s),
             unconfirmed_faces=extractor.unconfirmed_faces,
+            smallest_face_px=factory.smallest_face_px(self.detector, source.info, settings),
             people=builder.people(),
             detector=self.detector.spec.name,
             backend=self.backend,

@@ -373,9 +373,10 @@ class FileSummary:
     """Result of one file.
 
     `frames` is the number of frames analysed, `unconfirmed_faces` the number of detections that appeared in a single
-    frame and were not assigned to anyone: no table contains them. `stopped` is the reason why the run ended early, or
-    None. `detector`, `backend` (the one that ran the model), `model`, `versions`, `settings` and `provenance` record
-    how the result was produced; `provenance` is None for a result in memory.
+    frame and were not assigned to anyone: no table contains them. `smallest_face_px` is the side of the smallest face
+    that the detector usually finds in this source, None if unknown. `stopped` is the reason why the run ended early,
+    or None. `detector`, `backend` (the one that ran the model), `model`, `versions`, `settings` and `provenance`
+    record how the result was produced; `provenance` is None for a result in memory.
     """
 
     source: SourceInfo
@@ -383,6 +384,7 @@ class FileSummary:
     frames: int
     duration_s: float
     unconfirmed_faces: int
+    smallest_face_px: float | None
     people: tuple[PersonSummary, ...]
     detector: str
     backend: str

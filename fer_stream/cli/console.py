@@ -191,6 +191,8 @@ def _summary_lines(task: FileTask, result: FileResult) -> Iterator[str]:
     if summary.source.kind == "image" and (pictures := summary.source.frames or 1) > 1:
         yield f"  analysed: 1 of {pictures} pictures in the file. Save the others as separate files to analyse them."
     yield from map(_person_line, summary.people)
+    if summary.smallest_face_px is not None:
+        yield f"  smallest detectable face: {summary.smallest_face_px:.0f} px"
     yield from _decode_error_lines(summary.decode_errors)
     yield _results_line(result.outputs)
 

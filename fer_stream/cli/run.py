@@ -115,6 +115,12 @@ def run(
     rotate: Annotated[Rotate | None, typer.Option(help="Rotate pictures clockwise by these degrees.")] = None,
     detector: Annotated[Detector | None, typer.Option(help="Face detector.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Local weights file of the detector.")] = None,
+    input_size: Annotated[
+        int | None,
+        typer.Option(
+            min=64, max=4096, help="Long side in px at which faces are searched (default: depends on the frame size)."
+        ),
+    ] = None,
     model_size: Annotated[ModelSize | None, SizeOption] = None,
     backend: Annotated[Backend | None, BackendOption] = None,
     redact: Annotated[Redact | None, typer.Option(help="Redact faces in the annotated video.")] = None,
@@ -151,6 +157,7 @@ def run(
             "rotate": int(rotate) if rotate else None,
             "detector.type": detector,
             "detector.weights": weights,
+            "detector.input_size_px": input_size,
             "model.size": model_size,
             "model.backend": backend,
             "outputs.redact": redact,

@@ -69,9 +69,11 @@ class DetectorSettings(Settings):
     """`auto` is YuNet if its weights are available, otherwise BlazeFace."""
     weights: LocalPath | None = None
     """Local weights file. Default: the cache that `fer-stream models pull` fills."""
-    input_size_px: Annotated[int, Field(ge=64, le=4096)] = 320
-    """Long side of YuNet's input. Frames are scaled to it, small ones by at most a factor of four. 320 px finds 800
-    of 819 reference faces; a larger input finds smaller faces and is slower."""
+    input_size_px: Literal["auto"] | Annotated[int, Field(ge=64, le=4096)] = "auto"
+    """Long side in px to which frames are scaled for detection; a larger one finds smaller faces and is slower.
+    `auto`: still images are examined at a size at which faces from `quality.min_face_px` are found; video at one
+    for twice that, from 320 px (frames up to 960 px wide) to 1280 px (from 3200 px). BlazeFace has an input of
+    192 px: `auto` uses it for video; still images and explicit larger sizes are examined in tiles."""
     min_confidence: Fraction = 0.5
     """Detections below this are ignored."""
     interval_s: Annotated[float, Field(ge=0, le=0.5)] = 0.15

@@ -20,7 +20,7 @@ from ai_edge_litert.interpreter import Interpreter
 from fer_stream import model_files
 from fer_stream.errors import WeightsError
 from fer_stream.faces.crop import CropGeometry
-from fer_stream.faces.detector import DetectorSpec, nms_groups
+from fer_stream.faces.detector import DetectorSpec, InputSpec, nms_groups
 from fer_stream.faces.registry import DETECTORS
 from fer_stream.log import suppress_native_stderr
 from fer_stream.records import F32, U8, Detections
@@ -34,6 +34,12 @@ _USE_DEFAULT = "Remove detector.weights (--weights) to use the default weights."
 
 _SIDE_PX = 192
 """Height and width of the network's input."""
+
+_MAX_IMAGE_PX = 16 * _SIDE_PX
+"""Limit for still images. A frame of a video is one input: two tiles per side would take seven times as long."""
+
+_SMALLEST_FACE_PX = 20.0
+"""Side in px of the input from which most faces are found (benchmarks/resolution.py)."""
 
 _STRIDE_PX = 4
 """Distance between the anchors, one in the centre of each cell."""
@@ -64,7 +70,11 @@ class BlazeFaceDetector:
     call uses `threads` cores. Both mouth corners of the landmarks are the centre of the mouth.
     """
 
-    spec = DetectorSpec("blazeface-full-range", _CROP_GEOMETRY)
+    spec = DetectorSpec(
+        "blazeface-full-range",
+        _CROP_GEOMETRY,
+        InputSpec(_SIDE_PX, _SIDE_PX, _SIDE_PX, _MAX_IMAGE_PX, _SMALLEST_FACE_PX),
+    )
 
     def __init__(self, weights: Path | None = None, *, min_confidence: float, threads: int = 1) -> None:
         self._min_confidence = min_confidence
@@ -74,8 +84,8 @@ class BlazeFaceDetector:
         self._regressors: int = outputs[16]
         self._logits: int = outputs[1]
 
-    def detect(self, image: U8) -> Detections:
-        """Return the faces in `image`, uint8 (H, W, 3) BGR, most confident first; see `FaceDetector`."""
+    def detect(self, image: U8, input_size_px: int | None = None) -> Detections:  # noqa: ARG002 - fixed size
+        """Return the faces in `image`, uint8 (H, W, 3) BGR, most confident first; see `FaceNetwork`."""
         tensor, scale, offset = _letterbox(image)
         self._interpreter.set_tensor(self._input, tensor)
         self._interpreter.invoke()

@@ -75,6 +75,24 @@ Zone = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
+class InputSpec:
+    """Sizes of a network's input: long sides in px."""
+
+    default_px: int
+    """Size at which every frame is examined."""
+    max_px: int
+    """Maximum size of one input; larger images are examined in tiles."""
+    max_video_px: int
+    """Maximum size at which a frame of a video is examined, for its cost."""
+    max_image_px: int
+    """Maximum size at which a still image is examined, for its cost."""
+    smallest_face_px: float
+    """Side of the smallest face that the network usually finds, in px of its input."""
+    any_size: bool = False
+    """Whether an explicit size may exceed `max_px`, because the network accepts any size."""
+
+
+@dataclass(frozen=True, slots=True)
 class DetectorSpec:
     """Properties of a detector that the steps after detection depend on."""
 
@@ -82,6 +100,8 @@ class DetectorSpec:
     """Detector and weights, as in `yunet-2023mar`; part of the metadata of results."""
     crop_geometry: CropGeometry
     """Position of the crop relative to the detector's boxes."""
+    inputs: InputSpec
+    """Sizes of the network's input."""
     high_confidence: float = 0.6
     """Confidence from which ByteTrack associates a detection first and may start a track with it. The default is
     the value of the ByteTrack paper."""
@@ -103,18 +123,31 @@ class FaceDetector(Protocol):
         ...
 
 
-class SynchronizedDetector:
-    """Makes a detector safe for use by several threads: one call at a time."""
+class FaceNetwork(Protocol):
+    """A face detector that can examine an image at another size than its default."""
 
-    def __init__(self, detector: FaceDetector) -> None:
-        self.spec = detector.spec
-        self._detector = detector
+    @property
+    def spec(self) -> DetectorSpec:
+        """Name, input sizes, crop geometry and thresholds."""
+        ...
+
+    def detect(self, image: U8, input_size_px: int | None = None) -> Detections:
+        """See `FaceDetector.detect`. The image is scaled to a long side of `input_size_px` if the network can."""
+        ...
+
+
+class SynchronizedDetector:
+    """Makes a network safe for use by several threads: one call at a time."""
+
+    def __init__(self, network: FaceNetwork) -> None:
+        self.spec = network.spec
+        self._network = network
         self._lock = Lock()
 
-    def detect(self, image: U8) -> Detections:
-        """See `FaceDetector.detect`."""
+    def detect(self, image: U8, input_size_px: int | None = None) -> Detections:
+        """See `FaceNetwork.detect`."""
         with self._lock:
-            return self._detector.detect(image)
+            return self._network.detect(image, input_size_px)
 
 
 class ZoneFilter:

@@ -29,7 +29,7 @@ class DetectorEntry:
 DETECTORS = {
     "yunet": DetectorEntry(
         "fer_stream.faces.yunet:YuNetDetector",
-        settings=("input_size_px", "min_confidence"),
+        settings=("min_confidence",),
         weights=("yunet-2023mar", "yunet-2026may"),
     ),
     "blazeface": DetectorEntry(

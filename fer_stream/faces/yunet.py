@@ -18,7 +18,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from fer_stream import model_files
 from fer_stream.errors import WeightsError
 from fer_stream.faces.crop import CropGeometry
-from fer_stream.faces.detector import DetectorSpec, nms
+from fer_stream.faces.detector import DetectorSpec, InputSpec, nms
 from fer_stream.onnxruntime import LOAD_ERRORS, open_session
 from fer_stream.records import F32, U8, Detections
 
@@ -29,6 +29,18 @@ _MULTIPLE_PX = _STRIDES_PX[-1]
 """Height and width of the network's input must be multiples of the coarsest stride."""
 
 _OUTPUTS = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in _STRIDES_PX]
+
+_INPUT_PX = 320
+"""Default long side of the input."""
+
+_MAX_INPUT_PX = 1280
+"""Long side from which images are examined in tiles: 13 times the time of 320 px, and 100 MB."""
+
+_MAX_IMAGE_PX = 16_384
+"""Limit for still images: 1.7 s for 24 megapixels on one core."""
+
+_SMALLEST_FACE_PX = 16.0
+"""Side in px of the input from which most faces are found (benchmarks/resolution.py)."""
 
 _MAX_UPSCALING = 4.0
 """Maximum scale factor of small images: at a long side of 48 px, ×4 found 109 of 170 faces, ×6.7 102 and ×1 30."""
@@ -49,19 +61,25 @@ class YuNetDetector:
     dropped. One call uses `threads` cores.
     """
 
-    def __init__(self, weights: Path, *, input_size_px: int, min_confidence: float, threads: int = 1) -> None:
+    def __init__(
+        self, weights: Path, *, min_confidence: float, input_size_px: int = _INPUT_PX, threads: int = 1
+    ) -> None:
         data = model_files.read_weights(weights)
         name = f"yunet-{model_files.published_name(data).removeprefix('yunet-')}"
-        self.spec = DetectorSpec(name, _CROP_GEOMETRY)
+        self.spec = DetectorSpec(
+            name,
+            _CROP_GEOMETRY,
+            InputSpec(_INPUT_PX, _MAX_INPUT_PX, _MAX_INPUT_PX, _MAX_IMAGE_PX, _SMALLEST_FACE_PX, any_size=True),
+        )
         self._input_size_px = input_size_px
         self._min_confidence = min_confidence
         self._session = _open_session(data, weights, threads)
         self._input: str = self._session.get_inputs()[0].name
 
-    def detect(self, image: U8) -> Detections:
-        """Return the faces in `image`, uint8 (H, W, 3) BGR, most confident first; see `FaceDetector`."""
+    def detect(self, image: U8, input_size_px: int | None = None) -> Detections:
+        """Return the faces in `image`, uint8 (H, W, 3) BGR, most confident first; see `FaceNetwork`."""
         height, width = image.shape[:2]
-        scaled = _rescale(image, self._input_size_px)
+        scaled = _rescale(image, input_size_px or self._input_size_px)
         tensor = _to_tensor(scaled)
         outputs = self._session.run(_OUTPUTS, {self._input: tensor})
         points, confidence = _decode(outputs, tensor.shape[2], tensor.shape[3], self._min_confidence)

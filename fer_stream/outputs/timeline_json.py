@@ -61,6 +61,7 @@ def timeline_document(summary: FileSummary) -> dict[str, Any]:
             "command": provenance.command if provenance else None,
             "frames": summary.frames,
             "start_s": round_time(summary.source.start_s),
+            "smallest_face_px": None if summary.smallest_face_px is None else round(summary.smallest_face_px, 1),
             "duration_s": round_time(summary.duration_s),
             "stopped": summary.stopped,
             "decode_errors": _decode_errors(summary.decode_errors),

@@ -17,7 +17,7 @@ from fer_stream.broker.source_registry import SourceKeys
 from fer_stream.capture.camera import CameraSource
 from fer_stream.capture.source import CLOCK_TOLERANCE_S, Clocks, FrameSource, ReadOptions, throttle
 from fer_stream.errors import FerStreamError, LeaseLost
-from fer_stream.faces.detector import FaceDetector, SynchronizedDetector, ZoneFilter
+from fer_stream.faces.detector import FaceNetwork, SynchronizedDetector, ZoneFilter
 from fer_stream.log import get_logger
 from fer_stream.pipeline import run_capture, timed_frames
 from fer_stream.records import Frame, Gap, stream_start_ms
@@ -60,10 +60,10 @@ class CaptureContext:
         self.store = open_store(context.connect("store", connect_store), settings)
         self.previews = PreviewPublisher(self.store, settings.web)
         self.previews.start()
-        self._detectors: dict[DetectorSettings, FaceDetector] = {}
+        self._detectors: dict[DetectorSettings, FaceNetwork] = {}
         self._detectors_lock = Lock()
 
-    def detector(self, settings: DetectorSettings) -> FaceDetector:
+    def detector(self, settings: DetectorSettings) -> FaceNetwork:
         """Return the detector for `settings`, which all sources with the same settings share.
 
         A detector per source would need more memory and would not be faster on the same cores.

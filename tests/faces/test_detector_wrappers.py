@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from fer_stream.faces.crop import CropGeometry
-from fer_stream.faces.detector import DetectorSpec, SynchronizedDetector, Zone, ZoneFilter
+from fer_stream.faces.detector import DetectorSpec, InputSpec, SynchronizedDetector, Zone, ZoneFilter
 from fer_stream.records import U8, Detections
 
 FRAME: U8 = np.zeros((100, 200, 3), np.uint8)
-SPEC = DetectorSpec("two", CropGeometry(scale=1, y_offset=0))
+SPEC = DetectorSpec("two", CropGeometry(scale=1, y_offset=0), InputSpec(320, 1280, 1280, 16_384, 16.0))
 
 
 class TwoFaces:
@@ -21,7 +21,7 @@ class TwoFaces:
 
     spec = SPEC
 
-    def detect(self, image: U8) -> Detections:
+    def detect(self, image: U8, input_size_px: int | None = None) -> Detections:
         boxes = np.array([[10, 40, 30, 60], [150, 40, 190, 60]], np.float32)
         return Detections(boxes, np.array([0.9, 0.8], np.float32), np.zeros((2, 5, 2), np.float32))
 
@@ -36,7 +36,7 @@ class NotReentrant:
         self.overlapping = 0
         self._running = threading.Lock()
 
-    def detect(self, image: U8) -> Detections:
+    def detect(self, image: U8, input_size_px: int | None = None) -> Detections:
         self.calls += 1
         if not self._running.acquire(blocking=False):
             self.overlapping += 1
@@ -72,4 +72,4 @@ def test_a_synchronized_detector_runs_one_call_at_a_time() -> None:
 
 
 def test_wrappers_keep_the_spec_of_their_detector() -> None:
-    assert SynchronizedDetector(ZoneFilter(TwoFaces(), ())).spec is SPEC
+    assert ZoneFilter(SynchronizedDetector(TwoFaces()), ()).spec is SPEC

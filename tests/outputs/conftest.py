@@ -145,6 +145,7 @@ def summary() -> FileSummary:
         frames=50,
         duration_s=2.0,
         unconfirmed_faces=1,
+        smallest_face_px=32.0,
         people=(
             PersonSummary(
                 1, 0.0, 2.0, 45,

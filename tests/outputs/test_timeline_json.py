@@ -36,6 +36,7 @@ def test_document_contains_metadata_of_the_run(summary: FileSummary, tmp_path: P
         "command": None,
         "frames": 50,
         "start_s": 0.0,
+        "smallest_face_px": 32.0,
         "duration_s": 2.0,
         "stopped": None,
         "decode_errors": {"packets": 2, "reason": "Invalid data found when processing input", "truncated": True},

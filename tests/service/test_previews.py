@@ -11,7 +11,7 @@ import pytest
 from fer_stream.capture.pixel_formats import ArrayPixels
 from fer_stream.config.servers import WebSettings
 from fer_stream.faces.crop import CropGeometry
-from fer_stream.faces.detector import DetectorSpec
+from fer_stream.faces.detector import DetectorSpec, InputSpec
 from fer_stream.records import F32, U8, Detections, Frame
 from fer_stream.service.camera_video import PreviewBuffer, PreviewPublisher
 from tests.support.memory_store import MemoryStore
@@ -31,7 +31,7 @@ def box(left: float) -> F32:
 class FakeDetector:
     """A detector that returns configured boxes."""
 
-    spec = DetectorSpec("fake", CropGeometry(scale=1, y_offset=0))
+    spec = DetectorSpec("fake", CropGeometry(scale=1, y_offset=0), InputSpec(320, 1280, 1280, 16_384, 16.0))
 
     def __init__(self) -> None:
         self.boxes = box(0)
