@@ -84,7 +84,7 @@ def scene(
         head, box = people[random.integers(len(people))].at(face_px)
         part = head[: height - row, : width - column]
         image[row : row + len(part), column : column + part.shape[1]] = part
-        truth.append(box + [column, row, column, row])
+        truth.append(box + np.array([column, row, column, row]))
     return image, np.array(truth, np.float32).reshape(-1, 4)
 
 
