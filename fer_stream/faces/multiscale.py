@@ -23,6 +23,9 @@ _SCALE_STEP = 4
 _MIN_GAIN = 1.25
 """A second pass must be larger than the first by this factor."""
 
+_FINE_CONFIDENCE = 0.7
+"""Minimum confidence in passes after the first: many more places are examined, so more of them are wrong."""
+
 _MERGE_IOU = 0.3
 """Boxes of different passes or tiles whose IoU exceeds this are the same face."""
 
@@ -82,11 +85,12 @@ class MultiScaleDetector:
         sizes = input_sizes(max(image.shape[:2]), self._inputs, self._settings)
         if len(sizes) == 1 and self._is_one_input(sizes[0]):
             return self._network.detect(image, sizes[0])
-        found = [one for size in sizes[-1:] for one in self._examine(image, size)]
-        for size in sizes[:-1]:
+        found = []
+        for size in sizes:
             # The next pass sees smaller faces better; at this size they are more often wrong.
-            smallest_px = self._inputs.smallest_face_px * max(image.shape[:2]) / size
-            found += [_from_size(one, smallest_px) for one in self._examine(image, size)]
+            smallest_px = self._inputs.smallest_face_px * max(image.shape[:2]) / size if size < sizes[-1] else 0.0
+            min_confidence = 0.0 if size == sizes[0] else _FINE_CONFIDENCE
+            found += [_select(one, smallest_px, min_confidence) for one in self._examine(image, size)]
         return _merge(found)
 
     def _is_one_input(self, size: int) -> bool:
@@ -132,10 +136,11 @@ def _without_cut(found: Detections, tile: U8, origin: tuple[int, int], shape: tu
     return _rows(found, np.flatnonzero(inside).tolist())
 
 
-def _from_size(found: Detections, smallest_px: float) -> Detections:
-    """Remove faces with a shorter side below `smallest_px`."""
+def _select(found: Detections, smallest_px: float, min_confidence: float) -> Detections:
+    """Return the faces whose shorter side is at least `smallest_px`, from `min_confidence`."""
     sides = (found.xyxy[:, 2:] - found.xyxy[:, :2]).min(axis=1)
-    return _rows(found, np.flatnonzero(sides >= smallest_px).tolist())
+    selected = (sides >= smallest_px) & (found.confidence >= min_confidence)
+    return _rows(found, np.flatnonzero(selected).tolist())
 
 
 def _moved(found: Detections, origin: tuple[int, int], scale: tuple[float, float]) -> Detections:

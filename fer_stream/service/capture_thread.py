@@ -166,13 +166,14 @@ class CaptureThread(Thread):
         )
         journal = open_journal(shared.queue_client, shared.settings, lease=self._lease)
         # Before the source is opened: a camera that cannot be analysed is not connected.
-        tapped = self._preview.wrap(shared.detector(self._settings.detector))
+        network = shared.detector(self._settings.detector)
         source = self._source = self._open(last_session_ms)
         self._session = _Session(stream_start_ms(source.stream_id), shared.clocks.monotonic())
         self.status.on_open()
         if lost.is_set() or self._new_session.is_set():
             self.interrupt()
         try:
+            tapped = self._preview.wrap(factory.scaled_detector(network, source.info, self._settings))
             detector = ZoneFilter(tapped, self._settings.ignore_zones)
             extractor = factory.make_extractor(
                 source, detector, self._settings, shared.metrics, classify_interval_s=shared.settings.model.interval_s
