@@ -24,6 +24,9 @@ _MIN_CONTRAST = 2.0
 
 _CUT_CHANGE = 0.5
 """Change from which two consecutive frames belong to different scenes. Unrelated images differ by 0.75 to 1.2."""
+_SLOW_CUT_CHANGE = 0.7
+_SLOW_S = 0.3
+"""The same for frames further apart than this, between which people move by more."""
 _CUT_RATIO = 1.5
 """A cut must also exceed the second largest of the recent changes by this factor: a panning or shaking camera changes
 all frames. The largest one may be another cut."""
@@ -134,7 +137,8 @@ class SceneCutDetector:
             and change > max(_SUDDEN_CHANGE, _SUDDEN_RATIO * usual)
         )
         self._changes.append(change)
-        return sudden or change > max(_CUT_CHANGE, _CUT_RATIO * usual)
+        threshold = _SLOW_CUT_CHANGE if interval_s > _SLOW_S else _CUT_CHANGE
+        return sudden or change > max(threshold, _CUT_RATIO * usual)
 
     def _ends_dissolve(self, last: _Thumbnail) -> bool:
         """Return whether the scene became another one by a mixture of the two."""

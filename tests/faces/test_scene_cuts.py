@@ -115,6 +115,16 @@ def test_a_single_shot_has_no_cut(clips: Path, name: str) -> None:
     assert cuts(gray_frames(clips / f"{name}.mp4")) == []
 
 
+@pytest.mark.parametrize("fps", [0.5, 1.0, 2.0])
+def test_motion_between_frames_far_apart_is_not_a_cut(clips: Path, fps: float) -> None:
+    assert cuts(gray_frames(clips / "one_face_crying.mp4", step=round(24 / fps)), fps) == []
+
+
+@pytest.mark.parametrize("fps", [0.5, 2.0])
+def test_cuts_between_frames_far_apart_are_found(man: list[U8], woman: list[U8], fps: float) -> None:
+    assert cuts([*man[::24], *woman[::24], *man[::24]], fps) == [3, 6]
+
+
 def test_walking_people_at_a_low_frame_rate_are_not_a_cut(clips: Path) -> None:
     assert cuts(gray_frames(clips / "long_mostly_no_face.mp4", step=5), fps=2) == []
 
