@@ -126,7 +126,7 @@ def scaled_detector(network: FaceNetwork, info: SourceInfo, settings: FileSettin
 
 
 def smallest_face_px(network: FaceNetwork, info: SourceInfo, settings: FileSettings | SourceSettings) -> float | None:
-    """Return the side in px of the smallest face usually found in a source; None if its size is unknown."""
+    """Return the side in px from which most faces in a source are found; None if its size is unknown."""
     from fer_stream.faces.multiscale import smallest_face_px
 
     if not info.width or not info.height:

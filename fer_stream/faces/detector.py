@@ -87,7 +87,7 @@ class InputSpec:
     max_image_px: int
     """Maximum size at which a still image is examined, for its cost."""
     smallest_face_px: float
-    """Side of the smallest face that the network usually finds, in px of its input."""
+    """Side of a face, in px of the input, from which the network finds more than half."""
     any_size: bool = False
     """Whether an explicit size may exceed `max_px`, because the network accepts any size."""
 

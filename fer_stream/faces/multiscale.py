@@ -26,6 +26,9 @@ _MIN_GAIN = 1.25
 _FINE_CONFIDENCE = 0.7
 """Minimum confidence in passes after the first: many more places are examined, so more of them are wrong."""
 
+_MOST_FOUND = 1.25
+"""Ratio of the sizes from which most faces and more than half of them are found (docs/evidence/parameters.md)."""
+
 _MERGE_IOU = 0.3
 """Boxes of different passes or tiles whose IoU exceeds this are the same face."""
 
@@ -67,8 +70,8 @@ def input_sizes(long_side_px: int, spec: InputSpec, settings: ScaleSettings) -> 
 
 
 def smallest_face_px(long_side_px: int, spec: InputSpec, settings: ScaleSettings) -> float:
-    """Return the side in px of the smallest face that is usually found in a frame with this long side."""
-    return spec.smallest_face_px * long_side_px / input_sizes(long_side_px, spec, settings)[-1]
+    """Return the side in px from which most faces are found in a frame with this long side."""
+    return _MOST_FOUND * spec.smallest_face_px * long_side_px / input_sizes(long_side_px, spec, settings)[-1]
 
 
 class MultiScaleDetector:

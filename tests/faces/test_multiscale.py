@@ -89,7 +89,7 @@ def test_larger_minimum_faces_need_a_smaller_input() -> None:
     assert input_sizes(3840, FREE, ScaleSettings(None, 0.0, still=True))[-1] == 3840
 
 
-@pytest.mark.parametrize(("long_side", "video", "still"), [(640, 32, 20), (1920, 40, 24), (3840, 48, 20)])
+@pytest.mark.parametrize(("long_side", "video", "still"), [(640, 40, 25), (1920, 50, 30), (3840, 60, 25)])
 def test_smallest_face(long_side: int, video: float, still: float) -> None:
     assert smallest_face_px(long_side, FREE, VIDEO) == pytest.approx(video)
     assert smallest_face_px(long_side, FREE, STILL) == pytest.approx(still)
