@@ -372,11 +372,11 @@ class Provenance:
 class FileSummary:
     """Result of one file.
 
-    `frames` is the number of frames analysed, `unconfirmed_faces` the number of detections that appeared in a single
-    frame and were not assigned to anyone: no table contains them. `smallest_face_px` is the side of a face
-    from which the detector finds most in this source, None if unknown. `stopped` is the reason why the run ended early,
-    or None. `detector`, `backend` (the one that ran the model), `model`, `versions`, `settings` and `provenance`
-    record how the result was produced; `provenance` is None for a result in memory.
+    `frames` is the number of frames analysed, `unconfirmed_faces` the number of detections that appeared in a
+    single frame and were not assigned to anyone: no table contains them. `smallest_face_px` is the side of a face
+    from which the detector finds most in this source, None if unknown. `stopped` is the reason why the run ended
+    early, or None. `detector`, `backend` (the one that ran the model), `model`, `versions`, `settings` and
+    `provenance` record how the result was produced; `provenance` is None for a result in memory.
     """
 
     source: SourceInfo

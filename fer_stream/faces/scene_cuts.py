@@ -2,8 +2,8 @@
 
 Frames are compared as small standardised thumbnails, so brightness and contrast cancel: a cut in a dark scene changes
 as much as one in daylight, and a light that is switched on changes nothing. Where a cut is uncertain, it is reported:
-a missed cut gives two people one number, a wrong one gives one person two numbers. The
-measurements of the thresholds are in docs/evidence/parameters.md.
+a missed cut gives two people one number, a wrong one gives one person two numbers. The measurements are in
+docs/evidence/parameters.md.
 """
 
 from __future__ import annotations
