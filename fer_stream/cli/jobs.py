@@ -6,11 +6,13 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum, StrEnum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from fer_stream.cli.run import ExistingFile
 
 if TYPE_CHECKING:
     from fer_stream.config.live import LiveSettings
@@ -75,13 +77,6 @@ class Priority(StrEnum):
     low = "low"
 
 
-class Existing(Enum):
-    """What to do if the results of a job exist."""
-
-    error = "error"
-    replace = "replace"
-
-
 def submit(
     files: Annotated[list[str], typer.Argument(help="Video files, still images, folders, globs.", metavar="FILE")],
     config: Config = None,
@@ -90,7 +85,9 @@ def submit(
     settings: Annotated[
         Path | None, typer.Option(help="YAML settings as for fer-stream run (default: as for cameras).")
     ] = None,
-    existing: Annotated[Existing, typer.Option(help="What to do if results exist.")] = Existing.error,
+    existing: Annotated[
+        ExistingFile, typer.Option(help="Existing results: fail, or replace them.")
+    ] = ExistingFile.error,
     ids: Annotated[bool, typer.Option("--ids", help="Print only job ids.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -114,7 +111,7 @@ def submit(
                 file.path,
                 out=folder / file.folder,
                 settings=file_settings,
-                force=existing is Existing.replace,
+                force=existing is ExistingFile.replace,
                 name=file.name,
             )
         submitted = (
@@ -123,7 +120,7 @@ def submit(
                 out=folder / file.folder,
                 settings=file_settings,
                 priority=priority.value,
-                force=existing is Existing.replace,
+                force=existing is ExistingFile.replace,
                 name=file.name,
             )
             for file in found.files

@@ -36,15 +36,15 @@ ExportOption = typer.Option("--export", help=f"Also write these formats, comma-s
 
 
 class Existing(Enum):
-    """What to do with results that exist."""
+    """Treatment of existing results."""
 
     skip = "skip"
     error = "error"
     replace = "replace"
 
 
-class ExistingExport(Enum):
-    """What to do with exports that exist."""
+class ExistingFile(Enum):
+    """Treatment of existing exports, and of existing results of a job."""
 
     error = "error"
     replace = "replace"
@@ -329,8 +329,8 @@ def export(
     timelines: Annotated[list[Path], typer.Argument(help="NAME.timeline.json of finished results.")],
     to: Annotated[str, typer.Option(help=f"Formats, comma-separated: {', '.join(EXPORTS)}.")],
     out: Annotated[Path | None, typer.Option(help="Output folder (default: that of the timeline).")] = None,
-    existing: Annotated[ExistingExport, typer.Option(help="Existing files: fail, or replace them.")] = (
-        ExistingExport.error
+    existing: Annotated[ExistingFile, typer.Option(help="Existing files: fail, or replace them.")] = (
+        ExistingFile.error
     ),
 ) -> None:
     """Convert finished results to formats of other programs.
@@ -346,7 +346,7 @@ def export(
     if out is not None:
         create_output_dir(out)
     for timeline in timelines:
-        for path in export_file(timeline, formats, out=out, force=existing is ExistingExport.replace):
+        for path in export_file(timeline, formats, out=out, force=existing is ExistingFile.replace):
             typer.echo(path)
 
 

@@ -62,7 +62,7 @@ _SAME_CHANGE = 0.25
 
 
 class SceneChange(Enum):
-    """What begins with a frame."""
+    """Change of the scene at a frame."""
 
     NONE = "none"
     CUT = "cut"

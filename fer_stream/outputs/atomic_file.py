@@ -15,7 +15,7 @@ DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 ACCESS_ERRNOS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 REPLACE_REMEDY = "Use --existing replace to replace it, or choose another directory with --out."
-"""What to do about an existing result."""
+"""Remedy for an existing result."""
 
 # Retries of live files. A full disk is rarely freed within seconds, so one attempt per minute is frequent enough.
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 60.0

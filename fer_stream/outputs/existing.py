@@ -15,7 +15,7 @@ from fer_stream.outputs.registry import EXPORTS, OUTPUTS, Kind, result_paths
 from fer_stream.outputs.timeline_json import TIMELINE_FORMAT, TIMELINE_VERSION
 
 Existing = Literal["skip", "error", "replace"]
-"""What happens to existing results. `skip` keeps those of the same file, settings and versions; any others are an
+"""Treatment of existing results. `skip` keeps those of the same file, settings and versions; any others are an
 error. With `error`, all are."""
 
 _TIMELINE_SUFFIX = OUTPUTS["timeline"].suffixes[0][1]
