@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from errno import EAGAIN
 from pathlib import Path
 from threading import Event, Thread
@@ -66,10 +65,10 @@ def _is_shortage(error: BaseException) -> bool:
 
 
 def _address_space_limit() -> int | None:
-    if sys.platform == "win32":
+    try:
+        import resource
+    except ImportError:  # Windows
         return None
-    import resource
-
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     return None if limit == resource.RLIM_INFINITY else limit
 

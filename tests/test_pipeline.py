@@ -195,10 +195,10 @@ def test_error_of_the_detector_is_raised_after_the_frames_before_it(
     failing = FileProcessor(engine.settings, threads=threads)
     detect, looks, frames = failing.detector.detect, count(), list[LabelledFrame]()
 
-    def fails(image: U8) -> Detections:
+    def fails(image: U8, input_size_px: int | None = None) -> Detections:
         if next(looks) == 20:
             raise RuntimeError("the detector is broken")
-        return detect(image)
+        return detect(image, input_size_px)
 
     monkeypatch.setattr(failing.detector, "detect", fails)
     with pytest.raises(RuntimeError, match="the detector is broken"):

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from fer_stream import __version__
-from fer_stream.cli import jobs, models, run, service
+from fer_stream.cli import export, jobs, models, run, service
 from fer_stream.errors import ConfigError, FerStreamError, translate_missing_extra
 from fer_stream.log import quiet_libraries
 
@@ -83,6 +83,7 @@ def _options(
 
 
 run.add_to(app)
+export.add_to(app)
 service.add_to(app)
 jobs.add_to(app)
 models.add_to(app)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fer_stream.cli.run import ExistingFile
+from fer_stream.cli.export import ExistingFile
 
 if TYPE_CHECKING:
     from fer_stream.config.live import LiveSettings

@@ -1,4 +1,4 @@
-"""Commands `run` and `export`: recorded videos and still images, and their results in other formats."""
+"""Command `run`: recorded videos and still images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fer_stream.cli.models import Backend, BackendOption, ModelSize, OfflineOption, SizeOption
-from fer_stream.errors import ConfigError
 from fer_stream.faces.registry import DETECTORS
 from fer_stream.outputs.registry import EXPORTS
 
@@ -39,13 +38,6 @@ class Existing(Enum):
     """Treatment of existing results."""
 
     skip = "skip"
-    error = "error"
-    replace = "replace"
-
-
-class ExistingFile(Enum):
-    """Treatment of existing exports, and of existing results of a job."""
-
     error = "error"
     replace = "replace"
 
@@ -256,21 +248,22 @@ def _copy_stdin(target: Path, stop: Event) -> None:
     from fer_stream.errors import OutputError, UnreadableSource
 
     descriptor = _stdin_descriptor()
-    with target.open("wb") as file:
-        while not stop.is_set():
-            # A read that blocks would not notice the stop flag.
-            if not select.select([descriptor], [], [], _POLL_INTERVAL_S)[0]:
-                continue
-            if not (data := os.read(descriptor, _CHUNK_BYTES)):
-                break
-            try:
-                file.write(data)
-                file.flush()
-            except OSError as error:
-                raise OutputError(
-                    f"Cannot store standard input in {target.parent}: {error.strerror}. Set TMPDIR to a folder with "
-                    "more space, or pass a file instead of -."
-                ) from error
+    try:
+        with target.open("wb", buffering=0) as file:
+            while not stop.is_set():
+                # A read that blocks would not notice the stop flag. On Windows, pipes cannot be waited for.
+                if os.name != "nt" and not select.select([descriptor], [], [], _POLL_INTERVAL_S)[0]:
+                    continue
+                unwritten = memoryview(os.read(descriptor, _CHUNK_BYTES))
+                if not unwritten:
+                    break
+                while unwritten:
+                    unwritten = unwritten[file.write(unwritten) :]
+    except OSError as error:
+        raise OutputError(
+            f"Cannot store standard input in {target.parent}: {error.strerror}. Set TMPDIR to a folder with "
+            "more space, or pass a file instead of -."
+        ) from error
     if not stop.is_set() and not target.stat().st_size:
         raise UnreadableSource("Standard input is empty. Check the command before the pipe.")
 
@@ -318,39 +311,6 @@ def stop_on_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-_EXPORT_EPILOG = """\b
-Examples:
-  fer-stream export fer-stream-out/talk.timeline.json --to eaf
-  fer-stream export results/*.timeline.json --to vtt,srt --out subtitles
-"""
-
-
-def export(
-    timelines: Annotated[list[Path], typer.Argument(help="NAME.timeline.json of finished results.")],
-    to: Annotated[str, typer.Option(help=f"Formats, comma-separated: {', '.join(EXPORTS)}.")],
-    out: Annotated[Path | None, typer.Option(help="Output folder (default: that of the timeline).")] = None,
-    existing: Annotated[ExistingFile, typer.Option(help="Existing files: fail, or replace them.")] = (
-        ExistingFile.error
-    ),
-) -> None:
-    """Convert finished results to formats of other programs.
-
-    ELAN (eaf), Praat (textgrid), WebVTT (vtt), SubRip (srt) and BORIS (boris, tab-separated events).
-    """
-    from fer_stream.outputs.atomic_file import create_output_dir
-    from fer_stream.outputs.export import export_file
-
-    formats = to.split(",")
-    if unknown := [name for name in formats if name not in EXPORTS]:
-        raise ConfigError(f"--to {', '.join(unknown)} is not a format: use {', '.join(EXPORTS)}.")
-    if out is not None:
-        create_output_dir(out)
-    for timeline in timelines:
-        for path in export_file(timeline, formats, out=out, force=existing is ExistingFile.replace):
-            typer.echo(path)
-
-
 def add_to(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
+    """Add the command to `app`."""
     app.command(epilog=_EPILOG)(run)
-    app.command(epilog=_EXPORT_EPILOG)(export)

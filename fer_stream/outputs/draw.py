@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fer_stream.formatting import format_label
-from fer_stream.outputs.redaction import redact_region
-from fer_stream.records import F32, LABELS, U8, UNKNOWN, Frame, LabelledFace
+from fer_stream.outputs.redaction import Redaction, redact_region
+from fer_stream.records import F32, LABELS, U8, UNKNOWN, Frame, LabelledFace, LabelledFrame
 from fer_stream.store.protocol import Preview
 
 COLOURS = {
@@ -295,6 +295,18 @@ def _font_dir() -> Path:
     if matplotlib is None or matplotlib.origin is None:
         return Path("/usr/share/fonts/truetype/dejavu")
     return Path(matplotlib.origin).with_name("mpl-data") / "fonts" / "ttf"
+
+
+def annotate(
+    image: U8, labelled: LabelledFrame, regions: Sequence[F32], redaction: Redaction | None, annotator: Annotator
+) -> U8:
+    """Return a copy of `image`, uint8 (H, W, 3) BGR, with `regions` redacted and the faces drawn."""
+    annotated = image.copy()
+    if redaction is not None:
+        for region in regions:
+            redact_region(annotated, region, redaction.kind)
+    annotator.draw(annotated, labelled.faces)
+    return annotated
 
 
 # Previews

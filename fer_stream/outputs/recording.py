@@ -14,11 +14,10 @@ from fer_stream.backoff import Backoff
 from fer_stream.errors import OutputError
 from fer_stream.log import get_logger
 from fer_stream.outputs.atomic_file import RETRY_MAX_S, RETRY_MIN_S, output_error
-from fer_stream.outputs.draw import Annotator
+from fer_stream.outputs.draw import Annotator, annotate
 from fer_stream.outputs.erasure import prune
 from fer_stream.outputs.mp4 import SegmentedMp4Writer, recover_partial
 from fer_stream.outputs.redaction import Redaction, with_redactions
-from fer_stream.outputs.video import annotate
 from fer_stream.records import U8, Frame, LabelledFrame
 
 if TYPE_CHECKING:

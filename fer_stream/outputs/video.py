@@ -17,10 +17,10 @@ from fer_stream.capture.source import FrameSource
 from fer_stream.errors import OutputError
 from fer_stream.outputs.atomic_file import FileOutput
 from fer_stream.outputs.audio import AudioClip
-from fer_stream.outputs.draw import Annotator
+from fer_stream.outputs.draw import Annotator, annotate
 from fer_stream.outputs.mp4 import Mp4File
-from fer_stream.outputs.redaction import Redaction, redact_region, with_redactions
-from fer_stream.records import F32, U8, FileSummary, Frame, LabelledFrame
+from fer_stream.outputs.redaction import Redaction, with_redactions
+from fer_stream.records import U8, FileSummary, Frame, LabelledFrame
 
 if TYPE_CHECKING:
     from fer_stream.outputs.registry import OutputContext
@@ -198,15 +198,3 @@ def _matching_image(labelled: LabelledFrame, frames: Iterator[Frame], source: Fr
         f"{source.info.name} had other frames when it was read again for the annotated video. If it is still being "
         "written, wait until it is complete; otherwise omit the video with --no-video."
     )
-
-
-def annotate(
-    image: U8, labelled: LabelledFrame, regions: Sequence[F32], redaction: Redaction | None, annotator: Annotator
-) -> U8:
-    """Return a copy of `image`, uint8 (H, W, 3) BGR, with `regions` redacted and the faces drawn."""
-    annotated = image.copy()
-    if redaction is not None:
-        for region in regions:
-            redact_region(annotated, region, redaction.kind)
-    annotator.draw(annotated, labelled.faces)
-    return annotated
