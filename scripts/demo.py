@@ -23,7 +23,7 @@ def find_clip() -> Path:
 def main() -> None:
     clip = find_clip()
     program = str(Path(sys.executable).with_name("fer-stream"))
-    command = [program, "run", str(clip), "--out", str(OUT), "--offline", "--existing", "replace"]
+    command = [program, "run", str(clip), "--out", str(OUT), "--detector", "blazeface", "--existing", "replace"]
     subprocess.run(command, check=True)
     stem = OUT.resolve() / clip.stem
     timeline = json.loads(Path(f"{stem}.timeline.json").read_text())
