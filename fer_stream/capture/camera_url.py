@@ -105,6 +105,6 @@ def _ffmpeg_options(scheme: str, settings: CameraSettings) -> dict[str, str]:
     if scheme in ("rtsp", "rtsps"):
         options |= {"rtsp_transport": settings.transport, "allowed_media_types": "video"}
     if scheme in TLS_SCHEMES:
-        # FFmpeg 8.0 accepts any certificate unless it is told to verify, and PyAV's GnuTLS has no authorities.
+        # FFmpeg 8.0 verifies certificates only with tls_verify, and the GnuTLS in PyAV needs a ca_file.
         options |= {"tls_verify": str(int(settings.tls.verify)), "ca_file": _ca_file(settings.tls)}
     return options

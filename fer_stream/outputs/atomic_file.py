@@ -122,7 +122,7 @@ class FileOutput:
     def commit(self, path: Path | None = None) -> Path | None:
         """Rename the complete file to `path`, replacing it, or to its own path; return its path.
 
-        Returns None if there is no file, as for a video without frames.
+        Returns None if no file was written: a video without analysed frames has none.
         """
         return self._output.commit(path)
 

@@ -42,7 +42,7 @@ class AnnotatedVideo(FileOutput):
 
     The source is opened and decoded again in a separate thread, so that no frames have to be stored until their
     labels are final. The video contains the analysed frames at their own times, counted from the start of the part
-    that is analysed. Without analysed frames there is no video.
+    that is analysed. No video is written if no frame was analysed.
     """
 
     def __init__(

@@ -14,6 +14,8 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.support.tcp_server import TcpServer
+
 JPEG_FPS = 10
 SEGMENT_S = 1.0
 SEGMENTS = 12
@@ -153,7 +155,7 @@ def _md5(text: str) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
-class TlsFront:
+class TlsFront(TcpServer):
     """TLS server in front of a camera on 127.0.0.1. `received` is what clients sent, decrypted."""
 
     def __init__(self, context: ssl.SSLContext, camera_port: int) -> None:
@@ -161,32 +163,18 @@ class TlsFront:
         self.handshakes = 0
         self._context = context
         self._camera_port = camera_port
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._server.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
-    def close(self) -> None:
-        self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                plain, _ = self._server.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(plain,), daemon=True).start()
-
-    def _serve(self, plain: socket.socket) -> None:
+    def _serve(self, client: socket.socket) -> None:
         try:
-            client = self._context.wrap_socket(plain, server_side=True)
+            decrypted = self._context.wrap_socket(client, server_side=True)
             self.handshakes += 1
             camera = socket.create_connection(("127.0.0.1", self._camera_port))
         except OSError:  # the client refused the certificate
-            plain.close()
+            client.close()
             return
-        threading.Thread(target=self._relay, args=(camera, client), daemon=True).start()
-        self._relay(client, camera, record=True)
+        threading.Thread(target=self._relay, args=(camera, decrypted), daemon=True).start()
+        self._relay(decrypted, camera, record=True)
 
     def _relay(self, source: socket.socket, target: socket.socket, *, record: bool = False) -> None:
         try:

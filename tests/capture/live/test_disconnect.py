@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import av.error
 import pytest
 
 from fer_stream.capture.disconnect import classify_error
+from tests.support.tcp_server import TcpServer
 
 if TYPE_CHECKING:
     from tests.capture.live.conftest import Reader
@@ -25,27 +25,14 @@ VIDEO = (
 AUDIO = VIDEO.replace("video", "audio").replace("H264/90000", "opus/48000/2")
 
 
-class ScriptedRtsp:
+class ScriptedRtsp(TcpServer):
     """RTSP server that answers requests with `replies` by method, and all others with 200."""
 
     def __init__(self, sdp: str = VIDEO, **replies: str) -> None:
         self._sdp = sdp
         self._replies = replies
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.url = f"rtsp://127.0.0.1:{self._server.getsockname()[1]}/cam"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._server.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        super().__init__()
+        self.url = f"rtsp://127.0.0.1:{self.port}/cam"
 
     def _serve(self, client: socket.socket) -> None:
         with suppress(OSError), client, client.makefile("r", newline="\r\n") as lines:
